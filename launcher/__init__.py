@@ -1,0 +1,1 @@
+"""Sweeps on Ray Tune: `python -m launcher.sweep`. Nothing in here imports JAX in the driver process."""

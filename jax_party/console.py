@@ -1,0 +1,69 @@
+"""What a single run shows in the terminal: a header, a progress bar, a table of results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from jax_party.config import Budget, ExperimentConfig
+from jax_party.records import TrialRecord
+
+
+class RunConsole:
+    """Shows one run; silent when `enabled` is false."""
+
+    def __init__(self, enabled: bool) -> None:
+        self._console = Console(quiet=not enabled, highlight=False)
+
+    def header(self, config: ExperimentConfig, budget: Budget, record: TrialRecord, folder: str) -> None:
+        """Say what is about to run, and where it goes."""
+        self._console.print(
+            f"[bold]{record.algorithm}[/bold] on {record.environment}/{record.scenario}, seed {record.seed}: "
+            f"{budget.total_steps:,} steps in {budget.num_evaluations} evaluations"
+        )
+        note = budget.note(config.arch.num_evaluation)
+        if note:
+            self._console.print(f"note: {note}")
+        self._console.print(f"folder: {folder}", soft_wrap=True)
+
+    @contextmanager
+    def progress(self, budget: Budget, done: int) -> Iterator[Any]:
+        """A progress bar over evaluation periods; yields a function to call with each period's result."""
+        columns = (
+            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+        )  # fmt: skip
+        with Progress(*columns, console=self._console) as progress:
+            task = progress.add_task("training", total=budget.num_evaluations, completed=done, status="compiling")
+
+            def update(result: Mapping[str, Any]) -> None:
+                status = f"return {result['episode_return']:.3f}  {result['steps_per_second']:,.0f} steps/s"
+                progress.update(task, completed=result["evaluation"], status=status)
+                if not self._console.is_terminal:
+                    progress.console.print(f"step {result['env_steps']:>12,}  {status}")
+
+            yield update
+
+    def results(self, record: TrialRecord, last: Mapping[str, Any]) -> None:
+        """The table of results."""
+        absolute = record.absolute_metrics or {}
+        table = Table("metric", "last evaluation", "absolute (best parameters)", title=f"{record.trial_id}")
+        for name, value in last.items():
+            if name in ("evaluation", "env_steps", "steps_per_second", "finished"):
+                continue
+            best = absolute.get(name)
+            table.add_row(name, f"{value:.4f}", "" if best is None else f"{best:.4f}")
+        self._console.print(table)
+        self._console.print(
+            f"compile time {record.compile_time_s or 0.0:.1f} s, training {record.steps_per_second or 0.0:,.0f} steps/s, "
+            f"{record.duration_s:.1f} s in all on {record.device}"
+        )
+
+    def error(self, message: str) -> None:
+        """One clear error."""
+        Console(stderr=True, highlight=False).print(message, markup=False, soft_wrap=True)

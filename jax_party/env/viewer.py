@@ -1,0 +1,217 @@
+"""Pictures of the game: the party at its table, and the ranking beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from jumanji.viewer import MatplotlibViewer
+from matplotlib import patheffects
+from matplotlib.animation import FuncAnimation
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.registry import BackendFilter, backend_registry
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle
+from numpy.typing import NDArray
+
+from jax_party.env.types import COOPERATE, DEFECT, NEVER_MET, State
+
+# Okabe and Ito's colour-blind-safe palette.
+BLUE, VERMILION, ORANGE = "#0072B2", "#D55E00", "#E69F00"
+INK, GREY, PALE, TABLE = "#222222", "#8A8A8A", "#E4E4E4", "#F6F1E7"
+
+PLAY_COLOURS = {COOPERATE: BLUE, DEFECT: VERMILION, NEVER_MET: GREY}
+PLAY_LETTERS = {COOPERATE: "C", DEFECT: "D", NEVER_MET: "?"}
+MAX_LETTERED_MEETINGS = 6
+
+
+class JaxPartyViewer(MatplotlibViewer[State]):
+    """Draws who meets whom, what they played when they last met, and the totals in order of rank."""
+
+    def __init__(self, time_limit: int | None = None, name: str = "JaxParty", render_mode: str = "human") -> None:
+        """Set up; no figure is made yet.
+
+        Args:
+          time_limit: steps an episode, for the title.
+          name: of the figure.
+          render_mode: `human` shows the figure where there is a screen; `rgb_array` returns it.
+        """
+        self._time_limit = time_limit
+        self._interactive = render_mode == "human" and _has_screen()
+        super().__init__(name, "human" if self._interactive else "rgb_array", figure_size=(11.0, 6.0))
+
+    def render(self, state: State, save_path: str | None = None) -> NDArray[Any] | None:
+        """Draw a state.
+
+        Args:
+          state: of one game, not of a batch.
+          save_path: where to save the picture, if anywhere.
+
+        Returns:
+          (height, width, 4) uint8, or None if the picture was shown on a screen.
+        """
+        self._clear_display()
+        figure = self._figure(self._name)
+        self._draw(figure, state)
+        if save_path:
+            figure.savefig(save_path)
+        if self._interactive:
+            figure.show()
+        image: NDArray[Any] | None = self._display(figure)
+        return image
+
+    def animate(self, states: Sequence[State], interval: int = 200, save_path: str | None = None) -> FuncAnimation:
+        """Draw consecutive states as an animation.
+
+        Args:
+          states: states of one game, in order; at least one.
+          interval: milliseconds a frame.
+          save_path: where to save it, if anywhere.
+
+        Raises:
+          ValueError: `states` is empty.
+        """
+        if not len(states):
+            raise ValueError("states must hold at least one state to animate, got none")
+        figure = self._figure(self._name + "_animation")
+        plt.close(figure)
+
+        def make_frame(state: State) -> tuple[Artist, ...]:
+            self._draw(figure, state)
+            return tuple(figure.axes)
+
+        self._animation = FuncAnimation(figure, make_frame, frames=list(states), interval=interval)
+        if save_path:
+            self._animation.save(save_path)
+        return self._animation
+
+    def close(self) -> None:
+        """Close the figure, if it is open."""
+        plt.close(self._name)
+
+    def _figure(self, name: str) -> Figure:
+        if plt.fignum_exists(name):
+            return plt.figure(name)
+        with plt.ioff():
+            figure = plt.figure(name, figsize=self.figure_size, facecolor="white")
+        figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.2, h_pad=0.12))
+        figure.subplots(1, 2, width_ratios=(1.25, 1.0))
+        return figure
+
+    def _draw(self, figure: Figure, state: State) -> None:
+        party, board = figure.axes
+        party.clear()
+        board.clear()
+        step = f"step {int(state.step_count):,}"
+        limit = f" of {self._time_limit:,}" if self._time_limit else ""
+        figure.suptitle(f"JaxParty · {step}{limit}", fontsize=15, fontweight="bold", color=INK)
+        _draw_party(party, state)
+        _draw_board(board, state)
+
+
+def _has_screen() -> bool:
+    interactive = backend_registry.list_builtin(BackendFilter.INTERACTIVE)  # type: ignore[no-untyped-call]
+    return str(matplotlib.get_backend()).lower() in {name.lower() for name in interactive}
+
+
+def _draw_party(ax: Axes, state: State) -> None:
+    """Agents around the table, and their meetings across it."""
+    seats = _seats(len(state.ranks))
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+    ax.set(xlim=(-1.5, 1.5), ylim=(-1.55, 1.4))
+    ax.set_title("Who meets now, and what they played at their last meeting", fontsize=11, color=INK)
+    ax.add_patch(Circle((0, 0), 0.74, facecolor=TABLE, edgecolor="#D8CDB8", linewidth=2, zorder=0))
+
+    last = np.asarray(state.last_meeting)
+    meetings = np.argwhere(np.triu(np.asarray(state.meeting)))
+    lettered = len(meetings) <= MAX_LETTERED_MEETINGS
+    for i, j in meetings:
+        _draw_half_meeting(ax, seats[i], seats[j], int(last[i, j]), lettered)
+        _draw_half_meeting(ax, seats[j], seats[i], int(last[j, i]), lettered)
+    for agent, seat in enumerate(seats):
+        _draw_agent(ax, seat, agent, bool(state.active[agent]), int(state.ranks[agent]))
+
+    names = {COOPERATE: "C: cooperated", DEFECT: "D: defected", NEVER_MET: "?: never met"}
+    handles = [Line2D([], [], color=PLAY_COLOURS[play], linewidth=5, label=name) for play, name in names.items()]
+    ax.legend(handles=handles, loc="lower center", ncols=3, frameon=False, fontsize=10, handlelength=1.2)
+
+
+def _seats(num_agents: int) -> NDArray[np.float64]:
+    """(N, 2) places around the table, agent 0 at the top and the others clockwise."""
+    angle = np.pi / 2 - 2 * np.pi * np.arange(num_agents) / num_agents
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _draw_half_meeting(ax: Axes, seat: Any, other: Any, play: int, lettered: bool) -> None:
+    """The near half of a line between two who meet, in the colour of what the near one played."""
+    middle = (seat + other) / 2
+    ends = np.stack([seat, middle])
+    width = 6 if lettered else 2
+    ax.plot(*ends.T, color=PLAY_COLOURS[play], linewidth=width, solid_capstyle="butt", zorder=1)
+    if not lettered:
+        return
+    towards = (other - seat) / np.linalg.norm(other - seat)
+    x, y = seat + 0.36 * towards
+    ax.add_patch(Circle((x, y), 0.085, facecolor=PLAY_COLOURS[play], edgecolor="white", linewidth=2, zorder=3))
+    ax.text(x, y, PLAY_LETTERS[play], color="white", fontsize=11, fontweight="bold", ha="center", va="center", zorder=4)
+
+
+def _draw_agent(ax: Axes, seat: Any, agent: int, active: bool, rank: int) -> None:
+    face = "white" if active else PALE
+    edge = ORANGE if rank == 0 else (INK if active else GREY)
+    ax.add_patch(Circle(seat, 0.2, facecolor=face, edgecolor=edge, linewidth=4 if rank == 0 else 2.5, zorder=5))
+    x, y = seat
+    ink = INK if active else "#5A5A5A"
+    ax.text(x, y + 0.045, f"A{agent}", color=ink, fontsize=14, fontweight="bold", ha="center", va="center", zorder=6)
+    ax.text(x, y - 0.09, _place(rank), color=ink, fontsize=9, ha="center", va="center", zorder=6)
+    if rank == 0:
+        ax.plot(*(seat * 1.29), marker="*", markersize=17, color=ORANGE, markeredgecolor=INK, zorder=6)
+
+
+def _draw_board(ax: Axes, state: State) -> None:
+    """Totals as bars, the leader's on top, split into what was earned by payoffs and in all."""
+    ranks, totals = np.asarray(state.ranks), np.asarray(state.totals)
+    payoffs = np.asarray(state.payoff_totals)
+    colours = [ORANGE if rank == 0 else "#9DB7C9" for rank in ranks]
+    bars = ax.barh(ranks, totals, height=0.62, color=colours, edgecolor=INK, linewidth=0.8, zorder=2)
+    ax.plot(payoffs, ranks, linestyle="", marker="D", markersize=7, color=INK, markeredgecolor="white", zorder=3)
+
+    halo: list[patheffects.AbstractPathEffect] = [patheffects.withStroke(linewidth=3, foreground="white")]
+    for bar, total in zip(bars, totals, strict=True):
+        text = ax.annotate(
+            f"{total:,.6g}",
+            (max(float(total), 0.0), bar.get_y() + bar.get_height() / 2),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=10,
+            color=INK,
+            zorder=4,
+        )
+        text.set_path_effects(halo)
+    order = np.argsort(ranks)
+    ax.set_yticks(range(len(order)), [f"{_place(place)}  A{agent}" for place, agent in enumerate(order)], fontsize=11)
+    ax.set_ylim(len(order) - 0.4, -0.6)
+    low, high = min(0.0, totals.min(), payoffs.min()), max(0.0, totals.max(), payoffs.max())
+    span = (high - low) or 1.0
+    ax.set_xlim(low - 0.06 * span, high + 0.22 * span)
+    ax.axvline(0, color=INK, linewidth=1, zorder=1)
+    ax.grid(axis="x", color=PALE, zorder=0)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel("reward so far  (bar: payoffs + rank rewards,  ◆: payoffs only)", fontsize=10, color=INK)
+    ax.set_title("Ranking", fontsize=11, color=INK)
+
+
+def _place(rank: int) -> str:
+    """`1st` for rank 0."""
+    number = int(rank) + 1
+    suffix = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"

@@ -1,0 +1,193 @@
+"""Any Jumanji multi-agent environment behind one adapter.
+
+Jumanji's environments differ in what they call things: a view may be a grid, a reward one number for
+the team, a discount one number for all. `MultiAgentEnv` gives the systems one shape of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from jax_party.config import EnvConfig, GameScenario
+from jax_party.errors import ConfigError
+
+
+class Observation(NamedTuple):
+    """What the agents of one environment see.
+
+    Attributes:
+      agents_view: (N, F) float32, a row an agent.
+      action_mask: (N, A) bool, True where the action is legal; no row is empty.
+      step_count: (N,) int32, steps since the episode began.
+    """
+
+    agents_view: Float[Array, "*b N F"]
+    action_mask: Bool[Array, "*b N A"]
+    step_count: Int[Array, "*b N"]
+
+
+class Transition(NamedTuple):
+    """What a step of one environment gives.
+
+    Attributes:
+      observation: after the step.
+      reward: (N,) float32.
+      discount: (N,) float32, 0 where the episode terminated; truncation leaves it at 1.
+      done: () bool, the episode ended, by termination or truncation.
+      metrics: the environment's own metrics of the step.
+    """
+
+    observation: Observation
+    reward: Float[Array, "*b N"]
+    discount: Float[Array, "*b N"]
+    done: Bool[Array, "*b"]
+    metrics: dict[str, Any]
+
+
+def _plain_view(observation: Any) -> Array:
+    view = jnp.asarray(observation.agents_view, jnp.float32)
+    return view.reshape(view.shape[0], -1)
+
+
+def _connector_view(observation: Any) -> Array:
+    """Connector's grid as Mava sees it: positions and targets by agent, paths, own position, own target; flattened."""
+    path, position, target = 1, 2, 3
+    grid = observation.grid
+    num_agents = grid.shape[0]
+    index = jnp.ceil(grid / target) / num_agents
+    channels = (
+        jnp.where(grid % target == position, index, 0.0),
+        jnp.where((grid % target == 0) & (grid != 0), index, 0.0),
+        jnp.where(grid % target == path, 1.0, 0.0),
+        jnp.where(grid == position, 1.0, 0.0),
+        jnp.where(grid == target, 1.0, 0.0),
+    )
+    return jnp.stack(channels, axis=-1).astype(jnp.float32).reshape(num_agents, -1)
+
+
+class MultiAgentEnv:
+    """A Jumanji environment with `N` agents, `A` actions each, and the views that the systems read.
+
+    Attributes:
+      num_agents: N.
+      num_actions: A, the same for every agent.
+      num_features: F, features of one agent's view.
+      time_limit: most steps of an episode.
+      episode_metrics: the game's own per-episode metrics (`zero`, `add`, `summarise`), or None.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        view: Callable[[Any], Array] = _plain_view,
+        *,
+        team_reward: bool = False,
+        shared_reward: bool = False,
+    ) -> None:
+        self._env = env
+        self._view = view
+        self._team_reward = team_reward
+        self._shared_reward = shared_reward
+        self.num_agents = int(env.num_agents)
+        self.num_actions = int(env.action_spec.num_values[0])
+        self.time_limit = int(env.time_limit)
+        self.episode_metrics = getattr(env, "episode_metrics", None)
+        _, example = jax.eval_shape(self.reset, jax.random.PRNGKey(0))
+        self.num_features = int(example.observation.agents_view.shape[-1])
+
+    def with_params(self, params: Mapping[str, Any] | None) -> MultiAgentEnv:
+        """The same environment with traced settings `params`; environments without any give themselves."""
+        if not params:
+            return self
+        copy = object.__new__(MultiAgentEnv)
+        copy.__dict__.update(self.__dict__)
+        copy._env = self._env.with_params(game_params(params))
+        return copy
+
+    def reset(self, key: PRNGKeyArray) -> tuple[Any, Transition]:
+        """Begin an episode."""
+        state, timestep = self._env.reset(key)
+        return state, self._adapt(timestep)
+
+    def step(self, state: Any, action: Int[Array, " N"]) -> tuple[Any, Transition]:
+        """Play one step. `action`: (N,) int."""
+        state, timestep = self._env.step(state, action.astype(jnp.int32))
+        return state, self._adapt(timestep)
+
+    def _adapt(self, timestep: Any) -> Transition:
+        agents = (self.num_agents,)
+        observation = Observation(
+            agents_view=self._view(timestep.observation),
+            action_mask=jnp.asarray(timestep.observation.action_mask, bool),
+            step_count=jnp.broadcast_to(jnp.asarray(timestep.observation.step_count, jnp.int32), agents),
+        )
+        reward = jnp.broadcast_to(jnp.asarray(timestep.reward, jnp.float32), agents)
+        if self._team_reward:
+            reward = jnp.broadcast_to(reward.sum(), agents)
+        if self._shared_reward:
+            reward = jnp.broadcast_to(reward.mean(), agents)
+        discount = jnp.broadcast_to(jnp.asarray(timestep.discount, jnp.float32), agents)
+        metrics = timestep.extras.get("metrics", {}) if self.episode_metrics is not None else {}
+        return Transition(observation, reward, discount, timestep.last(), metrics)
+
+
+def game_params(params: Mapping[str, Any]) -> Any:
+    """The traced part of JaxParty's settings (`payoff`, `rank_reward`, `action_noise`) as its `GameParams`."""
+    from jax_party.env.types import GameParams
+
+    return GameParams(**params["payoff"], **{name: value for name, value in params.items() if name != "payoff"})
+
+
+def make_environment(config: EnvConfig) -> MultiAgentEnv:
+    """Build the environment that a config names.
+
+    Raises:
+      ConfigError: when the environment refuses its settings.
+    """
+    scenario = config.scenario
+    flags = {"team_reward": not config.use_individual_rewards, "shared_reward": config.shared_reward}
+    arguments = {**config.kwargs, **scenario.env_kwargs}
+    try:
+        if isinstance(scenario, GameScenario):
+            from jax_party.env.env import JaxParty
+
+            settings = {field.name: getattr(scenario.task_config, field.name) for field in fields(scenario.task_config)}
+            return MultiAgentEnv(JaxParty(**settings, **arguments), **flags)
+        env, view = _JUMANJI[scenario.name](dict(scenario.task_config), arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"env.scenario.task_config ({scenario.task_name}): {error}") from error
+    return MultiAgentEnv(env, view, **flags)
+
+
+def _level_based_foraging(task: dict[str, Any], arguments: dict[str, Any]) -> tuple[Any, Callable[[Any], Array]]:
+    from jumanji.environments.routing.lbf import LevelBasedForaging
+    from jumanji.environments.routing.lbf.generator import RandomGenerator
+
+    return LevelBasedForaging(generator=RandomGenerator(**task), **arguments), _plain_view
+
+
+def _robot_warehouse(task: dict[str, Any], arguments: dict[str, Any]) -> tuple[Any, Callable[[Any], Array]]:
+    from jumanji.environments.routing.robot_warehouse import RobotWarehouse
+    from jumanji.environments.routing.robot_warehouse.generator import RandomGenerator
+
+    return RobotWarehouse(generator=RandomGenerator(**task), **arguments), _plain_view
+
+
+def _connector(task: dict[str, Any], arguments: dict[str, Any]) -> tuple[Any, Callable[[Any], Array]]:
+    from jumanji.environments.routing.connector import Connector
+    from jumanji.environments.routing.connector.generator import RandomWalkGenerator
+
+    return Connector(generator=RandomWalkGenerator(**task), **arguments), _connector_view
+
+
+_JUMANJI = {
+    "LevelBasedForaging-v0": _level_based_foraging,
+    "RobotWarehouse-v0": _robot_warehouse,
+    "Connector-v3": _connector,
+}

@@ -1,0 +1,52 @@
+"""What Hydra refuses, said in one line: the value, the place, the remedy."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from jax_party.config import known_keys
+
+
+def explain_hydra_error(error: BaseException, config_dir: Path, overrides: Sequence[str] = ()) -> str:
+    """One line for an error of Hydra or OmegaConf.
+
+    Args:
+      error: what was raised while composing.
+      config_dir: the root of the config tree, for the options that there are.
+      overrides: what was asked for, for messages that cannot be pinned down further.
+    """
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    text = " ".join(" ".join(str(cause) for cause in causes).split())
+    option = re.search(r"Could not (?:find|load) '?([\w/.-]+)/([\w.\-]+)'?", text)
+    if option:
+        group, name = option.group(1), option.group(2).rstrip(".")
+        options = sorted(path.stem for path in (config_dir / group).glob("*.yaml"))
+        return f"{group}={name}: unknown option; {_suggest(name, options)}"
+    config = re.search(r"Cannot find primary config '([\w.-]+)'", text)
+    if config:
+        name = config.group(1).removesuffix(".yaml")
+        return f"--config-name {name}: unknown; {_suggest(name, sorted(p.stem for p in (config_dir / 'default').glob('*.yaml')))}"
+    key = re.search(r"Could not override '([\w.]+)'", text) or re.search(r"full_key: ([\w.]+)", text)
+    if key:
+        return f"{key.group(1)}: unknown; {_suggest_key(key.group(1))}"
+    return f"{' '.join(overrides)}: {text}" if overrides else text
+
+
+def _suggest(value: str, options: Sequence[str]) -> str:
+    close = difflib.get_close_matches(value, options, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{hint}choose one of {', '.join(options)}" if options else "there is no such group"
+
+
+def _suggest_key(key: str) -> str:
+    group, _, name = key.rpartition(".")
+    keys = known_keys(group.split(".") if group else [])
+    if not keys:
+        return f"there is no group {group}"
+    close = difflib.get_close_matches(name, keys, n=1)
+    return f"did you mean {close[0]}?" if close else f"{group or 'the config'} has {', '.join(keys)}"

@@ -1,0 +1,26 @@
+"""Marks in a type that say when a setting is read: nothing (static), `Traced`, or `Host`.
+
+A static setting changes shapes or program structure. A traced one is a number that travels into the compiled
+program as an argument, so that changing it does not recompile. A host one is read by the outer loop only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A mark to be put in `typing.Annotated`; compared by `name`."""
+
+    name: str
+
+
+TRACED = Marker("traced")
+HOST = Marker("host")
+
+T = TypeVar("T")
+
+Traced = Annotated[float, TRACED]
+Host = Annotated[T, HOST]

@@ -1,0 +1,1 @@
+"""Torsos and heads, in flax.linen."""

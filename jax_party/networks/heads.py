@@ -1,0 +1,44 @@
+"""Heads: an actor's masked logits, a critic's value."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen.initializers import orthogonal
+from jaxtyping import Array, Float
+
+MASKED_LOGIT = -1e9
+"""What the logit of an illegal action is set to: its probability is exactly 0 in float32."""
+
+
+class Actor(nn.Module):
+    """Torso and policy head.
+
+    Attributes:
+      torso: the embedding.
+      num_actions: A.
+    """
+
+    torso: nn.Module
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "*b F"], action_mask: Array) -> Float[Array, "*b A"]:
+        """Logits of the policy, `MASKED_LOGIT` where the action is illegal."""
+        logits = nn.Dense(self.num_actions, kernel_init=orthogonal(0.01))(self.torso(features))
+        return jnp.where(action_mask, logits, MASKED_LOGIT)
+
+
+class Critic(nn.Module):
+    """Torso and value head.
+
+    Attributes:
+      torso: the embedding.
+    """
+
+    torso: nn.Module
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "*b F"]) -> Float[Array, "*b"]:
+        """State values."""
+        return nn.Dense(1, kernel_init=orthogonal(1.0))(self.torso(features))[..., 0]

@@ -1,0 +1,1 @@
+"""Pure kernels in the field's symbols."""

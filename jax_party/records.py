@@ -1,0 +1,788 @@
+"""What a trial leaves on disk, and the one way to read and write it.
+
+A trial owns a folder: `config.yaml`, `record.json`, `metrics/metrics.jsonl` and `metrics/metrics.json`; their fields
+are in `docs/design.md`. Files appear whole or not at all; `metrics.jsonl` grows by whole lines, and a line without its
+newline is what a kill left behind, so nobody reads it. Needs neither JAX nor Ray nor pandas.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import errno
+import fcntl
+import functools
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import re
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import yaml
+
+from jax_party.errors import RecordError
+
+SCHEMA_VERSION: Final = 1
+CONFIG_FILE: Final = "config.yaml"
+RECORD_FILE: Final = "record.json"
+MANIFEST_FILE: Final = "sweep.yaml"
+METRICS_FILE: Final = "metrics/metrics.jsonl"
+MARL_EVAL_FILE: Final = "metrics/metrics.json"
+LOCK_FILE: Final = ".lock"
+PACKAGES: Final = (
+    "jax", "jaxlib", "jumanji", "flashbax", "flax", "optax", "orbax-checkpoint", "ray", "numpy", "jax-party",
+)  # fmt: skip
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class State(enum.StrEnum):
+    """Where a trial stands."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    FAILED = "FAILED"
+    PRUNED = "PRUNED"
+
+
+FINISHED: Final = frozenset({State.COMPLETE, State.FAILED, State.PRUNED})
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The metric that a sweep optimises, and its direction: `max` or `min`."""
+
+    metric: str
+    mode: str
+
+
+@dataclass(frozen=True)
+class VaultEntry:
+    """One Flashbax vault of a trial: `kind` is `train` or `test`, `rows` batch rows, `steps` its time axis."""
+
+    uid: str
+    kind: str
+    rows: int
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """The content of record.json; `docs/design.md` has the meaning of each field."""
+
+    schema_version: int = SCHEMA_VERSION
+    trial_id: str
+    number: int = 0
+    sweep: str | None = None
+    algorithm: str
+    environment: str
+    scenario: str
+    seed: int
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    objective: Objective = Objective("episode_return", "max")
+    state: State = State.PENDING
+    error: str | None = None
+    attempts: int = 0
+    started_at: str | None = None
+    ended_at: str | None = None
+    duration_s: float = 0.0
+    device: str | None = None
+    host: str | None = None
+    git_sha: str | None = None
+    git_dirty: bool | None = None
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    compile_signature: str | None = None
+    compile_time_s: float | None = None
+    steps_per_second: float | None = None
+    env_steps: int = 0
+    total_steps: int = 0
+    absolute_metrics: Mapping[str, float | None] | None = None
+    vaults: tuple[VaultEntry, ...] = ()
+    checkpoint: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON can hold it; measurements that are not finite become null.
+
+        Raises:
+          RecordError: a hyperparameter is not finite, or a value has no place in JSON.
+        """
+        place = f"record of {self.trial_id}"
+        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        fields["objective"] = dataclasses.asdict(self.objective)
+        fields["vaults"] = [dataclasses.asdict(entry) for entry in self.vaults]
+        values: dict[str, Any] = plain(fields, place)
+        if finite(values["hyperparameters"]) != values["hyperparameters"]:
+            raise RecordError(
+                f"{place}: hyperparameters: {values['hyperparameters']} holds a number that is not finite, "
+                "which JSON cannot keep; sample finite values or null"
+            )
+        return {key: finite(value) for key, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], source: str | Path = RECORD_FILE) -> TrialRecord:
+        """The record in `data`, checked.
+
+        Args:
+          data: what JSON gave.
+          source: the file's name, for messages.
+
+        Raises:
+          RecordError: an unknown schema version, or a key that is missing, unknown or ill-typed.
+        """
+        _check_schema_version(data, source)
+        _check_fields(data, _RECORD_CHECKS, source)
+        values = dict(data)
+        values["state"] = State(data["state"])
+        values["objective"] = Objective(**data["objective"])
+        values["vaults"] = tuple(VaultEntry(**entry) for entry in data["vaults"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepManifest:
+    """The content of sweep.yaml: the sweep as composed, and its provenance."""
+
+    name: str
+    algorithm: str
+    created: str
+    num_trials: int
+    objective: Objective
+    seed: int
+    search: Any = None
+    scheduler: Any = None
+    space: Any = None
+    overrides: Any = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+# -- Checks ------------------------------------------------------------------------------------------------------------
+
+_Check = tuple[str, Callable[[Any], bool]]
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_int(value) or isinstance(value, float)
+
+
+def _is_str_dict(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+
+
+def _is_objective(value: Any) -> bool:
+    return (
+        _is_str_dict(value)
+        and set(value) == {"metric", "mode"}
+        and isinstance(value["metric"], str)
+        and value["mode"] in ("max", "min")
+    )
+
+
+def _is_vault(value: Any) -> bool:
+    return (
+        _is_str_dict(value)
+        and set(value) == {"uid", "kind", "rows", "steps"}
+        and isinstance(value["uid"], str)
+        and value["kind"] in ("train", "test")
+        and _is_int(value["rows"])
+        and _is_int(value["steps"])
+    )
+
+
+def _or_null(check: _Check) -> _Check:
+    description, test = check
+    return f"{description} or null", lambda value: value is None or test(value)
+
+
+_STR: _Check = ("a string", lambda value: isinstance(value, str))
+_INT: _Check = ("an integer", _is_int)
+_COUNT: _Check = ("an integer of 0 or more", lambda value: _is_int(value) and value >= 0)
+_NUMBER: _Check = ("a number", _is_number)
+_BOOL: _Check = ("a boolean", lambda value: isinstance(value, bool))
+_DICT: _Check = ("a mapping with string keys", _is_str_dict)
+_OBJECTIVE: _Check = ("{metric: a string, mode: max or min}", _is_objective)
+_VERSIONS: _Check = (
+    "a mapping from package to version or null",
+    lambda value: _is_str_dict(value) and all(v is None or isinstance(v, str) for v in value.values()),
+)
+_MEANS: _Check = (
+    "a mapping from metric to number or null",
+    lambda value: _is_str_dict(value) and all(v is None or _is_number(v) for v in value.values()),
+)
+_VAULTS: _Check = (
+    "a list of {uid, kind: train or test, rows, steps}",
+    lambda value: isinstance(value, list) and all(map(_is_vault, value)),
+)
+_STATE: _Check = (f"one of {', '.join(State)}", lambda value: isinstance(value, str) and value in set(State))
+_ANY: _Check = ("anything", lambda value: True)
+
+_RECORD_CHECKS: Final[Mapping[str, _Check]] = {
+    "schema_version": _INT,
+    "trial_id": _STR,
+    "number": _COUNT,
+    "sweep": _or_null(_STR),
+    "algorithm": _STR,
+    "environment": _STR,
+    "scenario": _STR,
+    "seed": _INT,
+    "hyperparameters": _DICT,
+    "objective": _OBJECTIVE,
+    "state": _STATE,
+    "error": _or_null(_STR),
+    "attempts": _COUNT,
+    "started_at": _or_null(_STR),
+    "ended_at": _or_null(_STR),
+    "duration_s": _NUMBER,
+    "device": _or_null(_STR),
+    "host": _or_null(_STR),
+    "git_sha": _or_null(_STR),
+    "git_dirty": _or_null(_BOOL),
+    "versions": _VERSIONS,
+    "compile_signature": _or_null(_STR),
+    "compile_time_s": _or_null(_NUMBER),
+    "steps_per_second": _or_null(_NUMBER),
+    "env_steps": _COUNT,
+    "total_steps": _COUNT,
+    "absolute_metrics": _or_null(_MEANS),
+    "vaults": _VAULTS,
+    "checkpoint": _or_null(_STR),
+}
+
+_MANIFEST_CHECKS: Final[Mapping[str, _Check]] = {
+    "name": _STR,
+    "algorithm": _STR,
+    "created": _STR,
+    "num_trials": _COUNT,
+    "objective": _OBJECTIVE,
+    "seed": _INT,
+    "search": _ANY,
+    "scheduler": _ANY,
+    "space": _ANY,
+    "overrides": _ANY,
+    "provenance": _DICT,
+}
+
+
+def _check_schema_version(data: Mapping[str, Any], source: str | Path) -> None:
+    version: Any = data.get("schema_version")
+    if not _is_int(version):
+        raise RecordError(f"{source}: schema_version: expected {SCHEMA_VERSION}, got {version!r}; give a trial record")
+    if version > SCHEMA_VERSION:
+        raise RecordError(
+            f"{source}: schema_version: {version} is newer than {SCHEMA_VERSION}, the newest that is known here; "
+            "upgrade jax-party"
+        )
+    if version < SCHEMA_VERSION:
+        raise RecordError(f"{source}: schema_version: unknown version {version}; this jax-party reads {SCHEMA_VERSION}")
+
+
+def _check_fields(data: Mapping[str, Any], checks: Mapping[str, _Check], source: str | Path) -> None:
+    for key in checks:
+        if key not in data:
+            raise RecordError(
+                f"{source}: {key}: missing; expected {checks[key][0]}; restore the file or remove the folder"
+            )
+    for key, value in data.items():
+        if key not in checks:
+            raise RecordError(f"{source}: {key}: unknown key with value {value!r}; remove it or upgrade jax-party")
+        description, test = checks[key]
+        if not test(value):
+            raise RecordError(f"{source}: {key}: expected {description}, got {value!r}; correct the value")
+
+
+# -- Values ------------------------------------------------------------------------------------------------------------
+
+
+def plain(value: Any, place: str) -> Any:
+    """`value` as dicts, lists, strings, numbers, booleans and None; arrays and NumPy scalars become theirs.
+
+    Raises:
+      RecordError: some value in it is none of these; `place` begins the message.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str(value.value) if isinstance(value, enum.Enum) else str(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, f"{place}: {key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, place) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):
+        return plain(value.tolist(), place)
+    raise RecordError(
+        f"{place}: {value!r} is a {type(value).__name__}; give a number, string, boolean, list or mapping"
+    )
+
+
+def finite(value: Any) -> Any:
+    """`value` with every number that is not finite replaced by None; takes what `plain` gives."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    return value
+
+
+def timestamp() -> str:
+    """Now, in ISO 8601 and UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _canonical(value: Any, place: str) -> str:
+    """JSON that is the same for equal values: sorted keys, no spaces, floats by their shortest repr."""
+    return json.dumps(plain(value, place), sort_keys=True, separators=(",", ":"))
+
+
+def trial_id(sweep_name: str, config: Mapping[str, Any], seed: int) -> str:
+    """`<sweep name>-<8 hex digits>`: the digits are of the SHA-256 of the config and the seed.
+
+    Raises:
+      RecordError: the name cannot name a folder, or the config holds what JSON cannot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", sweep_name):
+        raise RecordError(
+            f"sweep name {sweep_name!r}: it names folders; use letters, digits, '.', '_' and '-', and begin with a "
+            "letter or digit"
+        )
+    content = _canonical({"config": config, "seed": seed}, "config")
+    return f"{sweep_name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
+# -- Files -------------------------------------------------------------------------------------------------------------
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Make `path` hold `content`, or leave it as it was: written aside, synced, then renamed."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(aside, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Make `path` hold `text` in UTF-8, or leave it as it was."""
+    write_bytes_atomically(path, text.encode())
+
+
+def write_json_atomically(path: Path, value: Any) -> None:
+    """Make `path` hold `value` as indented JSON, or leave it as it was; numbers that are not finite become null."""
+    write_text_atomically(path, json.dumps(finite(plain(value, str(path))), indent=2) + "\n")
+
+
+def write_yaml_atomically(path: Path, value: Any) -> None:
+    """Make `path` hold `value` as YAML in the keys' own order, or leave it as it was."""
+    write_text_atomically(path, yaml.dump(plain(value, str(path)), Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_text(path: Path, remedy: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such file; {remedy}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: cannot be read ({error}); {remedy}") from error
+
+
+def _read_yaml(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        value = yaml.load(_read_text(path, remedy), Loader=_Loader)
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise RecordError(f"{path}: not YAML ({problem}); {remedy}") from error
+    if not _is_str_dict(value):
+        raise RecordError(f"{path}: expected a mapping with string keys, got {type(value).__name__}; {remedy}")
+    return dict(value)
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path, timeout: float = 5.0) -> Iterator[None]:
+    """Hold `<folder>/.lock` for this process; the kernel lets go of it when the process dies.
+
+    Args:
+      folder: an existing folder.
+      timeout: seconds to wait for another holder.
+
+    Raises:
+      RecordError: another process still holds it after `timeout`, or there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RecordError(f"{folder}: no such folder to lock; create it first")
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        _wait_for_lock(descriptor, folder, timeout)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int, folder: Path, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise RecordError(f"{folder}: cannot be locked ({error}); use a file system with flock") from error
+            if time.monotonic() >= deadline:
+                holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+                raise RecordError(
+                    f"{folder}: {holder} holds this folder (waited {timeout:g} s); let it finish or stop it"
+                ) from None
+        time.sleep(0.02)
+
+
+# -- A trial's folder --------------------------------------------------------------------------------------------------
+
+_IDENTITY: Final = (
+    "trial_id", "number", "sweep", "algorithm", "environment", "scenario", "seed", "hyperparameters", "objective",
+)  # fmt: skip
+
+
+def create_trial_folder(folder: Path, config: Mapping[str, Any], record: TrialRecord) -> None:
+    """Make a trial's folder with config.yaml and then record.json, so that a folder with a record is whole.
+
+    A folder that holds this very trial is left as it is, with the state it has reached.
+
+    Raises:
+      RecordError: the folder holds another trial.
+    """
+    folder = Path(folder)
+    if (folder / RECORD_FILE).exists():
+        _check_same_trial(folder, config, record)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_yaml_atomically(folder / CONFIG_FILE, config)
+    write_record(folder, record)
+
+
+def _check_same_trial(folder: Path, config: Mapping[str, Any], record: TrialRecord) -> None:
+    there, here = read_record(folder).to_dict(), record.to_dict()
+    for key in _IDENTITY:
+        if there[key] != here[key]:
+            raise RecordError(
+                f"{folder / RECORD_FILE}: {key}: the folder holds another trial ({there[key]!r}, not {here[key]!r}); "
+                "choose another folder"
+            )
+    if _canonical(read_config(folder), "config") != _canonical(config, "config"):
+        raise RecordError(
+            f"{folder / CONFIG_FILE}: the folder holds this trial with another config; choose another folder"
+        )
+
+
+def read_record(folder: Path) -> TrialRecord:
+    """The record of the trial in `folder`.
+
+    Raises:
+      RecordError: it is missing, not JSON, or not a record that this version reads.
+    """
+    path = Path(folder) / RECORD_FILE
+    text = _read_text(path, "give a trial's folder")
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{path}: not JSON ({error}); restore the file or remove the folder") from error
+    if not isinstance(data, dict):
+        raise RecordError(
+            f"{path}: expected an object, got {type(data).__name__}; restore the file or remove the folder"
+        )
+    return TrialRecord.from_dict(data, path)
+
+
+def write_record(folder: Path, record: TrialRecord) -> None:
+    """Write record.json whole.
+
+    Raises:
+      RecordError: a field has the wrong type; the file stays as it was.
+    """
+    path = Path(folder) / RECORD_FILE
+    data = record.to_dict()
+    TrialRecord.from_dict(data, path)
+    write_json_atomically(path, data)
+
+
+def update_record(folder: Path, **changes: Any) -> TrialRecord:
+    """Read the record, change the named fields, write it, and return it.
+
+    Raises:
+      RecordError: a name is no field of a record, or a value has the wrong type.
+    """
+    for name in changes:
+        if name not in _RECORD_CHECKS:
+            raise RecordError(
+                f"{Path(folder) / RECORD_FILE}: {name}: no such field; use one of {', '.join(_RECORD_CHECKS)}"
+            )
+    record = dataclasses.replace(read_record(folder), **changes)
+    write_record(folder, record)
+    return TrialRecord.from_dict(record.to_dict())
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The composed config of the trial in `folder`.
+
+    Raises:
+      RecordError: it is missing or not a YAML mapping.
+    """
+    return _read_yaml(Path(folder) / CONFIG_FILE, "restore the file or remove the folder")
+
+
+# -- Metrics -----------------------------------------------------------------------------------------------------------
+
+
+def append_metrics(folder: Path, row: Mapping[str, Any]) -> None:
+    """Add one line to metrics.jsonl and sync it; numbers that are not finite become null.
+
+    What a kill left of an unfinished line is cut first.
+    """
+    path = Path(folder) / METRICS_FILE
+    line = json.dumps(finite(plain(row, str(path))), separators=(", ", ": ")) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with open(path, "x+b" if new else "r+b") as file:
+        _cut_unfinished_line(file)
+        file.write(line.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    if new:
+        _sync_folder(path.parent)
+
+
+def _cut_unfinished_line(file: BinaryIO) -> None:
+    """Leave `file` at its end, which is after a newline or at its beginning."""
+    size = file.seek(0, os.SEEK_END)
+    if size:
+        file.seek(size - 1)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            file.seek(_whole_length(file.read()))
+            file.truncate()
+
+
+def _whole_length(content: bytes) -> int:
+    """Bytes of `content` up to and with its last newline."""
+    return content.rfind(b"\n") + 1
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl in order; empty where there is no file. A line without its newline is not read.
+
+    Raises:
+      RecordError: a whole line is not a JSON object.
+    """
+    path = Path(folder) / METRICS_FILE
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error}); restore the file") from error
+    lines = content[: _whole_length(content)].splitlines()
+    return [_parse_row(line, path, number) for number, line in enumerate(lines, start=1)]
+
+
+def _parse_row(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise RecordError(f"{path}: line {number}: not JSON ({error}); remove the line or restore the file") from error
+    if not isinstance(row, dict):
+        raise RecordError(f"{path}: line {number}: expected an object, got {type(row).__name__}; remove the line")
+    if not _is_int(row.get("step")):
+        raise RecordError(f"{path}: line {number}: step: expected an integer, got {row.get('step')!r}; remove the line")
+    return row
+
+
+def truncate_metrics(folder: Path, step: int) -> None:
+    """Keep the rows of metrics.jsonl with a step of at most `step`, and drop an unfinished last line.
+
+    Raises:
+      RecordError: a whole line is not a row.
+    """
+    path = Path(folder) / METRICS_FILE
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    lines = content[: _whole_length(content)].splitlines(keepends=True)
+    kept = [line for number, line in enumerate(lines, start=1) if _parse_row(line, path, number)["step"] <= step]
+    result = b"".join(kept)
+    if result != content:
+        write_bytes_atomically(path, result)
+
+
+# -- marl-eval ---------------------------------------------------------------------------------------------------------
+
+
+def write_marl_eval(folder: Path) -> None:
+    """Write metrics/metrics.json from the record and metrics.jsonl, in marl-eval's format.
+
+    environment -> task (the scenario) -> algorithm -> `seed_<n>` -> `step_<k>`, k from 0, with `step_count`,
+    `elapsed_time` (seconds since the first evaluation, as marl-eval's own logger counts them, so without compile time)
+    and a list of values a metric; and `absolute_metrics`. marl-eval wants the same metrics at every step and takes
+    means without asking, so nulls are left out of the lists, and a metric with no number in some row is left out.
+
+    Source: https://github.com/instadeepai/marl-eval, README and `marl_eval/json_tools/json_logger.py`.
+
+    Raises:
+      RecordError: the record or the metrics cannot be read.
+    """
+    record = read_record(folder)
+    rows = read_metrics(folder)
+    evaluations = [row for row in rows if not row.get("absolute")]
+    values = [_episode_values(row) for row in evaluations]
+    absolute = _absolute_values(record, [row for row in rows if row.get("absolute")])
+    common = set.intersection(*map(set, values)) if values else set()
+    start = _elapsed(evaluations[0]) if evaluations else 0.0
+    run: dict[str, Any] = {
+        f"step_{index}": {"step_count": row["step"], "elapsed_time": _elapsed(row) - start}
+        | {name: of_row[name] for name in of_row if name in common}
+        for index, (row, of_row) in enumerate(zip(evaluations, values, strict=True))
+    }
+    run["absolute_metrics"] = {name: absolute[name] for name in absolute if name in common or not evaluations}
+    path = Path(folder) / MARL_EVAL_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tree = {record.environment: {record.scenario: {record.algorithm: {f"seed_{record.seed}": run}}}}
+    write_json_atomically(path, tree)
+
+
+def _elapsed(row: Mapping[str, Any]) -> float:
+    seconds: Any = row.get("wall_time_s")
+    return float(seconds) if _is_number(seconds) else 0.0
+
+
+def _episode_values(row: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Metric -> its numbers in this row: of each episode where the row has them, otherwise the mean alone."""
+    source = row.get("episodes") or {name: [mean] for name, mean in (row.get("evaluate") or {}).items()}
+    numbers = {name: [value for value in values if _is_number(value)] for name, values in source.items()}
+    return {name: values for name, values in numbers.items() if values}
+
+
+def _absolute_values(record: TrialRecord, rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+    if rows:
+        return _episode_values(rows[-1])
+    means = record.absolute_metrics or {}
+    return {name: [mean] for name, mean in means.items() if mean is not None}
+
+
+# -- The sweep's manifest ----------------------------------------------------------------------------------------------
+
+
+def read_manifest(folder: Path) -> SweepManifest:
+    """The manifest of the sweep in `folder`.
+
+    Raises:
+      RecordError: it is missing, not YAML, or a key is missing, unknown or ill-typed.
+    """
+    path = Path(folder) / MANIFEST_FILE
+    data = _read_yaml(path, "give a sweep's folder")
+    _check_fields(data, _MANIFEST_CHECKS, path)
+    return SweepManifest(**{**data, "objective": Objective(**data["objective"])})
+
+
+def write_manifest(folder: Path, manifest: SweepManifest) -> None:
+    """Write sweep.yaml whole, making the folder where there is none.
+
+    Raises:
+      RecordError: a field has the wrong type; the file stays as it was.
+    """
+    path = Path(folder) / MANIFEST_FILE
+    data = {item.name: getattr(manifest, item.name) for item in dataclasses.fields(manifest)}
+    data["objective"] = dataclasses.asdict(manifest.objective)
+    content = plain(data, str(path))
+    _check_fields(content, _MANIFEST_CHECKS, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_yaml_atomically(path, content)
+
+
+# -- Provenance --------------------------------------------------------------------------------------------------------
+
+
+def provenance() -> dict[str, Any]:
+    """`git_sha`, `git_dirty`, `versions` of the packages that matter, `host`, `python` and `platform`.
+
+    Read once a process. Git's two are None where this package is not part of a checkout.
+    """
+    known = _provenance()
+    return {**known, "versions": dict(known["versions"])}
+
+
+@functools.cache
+def _provenance() -> dict[str, Any]:
+    sha, dirty = _git_state()
+    return {
+        "git_sha": sha,
+        "git_dirty": dirty,
+        "versions": {name: _version(name) for name in PACKAGES},
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state() -> tuple[str | None, bool | None]:
+    # An installed copy may lie inside somebody else's checkout: only one that git tracks counts.
+    if _git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return None, None
+    sha = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain")
+    return sha, None if changes is None else bool(changes)
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints, run beside this file; None where it fails or there is no git."""
+    try:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", *arguments],
+            cwd=Path(__file__).resolve().parent, capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,155 @@
+"""One experiment: `python -m jax_party.run --config-name ff_mappo env/scenario=p-no-rank system.actor_lr=3e-4`.
+
+A run that was stopped or killed goes on with `python -m jax_party.run --resume <folder>`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jax_party import records
+from jax_party.config import ExperimentConfig, make_budget, parse_config
+from jax_party.console import RunConsole
+from jax_party.errors import ConfigError, JaxPartyError, RecordError
+from jax_party.hydra_errors import explain_hydra_error
+from jax_party.runtime import prepare_process
+
+
+def run_experiment(mapping: Mapping[str, Any]) -> Path:
+    """Run one experiment from its composed config, in a new folder; returns the folder.
+
+    Raises:
+      JaxPartyError: the config is refused, the folder cannot be made, or training diverged.
+    """
+    config = parse_config(mapping)
+    folder = _make_folder(config)
+    name = "-".join((config.logger.system_name, *folder.parts[-2:]))
+    record = records.TrialRecord(
+        trial_id=records.trial_id(name, mapping, config.system.seed),
+        algorithm=config.logger.system_name,
+        environment=config.env.env_name,
+        scenario=config.env.scenario.task_name,
+        seed=config.system.seed,
+        objective=records.Objective(config.env.eval_metric, "max"),
+    )
+    records.create_trial_folder(folder, mapping, record)
+    return resume_experiment(folder)
+
+
+def resume_experiment(folder: Path) -> Path:
+    """Run the experiment in a trial folder from where it stands to its end; returns the folder.
+
+    Raises:
+      JaxPartyError: the folder cannot be taken up, or training diverged.
+    """
+    config = parse_config(records.read_config(folder))
+    console = RunConsole(config.logger.use_console)
+    budget = make_budget(config)
+    console.header(config, budget, records.read_record(folder), str(folder))
+    prepare_process()
+    from jax_party.training import Experiment
+
+    with records.lock_folder(folder):
+        experiment = Experiment(config, folder)
+        try:
+            with console.progress(budget, experiment.evaluations) as update:
+                result = experiment.step()
+                update(result)
+                while not experiment.finished:
+                    result = experiment.step()
+                    update(result)
+        finally:
+            experiment.close()
+    console.results(experiment.record, result)
+    return folder
+
+
+def _make_folder(config: ExperimentConfig) -> Path:
+    """`<base_exp_path>/<system>/<date>/<time>[-<name>]`, made anew: a second run in the same second gets `-2`."""
+    now = datetime.now()
+    suffix = f"-{config.logger.run_name}" if config.logger.run_name else ""
+    day = Path(config.logger.base_exp_path) / config.logger.system_name / f"{now:%Y-%m-%d}"
+    number = 1
+    while True:
+        folder = day / (f"{now:%H-%M-%S}{suffix}" + (f"-{number}" if number > 1 else ""))
+        try:
+            folder.mkdir(parents=True)
+            return folder.absolute()
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise RecordError(f"logger.base_exp_path: {folder}: cannot be made ({error.strerror}); choose another") from None
+
+
+def hydra_entry_point(config_name: str = "ff_ippo") -> None:
+    """Run what the command line asks for, by Hydra: `--config-name`, overrides, `-m` for several runs.
+
+    Args:
+      config_name: used where the command line names none.
+    """
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    @hydra.main(config_path=_config_path(), config_name=config_name, version_base="1.3")
+    def main(composed: DictConfig) -> None:
+        _quiet_libraries()
+        container = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        assert isinstance(container, dict)
+        try:
+            run_experiment({str(key): value for key, value in container.items()})
+        except JaxPartyError as error:
+            sys.exit(_report(error))
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException) as error:
+        reason = explain_hydra_error(error, Path(_config_path()).parent, sys.argv[1:])
+        sys.exit(_report(ConfigError(reason)))
+
+
+def _quiet_libraries() -> None:
+    """Orbax logs each save at INFO through absl."""
+    logging.getLogger("absl").setLevel(logging.WARNING)
+
+
+def _report(error: JaxPartyError) -> int:
+    """Show an error as one line; returns the exit code."""
+    RunConsole(enabled=True).error(f"{type(error).__name__}: {error}")
+    return 2
+
+
+def _config_path() -> str:
+    spec = importlib.util.find_spec("mava_configs")
+    if spec is None or spec.origin is None:
+        raise JaxPartyError("mava_configs: not importable; install the project with `make setup` or `pip install .`")
+    return str(Path(spec.origin).parent / "default")
+
+
+def main() -> int:
+    """The command line; returns the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    _quiet_libraries()
+    try:
+        if sys.argv[1:2] == ["--resume"]:
+            if len(sys.argv) != 3:
+                raise JaxPartyError("--resume: name one run folder: python -m jax_party.run --resume <folder>")
+            resume_experiment(Path(sys.argv[2]))
+        else:
+            hydra_entry_point()
+    except JaxPartyError as error:
+        return _report(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,530 @@
+"""The one outer loop: train a period, evaluate, record, checkpoint.
+
+`Experiment` owns time, evaluation, recording, checkpoints and resume; a system owns its losses. `Program` holds
+the compiled functions of one static configuration, shared by every experiment in the process that agrees on it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PRNGKeyArray, PyTree
+
+from jax_party import records
+from jax_party.checkpointing import Checkpoints
+from jax_party.config import (
+    Budget,
+    ExperimentConfig,
+    compile_signature,
+    make_budget,
+    static_key,
+    traced_part,
+    without_values,
+)
+from jax_party.environments import make_environment
+from jax_party.errors import ConfigError, TrainingDiverged
+from jax_party.evaluation import Evaluation, evaluate
+from jax_party.records import State, TrialRecord, VaultEntry
+from jax_party.systems.base import Hyper, LearnerState, System, UpdateOutput
+from jax_party.systems.ppo import PPO
+from jax_party.vault import VaultWriter
+
+_logger = logging.getLogger(__name__)
+
+CPU_CHUNK_SIZE = 128
+"""Environment steps to a forward and backward pass on one CPU core; `benchmarks/throughput.py` compares sizes."""
+
+
+class Program:
+    """The compiled functions of one static configuration.
+
+    Args:
+      config: only its static part is read.
+
+    Attributes:
+      system: the system that the functions belong to.
+      devices: what they run on.
+      compile_seconds: spent tracing and compiling so far.
+    """
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        config = without_values(config)
+        self.devices = _take_devices(config.arch.num_devices)
+        self._mesh = Mesh(np.array(self.devices), ("env",)) if len(self.devices) > 1 else None
+        env = make_environment(config.env)
+        self.system: System = PPO(config, env, _chunk_size(config, self.devices), self._mesh)
+        self.compile_seconds = 0.0
+        self._compiled: dict[str, Callable[..., Any]] = {}
+        self._num_episodes = config.arch.num_eval_episodes
+        self._greedy = config.arch.evaluation_greedy
+        self._record_test = config.vault.record_test
+
+    def init(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
+        """The learner's state at the start."""
+        state: LearnerState = self._call("init", self.system.init, (hyper, key), out_shardings=self.state_sharding(hyper))
+        return state
+
+    def update(self, hyper: Hyper, state: LearnerState) -> tuple[LearnerState, UpdateOutput]:
+        """One update; `state` is donated."""
+        shardings = (self.state_sharding(hyper), self._replicated()) if self._mesh else None
+        result: tuple[LearnerState, UpdateOutput] = self._call(
+            "update", self.system.update, (hyper, state), donate=(1,), out_shardings=shardings
+        )
+        return result
+
+    def evaluate(self, hyper: Hyper, params: PyTree, key: PRNGKeyArray) -> Evaluation:
+        """One evaluation of `arch.num_eval_episodes` episodes."""
+        play = functools.partial(
+            evaluate,
+            self.system,
+            num_episodes=self._num_episodes,
+            greedy=self._greedy,
+            record=self._record_test,
+        )
+        evaluation: Evaluation = self._call("evaluate", play, (hyper, params, key))
+        return evaluation
+
+    def state_shape(self, hyper: Hyper) -> LearnerState:
+        """Shapes, dtypes and shardings of the learner's state, without computing it."""
+        shapes: LearnerState = jax.eval_shape(self.system.init, hyper, jax.random.PRNGKey(0))
+        shardings = self.state_sharding(hyper) or jax.tree.map(
+            lambda _: jax.sharding.SingleDeviceSharding(self.devices[0]), shapes
+        )
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
+        )
+
+    def state_sharding(self, hyper: Hyper) -> Any:
+        """Environments spread over the mesh, all else on every device; None on a single device."""
+        if self._mesh is None:
+            return None
+        shapes = jax.eval_shape(self.system.init, hyper, jax.random.PRNGKey(0))
+        spread, everywhere = NamedSharding(self._mesh, PartitionSpec("env")), self._replicated()
+        shardings = jax.tree.map(lambda _: everywhere, shapes)
+        envs = shapes.envs
+        spread_envs = jax.tree.map(lambda _: spread, envs._replace(episodes=()))
+        episodes = jax.tree.map(lambda _: everywhere, envs.episodes)._replace(running_return=spread, running_length=spread)
+        return shardings._replace(envs=spread_envs._replace(episodes=episodes))
+
+    def put(self, tree: PyTree) -> PyTree:
+        """Place arrays on the program's devices, the same on each."""
+        return jax.device_put(tree, self._replicated() if self._mesh else self.devices[0])
+
+    def _replicated(self) -> NamedSharding:
+        assert self._mesh is not None
+        return NamedSharding(self._mesh, PartitionSpec())
+
+    def _call(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        donate: tuple[int, ...] = (),
+        out_shardings: Any = None,
+    ) -> Any:
+        """Call a function of the program, compiling it the first time and counting the time that takes."""
+        if name not in self._compiled:
+            start = time.perf_counter()
+            options = {} if out_shardings is None else {"out_shardings": out_shardings}
+            jitted = jax.jit(function, donate_argnums=donate, **options)
+            self._compiled[name] = jitted.lower(*arguments).compile()
+            self.compile_seconds += time.perf_counter() - start
+        return self._compiled[name](*arguments)
+
+
+@functools.lru_cache(maxsize=8)
+def _program(key: str, keep: _ByKey) -> Program:
+    return Program(keep.config)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ByKey:
+    """Carries a config past a cache that is to look at its static key alone."""
+
+    config: ExperimentConfig
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByKey)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+def get_program(config: ExperimentConfig) -> Program:
+    """The program for a config: one a static part and process."""
+    return _program(static_key(config), _ByKey(config))
+
+
+def make_hyper(config: ExperimentConfig, budget: Budget) -> Hyper:
+    """The traced numbers of a config, as float32 arrays."""
+    traced = traced_part(config)
+    env = traced.get("env", {}).get("scenario", {}).get("task_config", {})
+    hyper = Hyper(traced["system"], env, float(budget.num_updates))
+    return jax.tree.map(np.float32, hyper)
+
+
+def _take_devices(number: int) -> list[jax.Device]:
+    available = jax.devices()
+    if number > len(available):
+        raise ConfigError(f"arch.num_devices: {number}, but this process sees {len(available)} ({available[0].platform})")
+    return list(available[:number])
+
+
+def _chunk_size(config: ExperimentConfig, devices: list[jax.Device]) -> int | None:
+    asked = config.arch.gradient_chunk_size
+    if asked != "auto":
+        return asked
+    one_cpu_core = len(devices) == 1 and devices[0].platform == "cpu" and _cores() == 1
+    return CPU_CHUNK_SIZE if one_cpu_core else None
+
+
+def _cores() -> int:
+    import os
+
+    return int(os.environ.get("NPROC", len(os.sched_getaffinity(0))))
+
+
+class Experiment:
+    """One trial: a folder, and the training that fills it.
+
+    A folder that was begun before is taken up where its newest checkpoint stands: metrics and vaults behind it are cut
+    off and made again, bit for bit.
+
+    Args:
+      config: the experiment.
+      folder: the trial's folder, with `config.yaml` and `record.json` in it (`records.create_trial_folder`).
+
+    Raises:
+      RecordError, VaultError, CheckpointError: the folder cannot be taken up.
+    """
+
+    def __init__(self, config: ExperimentConfig, folder: Path) -> None:
+        self.config = config
+        self.folder = folder
+        self.budget = make_budget(config)
+        self.record: TrialRecord = records.read_record(folder)
+        self._vaults: dict[str, VaultWriter] = {}
+        self.evaluations = 0
+        self._started = time.perf_counter()
+        self._duration_before = 0.0
+        if self.record.state in records.FINISHED:
+            return
+        self._program = get_program(config)
+        self._compile_before = self._program.compile_seconds
+        self.hyper: Hyper = self._program.put(make_hyper(config, self.budget))
+        checkpointing = config.logger.checkpointing
+        self._checkpoints = Checkpoints(folder / "checkpoints", checkpointing.save_args.max_to_keep)
+        self._eval_key, self._absolute_key, init_key = jax.random.split(jax.random.PRNGKey(config.system.seed), 3)
+        self._open_vaults()
+        self._begin_record()
+        self._restore_or_init(init_key)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.record.state in records.FINISHED
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps trained so far."""
+        return self.evaluations * self.budget.steps_per_evaluation
+
+    def step(self) -> dict[str, Any]:
+        """Play one evaluation period; the last one ends with the absolute metric.
+
+        Returns:
+          `evaluation`, `env_steps`, `steps_per_second`, `finished`, and the evaluation's mean metrics by name. A finished
+          experiment gives its last evaluation again.
+
+        Raises:
+          TrainingDiverged: a loss is not finite; the record says FAILED and why.
+        """
+        if self.finished:
+            return self._last_result()
+        if self.evaluations < self.budget.num_evaluations:
+            self._train_and_evaluate()
+        if self.evaluations == self.budget.num_evaluations:
+            self._finish()
+        return self._last_result()
+
+    def close(self) -> None:
+        """Release files and threads; calling it twice is fine."""
+        for vault in self._vaults.values():
+            vault.close()
+        self._vaults = {}
+        if hasattr(self, "_checkpoints"):
+            self._checkpoints.close()
+
+    # -- One period --------------------------------------------------------------------------------------------------
+
+    def _train_and_evaluate(self) -> None:
+        losses, train_seconds = self._train()
+        self.evaluations += 1
+        self._trained_seconds += train_seconds
+        start = time.perf_counter()
+        key = jax.random.fold_in(self._eval_key, self.evaluations)
+        evaluation = self._program.evaluate(self.hyper, self._state.params, key)
+        episodes = {name: np.asarray(values) for name, values in evaluation.episodes.items()}
+        if "test" in self._vaults:
+            self._vaults["test"].submit(evaluation.trajectory)
+        means = _means(episodes)
+        self._keep_best(means)
+        row = {
+            "evaluation": self.evaluations,
+            "step": self.env_steps,
+            "seed": self.config.system.seed,
+            "wall_time_s": self._duration(),
+            "evaluate": means,
+            "episodes": _per_episode(episodes),
+            "train": losses | {"steps_per_second": self.budget.steps_per_evaluation / train_seconds},
+            "evaluation_time_s": time.perf_counter() - start,
+        }
+        self._save(row)
+
+    def _train(self) -> tuple[dict[str, float], float]:
+        """One period of updates; mean losses, and seconds of training (compile time left out)."""
+        compiled = self._program.compile_seconds
+        start = time.perf_counter()
+        outputs = []
+        for index in range(self.budget.updates_per_evaluation):
+            self._state, output = self._program.update(self.hyper, self._state)
+            number = self.evaluations * self.budget.updates_per_evaluation + index
+            if "train" in self._vaults and number % self.config.vault.every == 0:
+                self._vaults["train"].submit(output.trajectory)
+            outputs.append(output.losses)
+        jax.block_until_ready(self._state)
+        seconds = time.perf_counter() - start - (self._program.compile_seconds - compiled)
+        losses = {name: float(np.mean([output[name] for output in outputs])) for name in outputs[0]}
+        self._refuse_nonfinite(losses, outputs)
+        return losses | self._training_episodes(), seconds
+
+    def _training_episodes(self) -> dict[str, float]:
+        """Mean return and length of the training episodes that ended in this period, where any did."""
+        episodes = self._state.envs.episodes
+        finished = float(episodes.finished)
+        self._state = self._state._replace(envs=self._state.envs._replace(episodes=_cleared(episodes)))
+        if not finished:
+            return {}
+        return {
+            "episode_return": float(np.mean(episodes.finished_return)) / finished,
+            "episode_length": float(episodes.finished_length) / finished,
+        }
+
+    def _refuse_nonfinite(self, losses: dict[str, float], outputs: list[dict[str, jax.Array]]) -> None:
+        for name, mean in losses.items():
+            if math.isfinite(mean):
+                continue
+            bad = next(i for i, output in enumerate(outputs) if not np.isfinite(output[name]))
+            number = self.evaluations * self.budget.updates_per_evaluation + bad + 1
+            reason = f"{name} became {float(outputs[bad][name])} in update {number} (step {number * self.budget.steps_per_update:,})"
+            self._update_record(state=State.FAILED, error=f"TrainingDiverged: {reason}", ended_at=records.timestamp())
+            raise TrainingDiverged(f"{self.record.trial_id}: {reason}; try a smaller learning rate or gradient norm")
+
+    def _keep_best(self, means: dict[str, float | None]) -> None:
+        objective = self.record.objective
+        value = means.get(objective.metric)
+        if value is None:
+            if objective.metric not in means:
+                raise ConfigError(
+                    f"objective: metric {objective.metric}: not among the evaluation's metrics: {', '.join(sorted(means))}"
+                )
+            return
+        signed = value if objective.mode == "max" else -value
+        if signed > self._best_value:
+            self._best_value = signed
+            self._best_params = jax.tree.map(jnp.copy, self._state.params)
+
+    # -- On disk -----------------------------------------------------------------------------------------------------
+
+    def _save(self, row: dict[str, Any]) -> None:
+        """Vault, then metrics, then checkpoint, then record: a kill between any two is undone by `_restore_or_init`."""
+        for vault in self._vaults.values():
+            vault.flush()
+        records.append_metrics(self.folder, row)
+        checkpointing = self.config.logger.checkpointing
+        checkpoint = self.record.checkpoint
+        if checkpointing.save_model and (
+            self.evaluations % checkpointing.save_args.save_interval_steps == 0
+            or self.evaluations == self.budget.num_evaluations
+        ):
+            path = self._checkpoints.save(self.env_steps, self._checkpoint_tree())
+            checkpoint = str(path.relative_to(self.folder.resolve()))
+        if self.config.logger.use_json:
+            records.write_marl_eval(self.folder)
+        self._update_record(checkpoint=checkpoint)
+
+    def _checkpoint_tree(self) -> dict[str, Any]:
+        return {
+            "learner": self._state,
+            "best_params": self._best_params,
+            "progress": {
+                "evaluations": np.int32(self.evaluations),
+                "best_value": np.float64(self._best_value),
+                "trained_seconds": np.float64(self._trained_seconds),
+                "compile_seconds": np.float64(self._compile_seconds()),
+                "duration": np.float64(self._duration()),
+                "train_vault_steps": np.int64(self._vault_steps("train")),
+                "test_vault_steps": np.int64(self._vault_steps("test")),
+            },
+        }
+
+    def _restore_or_init(self, init_key: PRNGKeyArray) -> None:
+        self._best_value = -math.inf
+        self._trained_seconds = 0.0
+        shape = self._program.state_shape(self.hyper)
+        progress = {
+            "evaluations": np.int32(0),
+            **dict.fromkeys(("best_value", "trained_seconds", "compile_seconds", "duration"), np.float64(0)),
+            **dict.fromkeys(("train_vault_steps", "test_vault_steps"), np.int64(0)),
+        }
+        target = {"learner": shape, "best_params": shape.params, "progress": progress}
+        restored = self._checkpoints.restore(target) if self._checkpoints.steps() else None
+        if restored is None:
+            self._state = self._program.init(self.hyper, init_key)
+            self._best_params = jax.tree.map(jnp.copy, self._state.params)
+            steps = dict.fromkeys(self._vaults, 0)
+        else:
+            tree = restored[1]
+            self._state, self._best_params, progress = tree["learner"], tree["best_params"], tree["progress"]
+            self.evaluations = int(progress["evaluations"])
+            self._best_value = float(progress["best_value"])
+            self._trained_seconds = float(progress["trained_seconds"])
+            self._duration_before = float(progress["duration"])
+            self._compile_before -= float(progress["compile_seconds"])
+            steps = {kind: int(progress[f"{kind}_vault_steps"]) for kind in self._vaults}
+            _logger.info("%s: resumed at step %d", self.record.trial_id, self.env_steps)
+        for kind, vault in self._vaults.items():
+            vault.truncate(steps[kind])
+        records.truncate_metrics(self.folder, self.env_steps)
+
+    def _open_vaults(self) -> None:
+        config, uid = self.config.vault, self.record.trial_id
+        rows = {
+            "train": self.config.arch.num_envs * self.config.system.update_batch_size,
+            "test": self.config.arch.num_eval_episodes,
+        }
+        wanted = {"train": config.record_train, "test": config.record_test}
+        names = {"train": uid, "test": f"{uid}-test"}
+        for kind, number in rows.items():
+            if not wanted[kind]:
+                continue
+            limit = None if config.max_transitions is None else config.max_transitions // number
+            metadata = {
+                "trial_id": uid,
+                "kind": kind,
+                "config": records.read_config(self.folder),
+                "provenance": records.provenance(),
+            }
+            self._vaults[kind] = VaultWriter(self.folder, names[kind], metadata, limit)
+
+    def _begin_record(self) -> None:
+        versions = records.provenance()
+        device = self._program.devices[0]
+        described = f"cpu:{_cores()}" if device.platform == "cpu" else device.device_kind
+        if len(self._program.devices) > 1:
+            described = f"{len(self._program.devices)} x {described}"
+        self._update_record(
+            state=State.RUNNING,
+            attempts=self.record.attempts + 1,
+            started_at=self.record.started_at or records.timestamp(),
+            error=None,
+            device=described,
+            host=versions["host"],
+            git_sha=versions["git_sha"],
+            git_dirty=versions["git_dirty"],
+            versions=versions["versions"],
+            compile_signature=compile_signature(self.config, device.device_kind, jax.__version__),
+            total_steps=self.budget.total_steps,
+        )
+
+    def _finish(self) -> None:
+        """The absolute metric: the best parameters over many episodes; then the record is COMPLETE."""
+        absolute = None
+        if self.config.arch.absolute_metric:
+            episodes = self._evaluate_best()
+            absolute = _means(episodes)
+            if not any(row.get("absolute") for row in records.read_metrics(self.folder)):
+                row = {
+                    "evaluation": self.evaluations,
+                    "step": self.env_steps,
+                    "seed": self.config.system.seed,
+                    "wall_time_s": self._duration(),
+                    "evaluate": absolute,
+                    "episodes": _per_episode(episodes),
+                    "train": {},
+                    "absolute": True,
+                }
+                records.append_metrics(self.folder, row)
+        self._update_record(state=State.COMPLETE, absolute_metrics=absolute, ended_at=records.timestamp())
+        if self.config.logger.use_json:
+            records.write_marl_eval(self.folder)
+
+    def _evaluate_best(self) -> dict[str, np.ndarray]:
+        wanted = self.config.arch.num_absolute_metric_eval_episodes
+        parts = []
+        for index in range(math.ceil(wanted / self.config.arch.num_eval_episodes)):
+            key = jax.random.fold_in(self._absolute_key, index)
+            parts.append(self._program.evaluate(self.hyper, self._best_params, key).episodes)
+        return {name: np.concatenate([np.asarray(part[name]) for part in parts])[:wanted] for name in parts[0]}
+
+    def _update_record(self, **changes: Any) -> None:
+        if self.evaluations:
+            trained = max(self._trained_seconds, 1e-9)
+            changes |= {
+                "env_steps": self.env_steps,
+                "steps_per_second": self.env_steps / trained,
+                "vaults": [dataclasses.asdict(entry) for entry in self._vault_entries()] and self._vault_entries(),
+            }
+        changes |= {"duration_s": self._duration(), "compile_time_s": self._compile_seconds()}
+        self.record = records.update_record(self.folder, **changes)
+
+    def _vault_entries(self) -> tuple[VaultEntry, ...]:
+        return tuple(VaultEntry(vault.uid, kind, vault.rows, vault.steps) for kind, vault in self._vaults.items())
+
+    def _vault_steps(self, kind: str) -> int:
+        return self._vaults[kind].steps if kind in self._vaults else 0
+
+    def _duration(self) -> float:
+        return self._duration_before + time.perf_counter() - self._started
+
+    def _compile_seconds(self) -> float:
+        return self._program.compile_seconds - self._compile_before
+
+    def _last_result(self) -> dict[str, Any]:
+        rows = [row for row in records.read_metrics(self.folder) if not row.get("absolute")]
+        last = rows[-1] if rows else {"evaluation": 0, "step": 0, "evaluate": {}}
+        return {
+            "evaluation": last["evaluation"],
+            "env_steps": last["step"],
+            "steps_per_second": self.record.steps_per_second,
+            "finished": self.finished,
+            **{name: math.nan if value is None else value for name, value in last["evaluate"].items()},
+        }
+
+
+def _means(episodes: dict[str, np.ndarray]) -> dict[str, float | None]:
+    means = {name: float(np.mean(values)) for name, values in episodes.items()}
+    return {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
+
+
+def _per_episode(episodes: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    """The lists that marl-eval's file keeps."""
+    return {name: [float(value) for value in values] for name, values in episodes.items() if "_agent_" not in name}
+
+
+def _cleared(episodes: Any) -> Any:
+    """The running episodes alone, each sum on the device and in the layout that it had."""
+    zero = {name: jax.device_put(np.zeros_like(getattr(episodes, name)), getattr(episodes, name).sharding)
+            for name in ("finished_return", "finished_length", "finished")}  # fmt: skip
+    return episodes._replace(**zero)

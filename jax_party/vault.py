@@ -1,0 +1,192 @@
+"""Trajectories on disk: a Flashbax vault, written beside training, cut back exactly on resume.
+
+The vault is Flashbax's own and readable with Flashbax alone:
+`Vault(rel_dir="<trial folder>/vaults", vault_name="jax_party", vault_uid="<uid>").read()`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import queue
+import shutil
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import jax
+import numpy as np
+from flashbax.buffers.trajectory_buffer import TrajectoryBufferState
+from flashbax.vault import Vault
+from flashbax.vault import vault as flashbax_vault
+
+from jax_party.errors import VaultError
+
+VAULT_NAME = "jax_party"
+_COMPRESSION = {"id": "zstd", "level": 1}
+_WRITE_BYTES = 128 * 2**20
+_logger = logging.getLogger(__name__)
+
+# Flashbax announces vaults with `print`; a library should not.
+flashbax_vault.print = lambda *parts: _logger.debug("%s", " ".join(map(str, parts)))
+
+
+class VaultWriter:
+    """Appends trajectories to one vault from a thread of its own.
+
+    Args:
+      trial_folder: the trial's folder; the vault is `vaults/jax_party/<uid>` in it.
+      uid: the vault's uid.
+      metadata: what is kept under the one key `jax_party` in the vault's metadata, JSON types.
+      max_steps: time steps after which nothing more is written, None for no limit.
+
+    Raises:
+      VaultError: another process is writing this vault, or what is there is not a whole vault.
+    """
+
+    def __init__(
+        self, trial_folder: Path, uid: str, metadata: Mapping[str, Any], max_steps: int | None = None
+    ) -> None:
+        self.uid = uid
+        self.rows = 0
+        self._rel_dir = trial_folder.resolve() / "vaults"
+        self._path = self._rel_dir / VAULT_NAME / uid
+        self._metadata = dict(metadata)
+        self._max_steps = max_steps
+        self._lock = self._take_lock()
+        self._vault: Vault | None = self._open() if self._path.exists() else None
+        self.steps = 0 if self._vault is None else self._vault.vault_index
+        self._submitted = self.steps
+        self._queue: queue.Queue[dict[str, jax.Array] | None] = queue.Queue(maxsize=64)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name=f"vault-{uid}", daemon=True)
+        self._thread.start()
+
+    def truncate(self, steps: int) -> None:
+        """Cut the time axis back to `steps`; what lay behind is written again.
+
+        Raises:
+          VaultError: the vault is shorter than that.
+        """
+        if steps > self.steps:
+            raise VaultError(
+                f"{self._path}: holds {self.steps} steps but its checkpoint was saved after {steps}; the vault was "
+                "changed or cut short: restore it, or remove the trial's folder to train it again"
+            )
+        if self._vault is not None and steps != self.steps:
+            self._vault.vault_index = steps
+            self._vault._vault_index_ds.write(steps).result()
+        self.steps = self._submitted = steps
+
+    def submit(self, trajectory: Mapping[str, jax.Array]) -> None:
+        """Hand over (E, T, …) arrays to be appended; returns at once. Past the limit they are dropped.
+
+        Raises:
+          VaultError: an earlier write failed.
+        """
+        self._raise_if_failed()
+        length = next(iter(trajectory.values())).shape[1]
+        if self._max_steps is not None:
+            length = min(length, self._max_steps - self._submitted)
+        if length <= 0:
+            return
+        if self._vault is None:
+            self._vault = self._create(trajectory)
+        self._submitted += length
+        self._queue.put({name: field[:, :length] for name, field in trajectory.items()})
+
+    def flush(self) -> int:
+        """Wait until all that was submitted is on disk; returns the steps that the vault then holds.
+
+        Raises:
+          VaultError: a write failed.
+        """
+        done = threading.Event()
+        self._queue.put({"flush": done})  # type: ignore[dict-item]
+        while not done.wait(0.2):
+            self._raise_if_failed()
+        self._raise_if_failed()
+        return self.steps
+
+    def close(self) -> None:
+        """End the thread and release the lock; calling it twice is fine."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+        self._lock.close()
+
+    def _work(self) -> None:
+        waiting: list[dict[str, np.ndarray]] = []
+        size = 0
+        try:
+            while (item := self._queue.get()) is not None:
+                if "flush" not in item:
+                    waiting.append({name: np.asarray(field) for name, field in item.items()})
+                    size += sum(field.nbytes for field in waiting[-1].values())
+                if waiting and ("flush" in item or size >= _WRITE_BYTES):
+                    self._write(waiting)
+                    waiting, size = [], 0
+                if "flush" in item:
+                    item["flush"].set()  # type: ignore[attr-defined]
+        except BaseException as error:  # the training thread raises it
+            self._error = error
+
+    def _write(self, parts: list[dict[str, np.ndarray]]) -> None:
+        """One large write: many small ones cost files and time."""
+        assert self._vault is not None
+        joined = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+        rows, length = next(iter(joined.values())).shape[:2]
+        state = TrajectoryBufferState(experience=joined, current_index=0, is_full=True)
+        self._vault.write(state, source_interval=(0, length))
+        self.rows, self.steps = rows, self._vault.vault_index
+
+    def _create(self, trajectory: Mapping[str, jax.Array]) -> Vault:
+        """Make the vault aside and rename it into place, so that it is there whole or not at all."""
+        structure = {name: jax.ShapeDtypeStruct(field.shape, field.dtype) for name, field in trajectory.items()}
+        self.rows = next(iter(structure.values())).shape[0]
+        example = {name: np.zeros((spec.shape[0], 1, *spec.shape[2:]), spec.dtype) for name, spec in structure.items()}
+        aside = f".{self.uid}.new"
+        shutil.rmtree(self._path.with_name(aside), ignore_errors=True)
+        fields = {name: [str(spec.dtype), list(spec.shape[2:])] for name, spec in structure.items()}
+        metadata = {"jax_party": self._metadata | {"fields": json.dumps(fields)}}
+        Vault(
+            VAULT_NAME, example, rel_dir=str(self._rel_dir), vault_uid=aside,
+            compression=_COMPRESSION, metadata=metadata,
+        )  # fmt: skip
+        os.replace(self._path.with_name(aside), self._path)
+        return self._open()
+
+    def _open(self) -> Vault:
+        try:
+            vault = Vault(VAULT_NAME, rel_dir=str(self._rel_dir), vault_uid=self.uid)
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise VaultError(
+                f"{self._path}: not a whole vault ({reason}); restore it, or move it away to record anew"
+            ) from error
+        self.rows = int(json.loads(_first_shape(vault))[0])
+        return vault
+
+    def _take_lock(self) -> IO[str]:
+        path = self._path.with_name(f".{self.uid}.lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("w")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.close()
+            raise VaultError(f"{self._path}: another process is writing it; stop that one first") from None
+        return handle
+
+    def _raise_if_failed(self) -> None:
+        if self._error is not None:
+            raise VaultError(f"{self._path}: could not be written: {self._error}") from self._error
+
+
+def _first_shape(vault: Vault) -> str:
+    """The first field's shape, as JSON."""
+    shape: str = jax.tree.leaves(vault._tree_structure_shape)[0]
+    return shape.replace("(", "[").replace(",)", "]").replace(")", "]")

@@ -1,0 +1,142 @@
+"""What stands between an environment and a system: agent ids, global state, episodes, auto-reset."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from jax_party.environments import MultiAgentEnv, Observation, Transition
+
+
+def append_agent_ids(features: Float[Array, "*b N F"]) -> Float[Array, "*b N F+N"]:
+    """Append to each agent's features the one-hot of its index."""
+    num_agents = features.shape[-2]
+    ids = jnp.broadcast_to(jnp.eye(num_agents, dtype=features.dtype), (*features.shape[:-1], num_agents))
+    return jnp.concatenate([features, ids], axis=-1)
+
+
+def global_state(agents_view: Float[Array, "*b N F"]) -> Float[Array, "*b N N*F"]:
+    """The views of all agents side by side, the same for each agent; float32."""
+    *batch, num_agents, features = agents_view.shape
+    joined = agents_view.reshape(*batch, 1, num_agents * features)
+    return jnp.broadcast_to(joined, (*batch, num_agents, num_agents * features))
+
+
+class Episodes(NamedTuple):
+    """Returns and lengths, for E environments: of the running episodes, and summed over the finished ones.
+
+    Attributes:
+      running_return: (E, N) float32.
+      running_length: (E,) int32.
+      finished_return: (N,) float32, summed over finished episodes.
+      finished_length: () float32, likewise.
+      finished: () float32, how many.
+    """
+
+    running_return: Float[Array, "E N"]
+    running_length: Int[Array, " E"]
+    finished_return: Float[Array, " N"]
+    finished_length: Float[Array, ""]
+    finished: Float[Array, ""]
+
+    @classmethod
+    def zero(cls, num_envs: int, num_agents: int) -> Episodes:
+        """Nothing played yet."""
+        return cls(
+            jnp.zeros((num_envs, num_agents)),
+            jnp.zeros((num_envs,), jnp.int32),
+            jnp.zeros((num_agents,)),
+            jnp.zeros(()),
+            jnp.zeros(()),
+        )
+
+    def add(self, reward: Float[Array, "E N"], done: Bool[Array, " E"]) -> Episodes:
+        """Count one step of every environment."""
+        returns, length = self.running_return + reward, self.running_length + 1
+        return Episodes(
+            jnp.where(done[:, None], 0.0, returns),
+            jnp.where(done, 0, length),
+            self.finished_return + jnp.where(done[:, None], returns, 0.0).sum(0),
+            self.finished_length + jnp.where(done, length, 0).sum(),
+            self.finished + done.sum(),
+        )
+
+    def clear(self) -> Episodes:
+        """Forget the finished episodes; the running ones go on."""
+        zero = Episodes.zero(*self.running_return.shape)
+        return zero._replace(running_return=self.running_return, running_length=self.running_length)
+
+
+class EnvState(NamedTuple):
+    """E environments in mid-episode.
+
+    Attributes:
+      states: the environments' own states, leading axis E.
+      observation: what the agents see now, leading axis E.
+      last_done: (E,) bool, True where `observation` is the first of an episode.
+      keys: (E, 2) uint32, the next reset key of each environment.
+      episodes: returns and lengths.
+    """
+
+    states: Any
+    observation: Observation
+    last_done: Bool[Array, " E"]
+    keys: PRNGKeyArray
+    episodes: Episodes
+
+
+class AutoResetEnvs:
+    """E copies of an environment, each begun afresh when its episode ends.
+
+    The reset is computed only at steps where some episode ends, not at every step.
+    """
+
+    def __init__(self, env: MultiAgentEnv, num_envs: int) -> None:
+        self.env = env
+        self.num_envs = num_envs
+
+    def reset(self, key: PRNGKeyArray) -> EnvState:
+        """Begin an episode in every environment, each under its own key."""
+        pairs = jax.vmap(lambda index: jax.random.split(jax.random.fold_in(key, index)))(jnp.arange(self.num_envs))
+        states, first = jax.vmap(self.env.reset)(pairs[:, 0])
+        episodes = Episodes.zero(self.num_envs, self.env.num_agents)
+        return EnvState(states, first.observation, jnp.ones((self.num_envs,), bool), pairs[:, 1], episodes)
+
+    def step(self, state: EnvState, action: Int[Array, "E N"]) -> tuple[EnvState, Transition]:
+        """Play one step everywhere.
+
+        Returns:
+          The state that the next step starts from (a fresh episode where one ended), and the transition as it was
+          played: its observation is the ended episode's last, for bootstrapping.
+        """
+        states, played = jax.vmap(self.env.step)(state.states, action)
+        done = played.done
+        states, observation, keys = jax.lax.cond(
+            done.any(),
+            self._begin_where,
+            lambda _done, states, observation, keys: (states, observation, keys),
+            done,
+            states,
+            played.observation,
+            state.keys,
+        )
+        episodes = state.episodes.add(played.reward, done)
+        return EnvState(states, observation, done, keys, episodes), played
+
+    def _begin_where(
+        self, done: Bool[Array, " E"], states: Any, observation: Observation, keys: PRNGKeyArray
+    ) -> tuple[Any, Observation, PRNGKeyArray]:
+        pairs = jax.vmap(jax.random.split)(keys)
+        fresh_states, first = jax.vmap(self.env.reset)(pairs[:, 0])
+
+        def choose(fresh: Array, old: Array) -> Array:
+            return jnp.where(done.reshape(-1, *(1,) * (old.ndim - 1)), fresh, old)
+
+        return (
+            jax.tree.map(choose, fresh_states, states),
+            jax.tree.map(choose, first.observation, observation),
+            choose(pairs[:, 1], keys),
+        )

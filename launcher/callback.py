@@ -1,0 +1,147 @@
+"""What the driver does when Tune says that a trial has started, reported, failed or ended."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from ray import cloudpickle
+from ray.exceptions import RayActorError, RayTaskError
+from ray.tune import Callback
+
+from jax_party import records
+from jax_party.errors import RecordError
+from jax_party.records import FINISHED, State
+from launcher.console import Display
+from launcher.progress import Progress
+
+MAX_REASON = 300
+
+logger = logging.getLogger(__name__)
+
+
+class Interrupted(BaseException):
+    """The user wants the sweep to stop. Not an `Exception`, so that Tune does not wait for its workers."""
+
+
+class Interrupt:
+    """Catches SIGINT and SIGTERM while it is entered; the first is remembered, more change nothing."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._event = threading.Event()
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        self.install()
+        return self
+
+    def install(self) -> None:
+        """Take the signals, again if somebody else has taken them since (Ray takes SIGTERM)."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous = signal.signal(number, self._catch)
+            self._previous.setdefault(number, previous)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise `Interrupted` if a signal has come."""
+        if self._event.is_set():
+            raise Interrupted
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        self.signal = self.signal or number
+        self._event.set()
+
+
+class SweepCallback(Callback):  # type: ignore[misc]
+    """Keeps the progress and the records of trials that do not keep them themselves: the pruned and the broken."""
+
+    def __init__(
+        self,
+        folder: Path,
+        progress: Progress,
+        display: Display,
+        interrupt: Interrupt,
+        pruned: Callable[[str], str | None],
+    ) -> None:
+        self._folder = folder
+        self._progress = progress
+        self._display = display
+        self._interrupt = interrupt
+        self._pruned = pruned
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Between events: leave if asked to, and let time pass on the display."""
+        self._interrupt.check()
+        self._display.tick()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker has the trial."""
+        self._progress.start(trial.config["trial_id"])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
+    ) -> None:
+        """An evaluation."""
+        self._progress.result(trial.config["trial_id"], result)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The worker failed and the trial is tried again."""
+        reason = describe_failure(last_error(trial))
+        logger.warning("%s: tried again: %s", trial.config["trial_id"], reason)
+        self._display.retried(self._progress.retry(trial.config["trial_id"]), reason)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The last attempt failed."""
+        trial_id, reason = trial.config["trial_id"], describe_failure(last_error(trial))
+        self._finish(trial_id, State.FAILED, reason)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The trial ended by itself, or the scheduler stopped it."""
+        trial_id = trial.config["trial_id"]
+        reason = self._pruned(trial_id)
+        if reason is not None:
+            return self._finish(trial_id, State.PRUNED, reason)
+        self._finish(trial_id, State.FAILED, "ended without completing its budget")
+
+    def _finish(self, trial_id: str, state: State, error: str) -> None:
+        """Write how the trial ended, unless its own record says so already."""
+        folder = self._folder / trial_id
+        try:
+            record = records.read_record(folder)
+            if record.state not in FINISHED:
+                record = records.update_record(folder, state=state, error=error, ended_at=records.timestamp())
+            state, error_text = record.state, record.error
+        except RecordError as problem:
+            logger.error("%s", problem)
+            state, error_text = State.FAILED, str(problem)
+        self._display.ended(self._progress.end(trial_id, state, error_text))
+
+
+def last_error(trial: Any) -> BaseException | None:
+    """The error of a Tune trial's last attempt, from the driver's own folder for it."""
+    try:
+        error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except (OSError, TypeError, AttributeError, ImportError, EOFError):
+        return None
+    return error if isinstance(error, BaseException) else None
+
+
+def describe_failure(error: BaseException | None) -> str:
+    """Why an attempt failed, in one line."""
+    if isinstance(error, RayActorError):
+        return "the worker process died"
+    cause = error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
+    lines = str(cause).strip().splitlines() if cause is not None else []
+    text = f"{type(cause).__name__}: {lines[-1] if isinstance(cause, RayTaskError) else lines[0]}" if lines else repr(cause)
+    return text[:MAX_REASON]

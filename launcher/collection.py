@@ -1,0 +1,57 @@
+"""The collector as a process of its own: now and then while a sweep runs, and once at its end."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+COLLECT_EVERY_S = 30.0
+COLLECT_TIMEOUT_S = 300.0
+
+logger = logging.getLogger(__name__)
+
+
+def collect(folder: Path) -> str | None:
+    """Run `python -m results.collect <folder>` and wait for it.
+
+    Returns:
+      None, or in one line why it failed.
+    """
+    command = [sys.executable, "-m", "results.collect", str(folder)]
+    try:  # a session of its own, so that Ctrl-C does not cut a table short
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=COLLECT_TIMEOUT_S, start_new_session=True, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"the collector took longer than {COLLECT_TIMEOUT_S:.0f} s"
+    if done.returncode == 0:
+        return None
+    lines = (done.stderr or done.stdout).strip().splitlines()
+    return lines[-1] if lines else f"the collector ended with exit code {done.returncode}"
+
+
+class BackgroundCollector:
+    """Collects a sweep's folders every `every_s` seconds until it is left."""
+
+    def __init__(self, folder: Path, every_s: float = COLLECT_EVERY_S) -> None:
+        self._folder = folder
+        self._every_s = every_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="collector", daemon=True)
+
+    def __enter__(self) -> BackgroundCollector:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=COLLECT_TIMEOUT_S)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every_s):
+            problem = collect(self._folder)
+            if problem:
+                logger.warning("collecting %s: %s", self._folder, problem)

@@ -1,0 +1,231 @@
+"""What a sweep shows: a summary before, one live table (or a line now and then), and a report after."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from jax_party.records import FINISHED, State
+from launcher.progress import Progress, Row, Snapshot
+
+MAX_ROWS = 20
+LINE_EVERY_S = 10.0
+REFRESH_PER_SECOND = 2.0
+STYLES = {State.RUNNING: "cyan", State.COMPLETE: "green", State.FAILED: "red", State.PRUNED: "yellow"}
+
+
+class Display(Protocol):
+    """What watches a running sweep."""
+
+    def __enter__(self) -> Display:
+        """Begin to show."""
+
+    def __exit__(self, *_: object) -> None:
+        """Show the last state and stop."""
+
+    def tick(self) -> None:
+        """Time has passed."""
+
+    def ended(self, row: Row) -> None:
+        """A trial has ended."""
+
+    def retried(self, row: Row, reason: str) -> None:
+        """A trial is tried again."""
+
+
+class LiveDisplay:
+    """One table that redraws itself."""
+
+    def __init__(self, console: Console, progress: Progress) -> None:
+        self._progress = progress
+        self._live = Live(
+            console=console, get_renderable=lambda: render(progress.snapshot()),
+            refresh_per_second=REFRESH_PER_SECOND, redirect_stdout=False, redirect_stderr=False,
+        )  # fmt: skip
+
+    def __enter__(self) -> LiveDisplay:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def tick(self) -> None:
+        """The table redraws itself."""
+
+    def ended(self, row: Row) -> None:
+        """The table shows it."""
+
+    def retried(self, row: Row, reason: str) -> None:
+        """The table shows it."""
+
+
+class LineDisplay:
+    """For logs and pipes: a line at each trial's end, and one at most every ten seconds."""
+
+    def __init__(self, console: Console, progress: Progress, every_s: float = LINE_EVERY_S) -> None:
+        self._console = console
+        self._progress = progress
+        self._every_s = every_s
+        self._next = every_s
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> LineDisplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def tick(self) -> None:
+        """Print a status line if the last one is long enough ago."""
+        snapshot = self._progress.snapshot()
+        if snapshot.elapsed_s >= self._next:
+            self._next = snapshot.elapsed_s + self._every_s
+            self._print(status_line(snapshot))
+
+    def ended(self, row: Row) -> None:
+        """Print how the trial ended."""
+        self._print(trial_line(row))
+
+    def retried(self, row: Row, reason: str) -> None:
+        """Print why the trial is tried again."""
+        self._print(f"trial {row.number} tried again ({row.retries}): {reason}")
+
+    def _print(self, line: str) -> None:
+        with self._lock:
+            plain(self._console, line)
+
+
+def make_display(console: Console, progress: Progress) -> Display:
+    """A live table on a terminal, lines elsewhere."""
+    return LiveDisplay(console, progress) if console.is_terminal else LineDisplay(console, progress)
+
+
+def plain(console: Console, text: str) -> None:
+    """Print a line as it is: no markup, no wrapping."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_facts(console: Console, title: str, facts: Mapping[str, str]) -> None:
+    """A heading and one line a fact."""
+    plain(console, title)
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        plain(console, f"  {name:<{width}}  {value}")
+
+
+def render(snapshot: Snapshot, max_rows: int = MAX_ROWS) -> Group:
+    """The live table: at most `max_rows` trials, the running and the best first to stay."""
+    shown = choose_rows(snapshot, max_rows)
+    names = short_names(snapshot.rows[0].hyperparameters if snapshot.rows else {})
+    table = Table(title=status_line(snapshot), title_justify="left", expand=False)
+    for heading in ("trial", "scenario"):
+        table.add_column(heading, no_wrap=True)
+    for name in names.values():
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for heading in ("progress", "last", "best", "steps/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in shown:
+        best = snapshot.best is not None and row.trial_id == snapshot.best.trial_id
+        table.add_row(*_cells(row, list(names), best), style="bold" if best else None)
+    hidden = snapshot.planned - len(shown)
+    return Group(table, Text(f"… {hidden} more" if hidden > 0 else ""))
+
+
+def choose_rows(snapshot: Snapshot, max_rows: int) -> list[Row]:
+    """The rows worth showing, by their number: the best, the running, then the ended, then the waiting."""
+    best = snapshot.best.trial_id if snapshot.best else None
+    order = {State.RUNNING: 1, State.FAILED: 2, State.COMPLETE: 3, State.PRUNED: 3, State.PENDING: 4}
+
+    def rank(row: Row) -> tuple[int, int]:
+        newest_first = -row.number if row.state in FINISHED else row.number
+        return (0 if row.trial_id == best else order[row.state], newest_first)
+
+    return sorted(sorted(snapshot.rows, key=rank)[:max_rows], key=lambda row: row.number)
+
+
+def status_line(snapshot: Snapshot) -> str:
+    """Counts, the best so far and the time left, in one line."""
+    counts = snapshot.counts
+    words = [f"{counts[state]} {state.value.lower()}" for state in State if counts[state]]
+    best = snapshot.best
+    parts = [f"{snapshot.ended}/{snapshot.planned} ended ({', '.join(words)})"]
+    if best is not None and best.best is not None:
+        parts.append(f"best {snapshot.objective.metric} {best.best:.4g} (trial {best.number})")
+    parts.append(f"{duration(snapshot.elapsed_s)} gone, ETA {duration(snapshot.eta_s)}")
+    return "; ".join(parts)
+
+
+def trial_line(row: Row) -> str:
+    """One trial in one line."""
+    values = " ".join(f"{name}={value_text(row.hyperparameters[key])}" for key, name in short_names(row.hyperparameters).items())
+    words = [f"trial {row.number} {row.state.value} {row.scenario} {values}"]
+    if row.best is not None and row.last is not None:
+        words.append(f"best {row.best:.4g} last {row.last:.4g}")
+    if row.steps_per_second:
+        words.append(f"{row.env_steps:,} steps at {row.steps_per_second:,.0f}/s")
+    if row.error:
+        words.append(row.error)
+    return "; ".join(words)
+
+
+def show_report(console: Console, snapshot: Snapshot, best: Row | None, score: float | None, folder: Path) -> None:
+    """What came out: counts, the best trial and its values, failures, and where the tables are."""
+    counts = snapshot.counts
+    facts = {"trials": ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])}
+    if best is not None and score is not None:
+        facts["best"] = f"{snapshot.objective.metric} {score:.6g}: {best.trial_id}"
+        facts["scenario"] = best.scenario
+        facts |= {key: value_text(value) for key, value in best.hyperparameters.items()}
+    failed = [row for row in snapshot.rows if row.state is State.FAILED]
+    facts |= {f"failed {row.number}": row.error or "for no recorded reason" for row in failed[:5]}
+    if len(failed) > 5:
+        facts["failed"] = f"… {len(failed) - 5} more"
+    facts["folder"] = str(folder)
+    for name in ("index.csv", "index.parquet", "evaluations.parquet"):
+        if (folder / name).exists():
+            facts[name] = str(folder / name)
+    show_facts(console, f"Sweep {snapshot.name}", facts)
+
+
+def short_names(hyperparameters: Mapping[str, Any]) -> dict[str, str]:
+    """Dotted key -> its last part, or all of it where two keys share the last part."""
+    last = [key.rpartition(".")[2] for key in hyperparameters]
+    return {key: name if last.count(name) == 1 else key for key, name in zip(hyperparameters, last, strict=True)}
+
+
+def value_text(value: Any) -> str:
+    """A sampled value, to four digits where it is a float."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float | None) -> str:
+    """`3:05`, `1:02:03`, or `?`."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _cells(row: Row, keys: list[str], best: bool) -> list[Text]:
+    state = row.state.value + (f" (try {row.retries + 1})" if row.retries and row.state not in FINISHED else "")
+    texts = [
+        ("★ " if best else "") + str(row.number),
+        row.scenario,
+        *(value_text(row.hyperparameters.get(key)) for key in keys),
+    ]
+    numbers = ["" if value is None else f"{value:.4g}" for value in (row.last, row.best)]
+    rate = f"{row.steps_per_second:,.0f}" if row.steps_per_second else ""
+    return [
+        *map(Text, texts), Text(state, style=STYLES.get(row.state, "")),
+        Text(f"{row.fraction:.0%}"), *map(Text, numbers), Text(rate),
+    ]  # fmt: skip

@@ -1,0 +1,193 @@
+"""What `python -m launcher.sweep` was asked: KEY=VALUE words, as `make` variables are written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jax_party.errors import SweepError
+from sweeps.space import check_mode, did_you_mean, positive_int
+
+
+M = TypeVar("M", bound=StrEnum)
+
+
+class Search(StrEnum):
+    """Where configurations come from."""
+
+    RANDOM = "random"
+    GRID = "grid"
+    OPTUNA = "optuna"
+
+
+class Scheduler(StrEnum):
+    """Whether weak trials are stopped early."""
+
+    FIFO = "fifo"
+    ASHA = "asha"
+
+
+HELP: Mapping[str, str] = {
+    "ALG": "algorithm or its alias (mappo, ff_mappo, ippo, ...); required",
+    "SAMPLES": "configurations to draw for every scenario; default: the sweep file's",
+    "SCENARIO": "scenarios, by commas: p-base,p-no-rank; default: the sweep file's",
+    "TIMESTEPS": "environment steps a trial; default: the sweep file's",
+    "EVALUATIONS": "evaluations a trial; default: the sweep file's",
+    "SEED": "seeds the search, and is every trial's system.seed; default 0",
+    "SEARCH": "random, grid or optuna; default random",
+    "SCHEDULER": "fifo or asha (stops weak trials early, scenario by scenario); default fifo",
+    "WORKERS": "trials at a time; default: one a core, or one an accelerator",
+    "NAME": "added to the sweep's name and folder",
+    "SPACE": "your own sweep file; default: the one in sweeps/ that names the algorithm",
+    "METRIC": "what the sweep looks for; default: the sweep file's objective",
+    "MODE": "max or min; default: the sweep file's objective",
+    "OUT": "where sweep folders go; default experiment_results",
+    "OVERRIDES": 'fixed settings for every trial: OVERRIDES="arch.num_envs=64 network=mlp"',
+    "DRY_RUN": "1 prints the plan and starts nothing",
+}
+RESUME_HELP: Mapping[str, str] = {
+    "WORKERS": HELP["WORKERS"],
+    "RETRY_FAILED": "1 runs the failed trials again",
+}
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """A sweep as it was asked for; None leaves the choice to the sweep file."""
+
+    algorithm: str
+    samples: int | None = None
+    scenarios: tuple[str, ...] | None = None
+    timesteps: int | None = None
+    evaluations: int | None = None
+    seed: int = 0
+    search: Search = Search.RANDOM
+    scheduler: Scheduler = Scheduler.FIFO
+    workers: int | None = None
+    name: str | None = None
+    space: Path | None = None
+    metric: str | None = None
+    mode: str | None = None
+    out: Path = Path("experiment_results")
+    overrides: tuple[str, ...] = ()
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class ResumeOptions:
+    """A sweep folder to finish."""
+
+    folder: Path
+    workers: int | None = None
+    retry_failed: bool = False
+
+
+def read_words(words: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
+    """KEY=VALUE words as a dictionary; an empty value means the default and is left out.
+
+    Raises:
+      SweepError: a word without `=`, or an unknown key.
+    """
+    values: dict[str, str] = {}
+    for word in words:
+        key, separator, value = word.partition("=")
+        if not separator:
+            raise SweepError(f"{word}: expected KEY=VALUE (known: {', '.join(known)})")
+        if key not in known:
+            raise SweepError(f"{key}: unknown option{did_you_mean(key.upper(), tuple(known))} (known: {', '.join(known)})")
+        values[key] = value.strip()
+    return {key: value for key, value in values.items() if value}
+
+
+def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
+    """Options of a new sweep.
+
+    Raises:
+      SweepError: an unknown option, or a value that it cannot have.
+    """
+    values = read_words(words, HELP)
+    if "ALG" not in values:
+        raise SweepError("ALG: which algorithm? For example ALG=mappo; `list-algorithms` lists them")
+    read: dict[str, Any] = {
+        "algorithm": values["ALG"],
+        "samples": _count(values, "SAMPLES"),
+        "scenarios": _names(values, "SCENARIO"),
+        "timesteps": _count(values, "TIMESTEPS"),
+        "evaluations": _count(values, "EVALUATIONS"),
+        "seed": _seed(values),
+        "search": _member(values, "SEARCH", Search),
+        "scheduler": _member(values, "SCHEDULER", Scheduler),
+        "workers": _count(values, "WORKERS"),
+        "name": _sweep_name(values),
+        "space": Path(values["SPACE"]) if "SPACE" in values else None,
+        "metric": values.get("METRIC"),
+        "mode": check_mode(values["MODE"], "MODE") if "MODE" in values else None,
+        "out": Path(values["OUT"]) if "OUT" in values else None,
+        "overrides": tuple(shlex.split(values.get("OVERRIDES", ""))),
+        "dry_run": _flag(values, "DRY_RUN"),
+    }
+    defaults = {field.name: field.default for field in fields(SweepOptions)}
+    return SweepOptions(**{key: defaults[key] if value is None else value for key, value in read.items()})
+
+
+def parse_resume_options(words: Sequence[str]) -> ResumeOptions:
+    """Options of `resume <folder>`.
+
+    Raises:
+      SweepError: no folder, an unknown option, or a value that it cannot have.
+    """
+    folders = [word for word in words if "=" not in word or Path(word).is_dir()]
+    if len(folders) != 1:
+        raise SweepError(f"resume: expected one sweep folder, got {len(folders)}")
+    values = read_words([word for word in words if word not in folders], RESUME_HELP)
+    return ResumeOptions(Path(folders[0]), _count(values, "WORKERS"), _flag(values, "RETRY_FAILED"))
+
+
+def _count(values: Mapping[str, str], key: str) -> int | None:
+    return positive_int(values[key], key) if key in values else None
+
+
+def _names(values: Mapping[str, str], key: str) -> tuple[str, ...] | None:
+    if key not in values:
+        return None
+    names = [name.strip() for name in values[key].split(",")]
+    repeated = [name for index, name in enumerate(names) if name in names[:index]]
+    if "" in names or repeated:
+        raise SweepError(f"{key}: expected different names by commas, got {values[key]!r}")
+    return tuple(names)
+
+
+def _seed(values: Mapping[str, str]) -> int | None:
+    if "SEED" not in values:
+        return None
+    if not re.fullmatch(r"\d{1,9}", values["SEED"]):
+        raise SweepError(f"SEED: expected a whole number from 0 to 999999999, got {values['SEED']!r}")
+    return int(values["SEED"])
+
+
+def _member(values: Mapping[str, str], key: str, kind: type[M]) -> M | None:
+    if key not in values:
+        return None
+    known = tuple(member.value for member in kind)
+    if values[key] not in known:
+        raise SweepError(f"{key}: unknown {values[key]!r}{did_you_mean(values[key], known)} (known: {', '.join(known)})")
+    return kind(values[key])
+
+
+def _flag(values: Mapping[str, str], key: str) -> bool:
+    value = values.get(key, "0")
+    if value not in ("0", "1"):
+        raise SweepError(f"{key}: expected 0 or 1, got {value!r}")
+    return value == "1"
+
+
+def _sweep_name(values: Mapping[str, str]) -> str | None:
+    name = values.get("NAME")
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+        raise SweepError(f"NAME: expected up to 64 letters, digits, '.', '_' or '-', got {name!r}")
+    return name

@@ -1,0 +1,51 @@
+"""What a trial folder says about how well the trial went."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jax_party import records
+from jax_party.records import Objective, TrialRecord
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The objective after `step` environment steps."""
+
+    step: int
+    value: float
+
+
+def evaluations(folder: Path, metric: str) -> list[Evaluation]:
+    """The recorded evaluations of a trial that have a number for the metric, in order."""
+    rows = [row for row in records.read_metrics(folder) if not row.get("absolute")]
+    values = [(row["step"], row.get("evaluate", {}).get(metric)) for row in rows]
+    return [Evaluation(int(step), float(value)) for step, value in values if is_number(value)]
+
+
+def score(folder: Path, record: TrialRecord) -> float | None:
+    """The trial's score: the absolute metric where there is one, else its best evaluation, else None."""
+    absolute = (record.absolute_metrics or {}).get(record.objective.metric)
+    if is_number(absolute):
+        return float(absolute)  # type: ignore[arg-type]
+    return best([evaluation.value for evaluation in evaluations(folder, record.objective.metric)], record.objective)
+
+
+def best(values: list[float], objective: Objective) -> float | None:
+    """The largest or smallest, as the objective wants it; None where there is none."""
+    if not values:
+        return None
+    return max(values) if objective.mode == "max" else min(values)
+
+
+def better(value: float, than: float, objective: Objective) -> bool:
+    """Whether a score beats another."""
+    return value > than if objective.mode == "max" else value < than
+
+
+def is_number(value: Any) -> bool:
+    """A finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,317 @@
+"""From options to a plan: every trial with its id, its sampled values and its config, written before Ray starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import mava_configs
+from jax_party import records
+from jax_party.config import make_budget, parse_config
+from jax_party.errors import ConfigError, SweepError
+from jax_party.records import Objective, SweepManifest, TrialRecord
+from launcher.options import Search, SweepOptions
+from sweeps.space import (
+    Axis,
+    AxisType,
+    Budget,
+    SweepSpec,
+    check_axes,
+    did_you_mean,
+    find_spec,
+    load_spec,
+    parse_spec,
+    with_values,
+)
+
+SCENARIO_KEY = "env/scenario"
+SEED_KEY = "system.seed"
+
+
+@dataclass(frozen=True)
+class Base:
+    """The composed config of one scenario, before any sampled value is put in."""
+
+    scenario: str
+    environment: str
+    config: Mapping[str, Any]
+    total_steps: int
+    num_evaluations: int
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One trial to run: its place in the plan, its identity and what makes it different."""
+
+    number: int
+    trial_id: str
+    seed: int
+    hyperparameters: Mapping[str, Any]
+    base: Base
+
+    def config(self) -> dict[str, Any]:
+        """The composed config with the sampled values in it."""
+        return with_values(self.base.config, {SEED_KEY: self.seed, **self.hyperparameters})
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is the same for all trials of a sweep: enough to make another trial of it."""
+
+    name: str
+    algorithm: str
+    spec: SweepSpec
+    seed: int
+    search: Search
+    bases: tuple[Base, ...]
+
+    @property
+    def objective(self) -> Objective:
+        """What the sweep looks for."""
+        return Objective(self.spec.metric, self.spec.mode)
+
+    def trial(self, number: int, base: Base, values: Mapping[str, Any]) -> PlannedTrial:
+        """The trial with these sampled values."""
+        seed = int(values.get(SEED_KEY, self.seed))
+        trial = PlannedTrial(number, "", seed, dict(values), base)
+        return dataclasses.replace(trial, trial_id=records.trial_id(self.name, trial.config(), seed))
+
+    def write(self, folder: Path, trial: PlannedTrial) -> TrialRecord:
+        """Make the trial's folder, PENDING, in the sweep's folder."""
+        record = TrialRecord(
+            trial_id=trial.trial_id,
+            number=trial.number,
+            sweep=self.name,
+            algorithm=self.algorithm,
+            environment=trial.base.environment,
+            scenario=trial.base.scenario,
+            seed=trial.seed,
+            hyperparameters=trial.hyperparameters,
+            objective=self.objective,
+            total_steps=trial.base.total_steps,
+        )
+        records.create_trial_folder(folder / trial.trial_id, trial.config(), record)
+        return record
+
+
+def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int]:
+    """Check everything that can be checked without starting anything.
+
+    Returns:
+      The study, and how many configurations to draw for every scenario.
+
+    Raises:
+      SweepError, ConfigError: what was asked for cannot be run.
+    """
+    algorithm = mava_configs.resolve_algorithm(options.algorithm)
+    spec = load_spec(options.space or find_spec(algorithm))
+    if algorithm not in spec.algorithms:
+        raise SweepError(f"{spec.source}: algorithms: {algorithm} is not among {', '.join(spec.algorithms)}")
+    spec = _with_options(spec, options)
+    _check_search(spec, options)
+    study = Study(name, algorithm, spec, options.seed, options.search, compose_bases(algorithm, spec))
+    for base in study.bases:
+        check_axes(spec, base.config, parse_config)
+    return study, 1 if options.search is Search.GRID else options.samples or spec.num_samples
+
+
+def compose_bases(algorithm: str, spec: SweepSpec) -> tuple[Base, ...]:
+    """Compose one config a scenario.
+
+    Raises:
+      ConfigError: an unknown scenario or override, or a config that the trainer refuses.
+    """
+    fixed = [f"{key}={_hydra_text(value)}" for key, value in spec.overrides.items()]
+    if not spec.scenarios:
+        return (_base(mava_configs.compose(algorithm, fixed)),)
+    names = [_base(mava_configs.compose(algorithm, [*fixed, f"{SCENARIO_KEY}={name}"])) for name in spec.scenarios]
+    _check_environment(algorithm, fixed, spec, names)
+    return tuple(names)
+
+
+def draw_plan(study: Study, samples: int) -> tuple[PlannedTrial, ...]:
+    """Draw the whole plan: `samples` configurations, each of them in every scenario.
+
+    Configurations that were drawn before are drawn again; where the space has too few, the plan is shorter.
+    """
+    from launcher.search import draw_configurations
+
+    configurations = draw_configurations(study.spec.axes, samples, study.seed)
+    pairs = [(values, base) for values in configurations for base in study.bases]
+    return tuple(study.trial(number, base, values) for number, (values, base) in enumerate(pairs))
+
+
+def create_sweep_folder(options: SweepOptions, algorithm: str, now: datetime | None = None) -> tuple[str, Path]:
+    """Make the sweep's folder, which nobody else has, and give its name.
+
+    Raises:
+      SweepError: the folder cannot be made.
+    """
+    moment = now or datetime.now()
+    for attempt in range(60):
+        name, folder = sweep_name_and_folder(options, algorithm, moment + timedelta(seconds=attempt))
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        except FileExistsError as error:
+            if folder.exists():
+                continue
+            raise SweepError(f"OUT: {options.out}: cannot make a folder there: {error.strerror}") from error
+        except OSError as error:
+            raise SweepError(f"OUT: {options.out}: cannot make a folder there: {error.strerror}") from error
+        return name, folder
+    raise SweepError(f"OUT: {folder.parent}: sixty sweeps began there within a minute; choose another NAME")
+
+
+def sweep_name_and_folder(options: SweepOptions, algorithm: str, moment: datetime) -> tuple[str, Path]:
+    """The sweep's name and folder for a moment: `ff_mappo-20260102-030405-name`, `…/ff_mappo/2026-01-02/03-04-05-name`."""
+    suffix = f"-{options.name}" if options.name else ""
+    name = f"{algorithm}-{moment:%Y%m%d-%H%M%S}{suffix}"
+    return name, options.out.absolute() / algorithm / f"{moment:%Y-%m-%d}" / f"{moment:%H-%M-%S}{suffix}"
+
+
+def write_plan(
+    folder: Path, study: Study, trials: Sequence[PlannedTrial], num_trials: int, options: SweepOptions, command: str
+) -> None:
+    """Write sweep.yaml, then every planned trial's folder."""
+    scenarios = {SCENARIO_KEY: list(study.spec.scenarios)} if study.spec.scenarios else {}
+    manifest = SweepManifest(
+        name=study.name,
+        algorithm=study.algorithm,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        num_trials=num_trials,
+        objective=study.objective,
+        seed=study.seed,
+        search=study.search.value,
+        scheduler=options.scheduler.value,
+        space={axis.key: axis.to_mapping() for axis in study.spec.axes},
+        overrides={**scenarios, **study.spec.overrides},
+        provenance={**records.provenance(), "command": command},
+    )
+    records.write_manifest(folder, manifest)
+    for trial in trials:
+        study.write(folder, trial)
+
+
+def study_from_manifest(folder: Path, manifest: SweepManifest) -> Study:
+    """The study that a sweep folder was made from.
+
+    Raises:
+      SweepError, ConfigError: its space or settings no longer fit the trainer.
+    """
+    overrides = dict(manifest.overrides or {})
+    scenarios = tuple(overrides.pop(SCENARIO_KEY, ()))
+    raw = {
+        "algorithms": [manifest.algorithm],
+        "objective": dataclasses.asdict(manifest.objective),
+        "scenarios": ["from-manifest"],
+        "budget": {"total_timesteps": 1, "num_evaluation": 1},
+        "overrides": overrides,
+        "space": manifest.space,
+    }
+    spec = dataclasses.replace(parse_spec(raw, str(folder / records.MANIFEST_FILE)), scenarios=scenarios)
+    bases = compose_bases(manifest.algorithm, spec)
+    return Study(manifest.name, manifest.algorithm, spec, manifest.seed, Search(manifest.search), bases)
+
+
+def _with_options(spec: SweepSpec, options: SweepOptions) -> SweepSpec:
+    """The sweep file with what the command line changes; `overrides` then holds everything that is fixed."""
+    asked = dict(_split_override(word) for word in options.overrides)
+    budget = Budget(
+        options.timesteps or spec.budget.total_timesteps, options.evaluations or spec.budget.num_evaluation
+    )
+    axes = tuple(axis for axis in spec.axes if axis.key not in asked)
+    if not axes:
+        raise SweepError(f"{spec.source}: space: is empty once OVERRIDES fixes {', '.join(spec.axis_keys())}")
+    fixed = {
+        "system.total_timesteps": budget.total_timesteps,
+        "arch.num_evaluation": budget.num_evaluation,
+        "logger.use_console": False,
+        SEED_KEY: options.seed,
+        **spec.overrides,
+        **asked,
+    }
+    if any(axis.key == SEED_KEY for axis in axes):
+        fixed.pop(SEED_KEY)
+    elif fixed[SEED_KEY] != options.seed:
+        raise SweepError(f"{SEED_KEY}: give the seed as SEED={fixed[SEED_KEY]}, or make it an axis")
+    scenarios = options.scenarios or (() if "env" in fixed else spec.scenarios)
+    return dataclasses.replace(
+        spec, metric=options.metric or spec.metric, mode=options.mode or spec.mode, scenarios=scenarios,
+        budget=budget, overrides=fixed, axes=axes,
+    )  # fmt: skip
+
+
+def _check_search(spec: SweepSpec, options: SweepOptions) -> None:
+    grids = [axis.key for axis in spec.axes if axis.type is AxisType.GRID]
+    others = [axis for axis in spec.axes if axis.type is not AxisType.GRID]
+    if options.search is Search.GRID and others:
+        named = ", ".join(f"{axis.key} ({axis.type})" for axis in others)
+        raise SweepError(
+            f"{spec.source}: SEARCH=grid needs every axis to be a grid, but not so are {named}; write them as "
+            "{type: grid, values: [...]} in your own SPACE file, fix them with OVERRIDES, or use SEARCH=random"
+        )
+    if options.search is Search.GRID and options.samples is not None:
+        raise SweepError("SAMPLES: SEARCH=grid runs every point of the grid once; leave SAMPLES out")
+    if options.search is Search.OPTUNA and grids:
+        raise SweepError(f"{spec.source}: {grids[0]}: SEARCH=optuna has no grid; write it as type: choice")
+
+
+def _check_environment(algorithm: str, fixed: list[str], spec: SweepSpec, bases: Sequence[Base]) -> None:
+    """Hydra composes any scenario into any environment; only its own make sense."""
+    own = mava_configs.compose(algorithm, fixed)["env"]["scenario"]["name"]
+    for name, base in zip(spec.scenarios, bases, strict=True):
+        if base.config["env"]["scenario"]["name"] != own:
+            group = spec.overrides.get("env", "jaxparty")
+            known = mava_configs.scenarios(group)
+            raise ConfigError(
+                f"SCENARIO={name}: is no scenario of env={group}{did_you_mean(name, tuple(known))} "
+                f"(known: {', '.join(known)})"
+            )
+
+
+def _base(config: Mapping[str, Any]) -> Base:
+    parsed = parse_config(config)
+    budget = make_budget(parsed)
+    return Base(
+        scenario=parsed.env.scenario.task_name,
+        environment=parsed.env.env_name,
+        config=config,
+        total_steps=budget.total_steps,
+        num_evaluations=budget.num_evaluations,
+        note=budget.note(parsed.arch.num_evaluation),
+    )
+
+
+def _split_override(word: str) -> tuple[str, Any]:
+    key, separator, text = word.partition("=")
+    if not separator or not re.fullmatch(r"[A-Za-z][\w./]*", key):
+        raise SweepError(f"OVERRIDES: {word}: expected key=value with a key of the config, such as arch.num_envs=64")
+    if key == SCENARIO_KEY:
+        raise SweepError(f"OVERRIDES: {word}: give scenarios as SCENARIO={text}")
+    value = yaml.safe_load(text) if text else ""
+    return key, value if isinstance(value, (bool, int, float, str, list, type(None))) else text
+
+
+def _hydra_text(value: Any) -> str:
+    """A value in Hydra's override grammar."""
+    if isinstance(value, str):
+        return value if re.fullmatch(r"[\w.+/-]+", value) else "'" + value.replace("'", "\\'") + "'"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(_hydra_text(item) for item in value) + "]"
+    return json.dumps(value)
+
+
+__all__ = [
+    "Axis", "Base", "PlannedTrial", "Study", "compose_bases", "create_sweep_folder", "draw_plan", "read_study",
+    "study_from_manifest", "sweep_name_and_folder", "write_plan",
+]  # fmt: skip

@@ -1,0 +1,260 @@
+"""Run what is left of a sweep folder: the same for a new sweep and for one that was stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from jax_party import records
+from jax_party.config import make_budget, parse_config
+from jax_party.errors import RecordError, SweepError
+from jax_party.records import FINISHED, State, SweepManifest, TrialRecord
+from launcher import outcome
+from launcher.collection import BackgroundCollector, collect
+from launcher.console import make_display, plain, show_report
+from launcher.options import Scheduler, Search
+from launcher.plan import PlannedTrial, Study, study_from_manifest
+from launcher.progress import Progress, Row, best_row
+from launcher.resources import Machine, start_ray
+from launcher.trainable import ExperimentTrainable, chosen_experiment
+
+LOG_FILE = "sweep.log"
+MAX_FAILURES = 2
+DYING_WORKER_S = 30.0
+ALL_FAILED = 1
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Sweep:
+    """A sweep folder as its driver sees it."""
+
+    folder: Path
+    manifest: SweepManifest
+    records: dict[str, TrialRecord]
+
+    @classmethod
+    def read(cls, folder: Path) -> Sweep:
+        """Read the manifest and every trial's record.
+
+        Raises:
+          SweepError: it is no sweep's folder, or something in it cannot be read.
+        """
+        if not (folder / records.MANIFEST_FILE).is_file():
+            raise SweepError(f"{folder}: no sweep's folder ({records.MANIFEST_FILE} is missing); give the path of one")
+        try:
+            manifest = records.read_manifest(folder)
+            found = [records.read_record(path.parent) for path in folder.glob(f"*/{records.RECORD_FILE}")]
+        except RecordError as error:
+            raise SweepError(str(error)) from error
+        return cls(folder, manifest, {item.trial_id: item for item in sorted(found, key=lambda item: item.number)})
+
+    @property
+    def unfinished(self) -> list[TrialRecord]:
+        """Trials to run: those that had begun come first."""
+        left = [record for record in self.records.values() if record.state not in FINISHED]
+        return sorted(left, key=lambda record: (record.env_steps == 0, record.number))
+
+    @property
+    def remaining(self) -> int:
+        """Trials still to run, those not yet drawn among them."""
+        return len(self.unfinished) + max(0, self.manifest.num_trials - len(self.records))
+
+    def set_back(self, states: Sequence[State]) -> list[str]:
+        """Make trials in these states PENDING; the ids of those that were.
+
+        Waits for a worker that is still dying to let go of the trial's folder.
+        """
+        changed = []
+        for trial_id in self.records:
+            folder = self.folder / trial_id
+            if records.read_record(folder).state in states:
+                with records.lock_folder(folder, timeout=DYING_WORKER_S):
+                    if records.read_record(folder).state in states:
+                        record = records.update_record(folder, state=State.PENDING, error=None, ended_at=None)
+                        self.records[trial_id] = record
+                        changed.append(trial_id)
+        return changed
+
+
+def run_sweep(sweep: Sweep, machine: Machine, workers: int, console: Console) -> int:
+    """Run every trial that is left, then collect and report.
+
+    Returns:
+      The exit code: 0; 1 where every trial failed; 128 and the signal's number where it was stopped.
+    """
+    from launcher.callback import Interrupt
+
+    progress = make_progress(sweep)
+    with Interrupt() as interrupt:
+        if sweep.remaining:
+            _run_trials(sweep, machine, workers, console, progress, interrupt)
+        else:
+            plain(console, f"Sweep {sweep.manifest.name}: nothing left to run")
+        problem = collect(sweep.folder)
+    if problem:
+        plain(console, f"The tables could not be written: {problem}; `python -m results.collect {sweep.folder}` tries again")
+    if interrupt.signal is not None:
+        plain(console, f"Stopped. Finish it with: make resume SWEEP={sweep.folder}")
+        return 128 + interrupt.signal
+    return _report(sweep, progress, console)
+
+
+def make_progress(sweep: Sweep) -> Progress:
+    """Progress with every trial that has a folder in it."""
+    manifest = sweep.manifest
+    progress = Progress(manifest.name, manifest.objective, manifest.num_trials)
+    for record in sweep.records.values():
+        values = [item.value for item in outcome.evaluations(sweep.folder / record.trial_id, manifest.objective.metric)]
+        progress.add(record, outcome.best(values, manifest.objective))
+    return progress
+
+
+def _run_trials(
+    sweep: Sweep, machine: Machine, workers: int, console: Console, progress: Progress, interrupt: Any
+) -> None:
+    from launcher.callback import Interrupted, SweepCallback
+
+    ray = start_ray(machine, workers, sweep.folder / LOG_FILE)
+    interrupt.install()
+    try:
+        scheduler = make_scheduler(sweep, progress)
+        display = make_display(console, progress)
+        reasons = getattr(scheduler, "reasons", {})
+        with ExitStack() as stack:
+            stack.enter_context(BackgroundCollector(sweep.folder))
+            stack.enter_context(display)
+            callback = SweepCallback(sweep.folder, progress, display, interrupt, reasons.get)
+            _tune_run(sweep, machine, workers, progress, scheduler, callback)
+    except Interrupted:
+        pass
+    finally:
+        ray.shutdown()
+        sweep.records = Sweep.read(sweep.folder).records
+        sweep.set_back([State.RUNNING])
+
+
+def _tune_run(
+    sweep: Sweep, machine: Machine, workers: int, progress: Progress, scheduler: Any, callback: Any
+) -> None:
+    """Hand the trials to Tune and wait."""
+    from ray import tune
+
+    config: dict[str, Any] = {
+        "sweep": str(sweep.folder),
+        "metric": sweep.manifest.objective.metric,
+        "cores": list(machine.cores),
+        "uses_gpu": bool(machine.gpus),
+        "experiment": chosen_experiment(),
+    }
+    if sweep.manifest.search == Search.OPTUNA:
+        search = tune.search.ConcurrencyLimiter(make_optuna(sweep, progress), max_concurrent=workers)
+    else:
+        search = None
+        config["trial_id"] = tune.grid_search([record.trial_id for record in sweep.unfinished])
+    tune.run(
+        ExperimentTrainable,
+        name="tune",
+        storage_path=str(sweep.folder),
+        config=config,
+        num_samples=sweep.remaining if search is not None else 1,
+        search_alg=search,
+        scheduler=scheduler,
+        resources_per_trial=machine.trial_resources(),
+        max_failures=MAX_FAILURES,
+        reuse_actors=True,
+        callbacks=[callback],
+        verbose=0,
+        raise_on_failed_trial=False,
+        trial_dirname_creator=_our_id,
+        trial_name_creator=_our_id,
+    )
+
+
+def _our_id(trial: Any) -> str:
+    return str(trial.config["trial_id"])
+
+
+def make_scheduler(sweep: Sweep, progress: Progress) -> Any:
+    """FIFO (None), or ASHA with every recorded evaluation replayed into its rungs."""
+    from launcher.search import ScenarioASHA
+
+    if sweep.manifest.scheduler != Scheduler.ASHA:
+        return None
+    objective = sweep.manifest.objective
+    scenarios: dict[str, tuple[int, int]] = {}
+    for record in sweep.records.values():
+        if record.scenario not in scenarios:
+            budget = make_budget(parse_config(records.read_config(sweep.folder / record.trial_id)))
+            scenarios[record.scenario] = (budget.total_steps, budget.num_evaluations)
+    if sweep.manifest.search == Search.OPTUNA:
+        study = study_from_manifest(sweep.folder, sweep.manifest)
+        scenarios = {base.scenario: (base.total_steps, base.num_evaluations) for base in study.bases}
+    asha = ScenarioASHA(objective.metric, objective.mode, scenarios, progress.scenario_of)
+    for trial_id in sweep.records:
+        asha.remember(trial_id, outcome.evaluations(sweep.folder / trial_id, objective.metric))
+    return asha
+
+
+def make_optuna(sweep: Sweep, progress: Progress) -> Any:
+    """The Optuna searcher, told of every trial that has ended, with the unfinished ones to be run first."""
+    from launcher.search import OptunaPlanner
+
+    study = study_from_manifest(sweep.folder, sweep.manifest)
+
+    def write(trial: PlannedTrial) -> PlannedTrial:
+        trial = dataclasses.replace(trial, trial_id=unused_id(sweep.folder, trial.trial_id))
+        progress.add(study.write(sweep.folder, trial))
+        return trial
+
+    def score(trial_id: str) -> float | None:
+        folder = sweep.folder / trial_id
+        return outcome.score(folder, records.read_record(folder))
+
+    unfinished = [_planned(study, record) for record in sweep.unfinished]
+    numbers = [record.number for record in sweep.records.values()]
+    planner = OptunaPlanner(study, sweep.manifest.num_trials, unfinished, numbers, write, score)
+    for record in sweep.records.values():
+        if record.state in FINISHED:
+            value = None if record.state is State.FAILED else score(record.trial_id)
+            planner.remember(record.number, record.hyperparameters, value)
+    return planner
+
+
+def unused_id(folder: Path, trial_id: str) -> str:
+    """The id, or with `-r2`, `-r3`, … where Optuna has suggested these very values before."""
+    repeat, candidate = 1, trial_id
+    while (folder / candidate).exists():
+        repeat += 1
+        candidate = f"{trial_id}-r{repeat}"
+    return candidate
+
+
+def _planned(study: Study, record: TrialRecord) -> PlannedTrial:
+    base = study.bases[record.number % len(study.bases)]
+    return PlannedTrial(record.number, record.trial_id, record.seed, record.hyperparameters, base)
+
+
+def _report(sweep: Sweep, progress: Progress, console: Console) -> int:
+    """Print what came out."""
+    snapshot = progress.snapshot()
+    scores = {}
+    for row in snapshot.rows:
+        if row.state in (State.COMPLETE, State.PRUNED):
+            folder = sweep.folder / row.trial_id
+            scores[row.trial_id] = outcome.score(folder, records.read_record(folder))
+    scored: list[Row] = [dataclasses.replace(row, best=scores.get(row.trial_id)) for row in snapshot.rows]
+    best = best_row(scored, snapshot.objective)
+    show_report(console, snapshot, best, best.best if best else None, sweep.folder)
+    failed = snapshot.counts[State.FAILED]
+    return ALL_FAILED if failed and failed == len(snapshot.rows) else 0
+
+

@@ -1,0 +1,164 @@
+"""`python -m launcher.sweep ALG=mappo SAMPLES=8 …`: plan a sweep, run it, collect it; or resume one."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+import mava_configs
+from jax_party import records
+from jax_party.errors import JaxPartyError, RecordError, SweepError
+from jax_party.records import State
+from launcher.console import duration, plain, show_facts, value_text
+from launcher.estimate import estimate
+from launcher.options import (
+    HELP,
+    RESUME_HELP,
+    ResumeOptions,
+    Search,
+    SweepOptions,
+    parse_resume_options,
+    parse_sweep_options,
+)
+from launcher.plan import (
+    PlannedTrial,
+    Study,
+    create_sweep_folder,
+    draw_plan,
+    read_study,
+    sweep_name_and_folder,
+    write_plan,
+)
+from launcher.resources import Machine, find_machine
+
+BAD_INPUT = 2
+USAGE = """python -m launcher.sweep ALG=mappo [KEY=VALUE ...]     run a sweep
+python -m launcher.sweep resume <folder> [KEY=VALUE ...]  finish a sweep that was stopped or killed
+python -m launcher.sweep list-algorithms                  the algorithms and their aliases"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Bad input is one line on stderr and exit code 2."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    console = Console()
+    try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            return _help(console)
+        if words[0] == "list-algorithms":
+            return _list_algorithms(console)
+        if words[0] == "resume":
+            return resume(parse_resume_options(words[1:]), console)
+        return start(parse_sweep_options(words), shlex.join(["python", "-m", "launcher.sweep", *words]), console)
+    except JaxPartyError as error:
+        plain(Console(stderr=True), f"{type(error).__name__}: {error}")
+        return BAD_INPUT
+
+
+def start(options: SweepOptions, command: str, console: Console) -> int:
+    """Plan a sweep, write the plan, and run it."""
+    machine = find_machine()
+    workers = machine.workers(options.workers)
+    study, samples = read_study(options)
+    name, folder = sweep_name_and_folder(options, study.algorithm, datetime.now())
+    if not options.dry_run:
+        name, folder = create_sweep_folder(options, study.algorithm)
+    study = dataclasses.replace(study, name=name)
+    trials = () if options.search is Search.OPTUNA else draw_plan(study, samples)
+    num_trials = len(trials) or samples * len(study.bases)
+    facts = _facts(study, options, samples, num_trials, trials, machine, workers, folder)
+    show_facts(console, f"Sweep {name}", facts)
+    if options.dry_run:
+        _show_trials(trials, console)
+        return 0
+    write_plan(folder, study, trials, num_trials, options, command)
+    return _drive(folder, machine, workers, console)
+
+
+def resume(options: ResumeOptions, console: Console) -> int:
+    """Run what is left of a sweep."""
+    machine = find_machine()
+    return _drive(options.folder.absolute(), machine, machine.workers(options.workers), console, options)
+
+
+def _drive(
+    folder: Path, machine: Machine, workers: int, console: Console, options: ResumeOptions | None = None
+) -> int:
+    """Run the folder's sweep as its only driver."""
+    from launcher.run import Sweep, run_sweep
+
+    sweep = Sweep.read(folder)
+    try:
+        with records.lock_folder(folder, timeout=0.0):
+            if options is not None:
+                sweep.set_back([State.RUNNING, State.FAILED] if options.retry_failed else [State.RUNNING])
+                _show_resume(sweep.remaining, len(sweep.records), workers, folder, console)
+            return run_sweep(sweep, machine, workers, console)
+    except RecordError as error:
+        raise SweepError(str(error)) from error
+
+
+def _show_resume(remaining: int, known: int, workers: int, folder: Path, console: Console) -> None:
+    plain(console, f"Resuming {folder}: {remaining} trials to run, {known} have folders, {workers} workers")
+
+
+def _facts(
+    study: Study, options: SweepOptions, samples: int, num_trials: int, trials: Sequence[PlannedTrial],
+    machine: Machine, workers: int, folder: Path,
+) -> Mapping[str, str]:  # fmt: skip
+    """What is about to happen, name by name."""
+    scenarios = [base.scenario for base in study.bases]
+    configurations = num_trials // len(scenarios)
+    steps = [base.total_steps for base in study.bases]
+    total = sum(steps) * configurations
+    guess = estimate(options.out, study.algorithm, bool(machine.gpus), total, num_trials, workers)
+    seeds = sorted({trial.seed for trial in trials} or {study.seed})
+    facts = {
+        "trials": f"{num_trials} = {configurations} configurations × {len(scenarios)} scenarios ({', '.join(scenarios)})",
+        "search": f"{study.search}, scheduler {options.scheduler}, {study.spec.mode} {study.spec.metric}",
+        "space": ", ".join(study.spec.axis_keys()) + f" ({study.spec.source})",
+        "seeds": ", ".join(map(str, seeds[:8])) + (f", … {len(seeds) - 8} more" if len(seeds) > 8 else ""),
+        "steps": f"{' and '.join(f'{count:,}' for count in sorted(set(steps)))} a trial, {total:,} in all",
+        "evaluations": f"{' and '.join(str(count) for count in sorted({b.num_evaluations for b in study.bases}))} a trial",
+        "workers": str(workers),
+        "device": machine.describe(workers),
+        "folder": str(folder),
+        "time": f"about {duration(guess.seconds)} ({guess.source})",
+    }
+    notes = [note for base in study.bases[:1] for note in [base.note] if note]
+    notes += [machine.note] if machine.note else []
+    if options.search is Search.RANDOM and configurations < samples:
+        notes.append(f"the space has no more than {configurations} different configurations; {samples} were asked for")
+    return facts | ({"note": "; ".join(notes)} if notes else {})
+
+
+def _show_trials(trials: Sequence[PlannedTrial], console: Console) -> None:
+    for trial in trials:
+        values = " ".join(f"{key}={value_text(value)}" for key, value in trial.hyperparameters.items())
+        plain(console, f"  {trial.number:>4} {trial.base.scenario} {values}")
+
+
+def _help(console: Console) -> int:
+    plain(console, USAGE)
+    width = max(map(len, (*HELP, *RESUME_HELP)))
+    for title, options in (("Options of a sweep:", HELP), ("Options of resume:", RESUME_HELP)):
+        plain(console, f"\n{title}")
+        for key, meaning in options.items():
+            plain(console, f"  {key:<{width}}  {meaning}")
+    return 0
+
+
+def _list_algorithms(console: Console) -> int:
+    aliases = {algorithm: alias for alias, algorithm in mava_configs.ALIASES.items()}
+    for algorithm in mava_configs.ALGORITHMS:
+        plain(console, f"{algorithm} ({aliases[algorithm]})" if algorithm in aliases else algorithm)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""The Hydra tree, in Mava's groups, and the one function that composes it.
+
+Importing this package is cheap; Hydra loads with the first `compose`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jax_party.errors import ConfigError
+from jax_party.hydra_errors import explain_hydra_error
+
+CONFIG_DIR = Path(__file__).parent
+ALGORITHMS: tuple[str, ...] = tuple(sorted(path.stem for path in (CONFIG_DIR / "default").glob("*.yaml")))
+ALIASES: dict[str, str] = {"ippo": "ff_ippo", "mappo": "ff_mappo"}
+
+
+def resolve_algorithm(name: str) -> str:
+    """The system's name for a name or an alias: `mappo` -> `ff_mappo`.
+
+    Raises:
+      ConfigError: for an unknown name, with the list of those that there are.
+    """
+    resolved = ALIASES.get(name, name)
+    if resolved not in ALGORITHMS:
+        aliases = {algorithm: alias for alias, algorithm in ALIASES.items()}
+        known = ", ".join(f"{a} ({aliases[a]})" if a in aliases else a for a in ALGORITHMS)
+        raise ConfigError(f"ALG={name}: unknown system; choose one of {known}")
+    return resolved
+
+
+def scenarios(env: str | None = None) -> list[str]:
+    """The scenarios in the tree, sorted; with `env` (a group name such as `jaxparty`) only that environment's."""
+    import yaml
+
+    paths = sorted((CONFIG_DIR / "env" / "scenario").glob("*.yaml"))
+    if env is None:
+        return [path.stem for path in paths]
+    group = yaml.safe_load((CONFIG_DIR / "env" / f"{env}.yaml").read_text())
+    first = next(entry["scenario"] for entry in group["defaults"] if isinstance(entry, dict) and "scenario" in entry)
+    wanted = yaml.safe_load((CONFIG_DIR / "env" / "scenario" / f"{first}.yaml").read_text())["name"]
+    return [path.stem for path in paths if yaml.safe_load(path.read_text())["name"] == wanted]
+
+
+def compose(config_name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Compose one experiment's config with Hydra.
+
+    Args:
+      config_name: a file of `mava_configs/default`, such as `ff_mappo`.
+      overrides: Hydra overrides, such as `env/scenario=p-no-rank` or `system.actor_lr=3e-4`.
+
+    Returns:
+      The composed config as plain dictionaries, lists and scalars, interpolations resolved.
+
+    Raises:
+      ConfigError: for an unknown config, group, option or key.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    resolve_algorithm(config_name)
+    try:
+        with initialize_config_dir(str(CONFIG_DIR / "default"), version_base="1.3"):
+            composed = hydra_compose(config_name, overrides=list(overrides))
+        container = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain_hydra_error(error, CONFIG_DIR, overrides)) from None
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}

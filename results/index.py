@@ -1,0 +1,124 @@
+"""The sweep index as pandas tables; `python -m results.index <folder>` prints its best rows."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from jax_party.errors import RecordError
+from results.collector import (
+    EVALUATION_COLUMNS,
+    EVALUATIONS_FILE,
+    IDENTITY_COLUMNS,
+    INDEX_FILE,
+    IndexRow,
+    index_frame,
+    is_sweep_or_run,
+    read_rows,
+    write_tables,
+)
+
+DEFAULT_ROOT: Final = "experiment_results"
+
+
+def load_index(path: str | Path) -> pd.DataFrame:
+    """The index of a sweep: a row for each planned trial.
+
+    Args:
+      path: the sweep's folder (or a single run's), or its index.parquet.
+
+    Raises:
+      RecordError: there is no index yet, or it cannot be read.
+    """
+    return _load(Path(path), INDEX_FILE, list(IDENTITY_COLUMNS))
+
+
+def load_evaluations(path: str | Path) -> pd.DataFrame:
+    """Every evaluation of a sweep in long form: `trial_id`, `seed`, `step`, `metric`, `value`.
+
+    Args:
+      path: the sweep's folder (or a single run's), or its evaluations.parquet.
+
+    Raises:
+      RecordError: there is no table yet, or it cannot be read.
+    """
+    return _load(Path(path), EVALUATIONS_FILE, list(EVALUATION_COLUMNS))
+
+
+def _load(path: Path, name: str, expected: list[str]) -> pd.DataFrame:
+    file = path / name if path.is_dir() else path
+    folder = file.parent
+    if not file.is_file():
+        if path.suffix != ".parquet" and not path.is_dir():
+            raise RecordError(f"{path}: no such folder; give a sweep's folder or a single run's")
+        raise RecordError(f"{file}: no such file; make it with: make collect SWEEP={folder}")
+    try:
+        frame = pd.read_parquet(file, engine="pyarrow")
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise RecordError(
+            f"{file}: not a Parquet table ({reason}); make it anew: make collect SWEEP={folder}"
+        ) from error
+    missing = [column for column in expected if column not in frame.columns]
+    if missing:
+        raise RecordError(f"{file}: no column {missing[0]!r}; make it anew: make collect SWEEP={folder}")
+    return frame
+
+
+def aggregate_outputs(alg_name: str, root: str | Path = DEFAULT_ROOT, run_id: str | None = None) -> pd.DataFrame:
+    """One table of every trial under `<root>/<alg_name>/<date>/<time>`, and an index written into each folder.
+
+    Args:
+      alg_name: the algorithm's folder name, `ff_mappo`.
+      root: where experiments are.
+      run_id: a trial id or a sweep's name, to keep its rows only.
+
+    Returns:
+      The index's columns after `sweep_folder` (its path), sorted by folder and then by place in the plan.
+
+    Raises:
+      RecordError: no such algorithm, no run of it, or no such run id.
+    """
+    folders = _run_folders(Path(root), alg_name)
+    rows: list[tuple[str, IndexRow]] = []
+    for folder in folders:
+        of_folder = read_rows(folder)
+        write_tables(folder, of_folder)
+        rows += [(folder.as_posix(), row) for row in of_folder]
+    if run_id is not None:
+        rows = _only(rows, run_id, Path(root) / alg_name)
+    return index_frame([row for _, row in rows], before={"sweep_folder": [folder for folder, _ in rows]})
+
+
+def _run_folders(root: Path, alg_name: str) -> list[Path]:
+    present = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    if not present:
+        raise RecordError(f"{root}: no experiments in it; give the folder that holds the algorithms' folders")
+    if alg_name not in present:
+        raise RecordError(f"{root}: no algorithm {alg_name!r} in it; use one of {', '.join(present)}")
+    folders = [path for path in (root / alg_name).glob("*/*") if path.is_dir() and is_sweep_or_run(path)]
+    if not folders:
+        raise RecordError(f"{root / alg_name}: no runs in it (<date>/<time>/record.json or sweep.yaml); run one first")
+    return sorted(folders, key=lambda path: path.as_posix())
+
+
+def _only(rows: list[tuple[str, IndexRow]], run_id: str, place: Path) -> list[tuple[str, IndexRow]]:
+    """The rows of one trial or one sweep."""
+    kept = [(folder, row) for folder, row in rows if run_id in (row.fixed["trial_id"], row.fixed.get("sweep"))]
+    if not kept:
+        known = sorted(
+            {str(name) for _, row in rows for name in (row.fixed["trial_id"], row.fixed.get("sweep")) if name}
+        )
+        near = difflib.get_close_matches(run_id, known, n=5, cutoff=0.4) or known[:5]
+        raise RecordError(f"{place}: no trial or sweep {run_id!r}; near it: {', '.join(near)}")
+    return kept
+
+
+if __name__ == "__main__":
+    from results.show import show_main
+
+    sys.exit(show_main())

@@ -1,0 +1,135 @@
+"""What `python -m results.collect` and `python -m results.index` print."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jax_party.errors import RecordError
+from jax_party.records import State
+from results.collector import METRIC_PREFIXES, collect, hyperparameter_columns
+from results.index import load_index
+
+#: The exit code of a command that could not do what it was asked for.
+BAD_INPUT: Final = 2
+
+
+def collect_main(arguments: Sequence[str] | None = None) -> int:
+    """Collect each folder named on the command line; 0, or 2 where one could not be."""
+    parser = argparse.ArgumentParser("python -m results.collect", description="Write the index of sweeps or runs.")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="folder", help="a sweep's folder, or a single run's")
+    exit_code = 0
+    for folder in parser.parse_args(arguments).folders:
+        try:
+            paths = collect(folder)
+            states = _states(load_index(folder))
+        except (RecordError, OSError) as error:
+            _print_error(error)
+            exit_code = BAD_INPUT
+        else:
+            _say(f"{paths.index}: {states}")
+    return exit_code
+
+
+def show_main(arguments: Sequence[str] | None = None) -> int:
+    """Print the best rows of a sweep's index; 0, or 2 where that could not be done."""
+    parser = argparse.ArgumentParser("python -m results.index", description="Print the best trials of a sweep.")
+    parser.add_argument("folder", type=Path, help="a sweep's folder, a single run's, or an index.parquet")
+    parser.add_argument("--top", type=_positive, default=10, metavar="N", help="how many rows (10)")
+    parser.add_argument("--metric", help="a metric, or a column such as last.episode_return (the sweep's objective)")
+    parser.add_argument("--mode", choices=("max", "min"), help="which is better (as the sweep's objective has it)")
+    options = parser.parse_args(arguments)
+    try:
+        index = load_index(options.folder)
+        column = _metric_column(index, options.metric, options.folder)
+        mode = options.mode or _first(index, "objective.mode") or "max"
+        _print_index(index, column, mode, options.top)
+    except (RecordError, OSError) as error:
+        _print_error(error)
+        return BAD_INPUT
+    return 0
+
+
+def best_rows(index: pd.DataFrame, column: str, mode: str, top: int) -> pd.DataFrame:
+    """The `top` rows of the index by `column`, the best first; rows without a value are left out."""
+    measured = index[index[column].notna()]
+    return measured.sort_values([column, "trial_id"], ascending=[mode == "min", True], kind="stable").head(top)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a number of 1 or more")
+    return number
+
+
+def _metric_column(index: pd.DataFrame, metric: str | None, folder: Path) -> str:
+    """The column to sort by: a column of numbers by its name, or `best.<metric>`; by default the objective's."""
+    if metric in index.columns and pd.api.types.is_numeric_dtype(index[metric]):
+        return str(metric)
+    columns = [str(name) for name in index.columns if str(name).startswith(METRIC_PREFIXES)]
+    wanted = metric or _first(index, "objective.metric")
+    for name in (f"best.{wanted}", f"last.{wanted}", f"absolute.{wanted}"):
+        if name in columns:
+            return str(name)
+    if not columns:
+        raise RecordError(
+            f"{folder}: no evaluations yet ({_states(index)}); wait for one, then make collect SWEEP={folder}"
+        )
+    known = sorted({name.split(".", 1)[1] for name in columns})
+    raise RecordError(f"{folder}: no metric {wanted!r} in the index; use one of {', '.join(known)}")
+
+
+def _first(index: pd.DataFrame, column: str) -> str | None:
+    values = index[column].dropna().tolist() if column in index else []
+    return str(values[0]) if values else None
+
+
+def _states(index: pd.DataFrame) -> str:
+    counts = index["state"].value_counts()
+    counted = [f"{counts[state.value]} {state.value}" for state in State if state.value in counts]
+    return f"{len(index)} trials ({', '.join(counted)})"
+
+
+def _print_index(index: pd.DataFrame, column: str, mode: str, top: int) -> None:
+    chosen = best_rows(index, column, mode, top)
+    varied = [name for name in hyperparameter_columns(index) if index[name].nunique(dropna=False) > 1]
+    shown = list(dict.fromkeys(["trial_id", "state", column, "best_step", "env_steps", "steps_per_second", *varied]))
+    table = Table(title=f"{_states(index)}, by {column} ({mode})", title_justify="left")
+    table.add_column("#", justify="right")
+    for name in shown:
+        table.add_column(name, justify="left" if name in ("trial_id", "state") else "right", overflow="fold")
+    for place, (_, row) in enumerate(chosen.iterrows(), start=1):
+        table.add_row(str(place), *(Text(_format(row[name])) for name in shown))
+    console = _console()
+    console.print(table)
+    if len(chosen) < min(top, len(index)):
+        console.print(f"{int(index[column].isna().sum())} trials have no {column}.", markup=False)
+
+
+def _format(value: Any) -> str:
+    if pd.isna(value):
+        return ""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _console() -> Console:
+    """A console that does not fold a table to 80 columns where its output goes into a file or a pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def _say(text: str) -> None:
+    Console(soft_wrap=True).print(text, markup=False, highlight=False)
+
+
+def _print_error(error: Exception) -> None:
+    message = " ".join(str(error).split())
+    Console(stderr=True, soft_wrap=True).print(f"error: {message}", markup=False, highlight=False)

@@ -1,0 +1,319 @@
+"""A sweep file: what to vary, over which scenarios, for how long, and what to make as large as possible.
+
+The file is read into frozen dataclasses and checked as far as it can be by itself (`load_spec`), then
+against a composed config (`check_axes`). Nothing here knows Ray, JAX or Hydra.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import math
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jax_party.errors import ConfigError, SweepError
+
+SWEEPS_DIR = Path(__file__).parent
+SPEC_KEYS = ("algorithms", "num_samples", "objective", "scenarios", "budget", "overrides", "space")
+MODES = ("max", "min")
+
+
+class AxisType(StrEnum):
+    """How the values of an axis are drawn."""
+
+    UNIFORM = "uniform"
+    LOGUNIFORM = "loguniform"
+    INT = "int"
+    CHOICE = "choice"
+    GRID = "grid"
+
+    @property
+    def is_range(self) -> bool:
+        """Whether the axis is written with `low` and `high`, not with `values`."""
+        return self in (AxisType.UNIFORM, AxisType.LOGUNIFORM, AxisType.INT)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One trainer key that varies between trials.
+
+    Ranges have `low` and `high` (for `int`, both may be drawn); `choice` and `grid` have `values`.
+    """
+
+    key: str
+    type: AxisType
+    low: float | None = None
+    high: float | None = None
+    values: tuple[Any, ...] = ()
+
+    def extremes(self) -> tuple[Any, ...]:
+        """The values that stand for all: both ends of a range, every value of a list."""
+        return (self.low, self.high) if self.type.is_range else self.values
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The axis as it is written in a sweep file."""
+        if self.type.is_range:
+            return {"type": self.type.value, "low": self.low, "high": self.high}
+        return {"type": self.type.value, "values": copy.deepcopy(list(self.values))}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long each trial trains: environment steps, and how many evaluations are spread over them."""
+
+    total_timesteps: int
+    num_evaluation: int
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """A checked sweep file. `source` is its path as the user knows it, and begins every message about it."""
+
+    source: str
+    algorithms: tuple[str, ...]
+    num_samples: int
+    metric: str
+    mode: str
+    scenarios: tuple[str, ...]
+    budget: Budget
+    overrides: Mapping[str, Any]
+    axes: tuple[Axis, ...]
+
+    def axis_keys(self) -> tuple[str, ...]:
+        """The dotted keys that vary."""
+        return tuple(axis.key for axis in self.axes)
+
+
+def find_spec(algorithm: str) -> Path:
+    """The sweep file of this package that names the algorithm.
+
+    Raises:
+      SweepError: no file names it.
+    """
+    for path in sorted(SWEEPS_DIR.glob("*.yaml")):
+        raw = _read_mapping(path, display_path(path))
+        if algorithm in (raw.get("algorithms") or ()):
+            return path
+    raise SweepError(f"{algorithm}: no sweeps/*.yaml names this algorithm; pass your own file with SPACE=path")
+
+
+def display_path(path: Path) -> str:
+    """The path as messages show it: `sweeps/ppo.yaml` for our own files, else as it was given."""
+    return f"sweeps/{path.name}" if path.parent == SWEEPS_DIR else str(path)
+
+
+def load_spec(path: Path) -> SweepSpec:
+    """Read and check a sweep file by itself.
+
+    Raises:
+      SweepError: the file cannot be read, or something in it is wrong; the message names the key.
+    """
+    source = display_path(path)
+    return parse_spec(_read_mapping(path, source), source)
+
+
+def parse_spec(raw: Mapping[str, Any], source: str) -> SweepSpec:
+    """Check a sweep given as a mapping; `source` begins every message."""
+    check_known(raw, SPEC_KEYS, source)
+    objective = _section(raw, "objective", ("metric", "mode"), source)
+    budget = _section(raw, "budget", ("total_timesteps", "num_evaluation"), source)
+    return SweepSpec(
+        source=source,
+        algorithms=_names(raw, "algorithms", source),
+        num_samples=positive_int(raw.get("num_samples", 1), f"{source}: num_samples"),
+        metric=str(objective.get("metric", "episode_return")),
+        mode=check_mode(objective.get("mode", "max"), f"{source}: objective.mode"),
+        scenarios=_names(raw, "scenarios", source),
+        budget=Budget(
+            positive_int(budget.get("total_timesteps"), f"{source}: budget.total_timesteps"),
+            positive_int(budget.get("num_evaluation"), f"{source}: budget.num_evaluation"),
+        ),
+        overrides=_overrides(raw, source),
+        axes=_axes(raw, source),
+    )
+
+
+def check_axes(
+    spec: SweepSpec, config: Mapping[str, Any], parse_config: Callable[[Mapping[str, Any]], object]
+) -> None:
+    """Check every axis against the config that its values will be put into.
+
+    Args:
+      spec: the sweep.
+      config: one composed config.
+      parse_config: raises `ConfigError` for a config that the trainer refuses.
+
+    Raises:
+      SweepError: an axis names no key of the config, or one of its extreme values is refused.
+    """
+    leaves = dict(flatten(config))
+    for axis in spec.axes:
+        place = f"{spec.source}: {axis.key}"
+        if axis.key in spec.overrides:
+            raise SweepError(f"{place}: is both an axis and a fixed override; keep one of them")
+        if axis.key not in leaves:
+            raise SweepError(f"{place}: unknown key{did_you_mean(axis.key, leaves)}")
+        for value in axis.extremes():
+            try:
+                parse_config(with_values(config, {axis.key: value}))
+            except ConfigError as error:
+                raise SweepError(f"{spec.source}: {error}") from error
+
+
+def with_values(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a nested config with the dotted keys set; every key must be there already."""
+    changed = copy.deepcopy(dict(config))
+    for key, value in values.items():
+        *parents, leaf = key.split(".")
+        node: MutableMapping[str, Any] = changed
+        for parent in parents:
+            node = node[parent]
+        if leaf not in node:
+            raise KeyError(key)
+        node[leaf] = copy.deepcopy(value)
+    return changed
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of a nested mapping as (dotted key, value)."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def did_you_mean(word: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
+    """`; did you mean X?`, or nothing where no known word is close."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def check_known(raw: Mapping[str, Any], known: tuple[str, ...], place: str) -> None:
+    """Refuse keys that are not known.
+
+    Raises:
+      SweepError: naming the key, the nearest known one and all known ones.
+    """
+    for key in raw:
+        if key not in known:
+            raise SweepError(f"{place}: {key}: unknown{did_you_mean(str(key), known)} (known: {', '.join(known)})")
+
+
+def check_mode(value: object, place: str) -> str:
+    """`max` or `min`.
+
+    Raises:
+      SweepError: anything else.
+    """
+    if value not in MODES:
+        raise SweepError(f"{place}: expected max or min, got {value!r}")
+    return str(value)
+
+
+def positive_int(value: object, place: str) -> int:
+    """A whole number from 1; text like `1e6` is read too.
+
+    Raises:
+      SweepError: anything else.
+    """
+    try:
+        number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number == int(number) and number >= 1):
+        raise SweepError(f"{place}: expected a whole number from 1, got {value!r}")
+    return int(number)
+
+
+def _read_mapping(path: Path, source: str) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SweepError(f"{source}: cannot read the sweep file: {reason}") from error
+    except yaml.YAMLError as error:
+        raise SweepError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise SweepError(f"{source}: expected a mapping with {', '.join(SPEC_KEYS)}, got {type(raw).__name__}")
+    return raw
+
+
+def _section(raw: Mapping[str, Any], name: str, known: tuple[str, ...], source: str) -> Mapping[str, Any]:
+    section = raw.get(name) or {}
+    if not isinstance(section, Mapping):
+        raise SweepError(f"{source}: {name}: expected a mapping with {', '.join(known)}, got {section!r}")
+    check_known(section, known, f"{source}: {name}")
+    return section
+
+
+def _names(raw: Mapping[str, Any], name: str, source: str) -> tuple[str, ...]:
+    names = raw.get(name)
+    if not isinstance(names, list) or not names or not all(isinstance(item, str) and item for item in names):
+        raise SweepError(f"{source}: {name}: expected a list of at least one name, got {names!r}")
+    return tuple(names)
+
+
+def _overrides(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
+    overrides = raw.get("overrides") or {}
+    if not isinstance(overrides, Mapping):
+        raise SweepError(f"{source}: overrides: expected a mapping of dotted keys to values, got {overrides!r}")
+    return {str(key): value for key, value in overrides.items()}
+
+
+def _axes(raw: Mapping[str, Any], source: str) -> tuple[Axis, ...]:
+    space = raw.get("space")
+    if not isinstance(space, Mapping) or not space:
+        raise SweepError(f"{source}: space: is empty; name at least one trainer key, such as system.actor_lr")
+    return tuple(_axis(str(key), axis, f"{source}: {key}") for key, axis in space.items())
+
+
+def _axis(key: str, raw: Any, place: str) -> Axis:
+    if not isinstance(raw, Mapping):
+        raise SweepError(f"{place}: expected a mapping with a type, got {raw!r}")
+    known = tuple(item.value for item in AxisType)
+    if raw.get("type") not in known:
+        kind = str(raw.get("type"))
+        raise SweepError(f"{place}: type: unknown {kind!r}{did_you_mean(kind, known)} (known: {', '.join(known)})")
+    axis_type = AxisType(raw["type"])
+    if axis_type.is_range:
+        check_known(raw, ("type", "low", "high"), place)
+        return _range_axis(key, axis_type, raw, place)
+    check_known(raw, ("type", "values"), place)
+    values = raw.get("values")
+    if not isinstance(values, list) or not values:
+        raise SweepError(f"{place}: values: expected a list of at least one value, got {values!r}")
+    repeated = [value for index, value in enumerate(values) if value in values[:index]]
+    if repeated:
+        raise SweepError(f"{place}: values: {repeated[0]!r} is there twice")
+    return Axis(key, axis_type, values=tuple(values))
+
+
+def _range_axis(key: str, axis_type: AxisType, raw: Mapping[str, Any], place: str) -> Axis:
+    low, high = (_bound(raw.get(name), axis_type, f"{place}: {name}") for name in ("low", "high"))
+    if axis_type is AxisType.LOGUNIFORM and low <= 0:
+        raise SweepError(f"{place}: log scale needs low > 0, got {low}")
+    if low >= high:
+        raise SweepError(f"{place}: needs low < high, got low {low} and high {high}")
+    return Axis(key, axis_type, low=low, high=high)
+
+
+def _bound(value: Any, axis_type: AxisType, place: str) -> float:
+    if isinstance(value, str):  # YAML reads 1e-4 as text
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise SweepError(f"{place}: expected a finite number, got {value!r}")
+    if axis_type is not AxisType.INT:
+        return float(value)
+    if value != int(value):
+        raise SweepError(f"{place}: type int needs a whole number, got {value!r}")
+    return int(value)

@@ -1,0 +1,428 @@
+"""What the collector and the sweep index promise."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import synthetic_sweep
+
+import results
+from jax_party import records
+from jax_party.errors import RecordError
+from jax_party.records import State
+from results import show
+from results.collector import hyperparameter_columns
+
+ROOT = Path(__file__).parents[2]
+SweepMaker = Callable[..., Path]
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in ("index.parquet", "index.csv", "evaluations.parquet")}
+
+
+def collected(folder: Path) -> pd.DataFrame:
+    results.collect(folder)
+    return results.load_index(folder)
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """The collected index, a dictionary a row."""
+    return [{str(name): value for name, value in row.items()} for row in collected(folder).to_dict("records")]
+
+
+def trial_of(folder: Path, number: int) -> Path:
+    return folder / synthetic_sweep.record_of(number).trial_id
+
+
+# -- Rows and columns --------------------------------------------------------------------------------------------------
+
+
+def test_a_row_holds_what_the_trial_left(sweep: SweepMaker) -> None:
+    folder = sweep()
+    row = rows_of(folder)[1]
+    trial_id = synthetic_sweep.record_of(1).trial_id
+    assert row["trial_id"] == row["folder"] == trial_id
+    expected = {
+        "sweep": "demo", "number": 1, "algorithm": "ff_mappo", "environment": "JaxParty", "scenario": "p-base",
+        "seed": 43, "system.actor_lr": 0.002, "state": "COMPLETE", "attempts": 1, "duration_s": 12.5, "device": "cpu:1",
+        "git_dirty": False, "jax_version": "0.10.2", "compile_time_s": 1.5, "steps_per_second": 2000.0,
+        "env_steps": 300, "total_steps": 300, "objective.metric": "episode_return", "evaluations": 3, "best_step": 200,
+        "last.episode_return": 13.0, "best.episode_return": 15.0, "best.episode_length": 7.0,
+        "absolute.episode_return": 6.0, "vault.train.uid": trial_id, "vault.train.rows": 16, "vault.train.steps": 300,
+        "vault.train.path": f"{trial_id}/vaults/jax_party/{trial_id}", "vault.test.uid": f"{trial_id}-test",
+        "vault.test.rows": 8, "vault.test.steps": 40, "checkpoint": f"{trial_id}/checkpoints/300",
+        "config.system.actor_lr": 0.002, "config.system.ppo_epochs": 4, "config.system.add_agent_id": True,
+        "config.network.layers": "[64, 64]", "config.network.activation": "relu",
+    }  # fmt: skip
+    assert {name: row[name] for name in expected} == expected
+    assert pd.isna(row["error"]) and pd.isna(row["ended_at"]) and pd.isna(row["config.system.decay"])
+
+
+def test_columns_come_in_their_groups(sweep: SweepMaker) -> None:
+    index = collected(sweep())
+    assert hyperparameter_columns(index) == ["system.actor_lr"]
+    names = list(index.columns)
+    groups = ["seed", "system.actor_lr", "state", "best_step", "last.episode_length", "vault.train.uid", "folder"]
+    assert sorted(names.index(name) for name in groups) == [names.index(name) for name in groups]
+    assert names[names.index("folder") + 1].startswith("config.")
+    assert str(index["number"].dtype) == "Int64" and str(index["git_dirty"].dtype) == "boolean"
+
+
+def test_every_column_is_in_the_docs(sweep: SweepMaker) -> None:
+    docs = (ROOT / "docs" / "results_format.md").read_text()
+    names = [str(name) for name in collected(sweep()).columns]
+    fixed = [name for name in names if not name.startswith(("last.", "best.", "absolute.", "config.", "system."))]
+    assert [name for name in fixed if f"`{name}`" not in docs] == []
+
+
+def test_csv_and_parquet_agree(sweep: SweepMaker) -> None:
+    folder = sweep()
+    index = collected(folder)
+    csv = pd.read_csv(folder / "index.csv")
+    assert list(csv.columns) == list(index.columns)
+    assert csv["best.episode_return"].tolist() == index["best.episode_return"].tolist() == [5.0, 15.0, 25.0]
+
+
+def test_best_follows_the_objective_and_takes_the_earliest_of_equals(sweep: SweepMaker) -> None:
+    folder = sweep(trials=1)
+    trial = trial_of(folder, 0)
+    records.append_metrics(trial, synthetic_sweep.row_of(0, 5) | {"step": 500})
+    assert collected(folder).loc[0, ["best.episode_return", "best_step"]].tolist() == [5.0, 200]
+    records.update_record(trial, objective=records.Objective("episode_return", "min"))
+    assert collected(folder).loc[0, ["best.episode_return", "best_step"]].tolist() == [1.0, 100]
+    records.update_record(trial, objective=records.Objective("absent", "max"))
+    index = collected(folder)
+    assert index.loc[0, "last.episode_return"] == 5.0
+    assert "best.episode_return" not in index and pd.isna(index.loc[0, "best_step"])
+
+
+def test_nulls_are_no_best_and_lists_become_columns(sweep: SweepMaker) -> None:
+    folder = sweep(trials=1)
+    means = {"episode_return": math.nan, "agent_return": [1.0, 2.0], "outcome": {"win": 0.25}}
+    records.append_metrics(trial_of(folder, 0), {"step": 400, "evaluate": means})
+    row = rows_of(folder)[0]
+    assert row["best.episode_return"] == 5.0 and math.isnan(row["last.episode_return"])
+    assert [row[f"last.{name}"] for name in ("agent_return.0", "agent_return.1", "outcome.win")] == [1.0, 2.0, 0.25]
+
+
+def test_unlike_hyperparameters_share_a_column_as_text(sweep: SweepMaker) -> None:
+    folder = sweep()
+    for number, value in enumerate(("relu", 3, [1, 2])):
+        records.update_record(trial_of(folder, number), hyperparameters={"system.x": value, "seed": number})
+    index = collected(folder)
+    assert index["system.x"].tolist() == ["relu", "3", "[1, 2]"]
+    assert index["hyperparameters.seed"].tolist() == [0, 1, 2] and index["seed"].tolist() == [42, 43, 44]
+
+
+def test_evaluations_are_long_and_without_the_absolute_one(sweep: SweepMaker) -> None:
+    folder = sweep()
+    results.collect(folder)
+    long = results.load_evaluations(folder)
+    assert list(long.columns) == ["trial_id", "seed", "step", "metric", "value"]
+    assert len(long) == 3 * synthetic_sweep.EVALUATIONS * 2
+    of_second = long[(long["seed"] == 43) & (long["metric"] == "episode_return")]
+    assert of_second["step"].tolist() == [100, 200, 300] and of_second["value"].tolist() == [11.0, 15.0, 13.0]
+    assert [str(dtype) for dtype in long.dtypes] == ["str", "int64", "int64", "str", "float64"]
+
+
+# -- Every planned trial has a row -------------------------------------------------------------------------------------
+
+
+def test_planned_trials_without_a_folder_are_pending(sweep: SweepMaker) -> None:
+    folder = sweep(trials=3, planned=5)
+    shutil.rmtree(trial_of(folder, 1))
+    index = collected(folder)
+    assert index["number"].tolist() == [0, 1, 2, 3, 4]
+    assert index["state"].tolist() == ["COMPLETE", "PENDING", "COMPLETE", "PENDING", "PENDING"]
+    assert index["trial_id"].tolist()[3:] == ["demo-pending-3", "demo-pending-4"]
+    assert index["algorithm"].tolist() == ["ff_mappo"] * 5 and index.loc[3, "attempts"] == 0
+
+
+def test_a_sweep_that_has_not_begun_is_all_pending(sweep: SweepMaker) -> None:
+    folder = sweep(trials=0, planned=2)
+    assert collected(folder)["state"].tolist() == ["PENDING", "PENDING"]
+    assert len(results.load_evaluations(folder)) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("record.json", "{half", "record.json: not JSON"),
+        ("record.json", '{"schema_version": 9}', "schema_version: 9 is newer than 1"),
+        ("record.json", None, "record.json: no such file"),
+        ("config.yaml", "a: [", "config.yaml: not YAML"),
+        ("metrics/metrics.jsonl", "nonsense\n", "metrics.jsonl: line 1: not JSON"),
+        ("metrics/metrics.jsonl", '{"step": 1, "evaluate": {"r": "x"}}\n', "r: expected a number or null, got 'x'"),
+        ("metrics/metrics.jsonl", '{"step": 1}\n', "step 1: evaluate: no mapping"),
+    ],
+)
+def test_a_corrupt_file_costs_one_row(sweep: SweepMaker, name: str, content: str | None, reason: str) -> None:
+    folder = sweep(trials=3, planned=4)
+    path = trial_of(folder, 1) / name
+    path.unlink() if content is None else path.write_text(content)
+    rows = rows_of(folder)
+    assert len(rows) == 4
+    (row,) = (row for row in rows if row["trial_id"] == synthetic_sweep.record_of(1).trial_id)
+    assert row["state"] == "FAILED" and reason in row["error"] and str(folder) not in row["error"]
+    assert sorted(row["state"] for row in rows) == ["COMPLETE", "COMPLETE", "FAILED", "PENDING"]
+
+
+def test_a_half_written_last_line_is_no_error(sweep: SweepMaker) -> None:
+    folder = sweep(trials=1)
+    path = trial_of(folder, 0) / "metrics" / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 400, "evalu')
+    row = rows_of(folder)[0]
+    assert row["state"] == "COMPLETE" and row["evaluations"] == 3
+
+
+def test_a_folder_that_is_being_created_is_not_yet_a_trial(sweep: SweepMaker) -> None:
+    folder = sweep(trials=1, planned=2)
+    (folder / "demo-new").mkdir()
+    (folder / "demo-new" / "config.yaml").write_text("a: 1\n")
+    assert collected(folder)["state"].tolist() == ["COMPLETE", "PENDING"]
+
+
+def test_a_single_run_is_a_sweep_of_one(tmp_path: Path) -> None:
+    folder = tmp_path / "12-00-00"
+    records.create_trial_folder(folder, synthetic_sweep.config_of(0), synthetic_sweep.record_of(0, sweep=None))
+    synthetic_sweep.complete(folder, 0)
+    index = collected(folder)
+    assert len(index) == 1 and pd.isna(index.loc[0, "sweep"])
+    assert index.loc[0, ["folder", "checkpoint"]].tolist() == [".", "checkpoints/300"]
+    assert index.loc[0, "vault.train.path"] == f"vaults/jax_party/{index.loc[0, 'trial_id']}"
+    assert len(results.load_evaluations(folder)) == 6
+
+
+# -- Files -------------------------------------------------------------------------------------------------------------
+
+
+def test_equal_folders_give_equal_bytes(sweep: SweepMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = sweep(planned=5)
+    results.collect(folder)
+    first = tables(folder)
+    listing = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: iter(sorted(listing(self), reverse=True)))
+    results.collect(folder)
+    assert tables(folder) == first
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(folder, copy)
+    results.collect(copy)
+    assert tables(copy) == first
+
+
+def test_the_collector_touches_nothing_but_its_tables(sweep: SweepMaker) -> None:
+    folder = sweep()
+
+    def contents() -> Iterator[tuple[str, bytes]]:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.name not in tables(folder):
+                yield str(path), path.read_bytes()
+
+    results.collect(folder)
+    before = list(contents())
+    results.collect(folder)
+    assert list(contents()) == before
+    added = {path.name for path in folder.iterdir() if path.is_file()}
+    assert added == {"sweep.yaml", "index.parquet", "index.csv", "evaluations.parquet"}
+
+
+def test_a_crash_while_writing_leaves_the_old_index(sweep: SweepMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = sweep()
+    results.collect(folder)
+    before = tables(folder)
+    records.update_record(trial_of(folder, 0), state=State.FAILED, error="boom")
+
+    def crash(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", crash)
+    with pytest.raises(OSError, match="No space left"):
+        results.collect(folder)
+    assert tables(folder) == before
+
+
+def test_it_runs_while_the_sweep_does(sweep: SweepMaker) -> None:
+    folder = sweep(trials=2)
+    trial = trial_of(folder, 0)
+    code = (
+        "import sys; from pathlib import Path; from jax_party import records; f = Path(sys.argv[1]); step = 400\n"
+        "print('go', flush=True)\n"
+        "while True:\n"
+        "  records.append_metrics(f, {'step': step, 'evaluate': {'episode_return': 1.0}}); step += 1\n"
+        "  records.update_record(f, env_steps=step)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(trial)], cwd=ROOT, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None and writer.stdout.readline() == b"go\n"
+        states = [collected(folder)["state"].tolist() for _ in range(15)]
+        writer.kill()
+    assert states == [["COMPLETE", "COMPLETE"]] * 15
+
+
+def test_a_thousand_trials_take_seconds(tmp_path: Path) -> None:
+    folder = synthetic_sweep.make_large_sweep(tmp_path, trials=1000, evaluations=10)
+    start = time.perf_counter()
+    results.collect(folder)
+    seconds = time.perf_counter() - start
+    assert len(results.load_index(folder)) == 1000
+    assert len(results.load_evaluations(folder)) == 999 * 10 * 22 + 6
+    assert seconds < 15
+
+
+# -- Reading back ------------------------------------------------------------------------------------------------------
+
+
+def test_an_index_that_is_not_there_names_the_remedy(sweep: SweepMaker, tmp_path: Path) -> None:
+    folder = sweep()
+    for load in (results.load_index, results.load_evaluations):
+        with pytest.raises(RecordError, match=f"no such file; make it with: make collect SWEEP={folder}$"):
+            load(folder)
+        with pytest.raises(RecordError, match="no such folder"):
+            load(tmp_path / "absent")
+
+
+def test_a_corrupt_index_names_the_remedy(sweep: SweepMaker) -> None:
+    folder = sweep()
+    results.collect(folder)
+    (folder / "index.parquet").write_bytes(b"PAR1 nonsense")
+    with pytest.raises(RecordError, match=r"index\.parquet: not a Parquet table .*make collect"):
+        results.load_index(folder)
+    shutil.copy(folder / "evaluations.parquet", folder / "index.parquet")
+    with pytest.raises(RecordError, match=r"index\.parquet: no column 'sweep'"):
+        results.load_index(folder / "index.parquet")
+
+
+@pytest.fixture
+def experiments(tmp_path: Path) -> Path:
+    """Two sweeps and a single run of one algorithm, and a folder that is no run."""
+    root = tmp_path / "experiment_results"
+    day = root / "ff_mappo" / "2026-01-02"
+    synthetic_sweep.make_sweep(day / "10-00-00-demo", trials=2, planned=3)
+    synthetic_sweep.make_sweep(day / "09-00-00-demo", trials=1)
+    run = synthetic_sweep.record_of(0, trial_id="solo-1", sweep=None, hyperparameters={"system.actor_lr": "auto"})
+    records.create_trial_folder(root / "ff_mappo" / "2026-01-03" / "08-00-00", synthetic_sweep.config_of(0), run)
+    (day / "11-00-00").mkdir()
+    return root
+
+
+def test_aggregate_makes_one_table_of_all_runs(experiments: Path) -> None:
+    table = results.aggregate_outputs("ff_mappo", root=experiments)
+    day = f"{experiments}/ff_mappo/2026-01-02"
+    folders = [f"{day}/09-00-00-demo", *[f"{day}/10-00-00-demo"] * 3, f"{experiments}/ff_mappo/2026-01-03/08-00-00"]
+    assert table["sweep_folder"].tolist() == folders
+    assert table["state"].tolist() == ["COMPLETE", "COMPLETE", "COMPLETE", "PENDING", "PENDING"]
+    assert table["system.actor_lr"].tolist()[:3] == ["0.001", "0.001", "0.002"]
+    for folder in set(folders):
+        assert len(results.load_index(folder)) == folders.count(folder)
+    assert (experiments / "ff_mappo" / "2026-01-02" / "11-00-00").exists()
+
+
+def test_aggregate_keeps_one_trial_or_one_sweep(experiments: Path) -> None:
+    wanted = synthetic_sweep.record_of(1).trial_id
+    assert results.aggregate_outputs("ff_mappo", experiments, run_id=wanted)["trial_id"].tolist() == [wanted]
+    assert len(results.aggregate_outputs("ff_mappo", experiments, run_id="demo")) == 4
+    with pytest.raises(RecordError, match=r"no trial or sweep 'dem'; near it: .*demo"):
+        results.aggregate_outputs("ff_mappo", experiments, run_id="dem")
+
+
+def test_aggregate_names_the_algorithms_that_are_there(experiments: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"no algorithm 'mappo' in it; use one of ff_mappo$"):
+        results.aggregate_outputs("mappo", experiments)
+    with pytest.raises(RecordError, match="no experiments in it"):
+        results.aggregate_outputs("ff_mappo", tmp_path / "absent")
+    (experiments / "ff_ippo").mkdir()
+    with pytest.raises(RecordError, match="ff_ippo: no runs in it"):
+        results.aggregate_outputs("ff_ippo", experiments)
+
+
+# -- Command line ------------------------------------------------------------------------------------------------------
+
+
+def run_module(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", name, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_collect_and_index_as_commands(sweep: SweepMaker) -> None:
+    folder = sweep(planned=4)
+    done = run_module("results.collect", folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{folder}/index.parquet: 4 trials (1 PENDING, 3 COMPLETE)\n"
+    shown = run_module("results.index", folder, "--top", 2)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    lines = [line for line in shown.stdout.splitlines() if "demo-" in line]
+    assert [synthetic_sweep.record_of(number).trial_id in line for number, line in zip((2, 1), lines, strict=True)] == [
+        True
+    ] * 2
+    assert "best.episode_return" in shown.stdout and "0.003" in lines[0]
+
+
+def test_collect_of_a_bad_folder_is_one_line_and_code_2(tmp_path: Path) -> None:
+    done = run_module("results.collect", tmp_path / "absent")
+    assert (done.returncode, done.stdout) == (2, "")
+    message = f"error: {tmp_path}/absent: no such folder; give a sweep's folder or a single run's\n"
+    assert done.stderr == message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--metric", "nonsense"], "no metric 'nonsense' in the index; use one of episode_length, episode_return"),
+        (["/absent"], "error: /absent: no such folder"),
+    ],
+)
+def test_index_with_bad_input(
+    sweep: SweepMaker, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    folder = sweep()
+    results.collect(folder)
+    assert show.show_main(arguments if arguments[0] == "/absent" else [str(folder), *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and message in captured.err and captured.err.count("\n") == 1
+
+
+def test_a_folder_without_trials_and_a_corrupt_manifest(
+    sweep: SweepMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, empty = sweep(), tmp_path / "empty"
+    empty.mkdir()
+    (folder / "sweep.yaml").write_text("a: [")
+    assert show.collect_main([str(empty), str(folder)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and "no trials in it" in lines[0] and "sweep.yaml: not YAML" in lines[1]
+
+
+def test_an_index_without_evaluations_says_so(sweep: SweepMaker, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = sweep(trials=0, planned=2)
+    results.collect(folder)
+    assert show.show_main([str(folder)]) == 2
+    assert "no evaluations yet (2 trials (2 PENDING))" in capsys.readouterr().err
+
+
+def test_best_rows_go_by_mode_and_leave_out_the_unmeasured(sweep: SweepMaker) -> None:
+    index = collected(sweep(planned=4))
+    seeds = [show.best_rows(index, "last.episode_return", mode, 9)["seed"].tolist() for mode in ("max", "min")]
+    assert seeds == [[44, 43, 42], [42, 43, 44]]
+
+
+def test_importing_results_and_records_imports_neither_jax_nor_ray() -> None:
+    code = (
+        "import sys, json, jax_party.records; light = sorted(sys.modules)\n"
+        "import results; results.collect; results.load_index; import results.show\n"
+        "print(json.dumps([light, sorted(sys.modules)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    light, all_modules = json.loads(done.stdout)
+    assert {"jax", "jaxlib", "ray", "pandas", "numpy", "hydra"}.isdisjoint(light)
+    assert {"jax", "jaxlib", "ray", "hydra", "flax"}.isdisjoint(all_modules)
