@@ -575,9 +575,15 @@ def append_metrics(folder: Path, row: Mapping[str, Any]) -> None:
     """Add one line to metrics.jsonl and sync it; numbers that are not finite become null.
 
     What a kill left of an unfinished line is cut first.
+
+    Raises:
+      RecordError: the row has no integer `step`, or holds what JSON cannot.
     """
     path = Path(folder) / METRICS_FILE
-    line = json.dumps(finite(plain(row, str(path))), separators=(", ", ": ")) + "\n"
+    values = finite(plain(row, str(path)))
+    if not _is_int(values.get("step")):
+        raise RecordError(f"{path}: step: expected an integer, got {values.get('step')!r}; give the row its step")
+    line = json.dumps(values) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.exists()
     with open(path, "x+b" if new else "r+b") as file:

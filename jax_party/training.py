@@ -42,7 +42,7 @@ from jax_party.vault import VaultWriter
 
 _logger = logging.getLogger(__name__)
 
-CPU_CHUNK_SIZE = 128
+CPU_CHUNK_SIZE = 32
 """Environment steps to a forward and backward pass on one CPU core; `benchmarks/throughput.py` compares sizes."""
 
 

@@ -87,13 +87,23 @@ def find_machine() -> Machine:
     return Machine(cores, 0, f"{present} GPUs are not used: this JAX has no CUDA plugin (install jax-party[cuda13])")
 
 
-def start_ray(machine: Machine, workers: int, log_file: Path) -> Any:
-    """Start a Ray of our own on loopback, with a token, and give the module; its messages go to `log_file`."""
-    for name, value in TUNE_ENVIRONMENT.items():
-        os.environ[name] = value
+def prepare_driver() -> None:
+    """Set what Ray reads from the environment when it is imported, so call this before that.
+
+    Every sweep's Ray asks for a token; unless the user has one, it is made here and lives as long as the driver.
+    """
+    os.environ.update(TUNE_ENVIRONMENT)
     os.environ["RAY_AUTH_MODE"] = "token"
     if not os.environ.get("RAY_AUTH_TOKEN_PATH"):
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def start_ray(machine: Machine, workers: int, log_file: Path) -> Any:
+    """Start a Ray of our own on loopback and give the module; its messages go to `log_file`.
+
+    `prepare_driver` must have been called before Ray was imported.
+    """
+    prepare_driver()
     import ray
 
     ray.init(
@@ -177,3 +187,5 @@ def _log_to_file(path: Path) -> None:
         target.handlers = [handler]
         target.propagate = False
         target.setLevel(level)
+    # Tune looks for the result files that it was told not to write.
+    logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)

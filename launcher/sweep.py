@@ -35,7 +35,7 @@ from launcher.plan import (
     sweep_name_and_folder,
     write_plan,
 )
-from launcher.resources import Machine, find_machine
+from launcher.resources import Machine, find_machine, prepare_driver
 
 BAD_INPUT = 2
 USAGE = """python -m launcher.sweep ALG=mappo [KEY=VALUE ...]     run a sweep
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Bad input is one line on stderr and exit code 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     console = Console()
+    prepare_driver()
     try:
         if not words or words[0] in ("-h", "--help", "help"):
             return _help(console)
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return resume(parse_resume_options(words[1:]), console)
         return start(parse_sweep_options(words), shlex.join(["python", "-m", "launcher.sweep", *words]), console)
     except JaxPartyError as error:
-        plain(Console(stderr=True), f"{type(error).__name__}: {error}")
+        plain(Console(stderr=True), f"{type(error).__name__}: {'; '.join(str(error).splitlines())}")
         return BAD_INPUT
 
 

@@ -9,7 +9,6 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from jumanji.viewer import MatplotlibViewer
-from matplotlib import patheffects
 from matplotlib.animation import FuncAnimation
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -180,30 +179,20 @@ def _draw_board(ax: Axes, state: State) -> None:
     ranks, totals = np.asarray(state.ranks), np.asarray(state.totals)
     payoffs = np.asarray(state.payoff_totals)
     colours = [ORANGE if rank == 0 else "#9DB7C9" for rank in ranks]
-    bars = ax.barh(ranks, totals, height=0.62, color=colours, edgecolor=INK, linewidth=0.8, zorder=2)
+    ax.barh(ranks, totals, height=0.62, color=colours, edgecolor=INK, linewidth=0.8, zorder=2)
     ax.plot(payoffs, ranks, linestyle="", marker="D", markersize=7, color=INK, markeredgecolor="white", zorder=3)
 
-    halo: list[patheffects.AbstractPathEffect] = [patheffects.withStroke(linewidth=3, foreground="white")]
-    for bar, total in zip(bars, totals, strict=True):
-        text = ax.annotate(
-            f"{total:,.6g}",
-            (max(float(total), 0.0), bar.get_y() + bar.get_height() / 2),
-            xytext=(6, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=10,
-            color=INK,
-            zorder=4,
-        )
-        text.set_path_effects(halo)
+    for rank, total in zip(ranks, totals, strict=True):
+        ax.text(1.0, rank, f"{total:,.1f}", transform=ax.get_yaxis_transform(), ha="right", va="center", fontsize=11)
     order = np.argsort(ranks)
     ax.set_yticks(range(len(order)), [f"{_place(place)}  A{agent}" for place, agent in enumerate(order)], fontsize=11)
     ax.set_ylim(len(order) - 0.4, -0.6)
     low, high = min(0.0, totals.min(), payoffs.min()), max(0.0, totals.max(), payoffs.max())
     span = (high - low) or 1.0
-    ax.set_xlim(low - 0.06 * span, high + 0.22 * span)
-    ax.axvline(0, color=INK, linewidth=1, zorder=1)
-    ax.grid(axis="x", color=PALE, zorder=0)
+    ax.set_xlim(low - 0.06 * span, high + 0.3 * span)
+    ax.axvline(0, color=INK, linewidth=1, zorder=2)
+    ax.set_axisbelow(True)
+    ax.grid(axis="x", color=PALE)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("reward so far  (bar: payoffs + rank rewards,  ◆: payoffs only)", fontsize=10, color=INK)

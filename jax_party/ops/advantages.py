@@ -35,7 +35,7 @@ def generalised_advantages(
         advantage = delta + trace * advantage
         return advantage, advantage
 
-    _, advantages = jax.lax.scan(accumulate, jnp.zeros_like(v_t[-1]), (delta_t, trace_t), reverse=True, unroll=8)
+    _, advantages = jax.lax.scan(accumulate, jnp.zeros_like(v_t[-1]), (delta_t, trace_t), reverse=True, unroll=1)
     return advantages
 
 

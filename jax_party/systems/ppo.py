@@ -21,6 +21,7 @@ from jax_party.networks.torsos import make_torso
 from jax_party.ops.advantages import generalised_advantages, normalise
 from jax_party.ops.gradients import chunked_gradient
 from jax_party.ops.losses import clipped_surrogate, clipped_value_loss, entropy, log_prob
+from jax_party.ops.sampling import flat_gumbel
 from jax_party.systems.base import Hyper, LearnerState, Rollout, UpdateOutput, collect, trajectory_fields
 from jax_party.wrappers import AutoResetEnvs, append_agent_ids, global_state
 
@@ -112,14 +113,14 @@ class PPO:
     ) -> tuple[Int[Array, "*b N"], dict[str, Array]]:
         """Actions for a batch of observations; `log_prob` and `value` of each."""
         logits = self._logits(params, observation)
-        noise = jnp.zeros_like(logits) if greedy else jax.random.gumbel(key, logits.shape)
+        noise = jnp.zeros_like(logits) if greedy else flat_gumbel(key, logits.shape)
         action = jnp.argmax(logits + noise, axis=-1)
         return action, {"value": self._value(params, observation), "log_prob": log_prob(logits, action)}
 
     def play(self, hyper: Hyper, state: LearnerState, key: PRNGKeyArray) -> tuple[Any, Rollout]:
         """Collect a rollout with the current policy."""
         shape = (self.system.rollout_length, self.envs.num_envs, self.env.num_agents, self.env.num_actions)
-        gumbel = jax.random.gumbel(key, shape)
+        gumbel = flat_gumbel(key, shape)
 
         def act(observation: Observation, noise: Array) -> tuple[Array, Array]:
             logits = self._logits(state.params, observation)
@@ -213,13 +214,14 @@ class PPO:
         """Rows of the flat batch for each gradient step of all epochs; each replica shuffles its own rows."""
         steps, num_envs = self.system.rollout_length, self.envs.num_envs // self.replicas
         size, minibatches = steps * num_envs, self.system.num_minibatches
-        bits = jax.random.bits(key, (self.system.ppo_epochs, self.replicas, size), jnp.uint32)
-        order = jnp.argsort(bits, axis=-1)
+        epochs = self.system.ppo_epochs
+        bits = jax.random.bits(key, (epochs * self.replicas * size,), jnp.uint32)
+        order = jnp.argsort(bits.reshape(epochs, self.replicas, size), axis=-1)
         time, env = order // num_envs, order % num_envs
         replica = jnp.arange(self.replicas)[None, :, None]
         rows = time * self.envs.num_envs + replica * num_envs + env
-        parts = rows.reshape(self.system.ppo_epochs, self.replicas, minibatches, size // minibatches)
-        return jnp.swapaxes(parts, 1, 2).reshape(self.system.ppo_epochs * minibatches, -1)
+        parts = rows.reshape(epochs, self.replicas, minibatches, size // minibatches)
+        return jnp.swapaxes(parts, 1, 2).reshape(epochs * minibatches, -1)
 
     def _apply(
         self, optimisers: Params, params: Params, opt_state: Params, gradient: Params

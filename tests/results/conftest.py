@@ -13,7 +13,7 @@ from jax_party import records
 # `synthetic_sweep` lies beside this file, under every import mode of pytest.
 sys.path.insert(0, str(Path(__file__).parent))
 
-import synthetic_sweep  # noqa: E402
+import synthetic_sweep
 
 
 @pytest.fixture

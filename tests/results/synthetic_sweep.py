@@ -61,8 +61,8 @@ def complete(folder: Path, number: int) -> None:
     records.append_metrics(folder, absolute)
     records.update_record(
         folder, state=State.COMPLETE, attempts=1, started_at="2026-01-02T03:04:05+00:00", duration_s=12.5,
-        device="cpu:1", env_steps=300, compile_time_s=1.5, steps_per_second=2000.0, checkpoint="checkpoints/300", git_dirty=False,
-        absolute_metrics={"episode_return": 6.0},
+        device="cpu:1", env_steps=300, compile_time_s=1.5, steps_per_second=2000.0, checkpoint="checkpoints/300",
+        git_dirty=False, absolute_metrics={"episode_return": 6.0},
         vaults=(VaultEntry(trial_id, "train", 16, 300), VaultEntry(f"{trial_id}-test", "test", 8, 40)),
     )  # fmt: skip
 

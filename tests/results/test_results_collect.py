@@ -42,6 +42,11 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in collected(folder).to_dict("records")]
 
 
+def best_of(folder: Path) -> tuple[float, int]:
+    row = rows_of(folder)[0]
+    return row["best.episode_return"], row["best_step"]
+
+
 def trial_of(folder: Path, number: int) -> Path:
     return folder / synthetic_sweep.record_of(number).trial_id
 
@@ -99,13 +104,13 @@ def test_best_follows_the_objective_and_takes_the_earliest_of_equals(sweep: Swee
     folder = sweep(trials=1)
     trial = trial_of(folder, 0)
     records.append_metrics(trial, synthetic_sweep.row_of(0, 5) | {"step": 500})
-    assert collected(folder).loc[0, ["best.episode_return", "best_step"]].tolist() == [5.0, 200]
+    assert best_of(folder) == (5.0, 200)
     records.update_record(trial, objective=records.Objective("episode_return", "min"))
-    assert collected(folder).loc[0, ["best.episode_return", "best_step"]].tolist() == [1.0, 100]
+    assert best_of(folder) == (1.0, 100)
     records.update_record(trial, objective=records.Objective("absent", "max"))
-    index = collected(folder)
-    assert index.loc[0, "last.episode_return"] == 5.0
-    assert "best.episode_return" not in index and pd.isna(index.loc[0, "best_step"])
+    row = rows_of(folder)[0]
+    assert row["last.episode_return"] == 5.0
+    assert "best.episode_return" not in row and pd.isna(row["best_step"])
 
 
 def test_nulls_are_no_best_and_lists_become_columns(sweep: SweepMaker) -> None:
@@ -198,10 +203,10 @@ def test_a_single_run_is_a_sweep_of_one(tmp_path: Path) -> None:
     folder = tmp_path / "12-00-00"
     records.create_trial_folder(folder, synthetic_sweep.config_of(0), synthetic_sweep.record_of(0, sweep=None))
     synthetic_sweep.complete(folder, 0)
-    index = collected(folder)
-    assert len(index) == 1 and pd.isna(index.loc[0, "sweep"])
-    assert index.loc[0, ["folder", "checkpoint"]].tolist() == [".", "checkpoints/300"]
-    assert index.loc[0, "vault.train.path"] == f"vaults/jax_party/{index.loc[0, 'trial_id']}"
+    (row,) = rows_of(folder)
+    assert pd.isna(row["sweep"])
+    assert (row["folder"], row["checkpoint"]) == (".", "checkpoints/300")
+    assert row["vault.train.path"] == f"vaults/jax_party/{row['trial_id']}"
     assert len(results.load_evaluations(folder)) == 6
 
 
@@ -272,12 +277,12 @@ def test_it_runs_while_the_sweep_does(sweep: SweepMaker) -> None:
 
 def test_a_thousand_trials_take_seconds(tmp_path: Path) -> None:
     folder = synthetic_sweep.make_large_sweep(tmp_path, trials=1000, evaluations=10)
-    start = time.perf_counter()
+    start = time.process_time()  # a busy machine slows the clock on the wall
     results.collect(folder)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     assert len(results.load_index(folder)) == 1000
     assert len(results.load_evaluations(folder)) == 999 * 10 * 22 + 6
-    assert seconds < 15
+    assert seconds < 10
 
 
 # -- Reading back ------------------------------------------------------------------------------------------------------
@@ -426,3 +431,16 @@ def test_importing_results_and_records_imports_neither_jax_nor_ray() -> None:
     light, all_modules = json.loads(done.stdout)
     assert {"jax", "jaxlib", "ray", "pandas", "numpy", "hydra"}.isdisjoint(light)
     assert {"jax", "jaxlib", "ray", "hydra", "flax"}.isdisjoint(all_modules)
+
+
+def test_the_example_in_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = (ROOT / "docs" / "results_format.md").read_text()
+    code = docs.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    folder = Path("experiment_results/ff_mappo/2026-01-02/10-00-00-demo")
+    results.collect(synthetic_sweep.make_sweep(folder))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["best"]["best.episode_return"].tolist() == [25.0, 15.0, 5.0]
+    assert names["curves"].shape == (3, 3)
+    assert len(names["every_run"]) == len(names["one_sweep"]) == 3

@@ -315,6 +315,12 @@ def test_a_corrupt_whole_line_is_named(trial: Path, line: str, reason: str) -> N
             act()
 
 
+def test_a_row_without_a_step_is_not_written(trial: Path) -> None:
+    with pytest.raises(RecordError, match="step: expected an integer, got None"):
+        records.append_metrics(trial, {"evaluate": {}})
+    assert records.read_metrics(trial) == []
+
+
 def test_truncating_keeps_rows_up_to_the_step(trial: Path) -> None:
     for step in (100, 200, 300):
         records.append_metrics(trial, {"step": step})
@@ -369,7 +375,8 @@ def manifest(**changes: Any) -> SweepManifest:
     values: dict[str, Any] = {
         "name": "demo", "algorithm": "ff_mappo", "created": records.timestamp(), "num_trials": 4,
         "objective": Objective("episode_return", "max"), "seed": 1, "search": "optuna",
-        "scheduler": {"name": "asha"}, "space": {"system.actor_lr": {"low": 1e-5}}, "overrides": ["a=1"], "provenance": {"git_sha": None},
+        "scheduler": {"name": "asha"}, "space": {"system.actor_lr": {"low": 1e-5}}, "overrides": ["a=1"],
+        "provenance": {"git_sha": None},
     }  # fmt: skip
     return SweepManifest(**{**values, **changes})
 

@@ -1,0 +1,71 @@
+"""A sweep's driver process as a test sees it."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+LIMIT_S = 90.0
+
+
+class Driver:
+    """A running `python -m launcher.sweep`."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self.process = process
+        self._log = log
+        self.descendants: dict[int, float] = {}
+
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def look(self) -> None:
+        """Remember every process below this one, by pid and time of birth."""
+        try:
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                self.descendants[child.pid] = child.create_time()
+        except psutil.NoSuchProcess:
+            pass
+
+    def wait(self, limit_s: float = LIMIT_S) -> int:
+        deadline = time.monotonic() + limit_s
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, f"the sweep did not end:\n{self.output()}"
+            self.look()
+            time.sleep(0.1)
+        return self.process.returncode
+
+    def until(self, condition: Callable[[], object], limit_s: float = LIMIT_S) -> None:
+        deadline = time.monotonic() + limit_s
+        while not condition():
+            assert time.monotonic() < deadline, f"it did not come to that:\n{self.output()}"
+            assert self.process.poll() is None, f"the sweep has ended:\n{self.output()}"
+            self.look()
+            time.sleep(0.05)
+
+    def alive(self) -> list[str]:
+        """Processes of this driver that still run."""
+        left = []
+        for pid, born in self.descendants.items():
+            try:
+                process = psutil.Process(pid)
+                if process.create_time() == born and process.status() != psutil.STATUS_ZOMBIE:
+                    left.append(f"{pid} {' '.join(process.cmdline())[:80]}")
+            except psutil.NoSuchProcess:
+                continue
+        return left
+
+    def assert_nothing_left(self, limit_s: float = 20.0) -> None:
+        deadline = time.monotonic() + limit_s
+        while self.alive() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert self.alive() == []
+
+
+def sweep_folder(out: Path) -> Path:
+    (manifest,) = out.glob("*/*/*/sweep.yaml")
+    return manifest.parent

@@ -1,0 +1,194 @@
+"""What a sweep shows, and how progress is counted."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from jax_party import records
+from jax_party.records import Objective, State, TrialRecord
+from launcher import console, outcome
+from launcher.estimate import DEFAULT_RATE, START_S, TRIAL_S, estimate
+from launcher.progress import Progress
+from launcher.resources import Machine, take_core
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def record(number: int, **changes: Any) -> TrialRecord:
+    values: dict[str, Any] = {
+        "trial_id": f"t-{number}", "number": number, "sweep": "s", "algorithm": "ff_mappo", "environment": "JaxParty",
+        "scenario": "p-base", "seed": 0, "hyperparameters": {"system.actor_lr": 0.00012345, "network.lr": number},
+        "total_steps": 1000,
+    }  # fmt: skip
+    return TrialRecord(**values | changes)
+
+
+def progress(number: int, mode: str = "max") -> tuple[Progress, Clock]:
+    clock = Clock()
+    found = Progress("sweep-1", Objective("score", mode), number, clock)
+    for index in range(number):
+        found.add(record(index))
+    return found, clock
+
+
+def screen(width: int = 200) -> Console:
+    return Console(file=io.StringIO(), width=width)
+
+
+def text(target: Console) -> str:
+    assert isinstance(target.file, io.StringIO)
+    return target.file.getvalue()
+
+
+def test_counts_best_and_eta() -> None:
+    found, clock = progress(4)
+    found.start("t-0")
+    clock.now = 10.0
+    found.result("t-0", {"env_steps": 500, "score": 3.0, "steps_per_second": 50.0})
+    found.result("t-0", {"env_steps": 500, "score": float("nan")})
+    found.start("t-1")
+    found.result("t-1", {"env_steps": 500, "score": 7.0})
+    found.result("t-1", {"env_steps": 600, "score": 2.0})
+    found.end("t-1", State.PRUNED, "asha: weak")
+    snapshot = found.snapshot()
+    assert snapshot.best is not None and snapshot.best.trial_id == "t-1" and snapshot.best.last == 2.0
+    assert snapshot.eta_s == pytest.approx((500 + 2000) * 10.0 / 1100)
+    assert console.status_line(snapshot) == (
+        "1/4 ended (2 pending, 1 running, 1 pruned); best score 7 (trial 1); 0:10 gone, ETA 0:23"
+    )
+
+
+def test_the_smallest_wins_where_asked_and_failed_trials_never() -> None:
+    found, _ = progress(3, mode="min")
+    for number, value in enumerate((3.0, 1.0, 2.0)):
+        found.result(f"t-{number}", {"env_steps": 10, "score": value})
+    found.end("t-1", State.FAILED, "no")
+    best = found.snapshot().best
+    assert best is not None and best.trial_id == "t-2"
+
+
+def test_table_is_bounded_and_marks_the_best() -> None:
+    found, _ = progress(50)
+    found.start("t-40")
+    found.result("t-45", {"env_steps": 1000, "score": 9.0})
+    found.end("t-45", State.COMPLETE, None)
+    target = screen()
+    target.print(console.render(found.snapshot()))
+    lines = text(target).splitlines()
+    assert sum("p-base" in line for line in lines) == 20
+    assert any("★ 45" in line and "COMPLETE" in line and "100%" in line for line in lines)
+    assert any("40" in line and "RUNNING" in line for line in lines)
+    assert "… 30 more" in text(target)
+    assert "actor_lr" in text(target) and "0.0001234" in text(target)
+
+
+def test_lines_where_there_is_no_terminal() -> None:
+    found, clock = progress(3)
+    target = screen(40)
+    display = console.make_display(target, found)
+    assert isinstance(display, console.LineDisplay)
+    with display:
+        for clock.now in (1.0, 9.0, 10.5, 11.0, 15.0, 20.0, 21.0):
+            display.tick()
+        found.result("t-0", {"env_steps": 1000, "score": 1.5, "steps_per_second": 2000.0})
+        display.ended(found.end("t-0", State.COMPLETE, None))
+        display.retried(found.retry("t-1"), "the worker process died")
+    lines = text(target).splitlines()
+    assert len(lines) == 4
+    assert lines[:2] == [f"0/3 ended (3 pending); {gone} gone, ETA ?" for gone in ("0:10", "0:21")]
+    assert lines[2] == (
+        "trial 0 COMPLETE p-base actor_lr=0.0001234 lr=0; best 1.5 last 1.5; 1,000 steps at 2,000/s"
+    )
+    assert lines[3] == "trial 1 tried again (1): the worker process died"
+    assert "\x1b" not in text(target)
+
+
+def test_live_table_on_a_terminal() -> None:
+    found, _ = progress(2)
+    target = Console(file=io.StringIO(), width=120, force_terminal=True)
+    with console.make_display(target, found) as display:
+        assert isinstance(display, console.LiveDisplay)
+        display.tick()
+    assert "2 pending" in text(target)
+
+
+def test_report_names_the_best_and_the_failed(tmp_path: Path) -> None:
+    found, _ = progress(2)
+    found.result("t-0", {"env_steps": 1000, "score": 1.5})
+    found.end("t-0", State.COMPLETE, None)
+    found.end("t-1", State.FAILED, "TrainingDiverged: policy_loss is nan")
+    (tmp_path / "index.csv").touch()
+    target = screen()
+    snapshot = found.snapshot()
+    console.show_report(target, snapshot, snapshot.best, 1.25, tmp_path)
+    output = text(target)
+    assert "1 COMPLETE, 1 FAILED" in output and "score 1.25: t-0" in output
+    assert "TrainingDiverged: policy_loss is nan" in output and str(tmp_path / "index.csv") in output
+    assert "parquet" not in output
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(None, "?"), (5, "0:05"), (65.4, "1:05"), (3723, "1:02:03")])
+def test_durations(seconds: float | None, shown: str) -> None:
+    assert console.duration(seconds) == shown
+
+
+def test_scores_come_from_the_folder(tmp_path: Path) -> None:
+    found = record(0, objective=Objective("score", "min"))
+    records.create_trial_folder(tmp_path / "t-0", {}, found)
+    assert outcome.score(tmp_path / "t-0", found) is None
+    for step, value in ((10, 3.0), (20, 1.0), (30, None)):
+        records.append_metrics(tmp_path / "t-0", {"step": step, "evaluate": {"score": value}})
+    records.append_metrics(tmp_path / "t-0", {"step": 30, "evaluate": {"score": 0.5}, "absolute": True})
+    assert outcome.score(tmp_path / "t-0", found) == 1.0
+    done = records.update_record(tmp_path / "t-0", absolute_metrics={"score": 2.0})
+    assert outcome.score(tmp_path / "t-0", done) == 2.0
+
+
+def test_estimates_rest_on_earlier_trials_of_this_machine(tmp_path: Path) -> None:
+    guess = estimate(tmp_path, "ff_mappo", False, 1_000_000, 4, 2)
+    assert guess.seconds == pytest.approx(START_S + (1_000_000 / DEFAULT_RATE + 4 * TRIAL_S) / 2)
+    assert "assumed" in guess.source
+    here = records.provenance()["host"]
+    for number, (host, device, rate) in enumerate(
+        [(here, "cpu:1", 1000.0), (here, "cpu:1", 3000.0), ("elsewhere", "cpu:1", 9.0), (here, "NVIDIA H100", 9.0)]
+    ):
+        folder = tmp_path / "ff_mappo" / "2026-01-01" / "00-00-00" / f"t-{number}"
+        found = record(number, state=State.COMPLETE, host=host, device=device, steps_per_second=rate)
+        records.create_trial_folder(folder, {}, found)
+    guess = estimate(tmp_path, "ff_mappo", False, 1_000_000, 4, 2)
+    assert guess.seconds == pytest.approx(START_S + (1_000_000 / 2000.0 + 4 * TRIAL_S) / 2)
+    assert guess.source == "2,000 steps/s a worker, the median of 2 earlier trials here"
+
+
+def test_cores_are_taken_once_and_let_go(tmp_path: Path) -> None:
+    first = take_core([0, 1], 0.0, tmp_path)
+    second = take_core([0, 1], 0.0, tmp_path)
+    assert first is not None and second is not None
+    assert {first[0], second[0]} == {0, 1}
+    assert take_core([0, 1], 0.1, tmp_path) is None
+    first[1].close()
+    third = take_core([0, 1], 0.0, tmp_path)
+    assert third is not None and third[0] == first[0]
+    second[1].close()
+    third[1].close()
+
+
+def test_workers_follow_the_machine() -> None:
+    from jax_party.errors import SweepError
+
+    assert Machine((0, 1, 2), 0).workers(None) == 3
+    assert Machine((0, 1, 2), 0).workers(5) == 5
+    assert Machine((0, 1, 2), 2).workers(None) == 2
+    assert Machine((0, 1), 1).trial_resources() == {"cpu": 1, "gpu": 1}
+    with pytest.raises(SweepError, match="WORKERS=3: there are 2 accelerators"):
+        Machine((0, 1, 2), 2).workers(3)

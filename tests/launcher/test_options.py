@@ -1,0 +1,161 @@
+"""The command line: KEY=VALUE words, and one line and exit code 2 for everything that cannot be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jax_party.errors import SweepError
+from launcher import sweep
+from launcher.options import Scheduler, Search, SweepOptions, parse_resume_options, parse_sweep_options
+
+GRID = "{type: grid, values: [1.0e-4, 1.0e-3]}"
+FILE = """
+algorithms: [ff_mappo]
+num_samples: 2
+objective: {{metric: episode_return, mode: max}}
+scenarios: [p-base]
+budget: {{total_timesteps: 8192, num_evaluation: 2}}
+space: {space}
+"""
+
+
+def test_make_variables() -> None:
+    words = ["ALG=mappo", "SAMPLES=16", "SCENARIO=p-base,p-no-rank", "TIMESTEPS=1e6", "EVALUATIONS=4", "SEED=3",
+             "SEARCH=optuna", "SCHEDULER=asha", "WORKERS=2", "NAME=first", "SPACE=my.yaml", "METRIC=equality",
+             "MODE=min", "OUT=/tmp/out", "OVERRIDES=arch.num_envs=64 network=mlp", "DRY_RUN=1"]  # fmt: skip
+    assert parse_sweep_options(words) == SweepOptions(
+        algorithm="mappo", samples=16, scenarios=("p-base", "p-no-rank"), timesteps=1_000_000, evaluations=4, seed=3,
+        search=Search.OPTUNA, scheduler=Scheduler.ASHA, workers=2, name="first", space=Path("my.yaml"),
+        metric="equality", mode="min", out=Path("/tmp/out"), overrides=("arch.num_envs=64", "network=mlp"),
+        dry_run=True,
+    )  # fmt: skip
+
+
+def test_empty_values_mean_the_default() -> None:
+    words = ["ALG=mappo", *(f"{key}=" for key in sweep.HELP if key != "ALG")]
+    assert parse_sweep_options(words) == SweepOptions("mappo")
+
+
+def test_resume_words(tmp_path: Path) -> None:
+    options = parse_resume_options([str(tmp_path), "WORKERS=2", "RETRY_FAILED=1"])
+    assert (options.folder, options.workers, options.retry_failed) == (tmp_path, 2, True)
+    with pytest.raises(SweepError, match="expected one sweep folder, got 0"):
+        parse_resume_options(["WORKERS=2"])
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert sweep.main(words) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert captured.out == ""
+    return line
+
+
+BAD = [
+    (["SAMPLES=4"], "SweepError: ALG: which algorithm?"),
+    (["ALG="], "SweepError: ALG: which algorithm?"),
+    (["ALG=mapo"], "ConfigError: ALG=mapo: unknown system; choose one of ff_ippo (ippo), ff_mappo (mappo)"),
+    (["ALG=mappo", "SAMPLE=4"], "SweepError: SAMPLE: unknown option; did you mean SAMPLES?"),
+    (["ALG=mappo", "samples=4"], "SweepError: samples: unknown option; did you mean SAMPLES?"),
+    (["ALG=mappo", "fast"], "SweepError: fast: expected KEY=VALUE"),
+    (["ALG=mappo", "SAMPLES=0"], "SweepError: SAMPLES: expected a whole number from 1, got '0'"),
+    (["ALG=mappo", "SAMPLES=-1"], "SweepError: SAMPLES: expected a whole number from 1, got '-1'"),
+    (["ALG=mappo", "SAMPLES=abc"], "SweepError: SAMPLES: expected a whole number from 1, got 'abc'"),
+    (["ALG=mappo", "TIMESTEPS=0"], "SweepError: TIMESTEPS: expected a whole number from 1, got '0'"),
+    (["ALG=mappo", "TIMESTEPS=1.5"], "SweepError: TIMESTEPS: expected a whole number from 1, got '1.5'"),
+    (["ALG=mappo", "EVALUATIONS=nan"], "SweepError: EVALUATIONS: expected a whole number from 1, got 'nan'"),
+    (["ALG=mappo", "WORKERS=0"], "SweepError: WORKERS: expected a whole number from 1, got '0'"),
+    (["ALG=mappo", "SEED=-1"], "SweepError: SEED: expected a whole number from 0 to 999999999, got '-1'"),
+    (["ALG=mappo", "SEED=abc"], "SweepError: SEED: expected a whole number from 0"),
+    (["ALG=mappo", "SEARCH=optunna"], "SweepError: SEARCH: unknown 'optunna'; did you mean optuna?"),
+    (["ALG=mappo", "SCHEDULER=pbt"], "SweepError: SCHEDULER: unknown 'pbt' (known: fifo, asha)"),
+    (["ALG=mappo", "MODE=up"], "SweepError: MODE: expected max or min, got 'up'"),
+    (["ALG=mappo", "DRY_RUN=yes"], "SweepError: DRY_RUN: expected 0 or 1, got 'yes'"),
+    (["ALG=mappo", "NAME=a/b"], "SweepError: NAME: expected up to 64 letters"),
+    (["ALG=mappo", "SCENARIO=p-base,p-base"], "SweepError: SCENARIO: expected different names by commas"),
+    (["ALG=mappo", "SCENARIO=p-bas"], "ConfigError: env/scenario=p-bas: unknown option; did you mean p-base?"),
+    (["ALG=mappo", "SCENARIO=tiny-2ag"], "ConfigError: SCENARIO=tiny-2ag: is no scenario of env=jaxparty"),
+    (["ALG=mappo", "SPACE=/nothing.yaml"], "SweepError: /nothing.yaml: cannot read the sweep file"),
+    (["ALG=mappo", "OUT=/proc/nowhere"], "SweepError: OUT: /proc/nowhere: cannot make a folder there"),
+    (["ALG=mappo", "OUT=/dev/null"], "SweepError: OUT: /dev/null: cannot make a folder there"),
+    (["ALG=mappo", "OVERRIDES=system.actor_lrr=1"], "ConfigError: system.actor_lrr: unknown; did you mean actor_lr?"),
+    (["ALG=mappo", "OVERRIDES=arch.num_envs=many"], "ConfigError: arch.num_envs"),
+    (["ALG=mappo", "OVERRIDES=arch.num_envs"], "SweepError: OVERRIDES: arch.num_envs: expected key=value"),
+    (["ALG=mappo", "OVERRIDES=env/scenario=p-base"], "SweepError: OVERRIDES: env/scenario=p-base: give scenarios as"),
+    (["ALG=mappo", "OVERRIDES=system.seed=3"], "SweepError: system.seed: give the seed as SEED=3"),
+    (["ALG=mappo", "SEARCH=grid"], "SweepError: sweeps/ppo.yaml: SEARCH=grid needs every axis to be a grid"),
+    (["resume", "/nothing/here"], "SweepError: /nothing/here: no sweep's folder (sweep.yaml is missing)"),
+    (["resume"], "SweepError: resume: expected one sweep folder, got 0"),
+    (["resume", "/tmp", "SAMPLES=3"], "SweepError: SAMPLES: unknown option"),
+    (["resume", "/tmp", "WORKERS=0"], "SweepError: WORKERS: expected a whole number from 1, got '0'"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_bad_input_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(words, capsys).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("space", "words", "message"),
+    [
+        ("{}", [], "space: is empty"),
+        (f"{{system.actor_lr: {GRID}}}", ["SEARCH=optuna"], "system.actor_lr: SEARCH=optuna has no grid"),
+        (f"{{system.actor_lr: {GRID}}}", ["OVERRIDES=system.actor_lr=0.1"], "space: is empty once OVERRIDES fixes"),
+        (f"{{system.actor_lrr: {GRID}}}", [], "system.actor_lrr: unknown key; did you mean system.actor_lr?"),
+        ("{system.actor_lr: {type: choice, values: [fast]}}", [], "system.actor_lr: 'fast' is not valid"),
+        ("{system.gamma: {type: uniform, low: 0.5, high: 1.5}}", [], "system.gamma: 1.5 is not valid"),
+        ("{system.ppo_epochs: {type: uniform, low: 1, high: 2.5}}", [], "system.ppo_epochs: 2.5 is not valid"),
+    ],
+)
+def test_bad_spaces(
+    space: str, words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(FILE.format(space=space))
+    line = refused(["ALG=mappo", f"SPACE={path}", f"OUT={tmp_path}", *words], capsys)
+    assert line.startswith(f"SweepError: {path}: {message}")
+    assert list(tmp_path.iterdir()) == [path], "nothing is made before everything is checked"
+
+
+def test_other_algorithm_than_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(FILE.format(space=f"{{system.actor_lr: {GRID}}}"))
+    line = refused(["ALG=ippo", f"SPACE={path}"], capsys)
+    assert line == f"SweepError: {path}: algorithms: ff_ippo is not among ff_mappo"
+
+
+def test_grid_takes_no_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(FILE.format(space=f"{{system.actor_lr: {GRID}}}"))
+    line = refused(["ALG=mappo", f"SPACE={path}", "SEARCH=grid", "SAMPLES=3"], capsys)
+    assert line == "SweepError: SAMPLES: SEARCH=grid runs every point of the grid once; leave SAMPLES out"
+
+
+def test_help_and_algorithms(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {key} " in text for key in sweep.HELP)
+    assert sweep.main(["list-algorithms"]) == 0
+    assert {"ff_ippo (ippo)", "ff_mappo (mappo)"} <= set(capsys.readouterr().out.splitlines())
+
+
+def test_dry_run_leaves_nothing_and_the_driver_never_imports_jax(tmp_path: Path) -> None:
+    code = (
+        "import sys; from launcher.sweep import main; import launcher.run, launcher.trainable, launcher.callback; "
+        f"rc = main(['ALG=mappo', 'SAMPLES=3', 'SCENARIO=p-base,p-no-rank', 'DRY_RUN=1', 'OUT={tmp_path}/out']); "
+        "print('rc', rc, 'jax' in sys.modules, 'results' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env={**os.environ}
+    )
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "rc 0 False False"
+    assert "6 = 3 configurations × 2 scenarios (p-base, p-no-rank)" in done.stdout
+    assert sum(line.strip().startswith(tuple("012345")) for line in lines[1:-1]) == 6
+    assert list(tmp_path.iterdir()) == []

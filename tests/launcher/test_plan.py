@@ -1,0 +1,140 @@
+"""Plans are made of content: same seed, same trials; every scenario gets the same configurations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from jax_party import records
+from jax_party.errors import SweepError
+from jax_party.records import State
+from launcher import plan
+from launcher.options import SweepOptions, parse_sweep_options
+from launcher.plan import Study
+
+MOMENT = datetime(2026, 1, 2, 3, 4, 5)
+HEAD = "algorithms: [ff_mappo]\nscenarios: [p-base]\nbudget: {total_timesteps: 8192, num_evaluation: 2}\nspace:\n"
+LR = "  system.actor_lr: {type: loguniform, low: 1.0e-4, high: 1.0e-3}\n"
+EPOCHS = "  system.ppo_epochs: {type: int, low: 1, high: 3}\n"
+GRID = "  system.gamma: {type: grid, values: [0.9, 0.99]}\n"
+SEEDS = "  system.seed: {type: grid, values: [7, 8]}\n"
+
+
+def study(*words: str, name: str = "sweep") -> tuple[Study, int]:
+    return plan.read_study(parse_sweep_options(["ALG=mappo", *words]), name)
+
+
+def trials(*words: str) -> tuple[plan.PlannedTrial, ...]:
+    found, samples = study(*words)
+    return plan.draw_plan(found, samples)
+
+
+def own_space(tmp_path: Path, *axes: str) -> str:
+    path = tmp_path / "mine.yaml"
+    path.write_text(HEAD + "".join(axes))
+    return f"SPACE={path}"
+
+
+def test_the_same_seed_draws_the_same_plan() -> None:
+    first, again, other = (trials("SAMPLES=4", f"SEED={seed}") for seed in (1, 1, 2))
+    assert [trial.trial_id for trial in first] == [trial.trial_id for trial in again]
+    assert not {trial.trial_id for trial in first} & {trial.trial_id for trial in other}
+    assert [trial.number for trial in first] == [0, 1, 2, 3]
+    assert {trial.seed for trial in first} == {1}
+    more = trials("SAMPLES=6", "SEED=1")
+    assert [trial.trial_id for trial in more[:4]] == [trial.trial_id for trial in first]
+
+
+def test_every_scenario_gets_the_same_configurations() -> None:
+    found = trials("SAMPLES=3", "SCENARIO=p-base,p-no-rank,p-short")
+    assert [trial.base.scenario for trial in found] == ["p-base", "p-no-rank", "p-short"] * 3
+    for index in range(3):
+        block = found[3 * index : 3 * index + 3]
+        assert block[0].hyperparameters == block[1].hyperparameters == block[2].hyperparameters
+    assert len({trial.trial_id for trial in found}) == 9
+
+
+def test_sampled_values_are_in_the_config_and_its_budget() -> None:
+    (trial,) = trials("SAMPLES=1", "TIMESTEPS=8192", "EVALUATIONS=2", "OVERRIDES=arch.num_envs=16 vault=none")
+    config = trial.config()
+    for key, value in trial.hyperparameters.items():
+        group, name = key.split(".")
+        assert config[group][name] == value
+    assert (config["system"]["total_timesteps"], config["arch"]["num_evaluation"]) == (8192, 2)
+    assert config["arch"]["num_envs"] == 16
+    assert config["vault"]["record_train"] is False
+    assert (trial.base.total_steps, trial.base.num_evaluations) == (8192, 2)
+
+
+def test_values_stay_in_their_ranges(tmp_path: Path) -> None:
+    found = trials(own_space(tmp_path, LR, EPOCHS), "SAMPLES=40")
+    assert all(1e-4 <= trial.hyperparameters["system.actor_lr"] <= 1e-3 for trial in found)
+    assert {trial.hyperparameters["system.ppo_epochs"] for trial in found} == {1, 2, 3}
+
+
+def test_samples_are_constant_over_grids(tmp_path: Path) -> None:
+    found = trials(own_space(tmp_path, LR, GRID), "SAMPLES=3")
+    assert Counter(trial.hyperparameters["system.actor_lr"] for trial in found).most_common(1)[0][1] == 2
+    assert len(found) == 6
+
+
+def test_a_space_that_is_too_small_gives_fewer_trials(tmp_path: Path) -> None:
+    found = trials(own_space(tmp_path, EPOCHS), "SAMPLES=9")
+    assert sorted(trial.hyperparameters["system.ppo_epochs"] for trial in found) == [1, 2, 3]
+    assert len(trials(own_space(tmp_path, GRID), "SEARCH=grid")) == 2
+
+
+def test_the_seed_may_be_an_axis(tmp_path: Path) -> None:
+    found = trials(own_space(tmp_path, GRID, SEEDS), "SEARCH=grid", "SEED=3")
+    assert sorted(trial.seed for trial in found) == [7, 7, 8, 8]
+    assert all(trial.config()["system"]["seed"] == trial.seed for trial in found)
+
+
+def test_an_override_of_an_axis_fixes_it() -> None:
+    (trial,) = trials("SAMPLES=1", "OVERRIDES=system.actor_lr=0.001")
+    assert "system.actor_lr" not in trial.hyperparameters
+    assert trial.config()["system"]["actor_lr"] == 0.001
+
+
+def test_another_environment_has_its_own_scenario() -> None:
+    (trial,) = trials("SAMPLES=1", "OVERRIDES=env=lbf")
+    assert trial.base.environment == "LevelBasedForaging"
+
+
+def test_sweep_folders_are_exclusive(tmp_path: Path) -> None:
+    options = SweepOptions("mappo", out=tmp_path, name="first")
+    name, folder = plan.create_sweep_folder(options, "ff_mappo", MOMENT)
+    assert name == "ff_mappo-20260102-030405-first"
+    assert folder == tmp_path / "ff_mappo" / "2026-01-02" / "03-04-05-first"
+    second, _ = plan.create_sweep_folder(options, "ff_mappo", MOMENT)
+    assert second == "ff_mappo-20260102-030406-first"
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SweepError, match="^OUT: .*file: cannot make a folder there: "):
+        plan.create_sweep_folder(SweepOptions("mappo", out=tmp_path / "file"), "ff_mappo", MOMENT)
+
+
+def test_the_plan_on_disk_makes_the_same_study(tmp_path: Path) -> None:
+    words = ["SAMPLES=2", "SCENARIO=p-base,p-short", "SEED=5", "OVERRIDES=arch.num_envs=16 network.actor_network."
+             "pre_torso.layer_sizes=[32,32]"]  # fmt: skip
+    found, samples = study(*words, name="sweep-1")
+    planned = plan.draw_plan(found, samples)
+    plan.write_plan(tmp_path, found, planned, len(planned), parse_sweep_options(["ALG=mappo", *words]), "the command")
+    manifest = records.read_manifest(tmp_path)
+    assert (manifest.num_trials, manifest.seed, manifest.search) == (4, 5, "random")
+    assert manifest.provenance["command"] == "the command"
+    for trial in planned:
+        record = records.read_record(tmp_path / trial.trial_id)
+        assert (record.state, record.number, record.seed) == (State.PENDING, trial.number, 5)
+        assert record.hyperparameters == trial.hyperparameters
+        assert record.total_steps == trial.base.total_steps
+        assert records.read_config(tmp_path / trial.trial_id) == trial.config()
+    again = plan.study_from_manifest(tmp_path, manifest)
+    assert [again.trial(t.number, again.bases[t.number % 2], t.hyperparameters).trial_id for t in planned] == [
+        trial.trial_id for trial in planned
+    ]
