@@ -59,11 +59,13 @@ class Checkpoints:
                 return step, self._checkpointer.restore(self.folder / str(step), target)
             except Exception as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                _logger.warning("%s: checkpoint cannot be read (%s); trying the one before", self.folder / str(step), reason)
+                _logger.warning(
+                    "%s: checkpoint cannot be read (%s); trying the one before", self.folder / str(step), reason
+                )
         if steps:
             raise CheckpointError(
-                f"{self.folder}: none of the checkpoints {steps} can be read; restore them, or remove the trial's folder "
-                "to train it again"
+                f"{self.folder}: none of the checkpoints {steps} can be read; restore them, or remove the trial's "
+                "folder to train it again"
             )
         return None
 

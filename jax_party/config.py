@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from jax_party.env.settings import GameSettings
 from jax_party.errors import ConfigError
-from jax_party.markers import HOST, TRACED, Host, Marker, Traced
+from jax_party.markers import HOST, TRACED, Host, Marker
 
 _FROZEN = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -388,9 +388,3 @@ def compile_signature(config: ExperimentConfig, device_kind: str, jax_version: s
 
 
 _ADAPTER: TypeAdapter[ExperimentConfig] = TypeAdapter(ExperimentConfig)
-
-__all__ = [
-    "ArchConfig", "Budget", "ExperimentConfig", "GameScenario", "JumanjiScenario", "NetworkConfig", "PPOConfig",
-    "TorsoConfig", "Traced", "VaultConfig", "compile_signature", "known_keys", "make_budget", "parse_config", "static_key",
-    "static_part", "traced_part", "without_values",
-]  # fmt: skip

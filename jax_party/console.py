@@ -60,7 +60,8 @@ class RunConsole:
             table.add_row(name, f"{value:.4f}", "" if best is None else f"{best:.4f}")
         self._console.print(table)
         self._console.print(
-            f"compile time {record.compile_time_s or 0.0:.1f} s, training {record.steps_per_second or 0.0:,.0f} steps/s, "
+            f"compile time {record.compile_time_s or 0.0:.1f} s, "
+            f"training {record.steps_per_second or 0.0:,.0f} steps/s, "
             f"{record.duration_s:.1f} s in all on {record.device}"
         )
 

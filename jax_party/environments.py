@@ -151,18 +151,18 @@ def make_environment(config: EnvConfig) -> MultiAgentEnv:
       ConfigError: when the environment refuses its settings.
     """
     scenario = config.scenario
-    flags = {"team_reward": not config.use_individual_rewards, "shared_reward": config.shared_reward}
-    arguments = {**config.kwargs, **scenario.env_kwargs}
+    team, shared = not config.use_individual_rewards, config.shared_reward
+    arguments: dict[str, Any] = {**config.kwargs, **scenario.env_kwargs}
     try:
         if isinstance(scenario, GameScenario):
             from jax_party.env.env import JaxParty
 
             settings = {field.name: getattr(scenario.task_config, field.name) for field in fields(scenario.task_config)}
-            return MultiAgentEnv(JaxParty(**settings, **arguments), **flags)
+            return MultiAgentEnv(JaxParty(**settings, **arguments), team_reward=team, shared_reward=shared)
         env, view = _JUMANJI[scenario.name](dict(scenario.task_config), arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"env.scenario.task_config ({scenario.task_name}): {error}") from error
-    return MultiAgentEnv(env, view, **flags)
+    return MultiAgentEnv(env, view, team_reward=team, shared_reward=shared)
 
 
 def _level_based_foraging(task: dict[str, Any], arguments: dict[str, Any]) -> tuple[Any, Callable[[Any], Array]]:

@@ -30,7 +30,8 @@ def explain_hydra_error(error: BaseException, config_dir: Path, overrides: Seque
     config = re.search(r"Cannot find primary config '([\w.-]+)'", text)
     if config:
         name = config.group(1).removesuffix(".yaml")
-        return f"--config-name {name}: unknown; {_suggest(name, sorted(p.stem for p in (config_dir / 'default').glob('*.yaml')))}"
+        known = sorted(path.stem for path in (config_dir / "default").glob("*.yaml"))
+        return f"--config-name {name}: unknown; {_suggest(name, known)}"
     key = re.search(r"Could not override '([\w.]+)'", text) or re.search(r"full_key: ([\w.]+)", text)
     if key:
         return f"{key.group(1)}: unknown; {_suggest_key(key.group(1))}"

@@ -85,7 +85,9 @@ def _make_folder(config: ExperimentConfig) -> Path:
         except FileExistsError:
             number += 1
         except OSError as error:
-            raise RecordError(f"logger.base_exp_path: {folder}: cannot be made ({error.strerror}); choose another") from None
+            raise RecordError(
+                f"logger.base_exp_path: {folder}: cannot be made ({error.strerror}); choose another"
+            ) from None
 
 
 def hydra_entry_point(config_name: str = "ff_ippo") -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import logging
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,7 +73,9 @@ class Program:
 
     def init(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
         """The learner's state at the start."""
-        state: LearnerState = self._call("init", self.system.init, (hyper, key), out_shardings=self.state_sharding(hyper))
+        state: LearnerState = self._call(
+            "init", self.system.init, (hyper, key), out_shardings=self.state_sharding(hyper)
+        )
         return state
 
     def update(self, hyper: Hyper, state: LearnerState) -> tuple[LearnerState, UpdateOutput]:
@@ -114,7 +117,9 @@ class Program:
         shardings = jax.tree.map(lambda _: everywhere, shapes)
         envs = shapes.envs
         spread_envs = jax.tree.map(lambda _: spread, envs._replace(episodes=()))
-        episodes = jax.tree.map(lambda _: everywhere, envs.episodes)._replace(running_return=spread, running_length=spread)
+        episodes = jax.tree.map(lambda _: everywhere, envs.episodes)._replace(
+            running_return=spread, running_length=spread
+        )
         return shardings._replace(envs=spread_envs._replace(episodes=episodes))
 
     def put(self, tree: PyTree) -> PyTree:
@@ -170,14 +175,15 @@ def make_hyper(config: ExperimentConfig, budget: Budget) -> Hyper:
     """The traced numbers of a config, as float32 arrays."""
     traced = traced_part(config)
     env = traced.get("env", {}).get("scenario", {}).get("task_config", {})
-    hyper = Hyper(traced["system"], env, float(budget.num_updates))
-    return jax.tree.map(np.float32, hyper)
+    return jax.tree.map(np.float32, Hyper(traced["system"], env, jnp.float32(budget.num_updates)))
 
 
 def _take_devices(number: int) -> list[jax.Device]:
     available = jax.devices()
     if number > len(available):
-        raise ConfigError(f"arch.num_devices: {number}, but this process sees {len(available)} ({available[0].platform})")
+        raise ConfigError(
+            f"arch.num_devices: {number}, but this process sees {len(available)} ({available[0].platform})"
+        )
     return list(available[:number])
 
 
@@ -190,8 +196,6 @@ def _chunk_size(config: ExperimentConfig, devices: list[jax.Device]) -> int | No
 
 
 def _cores() -> int:
-    import os
-
     return int(os.environ.get("NPROC", len(os.sched_getaffinity(0))))
 
 
@@ -216,6 +220,10 @@ class Experiment:
         self.record: TrialRecord = records.read_record(folder)
         self._vaults: dict[str, VaultWriter] = {}
         self.evaluations = 0
+        self._state: LearnerState
+        self._best_params: PyTree
+        self._best_value = -math.inf
+        self._trained_seconds = 0.0
         self._started = time.perf_counter()
         self._duration_before = 0.0
         if self.record.state in records.FINISHED:
@@ -244,8 +252,8 @@ class Experiment:
         """Play one evaluation period; the last one ends with the absolute metric.
 
         Returns:
-          `evaluation`, `env_steps`, `steps_per_second`, `finished`, and the evaluation's mean metrics by name. A finished
-          experiment gives its last evaluation again.
+          `evaluation`, `env_steps`, `steps_per_second`, `finished`, and the evaluation's mean metrics by name. A
+          finished experiment gives its last evaluation again.
 
         Raises:
           TrainingDiverged: a loss is not finite; the record says FAILED and why.
@@ -327,7 +335,8 @@ class Experiment:
                 continue
             bad = next(i for i, output in enumerate(outputs) if not np.isfinite(output[name]))
             number = self.evaluations * self.budget.updates_per_evaluation + bad + 1
-            reason = f"{name} became {float(outputs[bad][name])} in update {number} (step {number * self.budget.steps_per_update:,})"
+            step = number * self.budget.steps_per_update
+            reason = f"{name} became {float(outputs[bad][name])} in update {number} (step {step:,})"
             self._update_record(state=State.FAILED, error=f"TrainingDiverged: {reason}", ended_at=records.timestamp())
             raise TrainingDiverged(f"{self.record.trial_id}: {reason}; try a smaller learning rate or gradient norm")
 
@@ -336,9 +345,8 @@ class Experiment:
         value = means.get(objective.metric)
         if value is None:
             if objective.metric not in means:
-                raise ConfigError(
-                    f"objective: metric {objective.metric}: not among the evaluation's metrics: {', '.join(sorted(means))}"
-                )
+                known = ", ".join(sorted(means))
+                raise ConfigError(f"objective: metric {objective.metric}: not among the evaluation's metrics: {known}")
             return
         signed = value if objective.mode == "max" else -value
         if signed > self._best_value:
@@ -380,8 +388,6 @@ class Experiment:
         }
 
     def _restore_or_init(self, init_key: PRNGKeyArray) -> None:
-        self._best_value = -math.inf
-        self._trained_seconds = 0.0
         shape = self._program.state_shape(self.hyper)
         progress = {
             "evaluations": np.int32(0),
@@ -484,7 +490,7 @@ class Experiment:
             changes |= {
                 "env_steps": self.env_steps,
                 "steps_per_second": self.env_steps / trained,
-                "vaults": [dataclasses.asdict(entry) for entry in self._vault_entries()] and self._vault_entries(),
+                "vaults": self._vault_entries(),
             }
         changes |= {"duration_s": self._duration(), "compile_time_s": self._compile_seconds()}
         self.record = records.update_record(self.folder, **changes)
@@ -503,7 +509,7 @@ class Experiment:
 
     def _last_result(self) -> dict[str, Any]:
         rows = [row for row in records.read_metrics(self.folder) if not row.get("absolute")]
-        last = rows[-1] if rows else {"evaluation": 0, "step": 0, "evaluate": {}}
+        last: dict[str, Any] = rows[-1] if rows else {"evaluation": 0, "step": 0, "evaluate": {}}
         return {
             "evaluation": last["evaluation"],
             "env_steps": last["step"],

@@ -47,9 +47,7 @@ class VaultWriter:
       VaultError: another process is writing this vault, or what is there is not a whole vault.
     """
 
-    def __init__(
-        self, trial_folder: Path, uid: str, metadata: Mapping[str, Any], max_steps: int | None = None
-    ) -> None:
+    def __init__(self, trial_folder: Path, uid: str, metadata: Mapping[str, Any], max_steps: int | None = None) -> None:
         self.uid = uid
         self.rows = 0
         self._rel_dir = trial_folder.resolve() / "vaults"

@@ -63,7 +63,7 @@ class Interrupt:
         self._event.set()
 
 
-class SweepCallback(Callback):  # type: ignore[misc]
+class SweepCallback(Callback):
     """Keeps the progress and the records of trials that do not keep them themselves: the pruned and the broken."""
 
     def __init__(
@@ -143,5 +143,9 @@ def describe_failure(error: BaseException | None) -> str:
         return "the worker process died"
     cause = error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
     lines = str(cause).strip().splitlines() if cause is not None else []
-    text = f"{type(cause).__name__}: {lines[-1] if isinstance(cause, RayTaskError) else lines[0]}" if lines else repr(cause)
+    text = (
+        f"{type(cause).__name__}: {lines[-1] if isinstance(cause, RayTaskError) else lines[0]}"
+        if lines
+        else repr(cause)
+    )
     return text[:MAX_REASON]

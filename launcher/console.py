@@ -166,7 +166,9 @@ def status_line(snapshot: Snapshot) -> str:
 
 def trial_line(row: Row) -> str:
     """One trial in one line."""
-    values = " ".join(f"{name}={value_text(row.hyperparameters[key])}" for key, name in short_names(row.hyperparameters).items())
+    values = " ".join(
+        f"{name}={value_text(row.hyperparameters[key])}" for key, name in short_names(row.hyperparameters).items()
+    )
     words = [f"trial {row.number} {row.state.value} {row.scenario} {values}"]
     if row.best is not None and row.last is not None:
         words.append(f"best {row.best:.4g} last {row.last:.4g}")

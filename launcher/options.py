@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from jax_party.errors import SweepError
 from sweeps.space import check_mode, did_you_mean, positive_int
-
 
 M = TypeVar("M", bound=StrEnum)
 
@@ -99,7 +98,9 @@ def read_words(words: Sequence[str], known: Mapping[str, str]) -> dict[str, str]
         if not separator:
             raise SweepError(f"{word}: expected KEY=VALUE (known: {', '.join(known)})")
         if key not in known:
-            raise SweepError(f"{key}: unknown option{did_you_mean(key.upper(), tuple(known))} (known: {', '.join(known)})")
+            raise SweepError(
+                f"{key}: unknown option{did_you_mean(key.upper(), tuple(known))} (known: {', '.join(known)})"
+            )
         values[key] = value.strip()
     return {key: value for key, value in values.items() if value}
 
@@ -128,11 +129,10 @@ def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
         "metric": values.get("METRIC"),
         "mode": check_mode(values["MODE"], "MODE") if "MODE" in values else None,
         "out": Path(values["OUT"]) if "OUT" in values else None,
-        "overrides": tuple(shlex.split(values.get("OVERRIDES", ""))),
+        "overrides": _words(values, "OVERRIDES"),
         "dry_run": _flag(values, "DRY_RUN"),
     }
-    defaults = {field.name: field.default for field in fields(SweepOptions)}
-    return SweepOptions(**{key: defaults[key] if value is None else value for key, value in read.items()})
+    return SweepOptions(**{key: value for key, value in read.items() if value is not None})
 
 
 def parse_resume_options(words: Sequence[str]) -> ResumeOptions:
@@ -162,6 +162,13 @@ def _names(values: Mapping[str, str], key: str) -> tuple[str, ...] | None:
     return tuple(names)
 
 
+def _words(values: Mapping[str, str], key: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(values.get(key, "")))
+    except ValueError as error:
+        raise SweepError(f"{key}: {str(error).lower()} in {values[key]!r}") from None
+
+
 def _seed(values: Mapping[str, str]) -> int | None:
     if "SEED" not in values:
         return None
@@ -175,7 +182,9 @@ def _member(values: Mapping[str, str], key: str, kind: type[M]) -> M | None:
         return None
     known = tuple(member.value for member in kind)
     if values[key] not in known:
-        raise SweepError(f"{key}: unknown {values[key]!r}{did_you_mean(values[key], known)} (known: {', '.join(known)})")
+        raise SweepError(
+            f"{key}: unknown {values[key]!r}{did_you_mean(values[key], known)} (known: {', '.join(known)})"
+        )
     return kind(values[key])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from jax_party import records
 from jax_party.records import Objective, TrialRecord
@@ -30,7 +30,7 @@ def score(folder: Path, record: TrialRecord) -> float | None:
     """The trial's score: the absolute metric where there is one, else its best evaluation, else None."""
     absolute = (record.absolute_metrics or {}).get(record.objective.metric)
     if is_number(absolute):
-        return float(absolute)  # type: ignore[arg-type]
+        return float(absolute)
     return best([evaluation.value for evaluation in evaluations(folder, record.objective.metric)], record.objective)
 
 
@@ -46,6 +46,6 @@ def better(value: float, than: float, objective: Objective) -> bool:
     return value > than if objective.mode == "max" else value < than
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """A finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -20,7 +20,6 @@ from jax_party.errors import ConfigError, SweepError
 from jax_party.records import Objective, SweepManifest, TrialRecord
 from launcher.options import Search, SweepOptions
 from sweeps.space import (
-    Axis,
     AxisType,
     Budget,
     SweepSpec,
@@ -173,7 +172,7 @@ def create_sweep_folder(options: SweepOptions, algorithm: str, now: datetime | N
 
 
 def sweep_name_and_folder(options: SweepOptions, algorithm: str, moment: datetime) -> tuple[str, Path]:
-    """The sweep's name and folder for a moment: `ff_mappo-20260102-030405-name`, `…/ff_mappo/2026-01-02/03-04-05-name`."""
+    """The sweep's name and folder: `ff_mappo-20260102-030405-name` in `<out>/ff_mappo/2026-01-02/03-04-05-name`."""
     suffix = f"-{options.name}" if options.name else ""
     name = f"{algorithm}-{moment:%Y%m%d-%H%M%S}{suffix}"
     return name, options.out.absolute() / algorithm / f"{moment:%Y-%m-%d}" / f"{moment:%H-%M-%S}{suffix}"
@@ -202,6 +201,17 @@ def write_plan(
         study.write(folder, trial)
 
 
+def complete_plan(folder: Path, manifest: SweepManifest) -> None:
+    """Write the trials that are still missing where a driver was killed while it wrote its plan.
+
+    The plan is drawn again, from the seed; a longer draw begins with the shorter one.
+    """
+    study = study_from_manifest(folder, manifest)
+    samples = 1 if study.search is Search.GRID else manifest.num_trials
+    for trial in draw_plan(study, samples)[: manifest.num_trials]:
+        study.write(folder, trial)
+
+
 def study_from_manifest(folder: Path, manifest: SweepManifest) -> Study:
     """The study that a sweep folder was made from.
 
@@ -226,9 +236,7 @@ def study_from_manifest(folder: Path, manifest: SweepManifest) -> Study:
 def _with_options(spec: SweepSpec, options: SweepOptions) -> SweepSpec:
     """The sweep file with what the command line changes; `overrides` then holds everything that is fixed."""
     asked = dict(_split_override(word) for word in options.overrides)
-    budget = Budget(
-        options.timesteps or spec.budget.total_timesteps, options.evaluations or spec.budget.num_evaluation
-    )
+    budget = Budget(options.timesteps or spec.budget.total_timesteps, options.evaluations or spec.budget.num_evaluation)
     axes = tuple(axis for axis in spec.axes if axis.key not in asked)
     if not axes:
         raise SweepError(f"{spec.source}: space: is empty once OVERRIDES fixes {', '.join(spec.axis_keys())}")
@@ -298,7 +306,10 @@ def _split_override(word: str) -> tuple[str, Any]:
         raise SweepError(f"OVERRIDES: {word}: expected key=value with a key of the config, such as arch.num_envs=64")
     if key == SCENARIO_KEY:
         raise SweepError(f"OVERRIDES: {word}: give scenarios as SCENARIO={text}")
-    value = yaml.safe_load(text) if text else ""
+    try:
+        value = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        raise SweepError(f"OVERRIDES: {word}: the value is neither a number, a word nor a list") from None
     return key, value if isinstance(value, (bool, int, float, str, list, type(None))) else text
 
 
@@ -312,6 +323,6 @@ def _hydra_text(value: Any) -> str:
 
 
 __all__ = [
-    "Axis", "Base", "PlannedTrial", "Study", "compose_bases", "create_sweep_folder", "draw_plan", "read_study",
+    "Base", "PlannedTrial", "Study", "complete_plan", "compose_bases", "create_sweep_folder", "draw_plan", "read_study",
     "study_from_manifest", "sweep_name_and_folder", "write_plan",
 ]  # fmt: skip

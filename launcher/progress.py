@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -68,10 +68,11 @@ class Progress:
     name: str
     objective: Objective
     planned: int
-    clock: Any = time.monotonic
+    clock: Callable[[], float] = time.monotonic
     _rows: dict[str, Row] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _began: float = 0.0
+    _working_since: float | None = None
     _steps_now: int = 0
 
     def __post_init__(self) -> None:
@@ -89,6 +90,8 @@ class Progress:
         """A worker has taken the trial."""
         with self._lock:
             self._rows[trial_id].state = State.RUNNING
+            if self._working_since is None:
+                self._working_since = self.clock()
 
     def result(self, trial_id: str, result: Mapping[str, Any]) -> Row:
         """An evaluation has come in."""
@@ -102,8 +105,9 @@ class Progress:
                 row.last = float(value)
                 if row.best is None or better(row.last, row.best, self.objective):
                     row.best = row.last
-            if is_number(result.get("steps_per_second")):
-                row.steps_per_second = float(result["steps_per_second"])
+            rate = result.get("steps_per_second")
+            if is_number(rate):
+                row.steps_per_second = float(rate)
             return replace(row)
 
     def retry(self, trial_id: str) -> Row:
@@ -134,17 +138,18 @@ class Progress:
         """A copy of everything."""
         with self._lock:
             rows = tuple(replace(row) for row in sorted(self._rows.values(), key=lambda row: row.number))
+            eta = self._eta(rows)
             elapsed = self.clock() - self._began
-            eta = self._eta(rows, elapsed)
         return Snapshot(self.name, self.objective, self.planned, rows, best_row(rows, self.objective), elapsed, eta)
 
-    def _eta(self, rows: tuple[Row, ...], elapsed: float) -> float | None:
-        if not self._steps_now or elapsed <= 0:
+    def _eta(self, rows: tuple[Row, ...]) -> float | None:
+        """Seconds left at the rate since the first trial of this run began."""
+        if not self._steps_now or self._working_since is None:
             return None
         left = sum(row.total_steps - row.env_steps for row in rows if row.state not in FINISHED)
         typical = rows[0].total_steps if rows else 0
         left += typical * (self.planned - len(rows))
-        return max(0, left) * elapsed / self._steps_now
+        return max(0, left) * (self.clock() - self._working_since) / self._steps_now
 
 
 def best_row(rows: Iterable[Row], objective: Objective) -> Row | None:

@@ -120,8 +120,13 @@ def start_ray(machine: Machine, workers: int, log_file: Path) -> Any:
     return ray
 
 
-def prepare_worker(cores: Sequence[int], uses_gpu: bool) -> Any:
+def prepare_worker(cores: Sequence[int], uses_gpu: bool, wait_s: float = CORE_WAIT_S) -> Any:
     """Make this worker process ready to import JAX: its environment, and a core of its own on a CPU machine.
+
+    Args:
+      cores: those to choose from.
+      uses_gpu: leave the cores alone.
+      wait_s: how long to wait for a free core.
 
     Returns:
       What holds the core; keep it for the life of the process. None where no core was free, or none is needed.
@@ -129,7 +134,7 @@ def prepare_worker(cores: Sequence[int], uses_gpu: bool) -> Any:
     if uses_gpu:
         prepare_process()
         return None
-    held = take_core(cores)
+    held = take_core(cores, wait_s)
     prepare_process(cpu_cores=1)
     if held is None:
         logger.warning("no free core among %s: this worker shares cores", list(cores))

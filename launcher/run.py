@@ -20,9 +20,9 @@ from launcher import outcome
 from launcher.collection import BackgroundCollector, collect
 from launcher.console import make_display, plain, show_report
 from launcher.options import Scheduler, Search
-from launcher.plan import PlannedTrial, Study, study_from_manifest
+from launcher.plan import PlannedTrial, Study, complete_plan, study_from_manifest
 from launcher.progress import Progress, Row, best_row
-from launcher.resources import Machine, start_ray
+from launcher.resources import CORE_WAIT_S, Machine, start_ray
 from launcher.trainable import ExperimentTrainable, chosen_experiment
 
 LOG_FILE = "sweep.log"
@@ -68,6 +68,12 @@ class Sweep:
         """Trials still to run, those not yet drawn among them."""
         return len(self.unfinished) + max(0, self.manifest.num_trials - len(self.records))
 
+    def complete_plan(self) -> None:
+        """Write what a driver that was killed while planning did not; Optuna's trials are planned one by one."""
+        if self.manifest.search != Search.OPTUNA and len(self.records) < self.manifest.num_trials:
+            complete_plan(self.folder, self.manifest)
+            self.records = Sweep.read(self.folder).records
+
     def set_back(self, states: Sequence[State]) -> list[str]:
         """Make trials in these states PENDING; the ids of those that were.
 
@@ -101,7 +107,10 @@ def run_sweep(sweep: Sweep, machine: Machine, workers: int, console: Console) ->
             plain(console, f"Sweep {sweep.manifest.name}: nothing left to run")
         problem = collect(sweep.folder)
     if problem:
-        plain(console, f"The tables could not be written: {problem}; `python -m results.collect {sweep.folder}` tries again")
+        plain(
+            console,
+            f"The tables could not be written: {problem}; `python -m results.collect {sweep.folder}` tries again",
+        )
     if interrupt.signal is not None:
         plain(console, f"Stopped. Finish it with: make resume SWEEP={sweep.folder}")
         return 128 + interrupt.signal
@@ -142,9 +151,7 @@ def _run_trials(
         sweep.set_back([State.RUNNING])
 
 
-def _tune_run(
-    sweep: Sweep, machine: Machine, workers: int, progress: Progress, scheduler: Any, callback: Any
-) -> None:
+def _tune_run(sweep: Sweep, machine: Machine, workers: int, progress: Progress, scheduler: Any, callback: Any) -> None:
     """Hand the trials to Tune and wait."""
     from ray import tune
 
@@ -152,6 +159,7 @@ def _tune_run(
         "sweep": str(sweep.folder),
         "metric": sweep.manifest.objective.metric,
         "cores": list(machine.cores),
+        "core_wait_s": CORE_WAIT_S if workers <= len(machine.cores) else 0.0,
         "uses_gpu": bool(machine.gpus),
         "experiment": chosen_experiment(),
     }
@@ -256,5 +264,3 @@ def _report(sweep: Sweep, progress: Progress, console: Console) -> int:
     show_report(console, snapshot, best, best.best if best else None, sweep.folder)
     failed = snapshot.counts[State.FAILED]
     return ALL_FAILED if failed and failed == len(snapshot.rows) else 0
-
-

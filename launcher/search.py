@@ -22,24 +22,21 @@ from sweeps.space import Axis, AxisType
 
 REDRAWS = 100
 ASHA_REDUCTION = 3
+FINISHED: Any = Searcher.FINISHED
 
 logger = logging.getLogger(__name__)
 
 
 def tune_domain(axis: Axis) -> Any:
     """The axis as Tune's own domain; `int` has both ends in it, Tune's `randint` only the lower."""
-    match axis.type:
-        case AxisType.UNIFORM:
-            return tune.uniform(axis.low, axis.high)
-        case AxisType.LOGUNIFORM:
-            return tune.loguniform(axis.low, axis.high)
-        case AxisType.INT:
-            assert axis.low is not None and axis.high is not None
-            return tune.randint(int(axis.low), int(axis.high) + 1)
-        case AxisType.CHOICE:
-            return tune.choice(list(axis.values))
-        case AxisType.GRID:
-            return tune.grid_search(list(axis.values))
+    if not axis.type.is_range:
+        values = list(axis.values)
+        return tune.grid_search(values) if axis.type is AxisType.GRID else tune.choice(values)
+    assert axis.low is not None and axis.high is not None
+    if axis.type is AxisType.INT:
+        return tune.randint(int(axis.low), int(axis.high) + 1)
+    draw = tune.loguniform if axis.type is AxisType.LOGUNIFORM else tune.uniform
+    return draw(axis.low, axis.high)
 
 
 def draw_configurations(axes: Sequence[Axis], samples: int, seed: int) -> list[dict[str, Any]]:
@@ -64,7 +61,7 @@ def draw_configurations(axes: Sequence[Axis], samples: int, seed: int) -> list[d
     return list(drawn.values())
 
 
-class OptunaPlanner(Searcher):  # type: ignore[misc]
+class OptunaPlanner(Searcher):
     """Tune's OptunaSearch, one study a scenario, that writes a planned trial's folder for each suggestion.
 
     Trials that are planned already (of a sweep that was stopped) are given out first, in their order. Trial
@@ -87,7 +84,7 @@ class OptunaPlanner(Searcher):  # type: ignore[misc]
         self._write = write
         self._score = score
         self._running: dict[str, tuple[PlannedTrial, bool]] = {}
-        self._samplers = [
+        self._samplers: list[Any] = [
             OptunaSearch(
                 space=_optuna_space(study.spec.axes),
                 metric=study.spec.metric,
@@ -113,14 +110,14 @@ class OptunaPlanner(Searcher):  # type: ignore[misc]
         """The study has its own metric and mode."""
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next unfinished trial, or a new one from Optuna."""
+    def suggest(self, trial_id: str) -> Any:
+        """The config of the next unfinished trial, or of a new one from Optuna; `FINISHED` after the last."""
         if self._unfinished:
             trial = self._unfinished.pop(0)
             self._running[trial_id] = (trial, False)
             return {"trial_id": trial.trial_id}
         if not self._new_numbers:
-            return Searcher.FINISHED  # type: ignore[no-any-return]
+            return FINISHED
         number = self._new_numbers.pop(0)
         index = number % len(self._samplers)
         encoded = self._samplers[index].suggest(trial_id)
@@ -148,7 +145,7 @@ class OptunaPlanner(Searcher):  # type: ignore[misc]
         """Nothing to restore."""
 
 
-class ScenarioASHA(FIFOScheduler):  # type: ignore[misc]
+class ScenarioASHA(FIFOScheduler):
     """Tune's ASHA, one for each scenario, since returns of different scenarios do not compare.
 
     Trials are known to it by our ids, so that what a stopped sweep had recorded can be replayed
@@ -160,9 +157,9 @@ class ScenarioASHA(FIFOScheduler):  # type: ignore[misc]
     ) -> None:
         """`scenarios` gives each one's total steps and evaluations; `scenario_of` a trial's scenario by our id."""
         super().__init__()
-        self._metric = metric
+        self._objective = metric
         self._scenario_of = scenario_of
-        self._asha = {
+        self._asha: dict[str, Any] = {
             scenario: ASHAScheduler(
                 time_attr="env_steps", metric=metric, mode=mode, max_t=total_steps,
                 grace_period=max(1, total_steps // evaluations), reduction_factor=ASHA_REDUCTION,
@@ -175,18 +172,18 @@ class ScenarioASHA(FIFOScheduler):  # type: ignore[misc]
     def remember(self, trial_id: str, evaluations: Sequence[Evaluation]) -> None:
         """Replay the recorded evaluations of a trial into its scenario's rungs."""
         for evaluation in evaluations:
-            self._judge(trial_id, {"env_steps": evaluation.step, self._metric: evaluation.value})
+            self._judge(trial_id, {"env_steps": evaluation.step, self._objective: evaluation.value})
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """ASHA's decision, with its reason kept."""
         trial_id = trial.config["trial_id"]
-        value = result.get(self._metric)
+        value = result.get(self._objective)
         if value is None or not np.isfinite(value):
             return str(TrialScheduler.CONTINUE)
         decision = self._judge(trial_id, result)
         if decision == TrialScheduler.STOP:
             self.reasons[trial_id] = (
-                f"asha: {self._metric} {value:.4g} at {int(result['env_steps']):,} steps is not in the best "
+                f"asha: {self._objective} {value:.4g} at {int(result['env_steps']):,} steps is not in the best "
                 f"1/{ASHA_REDUCTION} of its scenario"
             )
         return decision

@@ -38,6 +38,7 @@ from launcher.plan import (
 from launcher.resources import Machine, find_machine, prepare_driver
 
 BAD_INPUT = 2
+INTERRUPTED = 130
 USAGE = """python -m launcher.sweep ALG=mappo [KEY=VALUE ...]     run a sweep
 python -m launcher.sweep resume <folder> [KEY=VALUE ...]  finish a sweep that was stopped or killed
 python -m launcher.sweep list-algorithms                  the algorithms and their aliases"""
@@ -56,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words[0] == "resume":
             return resume(parse_resume_options(words[1:]), console)
         return start(parse_sweep_options(words), shlex.join(["python", "-m", "launcher.sweep", *words]), console)
+    except KeyboardInterrupt:
+        plain(console, "Stopped before any trial began")
+        return INTERRUPTED
     except JaxPartyError as error:
         plain(Console(stderr=True), f"{type(error).__name__}: {'; '.join(str(error).splitlines())}")
         return BAD_INPUT
@@ -87,9 +91,7 @@ def resume(options: ResumeOptions, console: Console) -> int:
     return _drive(options.folder.absolute(), machine, machine.workers(options.workers), console, options)
 
 
-def _drive(
-    folder: Path, machine: Machine, workers: int, console: Console, options: ResumeOptions | None = None
-) -> int:
+def _drive(folder: Path, machine: Machine, workers: int, console: Console, options: ResumeOptions | None = None) -> int:
     """Run the folder's sweep as its only driver."""
     from launcher.run import Sweep, run_sweep
 
@@ -97,6 +99,7 @@ def _drive(
     try:
         with records.lock_folder(folder, timeout=0.0):
             if options is not None:
+                sweep.complete_plan()
                 sweep.set_back([State.RUNNING, State.FAILED] if options.retry_failed else [State.RUNNING])
                 _show_resume(sweep.remaining, len(sweep.records), workers, folder, console)
             return run_sweep(sweep, machine, workers, console)
@@ -120,12 +123,13 @@ def _facts(
     guess = estimate(options.out, study.algorithm, bool(machine.gpus), total, num_trials, workers)
     seeds = sorted({trial.seed for trial in trials} or {study.seed})
     facts = {
-        "trials": f"{num_trials} = {configurations} configurations × {len(scenarios)} scenarios ({', '.join(scenarios)})",
+        "trials": f"{num_trials} = {configurations} configurations × {len(scenarios)} scenarios "
+        f"({', '.join(scenarios)})",
         "search": f"{study.search}, scheduler {options.scheduler}, {study.spec.mode} {study.spec.metric}",
         "space": ", ".join(study.spec.axis_keys()) + f" ({study.spec.source})",
         "seeds": ", ".join(map(str, seeds[:8])) + (f", … {len(seeds) - 8} more" if len(seeds) > 8 else ""),
         "steps": f"{' and '.join(f'{count:,}' for count in sorted(set(steps)))} a trial, {total:,} in all",
-        "evaluations": f"{' and '.join(str(count) for count in sorted({b.num_evaluations for b in study.bases}))} a trial",
+        "evaluations": f"{' and '.join(map(str, sorted({base.num_evaluations for base in study.bases})))} a trial",
         "workers": str(workers),
         "device": machine.describe(workers),
         "folder": str(folder),

@@ -40,18 +40,18 @@ class ExperimentLike(Protocol):
         """Let go of files and threads; calling it again does nothing."""
 
 
-class ExperimentTrainable(tune.Trainable):  # type: ignore[misc]
+class ExperimentTrainable(tune.Trainable):
     """Runs planned trials by their ids.
 
     Config keys: `trial_id`; `sweep`, the sweep's folder; `metric`, the objective's; `cores`, those to choose
-    from; `uses_gpu`; and `experiment`, `module:factory` of what to run (for tests and benchmarks: a factory
+    from, and `core_wait_s`, how long to wait for one; `uses_gpu`; and `experiment`, `module:factory` of what to run (for tests and benchmarks: a factory
     takes a parsed config and a folder).
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take a core; the trial itself is opened by the first step."""
         if not hasattr(self, "_core"):
-            self._core = prepare_worker(config["cores"], config["uses_gpu"])
+            self._core = prepare_worker(config["cores"], config["uses_gpu"], config["core_wait_s"])
         self._experiment: ExperimentLike | None = None
         self._held = contextlib.ExitStack()
         self._last: dict[str, Any] = {"env_steps": 0}

@@ -6,6 +6,7 @@ against a composed config (`check_axes`). Nothing here knows Ray, JAX or Hydra.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 import math
@@ -139,9 +140,7 @@ def parse_spec(raw: Mapping[str, Any], source: str) -> SweepSpec:
     )
 
 
-def check_axes(
-    spec: SweepSpec, config: Mapping[str, Any], parse_config: Callable[[Mapping[str, Any]], object]
-) -> None:
+def check_axes(spec: SweepSpec, config: Mapping[str, Any], parse_config: Callable[[Mapping[str, Any]], object]) -> None:
     """Check every axis against the config that its values will be put into.
 
     Args:
@@ -306,10 +305,8 @@ def _range_axis(key: str, axis_type: AxisType, raw: Mapping[str, Any], place: st
 
 def _bound(value: Any, axis_type: AxisType, place: str) -> float:
     if isinstance(value, str):  # YAML reads 1e-4 as text
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise SweepError(f"{place}: expected a finite number, got {value!r}")
     if axis_type is not AxisType.INT:

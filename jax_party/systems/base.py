@@ -123,7 +123,14 @@ def collect(
             played.done.any(), value, lambda observation: jnp.zeros(action.shape), played.observation
         )
         return next_state, Rollout(
-            state.observation, action, log_prob, played.reward, played.discount, played.done, state.last_done, final_value
+            state.observation,
+            action,
+            log_prob,
+            played.reward,
+            played.discount,
+            played.done,
+            state.last_done,
+            final_value,
         )
 
     return jax.lax.scan(step, state, noise)

@@ -223,9 +223,7 @@ class PPO:
         parts = rows.reshape(epochs, self.replicas, minibatches, size // minibatches)
         return jnp.swapaxes(parts, 1, 2).reshape(epochs * minibatches, -1)
 
-    def _apply(
-        self, optimisers: Params, params: Params, opt_state: Params, gradient: Params
-    ) -> tuple[Params, Params]:
+    def _apply(self, optimisers: Params, params: Params, opt_state: Params, gradient: Params) -> tuple[Params, Params]:
         """One optimiser step of each network."""
         actor_updates, actor_state = optimisers.actor.update(gradient.actor, opt_state.actor, params.actor)
         critic_updates, critic_state = optimisers.critic.update(gradient.critic, opt_state.critic, params.critic)
@@ -252,11 +250,11 @@ class PPO:
         return AutoResetEnvs(self.env.with_params(hyper.env), self.envs.num_envs)
 
     def _logits(self, params: Params, observation: Observation) -> Float[Array, "*b N A"]:
-        logits: Array = self.actor.apply(params.actor, self._actor_features(observation), observation.action_mask)
+        logits: Any = self.actor.apply(params.actor, self._actor_features(observation), observation.action_mask)
         return logits
 
     def _value(self, params: Params, observation: Observation) -> Float[Array, "*b N"]:
-        value: Array = self.critic.apply(params.critic, self._critic_features(observation))
+        value: Any = self.critic.apply(params.critic, self._critic_features(observation))
         return value
 
     def _actor_features(self, observation: Observation) -> Float[Array, "*b N F"]:
@@ -274,4 +272,5 @@ class PPO:
         if self.mesh is None:
             return batch
         sharding = NamedSharding(self.mesh, PartitionSpec("env"))
-        return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, sharding), batch)
+        spread: Batch = jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, sharding), batch)
+        return spread

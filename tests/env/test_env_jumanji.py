@@ -24,8 +24,13 @@ from jax_party.env.types import GameParams
 
 GAMES: list[dict[str, Any]] = [
     {},
-    {"observe": FEATURES, "totals_scale": "raw", "horizon": "truncate", "action_noise": 0.5},
-    {"matching": "round_robin", "observe": ["step"]},
+    {
+        "matching": "round_robin",
+        "observe": FEATURES,
+        "totals_scale": "raw",
+        "horizon": "truncate",
+        "action_noise": 0.5,
+    },
     {"num_agents": 4, "matching": "random_matching", "observe": FEATURES, "rank_by": "payoff"},
     {"num_agents": 4, "matching": "all_pairs", "observe": FEATURES, "payoff": {"reward": -2.3, "sucker": -7.1}},
 ]
@@ -39,7 +44,7 @@ def _is_key(x: Any) -> bool:
     return bool(jnp.issubdtype(x.dtype, jax.dtypes.prng_key))
 
 
-@pytest.fixture(params=GAMES, ids=lambda game: "-".join(map(str, game.values()))[:40] or "defaults", scope="module")
+@pytest.fixture(params=GAMES, ids=lambda game: game.get("matching", "defaults"), scope="module")
 def env(request: pytest.FixtureRequest) -> JaxParty:
     return JaxParty(time_limit=25, **request.param)
 
@@ -108,7 +113,8 @@ def test_registration_is_idempotent_and_takes_settings() -> None:
     assert "num_agents=5" in repr(env)
 
 
-def test_reset_and_step_change_nothing(env: JaxParty) -> None:
+def test_reset_and_step_change_nothing() -> None:
+    env = JaxParty(observe=FEATURES)
     key = jax.random.key(4)
     state, _ = env.reset(key)
     action = np.ones(env.num_agents, np.int32)
@@ -137,19 +143,17 @@ def test_same_episode_with_and_without_jit_and_vmap(play: Any, game: dict[str, A
     env = JaxParty(payoff=ODD_PAYOFF, rank_reward=0.77, observe=FEATURES, action_noise=0.1, **game)
     actions = np.random.default_rng(1).integers(0, 2, (40, env.num_agents)).astype(np.int32)
     scanned = play(env, actions, seed=9)
-    plain = jitted = env.reset(jax.random.key(9))[0]
+    plain = env.reset(jax.random.key(9))[0]
     batch = jax.vmap(env.reset)(jnp.stack([jax.random.key(seed) for seed in (3, 9)]))[0]
-    step, batch_step = jax.jit(env.step), jax.jit(jax.vmap(env.step))
+    batch_step = jax.jit(jax.vmap(env.step))
     for t, action in enumerate(actions):
-        jitted, jitted_step = step(jitted, action)
         batch, batched = batch_step(batch, np.stack([action, action]))
         expected = host(jax.tree.map(lambda x, t=t: x[t], scanned.timesteps))
-        chex.assert_trees_all_equal(host(jitted_step), expected)
         chex.assert_trees_all_equal(jax.tree.map(lambda x: x[1], host(batched)), expected)
-        if t < 12:
+        if t < 20:
             plain, plain_step = env.step(plain, action)
             chex.assert_trees_all_equal(host(plain_step), expected)
-            chex.assert_trees_all_equal(host(plain), host(jitted))
+            chex.assert_trees_all_equal(host(plain), jax.tree.map(lambda x: x[1], host(batch)))
 
 
 def test_legacy_and_typed_keys_play_the_same() -> None:
@@ -237,4 +241,5 @@ def test_jumanji_wrappers_and_pickle() -> None:
     assert counts == [1, 2, 0, 1]
     again = pickle.loads(pickle.dumps(partial(JaxParty, num_agents=4)))()
     assert again.num_agents == 4
+    assert pickle.loads(pickle.dumps(env)).settings == env.settings
     assert copy.deepcopy(env).settings == env.settings

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jax_party.env.env import JaxParty
+from jax_party.env.matching import round_robin_schedule
 from jax_party.env.settings import FEATURES
 
 C, D, NOOP = 0, 1, 2
@@ -185,13 +186,18 @@ def test_game_agrees_with_reference(
         assert 0.15 < noisy < 0.4
 
 
-@pytest.mark.parametrize("num_agents", [2, 3, 4, 5])
-def test_round_robin_meets_each_pair_once_a_cycle(play: Any, num_agents: int) -> None:
-    every = list(combinations(range(num_agents), 2))
-    env = JaxParty(num_agents=num_agents, matching="round_robin", time_limit=3 * len(every))
-    states, _, _ = play(env, np.zeros((2 * len(every), num_agents), np.int32))
-    met = [pairs_of(meeting) for meeting in states.meeting]
-    assert all(len(pairs) == 1 for pairs in met)
-    cycle = [pairs[0] for pairs in met[: len(every)]]
-    assert sorted(cycle) == every
-    assert [pairs[0] for pairs in met[len(every) : 2 * len(every)]] == cycle
+@pytest.mark.parametrize("num_agents", [2, 3, 4, 5, 8, 11])
+def test_round_robin_schedule_holds_each_pair_once(num_agents: int) -> None:
+    schedule = round_robin_schedule(num_agents)
+    assert sorted(schedule) == list(combinations(range(num_agents), 2))
+    a_round = num_agents // 2
+    for start in range(0, len(schedule), a_round):
+        players = [agent for pair in schedule[start : start + a_round] for agent in pair]
+        assert len(players) == len(set(players))
+
+
+def test_round_robin_goes_round(play: Any) -> None:
+    env = JaxParty(num_agents=4, matching="round_robin")
+    meetings = play(env, np.zeros((17, 4), np.int32)).states.meeting
+    cycle = [[(0, 3)], [(1, 2)], [(0, 2)], [(1, 3)], [(0, 1)], [(2, 3)]]
+    assert [pairs_of(meeting) for meeting in meetings] == cycle * 3

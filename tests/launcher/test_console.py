@@ -106,9 +106,7 @@ def test_lines_where_there_is_no_terminal() -> None:
     lines = text(target).splitlines()
     assert len(lines) == 4
     assert lines[:2] == [f"0/3 ended (3 pending); {gone} gone, ETA ?" for gone in ("0:10", "0:21")]
-    assert lines[2] == (
-        "trial 0 COMPLETE p-base actor_lr=0.0001234 lr=0; best 1.5 last 1.5; 1,000 steps at 2,000/s"
-    )
+    assert lines[2] == ("trial 0 COMPLETE p-base actor_lr=0.0001234 lr=0; best 1.5 last 1.5; 1,000 steps at 2,000/s")
     assert lines[3] == "trial 1 tried again (1): the worker process died"
     assert "\x1b" not in text(target)
 

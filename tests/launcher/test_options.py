@@ -85,6 +85,8 @@ BAD = [
     (["ALG=mappo", "OUT=/dev/null"], "SweepError: OUT: /dev/null: cannot make a folder there"),
     (["ALG=mappo", "OVERRIDES=system.actor_lrr=1"], "ConfigError: system.actor_lrr: unknown; did you mean actor_lr?"),
     (["ALG=mappo", "OVERRIDES=arch.num_envs=many"], "ConfigError: arch.num_envs"),
+    (["ALG=mappo", "OVERRIDES=arch.num_envs=[1"], "SweepError: OVERRIDES: arch.num_envs=[1: the value is neither"),
+    (["ALG=mappo", "OVERRIDES=a='b"], "SweepError: OVERRIDES: no closing quotation"),
     (["ALG=mappo", "OVERRIDES=arch.num_envs"], "SweepError: OVERRIDES: arch.num_envs: expected key=value"),
     (["ALG=mappo", "OVERRIDES=env/scenario=p-base"], "SweepError: OVERRIDES: env/scenario=p-base: give scenarios as"),
     (["ALG=mappo", "OVERRIDES=system.seed=3"], "SweepError: system.seed: give the seed as SEED=3"),

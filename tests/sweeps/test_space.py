@@ -56,7 +56,7 @@ BAD: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (with_axis(type="choice", values=[]), "system.actor_lr: values: expected a list of at least one value, got []"),
     (with_axis(type="grid", values=3), "system.actor_lr: values: expected a list of at least one value, got 3"),
     (with_axis(type="choice", values=[1, 2, 1]), "system.actor_lr: values: 1 is there twice"),
-    (with_axis(type="logunifrom", low=1, high=2), "system.actor_lr: type: unknown 'logunifrom'; did you mean loguniform?"),
+    (with_axis(type="logunifrom", low=1, high=2), "system.actor_lr: type: unknown 'logunifrom'; did you mean loguni"),
     (with_axis(type="uniform", low=1, high=2, step=1), "system.actor_lr: step: unknown (known: type, low, high)"),
     (with_axis(low=1, high=2), "system.actor_lr: type: unknown 'None'"),
     (setting(space={"system.actor_lr": 3}), "system.actor_lr: expected a mapping with a type, got 3"),

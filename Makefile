@@ -1,0 +1,112 @@
+# JaxParty. `make help` lists the targets. Each sets up or updates .venv by itself.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV := .venv
+PY := $(VENV)/bin/python
+UV := $(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(PY)
+UV_VERSION := 0.13.9
+EXTRA ?=
+
+# Variables given on make's command line, but for its own, go to the launcher, which refuses what it does not know.
+OWN := PYTHON EXTRA ARGS VENV
+GIVEN = $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
+quoted = '$(subst ','\'',$($(1)))'
+arguments = $(foreach name,$(filter-out $(OWN) $(1),$(GIVEN)),$(name)=$(call quoted,$(name)))
+
+.PHONY: help setup setup-dev sweep resume run collect index test test-slow bench lint format lock clean
+
+help: ## List the targets and their variables
+	@echo 'usage: make TARGET [VARIABLE=value ...]'; echo
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@echo
+	@sed -nE 's/^#> ?//p' $(MAKEFILE_LIST)
+
+#> variables of `make sweep` (defaults are in sweeps/*.yaml):
+#>   ALG          system or alias: ff_ippo (ippo), ff_mappo (mappo)
+#>   SAMPLES      configurations to draw for each scenario
+#>   SCENARIO     one or more, with commas: p-base,p-no-rank
+#>   TIMESTEPS    environment steps of each trial: 1e6
+#>   EVALUATIONS  evaluations of each trial
+#>   SEED         of the search and of the trials
+#>   SEARCH       random, grid, optuna
+#>   SCHEDULER    fifo, asha
+#>   WORKERS      trials at a time (one CPU core each, or one accelerator each)
+#>   SPACE        a search space of your own: path to a YAML file like sweeps/ppo.yaml
+#>   OUT          where sweep folders are made (experiment_results)
+#>   NAME         appended to the sweep's folder
+#>   METRIC MODE  what to look for: episode_return max
+#>   OVERRIDES    further settings, as for Hydra: 'arch.num_envs=64 env.shared_reward=true'
+#>   DRY_RUN=1    print the plan only
+#> `make resume`, `make collect`, `make index`: SWEEP=<sweep folder>; `make index` also TOP=10
+#> `make run`: ALG, and ARGS='env/scenario=p-short system.actor_lr=3e-4'
+#> EXTRA=cuda12 or EXTRA=cuda13 with any target: JAX for NVIDIA GPUs
+
+setup: $(VENV)/.stamp-run$(EXTRA) ## Set up .venv for running
+
+setup-dev: $(VENV)/.stamp-dev ## Set up .venv for tests and development
+
+$(VENV)/bin/uv:
+	@test -n '$(PYTHON)' || { echo 'no python3 found: install Python 3.11 or 3.12 (Debian: apt-get install python3 python3-venv)' >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || { echo '$(PYTHON): JaxParty needs Python 3.11 or 3.12; name one: make PYTHON=python3.11 …' >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo '$(PYTHON) has no ensurepip: install it (Debian: apt-get install python3-venv)' >&2; exit 2; }
+	@echo 'setting up $(VENV) (once)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(VENV)/.stamp-run$(EXTRA): requirements/run.txt pyproject.toml $(VENV)/bin/uv
+	@echo 'installing what running needs'
+	@$(UV) -r requirements/run.txt
+	@$(UV) --no-deps --editable .
+	@$(if $(EXTRA),$(UV) --constraint <(grep -oE '^[a-zA-Z0-9_.-]+==[^ ]+( ;[^\\]+)?' requirements/run.txt) '.[$(EXTRA)]' && $(UV) --no-deps --editable .)
+	@touch $@
+
+$(VENV)/.stamp-dev: requirements/dev.txt $(VENV)/.stamp-run
+	@echo 'installing what tests and development need'
+	@$(UV) -r requirements/dev.txt
+	@touch $@
+
+sweep: setup ## Run a sweep: make sweep ALG=mappo SAMPLES=8 SCENARIO=p-base,p-no-rank
+	@$(PY) -m launcher.sweep $(call arguments)
+
+resume: setup ## Finish a sweep that was stopped or killed: SWEEP=<folder>
+	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make resume SWEEP=experiment_results/…' >&2; exit 2; }
+	@$(PY) -m launcher.sweep resume $(call quoted,SWEEP) $(call arguments,SWEEP)
+
+run: setup ## Run one experiment: ALG=mappo ARGS='env/scenario=p-short'
+	@$(PY) -m jax_party.run --config-name "$$($(PY) -m mava_configs '$(or $(ALG),ippo)')" $(ARGS)
+
+collect: setup ## Write the index of a sweep anew: SWEEP=<folder>
+	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make collect SWEEP=experiment_results/…' >&2; exit 2; }
+	@$(PY) -m results.collect '$(SWEEP)'
+
+index: setup ## Print the best trials of a sweep: SWEEP=<folder> TOP=10
+	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make index SWEEP=experiment_results/…' >&2; exit 2; }
+	@$(PY) -m results.index '$(SWEEP)' $(if $(TOP),--top '$(TOP)') $(if $(METRIC),--metric '$(METRIC)')
+
+test: setup-dev ## Lint, type-check and test (under 25 minutes on 2 cores)
+	@$(MAKE) lint
+	@$(PY) -m pytest $(ARGS)
+
+test-slow: setup-dev ## The slower tests
+	@$(PY) -m pytest -m slow $(ARGS)
+
+bench: setup-dev ## Benchmarks: JSON in benchmark_results/, and tables
+	@$(PY) -m benchmarks $(ARGS)
+
+lint: setup-dev ## ruff and mypy
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/mypy
+
+format: setup-dev ## Format the code
+	@$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format .
+
+lock: $(VENV)/bin/uv ## Resolve the pinned requirements anew
+	@for part in run dev; do $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
+	  --generate-hashes --no-header $$([ $$part = dev ] && echo '--extra dev --constraint requirements/run.txt') \
+	  pyproject.toml -o requirements/$$part.txt; done
+
+clean: ## Remove .venv and caches; results stay
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build

@@ -1,0 +1,132 @@
+"""What is read from, and put right in, the folder of a sweep that was stopped; no cluster is started."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jax_party import records
+from jax_party.errors import SweepError
+from jax_party.records import State
+from launcher import plan, run, sweep
+from launcher.options import parse_sweep_options
+from launcher.run import Sweep
+from launcher.search import ScenarioASHA
+
+WORDS = ["ALG=mappo", "SCENARIO=p-base,p-short", "SAMPLES=2", "TIMESTEPS=16384", "EVALUATIONS=4"]
+
+
+def write_sweep(folder: Path, *words: str) -> Sweep:
+    options = parse_sweep_options([*WORDS, *words])
+    study, samples = plan.read_study(options, "sweep-1")
+    trials = plan.draw_plan(study, samples)
+    plan.write_plan(folder, study, trials, len(trials), options, "the command")
+    return Sweep.read(folder)
+
+
+def trial_folder(found: Sweep, number: int) -> Path:
+    return found.folder / list(found.records)[number]
+
+
+def end(found: Sweep, number: int, state: State, value: float, **changes: Any) -> None:
+    folder = trial_folder(found, number)
+    records.append_metrics(folder, {"step": 4096, "evaluate": {"episode_return": value}})
+    records.update_record(folder, state=state, env_steps=4096, **changes)
+
+
+def test_reads_what_is_left_in_order(tmp_path: Path) -> None:
+    found = write_sweep(tmp_path)
+    end(found, 0, State.COMPLETE, 3.0)
+    end(found, 2, State.RUNNING, 1.0)
+    found = Sweep.read(tmp_path)
+    assert [record.number for record in found.records.values()] == [0, 1, 2, 3]
+    assert [record.number for record in found.unfinished] == [2, 1, 3], "what had begun comes first"
+    assert found.remaining == 3
+
+
+def test_sets_back_the_dead_and_keeps_the_ended(tmp_path: Path) -> None:
+    found = write_sweep(tmp_path)
+    end(found, 0, State.COMPLETE, 3.0)
+    end(found, 1, State.FAILED, 3.0, error="no", ended_at=records.timestamp())
+    end(found, 2, State.RUNNING, 1.0)
+    found = Sweep.read(tmp_path)
+    assert len(found.set_back([State.RUNNING])) == 1
+    states = [records.read_record(trial_folder(found, number)).state for number in range(4)]
+    assert states == [State.COMPLETE, State.FAILED, State.PENDING, State.PENDING]
+    found.set_back([State.FAILED])
+    again = records.read_record(trial_folder(found, 1))
+    assert (again.state, again.error, again.ended_at) == (State.PENDING, None, None)
+
+
+def test_a_plan_half_written_is_written_to_its_end(tmp_path: Path) -> None:
+    found = write_sweep(tmp_path)
+    ids = set(found.records)
+    shutil.rmtree(trial_folder(found, 1))
+    (trial_folder(found, 3) / "record.json").unlink()
+    end(found, 0, State.COMPLETE, 3.0)
+    found = Sweep.read(tmp_path)
+    assert len(found.records) == 2
+    found.complete_plan()
+    assert set(found.records) == ids
+    assert found.records[min(found.records, key=lambda key: found.records[key].number)].state is State.COMPLETE
+
+
+def test_asha_is_told_what_is_recorded(tmp_path: Path) -> None:
+    found = write_sweep(tmp_path, "SCHEDULER=asha", "SAMPLES=4")
+    for number, value in ((0, 10.0), (2, 11.0), (4, 12.0)):
+        end(found, number, State.COMPLETE, value)
+    found = Sweep.read(tmp_path)
+    scheduler = run.make_scheduler(found, run.make_progress(found))
+    assert isinstance(scheduler, ScenarioASHA)
+
+    class Trial:
+        config = {"trial_id": list(found.records)[6]}
+
+    assert scheduler.on_trial_result(None, Trial(), {"env_steps": 4096, "episode_return": 1.0}) == "STOP"
+    Trial.config = {"trial_id": list(found.records)[7]}
+    assert scheduler.on_trial_result(None, Trial(), {"env_steps": 4096, "episode_return": 1.0}) == "CONTINUE"
+
+
+def test_optuna_is_told_what_has_ended(tmp_path: Path) -> None:
+    options = parse_sweep_options([*WORDS, "SEARCH=optuna"])
+    study, _ = plan.read_study(options, "sweep-1")
+    plan.write_plan(tmp_path, study, (), 4, options, "the command")
+    found = Sweep.read(tmp_path)
+    assert found.remaining == 4
+    planner = run.make_optuna(found, run.make_progress(found))
+    ids = [planner.suggest(str(index))["trial_id"] for index in range(3)]
+    found = Sweep.read(tmp_path)
+    assert list(found.records) == ids
+    end(found, 0, State.COMPLETE, 3.0)
+    end(found, 1, State.FAILED, 3.0, error="no")
+    found = Sweep.read(tmp_path)
+    resumed = run.make_optuna(found, run.make_progress(found))
+    assert resumed.remaining == 2
+    assert resumed.suggest("a")["trial_id"] == ids[2]
+    assert resumed.suggest("b")["trial_id"] not in ids
+
+
+def test_a_repeated_suggestion_gets_a_folder_of_its_own(tmp_path: Path) -> None:
+    assert run.unused_id(tmp_path, "t") == "t"
+    (tmp_path / "t").mkdir()
+    assert run.unused_id(tmp_path, "t") == "t-r2"
+    (tmp_path / "t-r2").mkdir()
+    assert run.unused_id(tmp_path, "t") == "t-r3"
+
+
+def test_a_second_driver_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_sweep(tmp_path)
+    with records.lock_folder(tmp_path):
+        assert sweep.main(["resume", str(tmp_path)]) == 2
+    assert "holds this folder" in capsys.readouterr().err
+
+
+def test_a_corrupt_record_is_named(tmp_path: Path) -> None:
+    found = write_sweep(tmp_path)
+    path = trial_folder(found, 0) / "record.json"
+    path.write_text("{")
+    with pytest.raises(SweepError, match="record.json: not JSON"):
+        Sweep.read(tmp_path)
