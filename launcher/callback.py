@@ -111,8 +111,9 @@ class SweepCallback(Callback):
         trial_id = trial.config["trial_id"]
         reason = self._pruned(trial_id)
         if reason is not None:
-            return self._finish(trial_id, State.PRUNED, reason)
-        self._finish(trial_id, State.FAILED, "ended without completing its budget")
+            self._finish(trial_id, State.PRUNED, reason)
+        else:
+            self._finish(trial_id, State.FAILED, "ended without completing its budget")
 
     def _finish(self, trial_id: str, state: State, error: str) -> None:
         """Write how the trial ended, unless its own record says so already."""

@@ -156,7 +156,7 @@ def take_core(cores: Iterable[int], wait_s: float = CORE_WAIT_S, folder: Path | 
     deadline = time.monotonic() + wait_s
     while True:
         for core in wanted:
-            lock = open(folder / str(core), "a")  # noqa: SIM115 - held for the life of the process
+            lock = (folder / str(core)).open("a")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

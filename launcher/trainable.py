@@ -44,8 +44,8 @@ class ExperimentTrainable(tune.Trainable):
     """Runs planned trials by their ids.
 
     Config keys: `trial_id`; `sweep`, the sweep's folder; `metric`, the objective's; `cores`, those to choose
-    from, and `core_wait_s`, how long to wait for one; `uses_gpu`; and `experiment`, `module:factory` of what to run (for tests and benchmarks: a factory
-    takes a parsed config and a folder).
+    from, and `core_wait_s`, how long to wait for one; `uses_gpu`; and `experiment`, `module:factory` of what to
+    run (for tests and benchmarks: a factory takes a parsed config and a folder).
     """
 
     def setup(self, config: dict[str, Any]) -> None:

@@ -115,7 +115,7 @@ def test_sweep_folders_are_exclusive(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SweepError, match="^OUT: .*file: cannot make a folder there: "):
+    with pytest.raises(SweepError, match=r"^OUT: .*file: cannot make a folder there: "):
         plan.create_sweep_folder(SweepOptions("mappo", out=tmp_path / "file"), "ff_mappo", MOMENT)
 
 

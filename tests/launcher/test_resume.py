@@ -128,5 +128,5 @@ def test_a_corrupt_record_is_named(tmp_path: Path) -> None:
     found = write_sweep(tmp_path)
     path = trial_folder(found, 0) / "record.json"
     path.write_text("{")
-    with pytest.raises(SweepError, match="record.json: not JSON"):
+    with pytest.raises(SweepError, match=r"record.json: not JSON"):
         Sweep.read(tmp_path)
