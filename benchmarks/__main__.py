@@ -1,0 +1,82 @@
+"""`python -m benchmarks [name …] [--out benchmark_results] [--repeats N] [--chunks 16,32,whole] [--trials 100,1000]`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+import benchmarks
+from benchmarks.harness import BenchmarkError, Options, Report, write_report
+
+BUSY_SHARE = 0.5
+CHUNKS = "16,32,64,128,whole"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run benchmarks one after another; one that fails does not stop the others, but the exit code is then 1."""
+    asked = _parser().parse_args(arguments)
+    options = Options(asked.repeats, asked.chunks, asked.trials)
+    console = Console(highlight=False)
+    failed = 0
+    for name in asked.names or benchmarks.NAMES:
+        failed += not _run(name, options, asked.out, console)
+    return min(failed, 1)
+
+
+def _run(name: str, options: Options, out: Path, console: Console) -> bool:
+    load, start = os.getloadavg(), time.perf_counter()
+    console.rule(name)
+    if load[0] > BUSY_SHARE * (os.cpu_count() or 1):
+        console.print(f"[yellow]the machine is busy (load {load[0]:.1f}): expect numbers worse than the code's[/yellow]")
+    try:
+        report: Report = importlib.import_module(f"benchmarks.{name}").run(options)
+    except BenchmarkError as error:
+        console.print(f"{name}: not measured: {error}", style="red", markup=False)
+        return False
+    for table in report.tables:
+        console.print(table)
+    path = write_report(name, report, load, out)
+    console.print(f"{path} ({time.perf_counter() - start:.0f} s)", style="dim", markup=False, soft_wrap=True)
+    return True
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m benchmarks", description="Measure JaxParty on this machine.")
+    parser.add_argument("names", nargs="*", metavar="name", choices=[[], *benchmarks.NAMES],
+                        help=f"{', '.join(benchmarks.NAMES)}; all of them by default")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("benchmark_results"), help="folder for the JSON files")
+    parser.add_argument("--repeats", type=_positive, help="repeats of each measurement")
+    parser.add_argument("--chunks", type=_chunks, nargs="?", default=("auto",), const=("auto", *CHUNKS.split(",")),
+                        help=f"throughput: compare gradient chunk sizes; without a value {CHUNKS}")  # fmt: skip
+    parser.add_argument("--trials", type=_counts, default=(100, 1000), help="collector: sizes of the sweeps")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
+    return value
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(_positive(part) for part in text.split(","))
+
+
+def _chunks(text: str) -> tuple[str, ...]:
+    parts = tuple(text.split(","))
+    for part in parts:
+        if part not in ("auto", "whole") and not (part.isdigit() and int(part)):
+            raise argparse.ArgumentTypeError(f"expected sizes, auto or whole, by commas; got {part!r}")
+    return ("auto", *(part for part in dict.fromkeys(parts) if part != "auto"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
