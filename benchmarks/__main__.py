@@ -1,4 +1,4 @@
-"""`python -m benchmarks [name …] [--out benchmark_results] [--repeats N] [--chunks 16,32,whole] [--trials 100,1000]`."""
+"""`python -m benchmarks [name …] [--out benchmark_results] [--repeats N] [--chunks 16,whole] [--trials 100,1000]`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def _run(name: str, options: Options, out: Path, console: Console) -> bool:
     load, start = os.getloadavg(), time.perf_counter()
     console.rule(name)
     if load[0] > BUSY_SHARE * (os.cpu_count() or 1):
-        console.print(f"[yellow]the machine is busy (load {load[0]:.1f}): expect numbers worse than the code's[/yellow]")
+        console.print(
+            f"[yellow]the machine is busy (load {load[0]:.1f}): expect numbers worse than the code's[/yellow]"
+        )
     try:
         report: Report = importlib.import_module(f"benchmarks.{name}").run(options)
     except BenchmarkError as error:

@@ -249,7 +249,7 @@ def parse_config(mapping: Mapping[str, Any]) -> ExperimentConfig:
     try:
         config: ExperimentConfig = _ADAPTER.validate_python(dict(mapping))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(detail) for detail in error.errors())) from None
+        raise ConfigError("\n".join(_explain_all(error.errors()))) from None
     _check_together(config)
     return config
 
@@ -275,6 +275,17 @@ def _check_together(config: ExperimentConfig) -> None:
         )
 
 
+def _explain_all(details: list[ErrorDetails]) -> list[str]:
+    """A line for each key; where a value could be of several types and is none, the first reason and the others."""
+    lines: dict[str, str] = {}
+    for detail in details:
+        line = _explain(detail)
+        place, _, reason = line.partition(" is not valid: ")
+        known = lines.get(place)
+        lines[place] = line if known is None else f"{known}, or {reason.removeprefix('input should be ')}"
+    return list(lines.values())
+
+
 def _explain(detail: ErrorDetails) -> str:
     """One line for one validation error: full key, what is wrong, what to do."""
     path = [str(part) for part in detail["loc"] if not _is_union_tag(part)]
@@ -290,11 +301,11 @@ def _explain(detail: ErrorDetails) -> str:
     return f"{key}: {value!r} is not valid: {reason[0].lower()}{reason[1:]}"
 
 
-_TAGS = {"JaxParty-v0", "LevelBasedForaging-v0", "RobotWarehouse-v0", "Connector-v3", "literal['auto']"}
+_TAGS = {"JaxParty-v0", "LevelBasedForaging-v0", "RobotWarehouse-v0", "Connector-v3", "bool", "int", "float", "str"}
 
 
 def _is_union_tag(part: object) -> bool:
-    return isinstance(part, str) and (part in _TAGS or part.startswith(("constrained-", "literal[")) or part == "int")
+    return isinstance(part, str) and (part in _TAGS or part.startswith(("constrained-", "literal[")))
 
 
 def known_keys(group: list[str]) -> list[str]:

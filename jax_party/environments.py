@@ -56,10 +56,12 @@ def _plain_view(observation: Any) -> Array:
 
 
 def _connector_view(observation: Any) -> Array:
-    """Connector's grid as Mava sees it: positions and targets by agent, paths, own position, own target; flattened."""
+    """Connector's one grid as Mava shows it to each agent: positions and targets by agent, paths, own position, own
+    target; flattened. Agents are counted from the viewer on, in cyclic order."""
     path, position, target = 1, 2, 3
-    grid = observation.grid
-    num_agents = grid.shape[0]
+    num_agents = observation.action_mask.shape[-2]
+    shift = target * jnp.arange(num_agents)[:, None, None]
+    grid = jnp.where(observation.grid > 0, (observation.grid - 1 - shift) % (target * num_agents) + 1, 0)
     index = jnp.ceil(grid / target) / num_agents
     channels = (
         jnp.where(grid % target == position, index, 0.0),

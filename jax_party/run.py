@@ -50,6 +50,7 @@ def resume_experiment(folder: Path) -> Path:
       JaxPartyError: the folder cannot be taken up, or training diverged.
     """
     config = parse_config(records.read_config(folder))
+    _refuse_failed(folder)
     console = RunConsole(config.logger.use_console)
     budget = make_budget(config)
     console.header(config, budget, records.read_record(folder), str(folder))
@@ -69,6 +70,12 @@ def resume_experiment(folder: Path) -> Path:
             experiment.close()
     console.results(experiment.record, result)
     return folder
+
+
+def _refuse_failed(folder: Path) -> None:
+    record = records.read_record(folder)
+    if record.state == records.State.FAILED:
+        raise RecordError(f"{folder}: the run has failed ({record.error}); start a new one with other settings")
 
 
 def _make_folder(config: ExperimentConfig) -> Path:

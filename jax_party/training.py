@@ -234,9 +234,13 @@ class Experiment:
         checkpointing = config.logger.checkpointing
         self._checkpoints = Checkpoints(folder / "checkpoints", checkpointing.save_args.max_to_keep)
         self._eval_key, self._absolute_key, init_key = jax.random.split(jax.random.PRNGKey(config.system.seed), 3)
-        self._open_vaults()
-        self._begin_record()
-        self._restore_or_init(init_key)
+        try:
+            self._open_vaults()
+            self._begin_record()
+            self._restore_or_init(init_key)
+        except BaseException:
+            self.close()  # a retry in this process must not meet our own locks
+            raise
 
     @property
     def finished(self) -> bool:

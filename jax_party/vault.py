@@ -55,7 +55,11 @@ class VaultWriter:
         self._metadata = dict(metadata)
         self._max_steps = max_steps
         self._lock = self._take_lock()
-        self._vault: Vault | None = self._open() if self._path.exists() else None
+        try:
+            self._vault: Vault | None = self._open() if self._path.exists() else None
+        except BaseException:
+            self._lock.close()
+            raise
         self.steps = 0 if self._vault is None else self._vault.vault_index
         self._submitted = self.steps
         self._queue: queue.Queue[dict[str, jax.Array] | None] = queue.Queue(maxsize=64)

@@ -16,6 +16,8 @@ from jax_party.records import FINISHED, State
 from launcher.progress import Progress, Row, Snapshot
 
 MAX_ROWS = 20
+FIXED_WIDTH = 66  # of the table without its scenario and value columns
+VALUE_WIDTH = 9
 LINE_EVERY_S = 10.0
 REFRESH_PER_SECOND = 2.0
 STYLES = {State.RUNNING: "cyan", State.COMPLETE: "green", State.FAILED: "red", State.PRUNED: "yellow"}
@@ -46,7 +48,7 @@ class LiveDisplay:
     def __init__(self, console: Console, progress: Progress) -> None:
         self._progress = progress
         self._live = Live(
-            console=console, get_renderable=lambda: render(progress.snapshot()),
+            console=console, get_renderable=lambda: render(progress.snapshot(), console.width),
             refresh_per_second=REFRESH_PER_SECOND, redirect_stdout=False, redirect_stderr=False,
         )  # fmt: skip
 
@@ -121,10 +123,14 @@ def show_facts(console: Console, title: str, facts: Mapping[str, str]) -> None:
         plain(console, f"  {name:<{width}}  {value}")
 
 
-def render(snapshot: Snapshot, max_rows: int = MAX_ROWS) -> Group:
-    """The live table: at most `max_rows` trials, the running and the best first to stay."""
+def render(snapshot: Snapshot, width: int = 200, max_rows: int = MAX_ROWS) -> Group:
+    """The live table: at most `max_rows` trials, the running and the best first to stay.
+
+    Sampled values that do not fit into `width` characters are left out, from the last.
+    """
     shown = choose_rows(snapshot, max_rows)
-    names = short_names(snapshot.rows[0].hyperparameters if snapshot.rows else {})
+    scenarios = max((len(row.scenario) for row in shown), default=0)
+    names = fitting_names(shown[0].hyperparameters if shown else {}, width - FIXED_WIDTH - scenarios)
     table = Table(title=status_line(snapshot), title_justify="left", expand=False)
     for heading in ("trial", "scenario"):
         table.add_column(heading, no_wrap=True)
@@ -202,6 +208,17 @@ def short_names(hyperparameters: Mapping[str, Any]) -> dict[str, str]:
     """Dotted key -> its last part, or all of it where two keys share the last part."""
     last = [key.rpartition(".")[2] for key in hyperparameters]
     return {key: name if last.count(name) == 1 else key for key, name in zip(hyperparameters, last, strict=True)}
+
+
+def fitting_names(hyperparameters: Mapping[str, Any], width: int) -> dict[str, str]:
+    """`short_names`, as many as have room as columns."""
+    fitting: dict[str, str] = {}
+    for key, name in short_names(hyperparameters).items():
+        width -= max(len(name), VALUE_WIDTH) + 3
+        if width < 0:
+            break
+        fitting[key] = name
+    return fitting
 
 
 def value_text(value: Any) -> str:

@@ -219,8 +219,7 @@ def test_every_scenario_resets_and_steps(env: str, scenario: str) -> None:
         assert set(second.metrics) >= {"cc", "cd", "dd", "welfare", "leader_changed"}
 
 
-@pytest.mark.parametrize("algorithm", ["ff_ippo", "ff_mappo"])
-@pytest.mark.parametrize("env", ["lbf", "rware", "connector"])
+@pytest.mark.parametrize(("algorithm", "env"), [("ff_mappo", "lbf"), ("ff_ippo", "rware"), ("ff_mappo", "connector")])
 def test_systems_train_in_every_environment(
     algorithm: str, env: str, tiny_config: Callable[..., ExperimentConfig], tiny_overrides: tuple[str, ...]
 ) -> None:
@@ -247,9 +246,9 @@ def test_systems_train_in_every_environment(
 
 
 def test_connectors_view_of_a_grid_made_by_hand() -> None:
-    # Agent 0 of two: its path, position and target are 1, 2, 3; those of the other are 4, 5, 6.
-    grid = jnp.array([[[1, 2, 3], [0, 4, 0], [6, 5, 0]], [[4, 5, 6], [0, 1, 0], [3, 2, 0]]])
-    view = np.asarray(_connector_view(SimpleNamespace(grid=grid))).reshape(2, 3, 3, 5)
+    # One grid for all. Agent 0 of two: its path, position and target are 1, 2, 3; those of agent 1 are 4, 5, 6.
+    observation = SimpleNamespace(grid=jnp.array([[1, 2, 3], [0, 4, 0], [6, 5, 0]]), action_mask=jnp.ones((2, 5), bool))
+    view = np.asarray(_connector_view(observation)).reshape(2, 3, 3, 5)
     positions = [[0, 0.5, 0], [0, 0, 0], [0, 1.0, 0]]
     targets = [[0, 0, 0.5], [0, 0, 0], [1.0, 0, 0]]
     paths = [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
@@ -257,5 +256,9 @@ def test_connectors_view_of_a_grid_made_by_hand() -> None:
     own_target = [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
     for channel, expected in enumerate((positions, targets, paths, own_position, own_target)):
         np.testing.assert_array_equal(view[0, :, :, channel], np.array(expected, np.float32), err_msg=str(channel))
+    # Agent 1 counts itself as the first and agent 0 as the second.
     np.testing.assert_array_equal(view[1, :, :, 0], [[0, 1.0, 0], [0, 0, 0], [0, 0.5, 0]])
+    np.testing.assert_array_equal(view[1, :, :, 1], [[0, 0, 1.0], [0, 0, 0], [0.5, 0, 0]])
+    np.testing.assert_array_equal(view[1, :, :, 2], view[0, :, :, 2])
     np.testing.assert_array_equal(view[1, :, :, 3], [[0, 0, 0], [0, 0, 0], [0, 1, 0]])
+    np.testing.assert_array_equal(view[1, :, :, 4], [[0, 0, 0], [0, 0, 0], [1, 0, 0]])

@@ -39,7 +39,7 @@ def _compile(env: JaxParty) -> Any:
             next_state, timestep = game.step(state, action)
             return next_state, (next_state, timestep)
 
-        first, _ = game.reset(key)
+        first: Any = game.reset(key)[0]
         _, (later, timesteps) = jax.lax.scan(step, first, actions)
         return first.replace(key=0), later.replace(key=jax.numpy.zeros(len(actions))), timesteps
 

@@ -31,8 +31,12 @@ def pairs_in(meeting: np.ndarray) -> tuple[tuple[int, int], ...]:
 
 
 def resets(env: JaxParty) -> Any:
+    def first_state(key: Any) -> Any:
+        state: Any = env.reset(key)[0]
+        return state.replace(key=0)
+
     keys = jax.random.split(jax.random.key(11), DRAWS)
-    return jax.device_get(jax.jit(jax.vmap(lambda key: env.reset(key)[0].replace(key=0)))(keys))
+    return jax.device_get(jax.jit(jax.vmap(first_state))(keys))
 
 
 @pytest.mark.parametrize(

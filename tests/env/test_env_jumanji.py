@@ -10,9 +10,9 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
-import jumanji
 import numpy as np
 import pytest
+from jumanji.registration import make, registered_environments
 from jumanji.testing.env_not_smoke import check_env_does_not_smoke, check_env_specs_does_not_smoke
 from jumanji.testing.pytrees import assert_is_jax_array_tree
 from jumanji.wrappers import AutoResetWrapper, VmapWrapper
@@ -89,7 +89,7 @@ def test_everything_passes_its_spec(env: JaxParty) -> None:
 
 def test_specs_say_the_shapes() -> None:
     env = JaxParty(num_agents=4, observe=FEATURES, time_limit=9)
-    spec = env.observation_spec
+    spec: Any = env.observation_spec
     assert spec.agents_view.shape == (4, 4 + 4 + 4 + 5 * 3 + 1)
     assert spec.action_mask.shape == (4, 3) and spec.action_mask.dtype == bool
     assert spec.step_count.shape == (4,) and int(spec.step_count.maximum) == 9
@@ -106,8 +106,8 @@ def test_specs_say_the_shapes() -> None:
 def test_registration_is_idempotent_and_takes_settings() -> None:
     jax_party.register_JaxParty()
     jax_party.register_JaxParty()
-    assert "JaxParty-v0" in jumanji.registered_environments()
-    env = jumanji.make("JaxParty-v0", num_agents=5, payoff={"reward": 4.0}, observe=["ranks"])
+    assert "JaxParty-v0" in registered_environments()
+    env: Any = make("JaxParty-v0", num_agents=5, payoff={"reward": 4.0}, observe=["ranks"])
     assert env.settings.payoff == PayoffSettings(4.0, 0.0, 5.0, 1.0)
     assert JaxParty(payoff=PayoffSettings(4.0, 0.0, 3.0, 2.0)).settings.payoff.temptation == 3.0
     assert "num_agents=5" in repr(env)
@@ -144,7 +144,7 @@ def test_same_episode_with_and_without_jit_and_vmap(play: Any, game: dict[str, A
     actions = np.random.default_rng(1).integers(0, 2, (40, env.num_agents)).astype(np.int32)
     scanned = play(env, actions, seed=9)
     plain = env.reset(jax.random.key(9))[0]
-    batch = jax.vmap(env.reset)(jnp.stack([jax.random.key(seed) for seed in (3, 9)]))[0]
+    batch = jax.jit(jax.vmap(env.reset))(jnp.stack([jax.random.key(seed) for seed in (3, 9)]))[0]
     batch_step = jax.jit(jax.vmap(env.step))
     for t, action in enumerate(actions):
         batch, batched = batch_step(batch, np.stack([action, action]))
@@ -207,7 +207,7 @@ def test_params_are_float32_scalars_and_vmap() -> None:
         state, _ = game.reset(jax.random.key(0))
         return game.step(state, jnp.full((3,), 2))[1].reward
 
-    rewards = jax.vmap(reward)(jnp.asarray([0.0, 1.0, 5.0]))
+    rewards = jax.jit(jax.vmap(reward))(jnp.asarray([0.0, 1.0, 5.0]))
     np.testing.assert_array_equal(np.sort(rewards, axis=1), [[0, 0, 0], [-1, 0, 1], [-5, 0, 5]])
 
 
@@ -216,8 +216,8 @@ def test_specs_under_traced_params_hold_for_any_numbers() -> None:
 
     @jax.jit
     def bounds(params: GameParams) -> Any:
-        spec = env.with_params(params).observation_spec.agents_view
-        return spec.minimum, spec.maximum
+        spec: Any = env.with_params(params).observation_spec
+        return spec.agents_view.minimum, spec.agents_view.maximum
 
     low, high = bounds(env.params)
     assert (low[3:6] == -np.inf).all() and (high[3:6] == np.inf).all()
@@ -226,7 +226,8 @@ def test_specs_under_traced_params_hold_for_any_numbers() -> None:
     _, timestep = game.step(game.reset(jax.random.key(0))[0], jnp.zeros(3, jnp.int32))
     game.observation_spec.validate(timestep.observation)
     game.reward_spec.validate(timestep.reward)
-    assert np.isfinite(env.observation_spec.agents_view.maximum).all()
+    own: Any = env.observation_spec
+    assert np.isfinite(own.agents_view.maximum).all()
 
 
 def test_jumanji_wrappers_and_pickle() -> None:

@@ -109,7 +109,7 @@ def test_equality_by_hand(totals: list[float], expected: float) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(totals=st.lists(st.floats(-1e6, 1e6, width=32), min_size=3, max_size=3), scale=st.sampled_from([0.5, 2.0, 64.0]))
+@given(totals=st.lists(st.integers(-1000, 1000), min_size=3, max_size=3), scale=st.sampled_from([0.5, 2.0, 64.0]))
 def test_equality_is_a_share_and_ignores_scale(totals: list[float], scale: float) -> None:
     x = jnp.asarray(totals, jnp.float32)
     value = float(equality(x))

@@ -30,7 +30,8 @@ class Reference:
 
     def payoff_of(self, mine: int, theirs: int) -> float:
         p = self.settings.payoff
-        return {(C, C): p.reward, (C, D): p.sucker, (D, C): p.temptation, (D, D): p.punishment}[mine, theirs]
+        payoffs = {(C, C): p.reward, (C, D): p.sucker, (D, C): p.temptation, (D, D): p.punishment}
+        return float(payoffs[mine, theirs])
 
     def step(self, played: list[int], pairs: list[tuple[int, int]], ranks: list[int]) -> dict[str, Any]:
         payoff = [0.0] * self.n
@@ -110,11 +111,9 @@ def executed(states: Any, t: int, action: np.ndarray) -> list[int]:
     ("matching", "num_agents", "rank_by", "totals_scale"),
     [
         ("random_pair", 3, "total", "per_step"),
-        ("random_pair", 2, "payoff", "raw"),
         ("round_robin", 4, "total", "raw"),
-        ("random_matching", 5, "total", "per_step"),
-        ("random_matching", 6, "payoff", "per_step"),
-        ("all_pairs", 3, "payoff", "raw"),
+        ("random_matching", 5, "payoff", "per_step"),
+        ("all_pairs", 2, "payoff", "raw"),
         ("all_pairs", 4, "total", "per_step"),
     ],
 )

@@ -17,14 +17,14 @@ from jax_party.env.env import JaxParty
 from jax_party.env.payoffs import play as play_meetings
 from jax_party.env.ranking import places, rank_rewards
 from jax_party.env.settings import FEATURES
-from jax_party.env.types import State
 
 C, D, NOOP = 0, 1, 2
+RANK_REWARDS = st.one_of(st.just(0.0), st.integers(-10_000, 10_000).map(lambda k: k / 8))
 
 
-def state_of(env: JaxParty, meeting: Any, ranks: list[int], totals: list[float] | None = None) -> State:
+def state_of(env: JaxParty, meeting: Any, ranks: list[int], totals: list[float] | None = None) -> Any:
     """A state in which the given meetings come next."""
-    state, _ = env.reset(jax.random.key(0))
+    state: Any = env.reset(jax.random.key(0))[0]
     meets = np.zeros((env.num_agents, env.num_agents), bool)
     for i, j in meeting:
         meets[i, j] = meets[j, i] = True
@@ -128,7 +128,7 @@ def test_mean_reward_of_fixed_policies(play: Any, policy: str, mean: float) -> N
     assert reward.sum(dtype=np.float64) / reward.size == pytest.approx(mean, abs=1e-9)
 
 
-def _lower_defects(env: JaxParty, state: State) -> Any:
+def _lower_defects(env: JaxParty, state: Any) -> Any:
     first = jnp.argmax(state.active)
     state, timestep = env.step(state, jnp.where(jnp.arange(3) == first, D, C))
     return state, timestep.reward
@@ -157,7 +157,7 @@ def test_mean_return_stays_in_its_range(rank_reward: float, defection: float, se
 
 
 @settings(max_examples=50, deadline=None)
-@given(num_agents=st.sampled_from([2, 3, 4, 10]), rank_reward=st.floats(-1e3, 1e3, width=32), seed=st.integers(0, 1000))
+@given(num_agents=st.sampled_from([2, 3, 4, 10]), rank_reward=RANK_REWARDS, seed=st.integers(0, 1000))
 def test_rank_rewards_are_linear_and_sum_to_zero(num_agents: int, rank_reward: float, seed: int) -> None:
     ranks = np.random.default_rng(seed).permutation(num_agents).astype(np.int32)
     paid = np.asarray(rank_rewards(jnp.asarray(ranks), jnp.float32(rank_reward)))
@@ -181,7 +181,7 @@ def test_ranks_are_a_permutation_that_respects_scores(scores: np.ndarray, word: 
     assert (np.diff(scores[np.argsort(ranks)]) <= 0).all()
 
 
-def relabel(state: State, order: np.ndarray) -> State:
+def relabel(state: Any, order: np.ndarray) -> Any:
     """Agent k of the new state is agent order[k] of the old one."""
     return state.replace(
         **{
@@ -193,9 +193,9 @@ def relabel(state: State, order: np.ndarray) -> State:
 
 
 @cache
-def _game(matching: str) -> tuple[JaxParty, Any, Any]:
+def _game(matching: str) -> tuple[JaxParty, Any, Any, Any]:
     env = JaxParty(num_agents=5, matching=matching, observe=FEATURES, rank_reward=4.0)
-    return env, jax.jit(env.step), jax.jit(env._observer)
+    return env, jax.jit(env.reset), jax.jit(env.step), jax.jit(env._observer)
 
 
 def by_agent(views: np.ndarray, num_agents: int) -> np.ndarray:
@@ -215,12 +215,12 @@ def by_agent(views: np.ndarray, num_agents: int) -> np.ndarray:
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_relabelling_agents_relabels_everything(matching: str, data: st.DataObject) -> None:
-    env, step, observe = _game(matching)
+    env, reset, step, observe = _game(matching)
     n = env.num_agents
     rng = np.random.default_rng(data.draw(st.integers(0, 2**31 - 1)))
     order = np.array(data.draw(st.permutations(range(n))))
     actions = np.array(data.draw(st.lists(st.sampled_from([C, D, NOOP]), min_size=n, max_size=n)))
-    state, _ = env.reset(jax.random.key(int(rng.integers(2**31))))
+    state, _ = reset(jax.random.key(int(rng.integers(2**31))))
     last = np.triu(rng.integers(-1, 2, (n, n)), 1)
     last = np.where(last < 0, -1, last)
     reverse = np.where(last.T < 0, -1, rng.integers(0, 2, (n, n)))

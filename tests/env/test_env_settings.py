@@ -105,7 +105,8 @@ def test_scenario_constructs(path: Path) -> None:
     env = JaxParty(**scenario["task_config"])
     assert env.settings == parse_settings(scenario["task_config"])
     _, timestep = jax.eval_shape(env.reset, jax.random.key(0))
-    assert timestep.observation.agents_view.shape == env.observation_spec.agents_view.shape
+    spec: Any = env.observation_spec
+    assert timestep.observation.agents_view.shape == spec.agents_view.shape
 
 
 @pytest.mark.parametrize(

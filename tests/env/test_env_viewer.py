@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from jax_party.env.env import JaxParty
@@ -44,7 +45,8 @@ def test_render_draws_the_state(env: JaxParty) -> None:
     assert len(np.unique(image.reshape(-1, 4), axis=0)) > 50
     np.testing.assert_array_equal(env.render(first), image)
     assert (np.asarray(env.render(last)) != image).any()
-    texts = {text.get_text() for text in plt.figure("JaxParty").findobj(plt.Text)}
+    drawn: list[Any] = plt.figure("JaxParty").findobj(lambda artist: isinstance(artist, Text))
+    texts = {text.get_text() for text in drawn}
     assert {"A0", "A1", "A2", "A3", "C", "D", "Ranking", "JaxParty · step 4 of 20"} <= texts
 
 
@@ -52,6 +54,7 @@ def test_animation_is_saved_with_every_frame(env: JaxParty, tmp_path: Path) -> N
     path = tmp_path / "party.gif"
     animation = env.animate(some_states(env, 2), interval=100, save_path=str(path))
     assert animation is not None
+    gif: Any
     with Image.open(path) as gif:
         assert gif.n_frames == 2
         assert len(gif.convert("RGB").getcolors(2**20)) > 50

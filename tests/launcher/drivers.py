@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-LIMIT_S = 90.0
+LIMIT_S = 150.0
 
 
 class Driver:

@@ -92,6 +92,17 @@ def test_table_is_bounded_and_marks_the_best() -> None:
     assert "actor_lr" in text(target) and "0.0001234" in text(target)
 
 
+def test_table_fits_a_narrow_terminal() -> None:
+    found, _ = progress(3)
+    found.start("t-0")
+    found.result("t-0", {"env_steps": 500, "score": 123.456, "steps_per_second": 12345.0})
+    target = screen(80)
+    target.print(console.render(found.snapshot(), 80))
+    (line,) = [line for line in text(target).splitlines() if "★ 0" in line]
+    assert "p-base" in line and "RUNNING" in line and "50%" in line and "123.5" in line and "12,345" in line
+    assert "…" not in text(target)
+
+
 def test_lines_where_there_is_no_terminal() -> None:
     found, clock = progress(3)
     target = screen(40)

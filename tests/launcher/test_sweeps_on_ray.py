@@ -14,7 +14,7 @@ from jax_party import records
 from jax_party.records import State, TrialRecord
 from tests.launcher.drivers import Driver, sweep_folder
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(400)
 Begin = Callable[..., Driver]
 
 
@@ -111,3 +111,12 @@ def test_interrupted_asha_sweep_is_resumed(sweep: Begin, tmp_path: Path) -> None
     pruned = [record for record in ended.values() if record.state is State.PRUNED]
     assert all(re.match(r"asha: episode_return \S+ at [\d,]+ steps", record.error or "") for record in pruned)
     assert all(record.env_steps < 16384 for record in pruned)
+
+
+@pytest.mark.slow
+def test_a_trial_of_no_work_costs_little(tmp_path: Path) -> None:
+    from launcher.no_work import measure
+
+    overhead = measure(tmp_path, trials=12, workers=1)
+    assert overhead.trials == 12
+    assert overhead.per_trial_s < 0.3

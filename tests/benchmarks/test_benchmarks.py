@@ -1,0 +1,128 @@
+"""The benchmarks' arithmetic, and one run of the cheapest. Nothing here asserts a timing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # `benchmarks` is run from the root and not installed
+
+from benchmarks import flops  # noqa: E402
+from benchmarks.flops import Matmul  # noqa: E402
+from benchmarks.sweep import split  # noqa: E402
+from jax_party.records import TrialRecord  # noqa: E402
+
+ACTOR = [(3, 4), (4, 2)]
+CRITIC = [(5, 4), (4, 1)]
+
+
+def test_flops_of_a_tiny_network() -> None:
+    """By hand, 10 rows through 3→4→2: forward 2·10·(12 + 8); backward twice that without the first layer's inputs."""
+    forward, backward = flops.forward(ACTOR, 10), flops.backward(ACTOR, 10)
+    assert flops.total(forward) == 2 * 10 * (12 + 8) == 400
+    assert flops.total(backward) == 2 * 400 - 2 * 10 * 12 == 560
+    assert Matmul("inputs", 10, 3, 4) not in backward
+    assert backward[Matmul("inputs", 10, 4, 2)] == 1
+
+
+def test_equal_layers_are_counted_each() -> None:
+    assert flops.forward([(4, 4), (4, 4)], 1) == {Matmul("forward", 1, 4, 4): 2}
+
+
+def test_flops_of_an_update() -> None:
+    """6 steps × 2 environments × 5 agents = 60 rows: acting and judging once, learning 3 times."""
+    counts = flops.update(ACTOR, CRITIC, steps=6, envs=2, agents=5, epochs=3, minibatches=2)
+    acting, judging = 2 * 60 * (12 + 8), 2 * 60 * (20 + 4)
+    forward = acting + judging
+    backward = 2 * forward - 2 * 60 * (12 + 20)
+    assert flops.total(counts) == forward + 3 * (forward + backward) == 41_280
+    assert counts[Matmul("forward", 10, 3, 4)] == 6, "acting: one multiplication a step, of one row an agent"
+    assert counts[Matmul("weights", 30, 5, 4)] == 3 * 2, "learning: one a minibatch and epoch"
+    with pytest.raises(ValueError, match="does not divide"):
+        flops.update(ACTOR, CRITIC, steps=1, envs=1, agents=3, epochs=1, minibatches=2)
+
+
+def test_flops_of_the_standard_setting() -> None:
+    """IPPO at 32 × 128 × 3 rows: 72,704 FLOPs a row forward, 139,264 backward, 4 epochs."""
+    actor, critic = ([(12, 128), (128, 128), (128, outputs)] for outputs in (3, 1))
+    counts = flops.update(actor, critic, steps=128, envs=32, agents=3, epochs=4, minibatches=2)
+    assert flops.total(counts) == 12_288 * (72_704 + 4 * (72_704 + 139_264))
+
+
+def test_layers_are_those_of_the_parameters() -> None:
+    from benchmarks.throughput import layers
+    from jax_party.runtime import prepare_process
+
+    prepare_process()
+    import jax
+    import jax.numpy as jnp
+
+    from jax_party.networks.heads import Actor
+    from jax_party.networks.torsos import MLPTorso
+
+    actor = Actor(MLPTorso((8, 6)), 3)
+    params = jax.eval_shape(actor.init, jax.random.PRNGKey(0), jnp.zeros((1, 5)), jnp.ones((1, 3), bool))
+    assert layers(params) == [(5, 8), (8, 6), (6, 3)]
+
+
+def test_split_of_a_trials_seconds() -> None:
+    """Its parts sum to the trial's seconds; the first evaluation's compilation is not counted twice."""
+    record = TrialRecord(
+        trial_id="t", algorithm="a", environment="e", scenario="s", seed=0, duration_s=20.0, compile_time_s=6.0,
+        steps_per_second=1000.0, env_steps=5000,
+    )  # fmt: skip
+    rows: list[dict[str, Any]] = [
+        {"evaluation_time_s": 2.5, "wall_time_s": 8.0},
+        {"evaluation_time_s": 0.5, "wall_time_s": 10.0},
+        {"evaluation_time_s": 0.5, "wall_time_s": 12.0},
+        {"absolute": True, "wall_time_s": 15.0},
+    ]
+    parts = split(record, rows)
+    assert parts == {"compile_s": 6.0, "training_s": 5.0, "evaluation_s": 1.5, "absolute_s": 3.0, "rest_s": 4.5}
+    assert sum(parts.values()) == record.duration_s
+
+
+def test_a_benchmark_writes_its_numbers_with_provenance(tmp_path: Path) -> None:
+    words = ["collector", "--trials", "5", "--repeats", "1", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "The collector" in done.stdout
+    report = json.loads((tmp_path / "collector.json").read_text())
+    assert report["benchmark"] == "collector"
+    assert report["settings"] == {"trials": [5], "evaluations": 10, "repeats": 1}
+    assert set(report["results"]["5"]) == {"first_s", "collect_s", "command_s", "bytes"}
+    assert report["results"]["5"]["collect_s"]["median"] > 0.0
+    provenance = report["provenance"]
+    assert provenance["cpu_count"] == os.cpu_count()
+    assert len(provenance["load_average"]) == len(provenance["load_average_before"]) == 3
+    assert {"git_sha", "versions", "host", "python", "platform"} <= set(provenance)
+    assert provenance["command"][-len(words) :] == words
+
+
+def test_a_wrong_benchmark_is_refused(tmp_path: Path) -> None:
+    from benchmarks.__main__ import main
+
+    with pytest.raises(SystemExit) as refused:
+        main(["throughputt", "--out", str(tmp_path)])
+    assert refused.value.code == 2
+
+
+def test_a_command_that_fails_or_hangs_is_told(tmp_path: Path) -> None:
+    from benchmarks.harness import BenchmarkError, environment, run_command
+
+    with pytest.raises(BenchmarkError, match="exit code 3: sorry"):
+        run_command([sys.executable, "-c", "print('sorry'); raise SystemExit(3)"], 60.0, environment())
+    with pytest.raises(BenchmarkError, match="longer than 1 s"):
+        run_command([sys.executable, "-c", "import time; time.sleep(60)"], 1.0, environment())
+    seconds, output = run_command([sys.executable, "-c", "print(1)"], 60.0, environment())
+    assert seconds > 0.0
+    assert output == "1\n"
