@@ -16,6 +16,7 @@ import benchmarks
 from benchmarks.harness import BenchmarkError, Options, Report, write_report
 
 BUSY_SHARE = 0.5
+FILE_WIDTH = 120
 CHUNKS = "16,32,64,128,whole"
 
 
@@ -24,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     options = Options(asked.repeats, asked.chunks, asked.trials)
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
     failed = 0
     for name in asked.names or benchmarks.NAMES:
         failed += not _run(name, options, asked.out, console)

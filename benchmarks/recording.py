@@ -75,7 +75,8 @@ def _recorded_period(learner: Learner, vault: Any, updates: int) -> tuple[float,
 
 def _table(results: Mapping[str, Any]) -> Table:
     caption = f"asked: costs < {ASKED_SHARE:.0%} of throughput, the wait for the disk included"
-    table = Table("system", title="Recording training rollouts, one core", caption=caption)
+    table = Table(title="Recording training rollouts, one core", caption=caption)
+    table.add_column("system", no_wrap=True)
     for column in ("off steps/s", "on steps/s", "cost", "least", "most", "flush ms", "bytes/step"):
         table.add_column(column, justify="right", no_wrap=True)
     for system, found in results.items():

@@ -132,7 +132,7 @@ def make_matmul(matmul: flops.Matmul) -> Callable[[], float]:
 
     operands = [jax.random.normal(jax.random.PRNGKey(0), shape) for shape in (left, right)]
     # Else XLA does the multiplication once, before the loop.
-    keep = {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
+    keep: dict[str, str | bool] = {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
     compiled = jax.jit(loop).lower(*operands, jnp.int32(1)).compile(compiler_options=keep)
 
     def call(times: int) -> float:
@@ -194,10 +194,11 @@ def _programs_table(place: str, found: Mapping[str, Any]) -> Table:
     in_chunk = found["dominating_in_a_chunk"]["gflops"]["median"]
     columns = ("chunk", "steps/s", "least", "bound", "of it", "least", "own", "of it", "least")
     table = Table(
-        "system", title=f"Training throughput, {place.replace('_', ' ')}",
+        title=f"Training throughput, {place.replace('_', ' ')}",
         caption=f"bound: all FLOPs at 128×128's {rate:.0f} GFLOP/s ({in_chunk:.0f} in chunks of {CHUNK_ROWS} rows); "
         f"asked: {ASKED:.0%} of it\nown: every multiplication at its own shape's time",
     )  # fmt: skip
+    table.add_column("system", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for name, part in found["programs"].items():

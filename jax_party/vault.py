@@ -6,6 +6,7 @@ The vault is Flashbax's own and readable with Flashbax alone:
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -62,7 +63,7 @@ class VaultWriter:
             raise
         self.steps = 0 if self._vault is None else self._vault.vault_index
         self._submitted = self.steps
-        self._queue: queue.Queue[dict[str, jax.Array] | None] = queue.Queue(maxsize=64)
+        self._queue: queue.Queue[dict[str, jax.Array] | threading.Event | None] = queue.Queue(maxsize=64)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name=f"vault-{uid}", daemon=True)
         self._thread.start()
@@ -98,7 +99,7 @@ class VaultWriter:
         if self._vault is None:
             self._vault = self._create(trajectory)
         self._submitted += length
-        self._queue.put({name: field[:, :length] for name, field in trajectory.items()})
+        self._put({name: field[:, :length] for name, field in trajectory.items()})
 
     def flush(self) -> int:
         """Wait until all that was submitted is on disk; returns the steps that the vault then holds.
@@ -107,7 +108,7 @@ class VaultWriter:
           VaultError: a write failed.
         """
         done = threading.Event()
-        self._queue.put({"flush": done})  # type: ignore[dict-item]
+        self._put(done)
         while not done.wait(0.2):
             self._raise_if_failed()
         self._raise_if_failed()
@@ -116,23 +117,33 @@ class VaultWriter:
     def close(self) -> None:
         """End the thread and release the lock; calling it twice is fine."""
         if self._thread.is_alive():
-            self._queue.put(None)
+            with contextlib.suppress(VaultError):
+                self._put(None)
             self._thread.join()
         self._lock.close()
+
+    def _put(self, item: dict[str, jax.Array] | threading.Event | None) -> None:
+        """Queue an item, waiting for room while the thread lives."""
+        while True:
+            self._raise_if_failed()
+            with contextlib.suppress(queue.Full):
+                self._queue.put(item, timeout=0.2)
+                return
 
     def _work(self) -> None:
         waiting: list[dict[str, np.ndarray]] = []
         size = 0
         try:
             while (item := self._queue.get()) is not None:
-                if "flush" not in item:
+                flush = isinstance(item, threading.Event)
+                if not isinstance(item, threading.Event):
                     waiting.append({name: np.asarray(field) for name, field in item.items()})
                     size += sum(field.nbytes for field in waiting[-1].values())
-                if waiting and ("flush" in item or size >= _WRITE_BYTES):
+                if waiting and (flush or size >= _WRITE_BYTES):
                     self._write(waiting)
                     waiting, size = [], 0
-                if "flush" in item:
-                    item["flush"].set()  # type: ignore[attr-defined]
+                if isinstance(item, threading.Event):
+                    item.set()
         except BaseException as error:  # the training thread raises it
             self._error = error
 

@@ -1,5 +1,7 @@
 """Fixtures of the core's tests: tiny experiments that compile in a few seconds, and their folders."""
 
+# ruff: noqa: E402  (JAX reads the environment when it is imported)
+
 from __future__ import annotations
 
 from jax_party.runtime import prepare_process

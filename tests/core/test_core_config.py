@@ -245,7 +245,12 @@ def test_a_config_is_frozen(tiny_config: Callable[..., ExperimentConfig]) -> Non
     replicas=st.integers(1, 3), rollout=st.integers(1, 256),
 )  # fmt: skip
 def test_budgets_are_rounded_up_to_whole_updates(
-    tiny_config: Callable[..., ExperimentConfig], timesteps: int, evaluations: int, envs: int, replicas: int, rollout: int
+    tiny_config: Callable[..., ExperimentConfig],
+    timesteps: int,
+    evaluations: int,
+    envs: int,
+    replicas: int,
+    rollout: int,
 ) -> None:
     plain = tiny_config("ff_mappo")
     config = dataclasses.replace(

@@ -226,7 +226,7 @@ def test_the_train_vault_holds_every_step_trained(unbroken: Unbroken) -> None:
         (record.trial_id, "train", ENVS, STEPS),
         (f"{record.trial_id}-test", "test", EPISODES, PERIODS * TIME_LIMIT),
     ]
-    assert ENVS * STEPS == record.env_steps
+    assert record.env_steps == ENVS * STEPS
     starts = np.arange(STEPS) % TIME_LIMIT == 0
     np.testing.assert_array_equal(fields["done"], np.broadcast_to(starts, (ENVS, STEPS)))
     legal = np.take_along_axis(fields["legal_action_mask"], fields["action"][..., None].astype(int), -1)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from jax_party.config import ExperimentConfig, make_budget, parse_config
-from jax_party.environments import MultiAgentEnv, Observation, Transition, _connector_view, make_environment
 from jax_party.env.env import JaxParty
+from jax_party.environments import MultiAgentEnv, Observation, Transition, _connector_view, make_environment
 from jax_party.training import Program, make_hyper
 from jax_party.wrappers import AutoResetEnvs, Episodes, append_agent_ids, global_state
 from mava_configs import compose, scenarios

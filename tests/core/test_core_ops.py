@@ -72,9 +72,7 @@ def test_advantages_are_the_definition_whatever_ends(
 ) -> None:
     reward, v_tm1, v_t = numbers
     terminated, truncated = flags
-    ours = advantages(
-        reward, np.float32(gamma) * ~terminated, terminated | truncated, v_tm1, v_t, np.float32(lambda_)
-    )
+    ours = advantages(reward, np.float32(gamma) * ~terminated, terminated | truncated, v_tm1, v_t, np.float32(lambda_))
     expected = _plain_advantages(reward, terminated, truncated, v_tm1, v_t, gamma, lambda_)
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-3)
 

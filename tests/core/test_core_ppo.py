@@ -120,7 +120,11 @@ def test_idle_agents_carry_no_policy_gradient(begin: Callable[..., Any]) -> None
     for name in ("policy_loss", "entropy", "value_loss"):
         np.testing.assert_array_equal(sums[name], other_sums[name])
     noticed = batch._replace(advantage=jnp.where(idle, batch.advantage, batch.advantage[::-1]))
-    assert any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), gradient.actor, _gradient(run, noticed)[1].actor)))
+    assert any(
+        jax.tree.leaves(
+            jax.tree.map(lambda a, b: bool((a != b).any()), gradient.actor, _gradient(run, noticed)[1].actor)
+        )
+    )
 
 
 def test_had_no_choice_means_one_legal_action(begin: Callable[..., Any]) -> None:
@@ -298,5 +302,7 @@ def test_gradients_are_clipped_to_their_norm(begin: Callable[..., Any]) -> None:
     optimiser = run.system._optimisers(run.hyper).actor
     gradient = jax.tree.map(lambda leaf: 100.0 * jnp.ones_like(leaf), run.state.params.actor)
     _, state = optimiser.update(gradient, optimiser.init(gradient))
-    first_moment = next(part for part in jax.tree.leaves(state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(part, "mu")).mu
+    first_moment = next(
+        part for part in jax.tree.leaves(state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(part, "mu")
+    ).mu
     assert float(optax.global_norm(first_moment)) == pytest.approx(0.1 * 0.5, rel=1e-4)  # (1 - b1) * max_grad_norm
