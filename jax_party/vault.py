@@ -20,15 +20,18 @@ from typing import IO, Any
 
 import jax
 import numpy as np
+import tensorstore as ts
 from flashbax.buffers.trajectory_buffer import TrajectoryBufferState
 from flashbax.vault import Vault
 from flashbax.vault import vault as flashbax_vault
 
 from jax_party.errors import VaultError
+from jax_party.ops.gradients import largest_divisor
 
 VAULT_NAME = "jax_party"
 _COMPRESSION = {"id": "zstd", "level": 1}
 _WRITE_BYTES = 128 * 2**20
+_CHUNK_BYTES = 4 * 2**20
 _logger = logging.getLogger(__name__)
 
 # Flashbax announces vaults with `print`; a library should not.
@@ -165,10 +168,12 @@ class VaultWriter:
         shutil.rmtree(self._path.with_name(aside), ignore_errors=True)
         fields = {name: [str(spec.dtype), list(spec.shape[2:])] for name, spec in structure.items()}
         metadata = {"jax_party": self._metadata | {"fields": json.dumps(fields)}}
-        Vault(
+        vault = Vault(
             VAULT_NAME, example, rel_dir=str(self._rel_dir), vault_uid=aside,
             compression=_COMPRESSION, metadata=metadata,
         )  # fmt: skip
+        _set_chunks(vault, next(iter(structure.values())).shape[1])
+        del vault
         os.replace(self._path.with_name(aside), self._path)
         return self._open()
 
@@ -197,6 +202,21 @@ class VaultWriter:
     def _raise_if_failed(self) -> None:
         if self._error is not None:
             raise VaultError(f"{self._path}: could not be written: {self._error}") from self._error
+
+
+def _set_chunks(vault: Vault, length: int) -> None:
+    """Make each field's store anew with chunks of `length` time steps, or a divisor of it within `_CHUNK_BYTES`.
+
+    TensorStore's own choice is chunks of megabytes, each compressed again whenever a few steps are appended to it. Each
+    write is a whole number of rollouts, so chunks of a rollout are written once.
+    """
+    for name, store in vault._all_datastores.items():
+        rows, _, *shape = store.shape
+        step_bytes = rows * int(np.prod(shape)) * store.dtype.numpy_dtype.itemsize
+        chunk = largest_divisor(length, max(1, _CHUNK_BYTES // step_bytes))
+        spec = vault._get_base_spec(f"{name}.")
+        spec["metadata"] = {"compressor": _COMPRESSION, "chunks": [rows, chunk, *shape]}
+        ts.open(spec, shape=store.shape, dtype=store.dtype, create=True, delete_existing=True).result()
 
 
 def _first_shape(vault: Vault) -> str:

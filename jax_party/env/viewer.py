@@ -115,7 +115,7 @@ class JaxPartyViewer(MatplotlibViewer[State]):
 
 
 def _has_screen() -> bool:
-    interactive = backend_registry.list_builtin(BackendFilter.INTERACTIVE)  # type: ignore[no-untyped-call]
+    interactive = backend_registry.list_builtin(BackendFilter.INTERACTIVE)
     return str(matplotlib.get_backend()).lower() in {name.lower() for name in interactive}
 
 
