@@ -14,9 +14,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from jax_party.env.settings import GameSettings
 from jax_party.errors import ConfigError
@@ -24,10 +24,18 @@ from jax_party.markers import HOST, TRACED, Host, Marker
 
 _FROZEN = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-PositiveInt = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0.0, le=1.0)]
-NonNegative = Annotated[float, Field(ge=0.0)]
-Positive = Annotated[float, Field(gt=0.0)]
+
+def _number(value: object) -> object:
+    """Refuse what pydantic would turn into a number: texts and booleans."""
+    if isinstance(value, (str, bool)):
+        raise PydanticCustomError("number_type", "Input should be a number")
+    return value
+
+
+PositiveInt = Annotated[int, Field(ge=1), BeforeValidator(_number)]
+Rate = Annotated[float, Field(ge=0.0, le=1.0), BeforeValidator(_number)]
+NonNegative = Annotated[float, Field(ge=0.0), BeforeValidator(_number)]
+Positive = Annotated[float, Field(gt=0.0), BeforeValidator(_number)]
 
 PPO_SYSTEMS = ("ff_ippo", "ff_mappo")
 
@@ -40,7 +48,7 @@ class ArchConfig:
     num_envs: PositiveInt
     num_evaluation: Host[PositiveInt]
     num_eval_episodes: PositiveInt
-    num_absolute_metric_eval_episodes: PositiveInt
+    num_absolute_metric_eval_episodes: Host[PositiveInt]
     absolute_metric: Host[bool]
     evaluation_greedy: bool
     num_devices: PositiveInt
@@ -122,11 +130,11 @@ class JumanjiScenario:
 class EnvConfig:
     """The environment and the scenario of it."""
 
-    env_name: str
+    env_name: Host[str]
     scenario: Annotated[GameScenario | JumanjiScenario, Field(discriminator="name")]
-    eval_metric: str
+    eval_metric: Host[str]
     implicit_agent_id: bool
-    log_win_rate: bool
+    log_win_rate: Host[bool]
     use_individual_rewards: bool
     shared_reward: bool
     kwargs: dict[str, Scalar]
@@ -224,9 +232,10 @@ class Budget:
 
 
 def make_budget(config: ExperimentConfig) -> Budget:
-    """Round the step budget up to whole evaluation periods of whole updates, with as many evaluations as fit.
+    """Round the step budget up to whole evaluation periods of whole updates.
 
-    A budget too short for `arch.num_evaluation` periods of one update each gets fewer evaluations.
+    Periods are of equal length, at least an update each; there are fewer than `arch.num_evaluation` where that many
+    would overshoot the budget by a whole period or more.
     """
     system, arch = config.system, config.arch
     per_update = arch.num_envs * system.update_batch_size * system.rollout_length
@@ -235,8 +244,8 @@ def make_budget(config: ExperimentConfig) -> Budget:
         assert system.num_updates is not None
         requested = system.num_updates * per_update
     updates = math.ceil(requested / per_update)
-    evaluations = min(arch.num_evaluation, updates)
-    return Budget(per_update, math.ceil(updates / evaluations), evaluations, requested)
+    per_evaluation = math.ceil(updates / min(arch.num_evaluation, updates))
+    return Budget(per_update, per_evaluation, math.ceil(updates / per_evaluation), requested)
 
 
 def parse_config(mapping: Mapping[str, Any]) -> ExperimentConfig:
@@ -305,7 +314,9 @@ _TAGS = {"JaxParty-v0", "LevelBasedForaging-v0", "RobotWarehouse-v0", "Connector
 
 
 def _is_union_tag(part: object) -> bool:
-    return isinstance(part, str) and (part in _TAGS or part.startswith(("constrained-", "literal[")))
+    return isinstance(part, str) and (
+        part in _TAGS or part.startswith(("constrained-", "literal[", "function-before["))
+    )
 
 
 def known_keys(group: list[str]) -> list[str]:

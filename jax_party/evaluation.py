@@ -49,8 +49,7 @@ def evaluate(
     """Play `num_episodes` whole episodes side by side.
 
     An episode that ends before the time limit counts up to its end; its later steps add nothing. With `record` the
-    trajectory's time axis is one step longer than the longest episode: the steps from an episode's end on repeat as
-    `done`, until the next evaluation begins at a first step with `done` set.
+    trajectory has `time_limit` steps: those after an episode's end have reward 0 and `done` set.
 
     Args:
       system: whose `act` plays.

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -338,15 +338,19 @@ class Experiment:
         }
 
     def _refuse_nonfinite(self, losses: dict[str, float], outputs: list[dict[str, jax.Array]]) -> None:
+        """Fail the trial where a loss, or a parameter after the last update, is not finite."""
+        done = self.evaluations * self.budget.updates_per_evaluation
         for name, mean in losses.items():
-            if math.isfinite(mean):
-                continue
-            bad = next(i for i, output in enumerate(outputs) if not np.isfinite(output[name]))
-            number = self.evaluations * self.budget.updates_per_evaluation + bad + 1
-            step = number * self.budget.steps_per_update
-            reason = f"{name} became {float(outputs[bad][name])} in update {number} (step {step:,})"
-            self._update_record(state=State.FAILED, error=f"TrainingDiverged: {reason}", ended_at=records.timestamp())
-            raise TrainingDiverged(f"{self.record.trial_id}: {reason}; try a smaller learning rate or gradient norm")
+            if not math.isfinite(mean):
+                bad = next((i for i, output in enumerate(outputs) if not np.isfinite(output[name])), 0)
+                self._diverged(f"{name} became {float(outputs[bad][name])}", done + bad + 1)
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(self._state.params)):
+            self._diverged("a parameter is not finite", done + len(outputs))
+
+    def _diverged(self, what: str, update: int) -> NoReturn:
+        reason = f"{what} in update {update} (step {update * self.budget.steps_per_update:,})"
+        self._update_record(state=State.FAILED, error=f"TrainingDiverged: {reason}", ended_at=records.timestamp())
+        raise TrainingDiverged(f"{self.record.trial_id}: {reason}; try a smaller learning rate or gradient norm")
 
     def _keep_best(self, means: dict[str, float | None]) -> None:
         objective = self.record.objective

@@ -1,4 +1,4 @@
-"""What every test process has: the persistent compilation cache, so that a program compiles once for the whole suite."""
+"""What every test process has: the persistent compilation cache, so that a program compiles once for all tests."""
 
 from __future__ import annotations
 

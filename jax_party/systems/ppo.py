@@ -239,7 +239,7 @@ class PPO:
 
         def make(learning_rate: Float[Array, ""]) -> optax.GradientTransformation:
             def decayed(count: Array) -> Array:
-                return learning_rate * (1.0 - count / gradient_steps)
+                return learning_rate * jnp.maximum(0.0, 1.0 - count / gradient_steps)
 
             schedule = decayed if self.system.decay_learning_rates else learning_rate
             return optax.chain(optax.clip_by_global_norm(numbers["max_grad_norm"]), optax.adam(schedule, eps=1e-5))

@@ -163,8 +163,10 @@ def test_hyper_holds_the_traced_part_and_the_budget(tiny_config: Callable[..., E
         ("nonsense", 1, "nonsense: unknown; remove it"),
         (
             "system.actor_lr", "fast",
-            "system.actor_lr: 'fast' is not valid: input should be a valid number, unable to parse string as a number",
+            "system.actor_lr: 'fast' is not valid: input should be a number",
         ),
+        ("system.actor_lr", "0.001", "system.actor_lr: '0.001' is not valid: input should be a number"),
+        ("arch.num_envs", True, "arch.num_envs: True is not valid: input should be a number"),
         ("system.actor_lr", 0.0, "system.actor_lr: 0.0 is not valid: input should be greater than 0"),
         ("system.actor_lr", float("nan"), "system.actor_lr: nan is not valid: input should be a finite number"),
         ("system.gamma", 1.5, "system.gamma: 1.5 is not valid: input should be less than or equal to 1"),
@@ -265,7 +267,7 @@ def test_budgets_are_rounded_up_to_whole_updates(
     assert budget.total_steps == budget.num_evaluations * budget.updates_per_evaluation * budget.steps_per_update
     assert budget.total_steps >= timesteps
     # One update fewer to a period would not do.
-    assert (budget.updates_per_evaluation - 1) * budget.num_evaluations * budget.steps_per_update < timesteps
+    assert budget.total_steps - budget.steps_per_evaluation < timesteps <= budget.total_steps
     assert 1 <= budget.num_evaluations <= evaluations
     exact = budget.total_steps == timesteps and budget.num_evaluations == evaluations
     assert (budget.note(evaluations) is None) == exact

@@ -63,7 +63,7 @@ def test_a_run_says_what_it_did(tiny_overrides: tuple[str, ...], tmp_path: Path)
     ("words", "message"),
     [
         (["system.actor_lrr=1"], "ConfigError: system.actor_lrr: unknown; did you mean actor_lr?"),
-        (["system.actor_lr=fast"], "ConfigError: system.actor_lr: 'fast' is not valid: input should be a valid number"),
+        (["system.actor_lr=fast"], "ConfigError: system.actor_lr: 'fast' is not valid: input should be a number"),
         (["env/scenario=p-shrt"], "ConfigError: env/scenario=p-shrt: unknown option; did you mean p-short?"),
         (["--config-name", "ff_mapo"], "ConfigError: --config-name ff_mapo: unknown; did you mean ff_mappo?"),
         (
