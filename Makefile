@@ -16,6 +16,8 @@ OWN := PYTHON EXTRA ARGS VENV
 GIVEN = $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
 quoted = '$(subst ','\'',$($(1)))'
 arguments = $(foreach name,$(filter-out $(OWN) $(1),$(GIVEN)),$(name)=$(call quoted,$(name)))
+# $(call only,A B): refuse any other variable on make's command line.
+only = $(foreach name,$(filter-out PYTHON EXTRA VENV $(1),$(GIVEN)),$(error $(name): `make $@` does not read it; it reads $(or $(1),none)))
 
 .PHONY: help setup setup-dev sweep resume run collect index test test-slow bench lint format lock clean
 
@@ -41,9 +43,18 @@ help: ## List the targets and their variables
 #>   METRIC MODE  what to look for: episode_return max
 #>   OVERRIDES    further settings, as for Hydra: 'arch.num_envs=64 env.shared_reward=true'
 #>   DRY_RUN=1    print the plan only
-#> `make resume`, `make collect`, `make index`: SWEEP=<sweep folder>; `make index` also TOP=10
-#> `make run`: ALG, and ARGS='env/scenario=p-short system.actor_lr=3e-4'
-#> EXTRA=cuda12 or EXTRA=cuda13 with any target: JAX for NVIDIA GPUs
+#>
+#> variables of the others:
+#>   resume       SWEEP=<sweep folder>; WORKERS; RETRY_FAILED=1 runs the failed trials again
+#>   collect      SWEEP=<sweep folder>
+#>   index        SWEEP=<sweep folder>; TOP=10; METRIC=equality MODE=max
+#>   run          ALG; ARGS='env/scenario=p-short system.actor_lr=3e-4'
+#>   test         ARGS='tests/core -k vault', as for pytest; test-slow too
+#>   bench        ARGS='throughput compile --repeats 5'
+#>
+#> with any target:
+#>   PYTHON       the Python that .venv is made with (3.11 or 3.12)
+#>   EXTRA        cuda12 or cuda13: JAX for NVIDIA GPUs
 
 setup: $(VENV)/.stamp-run$(EXTRA) ## Set up .venv for running
 
@@ -77,25 +88,26 @@ resume: setup ## Finish a sweep that was stopped or killed: SWEEP=<folder>
 	@$(PY) -m launcher.sweep resume $(call quoted,SWEEP) $(call arguments,SWEEP)
 
 run: setup ## Run one experiment: ALG=mappo ARGS='env/scenario=p-short'
-	@$(PY) -m jax_party.run --config-name "$$($(PY) -m mava_configs '$(or $(ALG),ippo)')" $(ARGS)
+	$(call only,ALG ARGS)@config=$$($(PY) -m mava_configs '$(or $(ALG),ippo)') && $(PY) -m jax_party.run --config-name "$$config" $(ARGS)
 
 collect: setup ## Write the index of a sweep anew: SWEEP=<folder>
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make collect SWEEP=experiment_results/…' >&2; exit 2; }
-	@$(PY) -m results.collect '$(SWEEP)'
+	$(call only,SWEEP)@$(PY) -m results.collect $(call quoted,SWEEP)
 
 index: setup ## Print the best trials of a sweep: SWEEP=<folder> TOP=10
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make index SWEEP=experiment_results/…' >&2; exit 2; }
-	@$(PY) -m results.index '$(SWEEP)' $(if $(TOP),--top '$(TOP)') $(if $(METRIC),--metric '$(METRIC)')
+	$(call only,SWEEP TOP METRIC MODE)@$(PY) -m results.index $(call quoted,SWEEP) \
+	  $(if $(TOP),--top $(call quoted,TOP)) $(if $(METRIC),--metric $(call quoted,METRIC)) $(if $(MODE),--mode $(call quoted,MODE))
 
 test: setup-dev ## Lint, type-check and test (under 25 minutes on 2 cores)
-	@$(MAKE) lint
+	$(call only,ARGS)@$(MAKE) lint ARGS=
 	@$(PY) -m pytest $(ARGS)
 
 test-slow: setup-dev ## The slower tests
-	@$(PY) -m pytest -m slow $(ARGS)
+	$(call only,ARGS)@$(PY) -m pytest -m slow $(ARGS)
 
 bench: setup-dev ## Benchmarks: JSON in benchmark_results/, and tables
-	@$(PY) -m benchmarks $(ARGS)
+	$(call only,ARGS)@$(PY) -m benchmarks $(ARGS)
 
 lint: setup-dev ## ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/mypy

@@ -134,7 +134,6 @@ class EnvConfig:
     scenario: Annotated[GameScenario | JumanjiScenario, Field(discriminator="name")]
     eval_metric: Host[str]
     implicit_agent_id: bool
-    log_win_rate: Host[bool]
     use_individual_rewards: bool
     shared_reward: bool
     kwargs: dict[str, Scalar]
@@ -188,6 +187,42 @@ class ExperimentConfig:
     env: EnvConfig
     logger: Host[LoggerConfig]
     vault: VaultConfig
+
+
+GAME_METRICS = (
+    "cooperation_rate",
+    "outcome_share_cc",
+    "outcome_share_cd",
+    "outcome_share_dd",
+    "welfare_per_step",
+    "equality",
+    "leader_change_rate",
+)
+
+
+def evaluation_metrics(config: ExperimentConfig) -> list[str]:
+    """The metrics that an evaluation of this experiment gives, known without building anything."""
+    scenario = config.env.scenario
+    if isinstance(scenario, GameScenario):
+        agents = scenario.task_config.num_agents
+        game = [*GAME_METRICS, *(f"leader_share_agent_{agent}" for agent in range(agents))]
+    else:
+        agents, game = int(scenario.task_config["num_agents"] or 0), []
+    returns = [f"episode_return_agent_{agent}" for agent in range(agents)]
+    return ["episode_return", "episode_length", *returns, *game]
+
+
+def check_metric(config: ExperimentConfig, metric: str, place: str) -> None:
+    """Refuse a metric that evaluations do not give.
+
+    Raises:
+      ConfigError: with those that they do; the message begins with `place`.
+    """
+    known = evaluation_metrics(config)
+    if metric not in known:
+        close = difflib.get_close_matches(metric, known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise ConfigError(f"{place}: {metric}: no such metric; {hint}choose one of {', '.join(known)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,6 +300,7 @@ def parse_config(mapping: Mapping[str, Any]) -> ExperimentConfig:
 
 def _check_together(config: ExperimentConfig) -> None:
     system, arch = config.system, config.arch
+    check_metric(config, config.env.eval_metric, "env.eval_metric")
     if system.total_timesteps is None and system.num_updates is None:
         raise ConfigError("system.total_timesteps: null, and so is system.num_updates; set one of them")
     batch = arch.num_envs * system.rollout_length

@@ -129,12 +129,16 @@ class MultiAgentEnv:
             action_mask=jnp.asarray(timestep.observation.action_mask, bool),
             step_count=jnp.broadcast_to(jnp.asarray(timestep.observation.step_count, jnp.int32), agents),
         )
-        reward = jnp.broadcast_to(jnp.asarray(timestep.reward, jnp.float32), agents)
-        if self._team_reward:
-            reward = jnp.broadcast_to(reward.sum(), agents)
+        reward = jnp.asarray(timestep.reward, jnp.float32)
+        if self._team_reward and reward.ndim:
+            reward = reward.sum()
+        reward = jnp.broadcast_to(reward, agents)
         if self._shared_reward:
             reward = jnp.broadcast_to(reward.mean(), agents)
         discount = jnp.broadcast_to(jnp.asarray(timestep.discount, jnp.float32), agents)
+        if self._team_reward or self._shared_reward:
+            # An agent that is done early (Connector) still earns what the others do until the episode's end.
+            discount = jnp.broadcast_to(jnp.where(timestep.last(), discount.max(), 1.0), agents)
         metrics = timestep.extras.get("metrics", {}) if self.episode_metrics is not None else {}
         return Transition(observation, reward, discount, timestep.last(), metrics)
 

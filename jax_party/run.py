@@ -9,7 +9,8 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,13 @@ def resume_experiment(folder: Path) -> Path:
     console = RunConsole(config.logger.use_console)
     budget = make_budget(config)
     console.header(config, budget, records.read_record(folder), str(folder))
-    prepare_process()
+    prepare_process(cpu_cores=1)
     from jax_party.training import Experiment
 
     with records.lock_folder(folder):
         experiment = Experiment(config, folder)
         try:
-            with console.progress(budget, experiment.evaluations) as update:
+            with _stopped_by_hand(console, folder), console.progress(budget, experiment.evaluations) as update:
                 result = experiment.step()
                 update(result)
                 while not experiment.finished:
@@ -76,6 +77,17 @@ def _refuse_failed(folder: Path) -> None:
     record = records.read_record(folder)
     if record.state == records.State.FAILED:
         raise RecordError(f"{folder}: the run has failed ({record.error}); start a new one with other settings")
+
+
+@contextmanager
+def _stopped_by_hand(console: RunConsole, folder: Path) -> Iterator[None]:
+    """On Ctrl-C, set the record to PENDING, say how to go on, and exit with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        records.update_record(folder, state=records.State.PENDING)
+        console.error(f"Stopped. Go on with: python -m jax_party.run --resume {folder}")
+        sys.exit(130)
 
 
 def _make_folder(config: ExperimentConfig) -> Path:

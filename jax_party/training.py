@@ -484,9 +484,9 @@ class Experiment:
                     "absolute": True,
                 }
                 records.append_metrics(self.folder, row)
-        self._update_record(state=State.COMPLETE, absolute_metrics=absolute, ended_at=records.timestamp())
         if self.config.logger.use_json:
             records.write_marl_eval(self.folder)
+        self._update_record(state=State.COMPLETE, absolute_metrics=absolute, ended_at=records.timestamp())
 
     def _evaluate_best(self) -> dict[str, np.ndarray]:
         wanted = self.config.arch.num_absolute_metric_eval_episodes

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from jax_party import records
-from jax_party.records import Objective, TrialRecord
+from jax_party.records import Objective, State, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,9 @@ def evaluations(folder: Path, metric: str) -> list[Evaluation]:
 
 
 def score(folder: Path, record: TrialRecord) -> float | None:
-    """The trial's score: the absolute metric where there is one, else its best evaluation, else None."""
+    """The trial's score: the absolute metric where there is one, else its best evaluation; None for a failed trial."""
+    if record.state is State.FAILED:
+        return None
     absolute = (record.absolute_metrics or {}).get(record.objective.metric)
     if is_number(absolute):
         return float(absolute)

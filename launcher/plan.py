@@ -15,7 +15,7 @@ import yaml
 
 import mava_configs
 from jax_party import records
-from jax_party.config import make_budget, parse_config
+from jax_party.config import check_metric, make_budget, parse_config
 from jax_party.errors import ConfigError, SweepError
 from jax_party.records import Objective, SweepManifest, TrialRecord
 from launcher.options import Search, SweepOptions
@@ -120,6 +120,7 @@ def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int
     study = Study(name, algorithm, spec, options.seed, options.search, compose_bases(algorithm, spec))
     for base in study.bases:
         check_axes(spec, base.config, parse_config)
+        check_metric(parse_config(base.config), spec.metric, f"{spec.source}: objective.metric")
     return study, 1 if options.search is Search.GRID else options.samples or spec.num_samples
 
 

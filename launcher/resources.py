@@ -25,6 +25,7 @@ OBJECT_STORE_BYTES = 100 * 2**20
 CORE_WAIT_S = 10.0
 # Tune's own files and messages are of no use here: folders and records say it all.
 TUNE_ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray turns a loopback address into the host's own
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",

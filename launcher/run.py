@@ -148,7 +148,10 @@ def _run_trials(
     finally:
         ray.shutdown()
         sweep.records = Sweep.read(sweep.folder).records
-        sweep.set_back([State.RUNNING])
+        try:
+            sweep.set_back([State.RUNNING])
+        except RecordError as error:  # a worker that will not die; resume sets its trial back
+            logger.warning("%s", error)
 
 
 def _tune_run(sweep: Sweep, machine: Machine, workers: int, progress: Progress, scheduler: Any, callback: Any) -> None:

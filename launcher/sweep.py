@@ -50,11 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     prepare_driver()
     try:
-        if not words or words[0] in ("-h", "--help", "help"):
+        if words and words[0] in ("-h", "--help", "help"):
             return _help(console)
-        if words[0] == "list-algorithms":
+        if words[:1] == ["list-algorithms"]:
             return _list_algorithms(console)
-        if words[0] == "resume":
+        if words[:1] == ["resume"]:
             return resume(parse_resume_options(words[1:]), console)
         return start(parse_sweep_options(words), shlex.join(["python", "-m", "launcher.sweep", *words]), console)
     except KeyboardInterrupt:

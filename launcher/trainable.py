@@ -19,7 +19,8 @@ from typing import Any, Protocol
 from ray import tune
 
 from jax_party import records
-from jax_party.errors import SweepError, TrainingDiverged
+from jax_party.errors import ConfigError, SweepError, TrainingDiverged
+from jax_party.records import State
 from launcher.resources import prepare_worker
 
 EXPERIMENT_VARIABLE = "JAX_PARTY_EXPERIMENT"
@@ -62,8 +63,9 @@ class ExperimentTrainable(tune.Trainable):
             if self._experiment is None:
                 self._experiment = self._open()
             result = self._experiment.step()
-        except TrainingDiverged as error:
+        except (ConfigError, TrainingDiverged) as error:  # trying again would give the same
             logger.warning("%s: %s", self.config["trial_id"], error)
+            self._fail(error)
             return {"done": True, "diverged": True, "env_steps": self._last["env_steps"]}
         self._check_metric(result)
         self._last = {key: value for key, value in result.items() if isinstance(value, (int, float))}
@@ -98,6 +100,13 @@ class ExperimentTrainable(tune.Trainable):
         self._held.enter_context(records.lock_folder(folder, timeout=LOCK_WAIT_S))
         factory = load_factory(self.config.get("experiment") or DEFAULT_EXPERIMENT)
         return factory(parse_config(records.read_config(folder)), folder)
+
+    def _fail(self, error: Exception) -> None:
+        """See to it that the record says FAILED, and why."""
+        folder = Path(self.config["sweep"]) / self.config["trial_id"]
+        if records.read_record(folder).state not in records.FINISHED:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            records.update_record(folder, state=State.FAILED, error=reason, ended_at=records.timestamp())
 
     def _check_metric(self, result: dict[str, Any]) -> None:
         metric = self.config["metric"]

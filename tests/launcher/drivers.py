@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
 
+ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 150.0
 
 
@@ -64,6 +68,24 @@ class Driver:
         while self.alive() and time.monotonic() < deadline:
             time.sleep(0.2)
         assert self.alive() == []
+
+
+def start_driver(words: tuple[str, ...], log: Path, environment: Mapping[str, str]) -> Driver:
+    """Start `python -m launcher.sweep` as the leader of a process group of its own."""
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "launcher.sweep", *words], cwd=ROOT, env=dict(environment), text=True,
+            stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    return Driver(process, log)
+
+
+def kill_driver(driver: Driver) -> None:
+    """SIGKILL to the driver's whole group, if the driver still runs."""
+    driver.look()
+    if driver.process.poll() is None:
+        os.killpg(driver.process.pid, signal.SIGKILL)
+        driver.process.wait()
 
 
 def sweep_folder(out: Path) -> Path:

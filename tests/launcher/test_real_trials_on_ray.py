@@ -1,0 +1,266 @@
+"""Real trials on Ray: a killed worker or driver changes no bit of what a sweep leaves on disk.
+
+Trials of one plan are first run in one process, unbroken, on one core as a worker has it; sweeps of the same plan are
+then broken and compared with that. Checkpoints are made every second period, so a kill in the fourth leaves metrics
+and vaults that are ahead of the checkpoint.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pandas as pd
+import psutil
+import pytest
+from flashbax.vault import Vault
+
+from jax_party import records
+from jax_party.records import State, TrialRecord
+from launcher import plan
+from launcher.options import parse_sweep_options
+from tests.launcher.drivers import ROOT, Driver, kill_driver, start_driver, sweep_folder
+
+pytestmark = pytest.mark.timeout(300)
+Begin = Callable[..., Driver]
+
+OVERRIDES = (
+    "arch.num_envs=4", "arch.num_eval_episodes=4", "arch.num_absolute_metric_eval_episodes=4",
+    "system.rollout_length=64", "system.ppo_epochs=2", "system.num_minibatches=2",
+    "network.actor_network.pre_torso.layer_sizes=[16,16]", "network.critic_network.pre_torso.layer_sizes=[16,16]",
+    "env.scenario.task_config.time_limit=24", "vault=both", "logger.use_console=false",
+    "logger.checkpointing.save_args.save_interval_steps=2",
+)  # fmt: skip
+EVALUATIONS, TRIALS = 6, 5
+WORDS = (
+    "ALG=mappo", "SCENARIO=p-short", f"SAMPLES={TRIALS}", "TIMESTEPS=120000", f"EVALUATIONS={EVALUATIONS}", "SEED=3",
+    f"OVERRIDES={shlex.join(OVERRIDES)}",
+)  # fmt: skip
+UNBROKEN = """
+import os, sys
+from pathlib import Path
+from launcher.resources import prepare_worker
+core = prepare_worker(sorted(os.sched_getaffinity(0)), uses_gpu=False)
+from jax_party import records
+from jax_party.config import parse_config
+from jax_party.training import Experiment
+for folder in map(Path, sys.argv[1:]):
+    experiment = Experiment(parse_config(records.read_config(folder)), folder)
+    while not experiment.finished:
+        experiment.step()
+    experiment.close()
+"""
+LOOPBACK = {ipaddress.ip_address(address) for address in ("127.0.0.1", "::1", "::ffff:127.0.0.1")}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Every trial of the plan by its number, run without Ray and without a break."""
+    sweep = tmp_path_factory.mktemp("unbroken")
+    options = parse_sweep_options(WORDS)
+    study, samples = plan.read_study(options, "unbroken")
+    trials = plan.draw_plan(study, samples)
+    plan.write_plan(sweep, study, trials, len(trials), options, "a test")
+    folders = {trial.number: sweep / trial.trial_id for trial in trials}
+    done = subprocess.run(
+        [sys.executable, "-c", UNBROKEN, *map(str, folders.values())],
+        cwd=ROOT, capture_output=True, text=True, timeout=150,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folders
+
+
+@pytest.fixture
+def real_sweep(tmp_path: Path) -> Iterator[Begin]:
+    """Start a sweep of real experiments; at the end its whole process group is killed."""
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_PARTY_EXPERIMENT"}
+    drivers: list[Driver] = []
+
+    def begin(*words: str) -> Driver:
+        drivers.append(start_driver(words, tmp_path / f"driver-{len(drivers)}.log", environment))
+        return drivers[-1]
+
+    yield begin
+    for driver in drivers:
+        kill_driver(driver)
+
+
+def trials(out: Path) -> dict[int, Path]:
+    """The folders of the one sweep in `out`, by trial number."""
+    folders = [path.parent for path in out.glob("*/*/*/*/record.json")]
+    return {records.read_record(folder).number: folder for folder in folders}
+
+
+def ahead_of_its_checkpoint(folder: Path) -> bool:
+    """Whether the trial is in its fourth period: three are recorded, and the checkpoint is that of the second."""
+    record = records.read_record(folder)
+    period = record.total_steps // EVALUATIONS
+    return (record.state, record.env_steps, record.checkpoint) == (
+        State.RUNNING, 3 * period, f"checkpoints/{2 * period}",
+    )  # fmt: skip
+
+
+def worker_of(folder: Path, driver: Driver) -> int:
+    """The pid of the process that holds the trial's folder: one of the driver's, with its lock open."""
+    driver.look()
+    lock = folder / records.LOCK_FILE
+    pid = int(lock.read_text().split()[1])
+    assert pid in driver.descendants
+    assert str(lock) in {file.path for file in psutil.Process(pid).open_files()}
+    return pid
+
+
+# -- Comparing ---------------------------------------------------------------------------------------------------------
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what a clock wrote."""
+    rows = records.read_metrics(folder)
+    for row in rows:
+        row.pop("wall_time_s")
+        row.pop("evaluation_time_s", None)
+        row["train"].pop("steps_per_second", None)
+    return rows
+
+
+def vault(folder: Path, uid: str) -> dict[str, np.ndarray]:
+    """With Flashbax alone."""
+    state = Vault(rel_dir=str(folder / "vaults"), vault_name="jax_party", vault_uid=uid).read()
+    assert state is not None
+    return {name: np.asarray(field) for name, field in state.experience.items()}
+
+
+def checkpoint(folder: Path, record: TrialRecord) -> dict[str, Any]:
+    """The last checkpoint's arrays by path, without what a clock wrote."""
+    assert record.checkpoint is not None
+    path = folder / record.checkpoint
+    with ocp.PyTreeCheckpointer() as reader:
+        leaves = reader.metadata(path).item_metadata.tree
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), leaves)
+        tree = reader.restore(path, restore_args=as_numpy)
+    for name in ("compile_seconds", "duration", "trained_seconds"):
+        del tree["progress"][name]
+    return {jax.tree_util.keystr(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def assert_same(folder: Path, other: Path) -> None:
+    """Metrics, both vaults, learner and best parameters are equal bit for bit."""
+    mine, theirs = records.read_record(folder), records.read_record(other)
+    assert records.read_config(folder) == records.read_config(other)
+    assert metrics(folder) == metrics(other)
+    assert len(metrics(folder)) == EVALUATIONS + 1
+    for suffix in ("", "-test"):
+        ours, whole = vault(folder, mine.trial_id + suffix), vault(other, theirs.trial_id + suffix)
+        assert ours.keys() == whole.keys() and len(ours) >= 7
+        for name, field in ours.items():
+            np.testing.assert_array_equal(field, whole[name], err_msg=f"vault{suffix}: {name}")
+    ours, whole = checkpoint(folder, mine), checkpoint(other, theirs)
+    assert ours.keys() == whole.keys()
+    assert any("params" in name for name in ours)
+    for name, leaf in ours.items():
+        np.testing.assert_array_equal(leaf, whole[name], err_msg=name)
+    for name in ("state", "absolute_metrics", "env_steps", "total_steps", "checkpoint", "device", "compile_signature"):
+        assert getattr(mine, name) == getattr(theirs, name), name
+    assert [(e.kind, e.rows, e.steps) for e in mine.vaults] == [(e.kind, e.rows, e.steps) for e in theirs.vaults]
+
+
+def assert_all_complete(out: Path, unbroken: dict[int, Path]) -> None:
+    """One row of the index a trial, all COMPLETE, and every folder as if it had never been broken."""
+    index = pd.read_parquet(sweep_folder(out) / "index.parquet")
+    folders = trials(out)
+    assert sorted(index["trial_id"]) == sorted(folder.name for folder in folders.values())
+    assert list(index["state"]) == ["COMPLETE"] * TRIALS
+    assert folders.keys() == unbroken.keys()
+    for number, folder in folders.items():
+        assert_same(folder, unbroken[number])
+
+
+# -- Kills -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_worker_costs_no_bit(real_sweep: Begin, tmp_path: Path, unbroken: dict[int, Path]) -> None:
+    """SIGKILL to one trial's worker: the trial is taken up again, and the others share the compiled program."""
+    driver = real_sweep(*WORDS, f"OUT={tmp_path}", "WORKERS=2")
+    driver.until(lambda: 0 in trials(tmp_path) and ahead_of_its_checkpoint(trials(tmp_path)[0]))
+    os.kill(worker_of(trials(tmp_path)[0], driver), signal.SIGKILL)
+    assert driver.wait() == 0, driver.output()
+
+    ended = {number: records.read_record(folder) for number, folder in trials(tmp_path).items()}
+    assert [ended[number].attempts for number in range(TRIALS)] == [2, 1, 1, 1, 1], driver.output()
+    assert {record.device for record in ended.values()} == {"cpu:1"}, "so the program of chunks is what ran"
+    assert "trial 0 tried again (1): the worker process died" in driver.output()
+    assert "Traceback" not in driver.output() and "WARNING" not in driver.output(), driver.output()
+    assert_all_complete(tmp_path, unbroken)
+    compiling = [ended[number].compile_time_s for number in range(TRIALS)]
+    assert None not in compiling
+    # Three processes compiled, for six attempts at five trials: two trials at least found the program there.
+    assert sum(seconds < 0.5 * max(compiling) for seconds in compiling) >= 2, compiling
+    driver.assert_nothing_left()
+
+
+def test_a_killed_driver_costs_no_bit(real_sweep: Begin, tmp_path: Path, unbroken: dict[int, Path]) -> None:
+    """SIGKILL to the driver's group once a trial is complete and another under way; `resume` does what is left."""
+    driver = real_sweep(*WORDS, f"OUT={tmp_path}", "WORKERS=2")
+
+    def midway() -> bool:
+        folders = trials(tmp_path).values()
+        return any(records.read_record(folder).state is State.COMPLETE for folder in folders) and any(
+            map(ahead_of_its_checkpoint, folders)
+        )
+
+    driver.until(midway)
+    os.killpg(driver.process.pid, signal.SIGKILL)
+    driver.process.wait()
+    driver.assert_nothing_left()
+    before = {number: records.read_record(folder) for number, folder in trials(tmp_path).items()}
+    assert len(before) == TRIALS
+    assert State.RUNNING in {record.state for record in before.values()}
+
+    resumed = real_sweep("resume", str(sweep_folder(tmp_path)), "WORKERS=2")
+    assert resumed.wait() == 0, resumed.output()
+    for number, folder in trials(tmp_path).items():
+        again = before[number].state is State.RUNNING
+        assert records.read_record(folder).attempts == max(1, before[number].attempts + again)
+    assert_all_complete(tmp_path, unbroken)
+    resumed.assert_nothing_left()
+
+
+# -- Sockets -----------------------------------------------------------------------------------------------------------
+
+
+def listening(driver: Driver) -> dict[str, str]:
+    """Address -> process, of every socket that the driver's processes listen on."""
+    driver.look()
+    found = {}
+    for pid in (driver.process.pid, *driver.descendants):
+        try:
+            process = psutil.Process(pid)
+            for socket in process.net_connections("inet"):
+                if socket.status == psutil.CONN_LISTEN:
+                    found[f"{socket.laddr.ip} {socket.laddr.port}"] = process.name()
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def test_a_sweep_listens_on_loopback_alone(sweep: Begin, tmp_path: Path) -> None:
+    driver = sweep("ALG=mappo", "SAMPLES=2", "EVALUATIONS=4", f"OUT={tmp_path}", "WORKERS=2", delay_s=0.5)
+    found: dict[str, str] = {}
+    while driver.process.poll() is None:
+        found |= listening(driver)
+        time.sleep(0.1)
+    assert driver.wait() == 0, driver.output()
+    assert found, "Ray listens on something"
+    open_to_others = {key: name for key, name in found.items() if ipaddress.ip_address(key.split()[0]) not in LOOPBACK}
+    assert not open_to_others
