@@ -120,6 +120,21 @@ def _same(folder: Path, unbroken: Unbroken) -> None:
     mine, other = records.read_record(folder), records.read_record(unbroken.folder)
     for name in ("state", "absolute_metrics", "vaults", "env_steps", "total_steps", "checkpoint"):
         assert getattr(mine, name) == getattr(other, name), name
+    assert _marl_eval(folder) == _marl_eval(unbroken.folder)
+
+
+def _marl_eval(folder: Path) -> Any:
+    """What marl-eval's file holds, but for the times."""
+
+    def without_times(node: Any) -> Any:
+        if not isinstance(node, dict):
+            return node
+        return {key: without_times(value) for key, value in node.items() if key != "elapsed_time"}
+
+    found = without_times(json.loads((folder / "metrics" / "metrics.json").read_text()))
+    (runs,) = [seeds for tasks in found.values() for systems in tasks.values() for seeds in systems.values()]
+    assert all(run["absolute_metrics"] for run in runs.values())
+    return found
 
 
 def _resume(folder: Path, unbroken: Unbroken, open_experiment: Callable[[Path], Experiment]) -> Experiment:

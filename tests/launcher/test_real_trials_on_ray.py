@@ -30,9 +30,9 @@ from jax_party import records
 from jax_party.records import State, TrialRecord
 from launcher import plan
 from launcher.options import parse_sweep_options
-from tests.launcher.drivers import ROOT, Driver, kill_driver, start_driver, sweep_folder
+from tests.launcher.drivers import LIMIT_S, ROOT, Driver, kill_driver, start_driver, sweep_folder
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(400)
 Begin = Callable[..., Driver]
 
 OVERRIDES = (
@@ -257,7 +257,8 @@ def listening(driver: Driver) -> dict[str, str]:
 def test_a_sweep_listens_on_loopback_alone(sweep: Begin, tmp_path: Path) -> None:
     driver = sweep("ALG=mappo", "SAMPLES=2", "EVALUATIONS=4", f"OUT={tmp_path}", "WORKERS=2", delay_s=0.5)
     found: dict[str, str] = {}
-    while driver.process.poll() is None:
+    deadline = time.monotonic() + LIMIT_S
+    while driver.process.poll() is None and time.monotonic() < deadline:
         found |= listening(driver)
         time.sleep(0.1)
     assert driver.wait() == 0, driver.output()
