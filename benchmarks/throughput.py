@@ -34,7 +34,7 @@ CHUNK_ROWS: Final = 96
 
 
 def run(options: Options) -> Report:
-    """Measure in a process on one core, as a sweep's trial runs, and in one on all cores, as a single run does."""
+    """Measure in a process on one core, as a sweep's trial runs, and in one on all cores."""
     arguments = {"chunks": list(options.chunks), "repeats": options.repeats or REPEATS}
     found = {
         name: call_in_process("benchmarks.throughput:measure", arguments, cores, TIMEOUT_S)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from jax_party.environments import Observation
+from jax_party.environments import MultiAgentEnv, Observation
 from jax_party.systems.base import Hyper, System, small_int
 
 
@@ -62,18 +62,8 @@ def evaluate(
     """
     env = system.env.with_params(hyper.env)
     reset_key, play_key = jax.random.split(key)
-    reset_keys = jax.vmap(lambda index: jax.random.fold_in(reset_key, index))(jnp.arange(num_episodes))
-    states, first = jax.vmap(env.reset)(reset_keys)
     game = env.episode_metrics
-    zero_game = jax.vmap(lambda _: game.zero(env.num_agents))(jnp.arange(num_episodes)) if game is not None else ()
-    start = _Episode(
-        states,
-        first.observation,
-        jnp.zeros((num_episodes,), bool),
-        jnp.zeros((num_episodes, env.num_agents)),
-        jnp.zeros((num_episodes,), jnp.int32),
-        zero_game,
-    )
+    start = _begin(env, reset_key, num_episodes)
 
     def step(episode: _Episode, time: Array) -> tuple[_Episode, dict[str, Array]]:
         action, known = system.act(params, episode.observation, jax.random.fold_in(play_key, time), greedy=greedy)
@@ -101,12 +91,34 @@ def evaluate(
         return following, fields
 
     final, trajectory = jax.lax.scan(step, start, jnp.arange(env.time_limit))
+    fields = {name: jnp.swapaxes(field, 0, 1) for name, field in trajectory.items()}
+    return Evaluation(_metrics(env, final), fields)
+
+
+def _begin(env: MultiAgentEnv, key: PRNGKeyArray, num_episodes: int) -> _Episode:
+    """K episodes at their first step, each under its own key."""
+    indices = jnp.arange(num_episodes)
+    states, first = jax.vmap(env.reset)(jax.vmap(lambda index: jax.random.fold_in(key, index))(indices))
+    game = env.episode_metrics
+    return _Episode(
+        states,
+        first.observation,
+        jnp.zeros((num_episodes,), bool),
+        jnp.zeros((num_episodes, env.num_agents)),
+        jnp.zeros((num_episodes,), jnp.int32),
+        jax.vmap(lambda _: game.zero(env.num_agents))(indices) if game is not None else (),
+    )
+
+
+def _metrics(env: MultiAgentEnv, final: _Episode) -> dict[str, Float[Array, " K"]]:
+    """The metrics of K ended episodes."""
     episodes = {"episode_return": final.returns.mean(-1), "episode_length": final.length.astype(jnp.float32)}
     for agent in range(env.num_agents):
         episodes[f"episode_return_agent_{agent}"] = final.returns[:, agent]
-    if game is not None:
-        episodes |= jax.vmap(lambda totals: game.summarise(totals, env.num_agents))(final.game)
-    return Evaluation(episodes, {name: jnp.swapaxes(field, 0, 1) for name, field in trajectory.items()})
+    game = env.episode_metrics
+    if game is None:
+        return episodes
+    return episodes | jax.vmap(lambda totals: game.summarise(totals, env.num_agents))(final.game)
 
 
 def _like(flags: Bool[Array, " K"], leaf: Array) -> Array:
