@@ -23,6 +23,7 @@ from rich.table import Table
 from benchmarks import flops
 from benchmarks.harness import Options, Report, all_cores, call_in_process, one_core, summary
 from benchmarks.setting import STANDARD, STEPS_PER_UPDATE, SYSTEMS, Learner, chunk_override, make_config
+from jax_party.config.systems import PPOConfig
 
 REPEATS: Final = 9
 UPDATES: Final = 4
@@ -81,6 +82,7 @@ def measure(chunks: Sequence[str], repeats: int) -> dict[str, Any]:
 def count(learner: Learner) -> dict[flops.Matmul, int]:
     """The multiplications of one update, by the shapes of the learner's actual parameters."""
     config, env = learner.config, learner.program.system.env
+    assert isinstance(config.system, PPOConfig)
     return flops.update(
         layers(learner.state.params.actor),
         layers(learner.state.params.critic),

@@ -29,6 +29,7 @@ class _Episode(NamedTuple):
     """K episodes in mid-play."""
 
     states: Any
+    memory: PyTree
     observation: Observation
     finished: Bool[Array, " K"]
     returns: Float[Array, "K N"]
@@ -63,15 +64,17 @@ def evaluate(
     env = system.env.with_params(hyper.env)
     reset_key, play_key = jax.random.split(key)
     game = env.episode_metrics
-    start = _begin(env, reset_key, num_episodes)
+    start = _begin(env, system.initial_memory(num_episodes), reset_key, num_episodes)
 
     def step(episode: _Episode, time: Array) -> tuple[_Episode, dict[str, Array]]:
-        action, known = system.act(params, episode.observation, jax.random.fold_in(play_key, time), greedy=greedy)
+        act_key = jax.random.fold_in(play_key, time)
+        memory, action, known = system.act(params, episode.memory, episode.observation, act_key, greedy=greedy)
         states, played = jax.vmap(env.step)(episode.states, action)
         running = ~episode.finished
         added = jax.vmap(game.add)(episode.game, played.metrics) if game is not None else ()
         following = _Episode(
             states,
+            memory,
             played.observation,
             episode.finished | played.done,
             episode.returns + jnp.where(running[:, None], played.reward, 0.0),
@@ -95,13 +98,14 @@ def evaluate(
     return Evaluation(_metrics(env, final), fields)
 
 
-def _begin(env: MultiAgentEnv, key: PRNGKeyArray, num_episodes: int) -> _Episode:
+def _begin(env: MultiAgentEnv, memory: PyTree, key: PRNGKeyArray, num_episodes: int) -> _Episode:
     """K episodes at their first step, each under its own key."""
     indices = jnp.arange(num_episodes)
     states, first = jax.vmap(env.reset)(jax.vmap(lambda index: jax.random.fold_in(key, index))(indices))
     game = env.episode_metrics
     return _Episode(
         states,
+        memory,
         first.observation,
         jnp.zeros((num_episodes,), bool),
         jnp.zeros((num_episodes, env.num_agents)),

@@ -38,13 +38,10 @@ from jax_party.errors import ConfigError, TrainingDiverged
 from jax_party.evaluation import Evaluation, evaluate
 from jax_party.records import State, TrialRecord, VaultEntry
 from jax_party.systems.base import Hyper, LearnerState, System, UpdateOutput
-from jax_party.systems.ppo import PPO
+from jax_party.systems.registry import system_class
 from jax_party.vault import VaultWriter
 
 _logger = logging.getLogger(__name__)
-
-CPU_CHUNK_SIZE = 32
-"""Environment steps to a forward and backward pass on one CPU core; `benchmarks/throughput.py` compares sizes."""
 
 
 _COMPILER_OPTIONS: dict[str, dict[str, Any]] = {"init": {"xla_backend_optimization_level": 0}}
@@ -68,7 +65,9 @@ class Program:
         self.devices = _take_devices(config.arch.num_devices)
         self._mesh = Mesh(np.array(self.devices), ("env",)) if len(self.devices) > 1 else None
         env = make_environment(config.env)
-        self.system: System = PPO(config, env, _chunk_size(config, self.devices), self._mesh)
+        cls = system_class(config.system.name)
+        chunk_size = _chunk_size(config, self.devices, cls.cpu_chunk_size)
+        self.system: System = cls(config, env, chunk_size, self._mesh)
         self.compile_seconds = 0.0
         self._compiled: dict[str, Callable[..., Any]] = {}
         self._num_episodes = config.arch.num_eval_episodes
@@ -113,7 +112,7 @@ class Program:
         )
 
     def state_sharding(self, hyper: Hyper) -> Any:
-        """Environments spread over the mesh, all else on every device; None on a single device."""
+        """Environments, memories and replay spread over the mesh, all else on every device; None on a single device."""
         if self._mesh is None:
             return None
         shapes = jax.eval_shape(self.system.init, hyper, jax.random.PRNGKey(0))
@@ -124,7 +123,10 @@ class Program:
         episodes = jax.tree.map(lambda _: everywhere, envs.episodes)._replace(
             running_return=spread, running_length=spread
         )
-        return shardings._replace(envs=spread_envs._replace(episodes=episodes))
+        by_rows = functools.partial(jax.tree.map, lambda leaf: spread if leaf.ndim else everywhere)
+        return shardings._replace(
+            envs=spread_envs._replace(episodes=episodes), memory=by_rows(shapes.memory), replay=by_rows(shapes.replay)
+        )
 
     def put(self, tree: PyTree) -> PyTree:
         """Place arrays on the program's devices, the same on each."""
@@ -191,12 +193,12 @@ def _take_devices(number: int) -> list[jax.Device]:
     return list(available[:number])
 
 
-def _chunk_size(config: ExperimentConfig, devices: list[jax.Device]) -> int | None:
+def _chunk_size(config: ExperimentConfig, devices: list[jax.Device], on_cpu_core: int | None) -> int | None:
     asked = config.arch.gradient_chunk_size
     if asked != "auto":
         return asked
     one_cpu_core = len(devices) == 1 and devices[0].platform == "cpu" and _cores() == 1
-    return CPU_CHUNK_SIZE if one_cpu_core else None
+    return on_cpu_core if one_cpu_core else None
 
 
 def _cores() -> int:
@@ -321,7 +323,7 @@ class Experiment:
             outputs.append(output.losses)
         jax.block_until_ready(self._state)
         seconds = time.perf_counter() - start - (self._program.compile_seconds - compiled)
-        losses = {name: float(np.mean([output[name] for output in outputs])) for name in outputs[0]}
+        losses = _mean_losses(outputs)
         self._refuse_nonfinite(losses, outputs)
         return losses | self._training_episodes(), seconds
 
@@ -529,6 +531,15 @@ class Experiment:
             "finished": self.finished,
             **{name: math.nan if value is None else value for name, value in last["evaluate"].items()},
         }
+
+
+def _mean_losses(outputs: list[dict[str, jax.Array]]) -> dict[str, float]:
+    """Means over updates; where updates tell how many gradient steps they took, over those."""
+    losses = {name: np.asarray([output[name] for output in outputs], np.float64) for name in outputs[0]}
+    taken = losses.get("gradient_steps", np.ones(len(outputs)))
+    weights = taken / max(taken.sum(), 1.0)
+    means = {name: float(np.sum(weights * values)) for name, values in losses.items()}
+    return means if "gradient_steps" not in losses else means | {"gradient_steps": float(taken.sum())}
 
 
 def _means(episodes: dict[str, np.ndarray]) -> dict[str, float | None]:

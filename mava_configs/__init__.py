@@ -14,7 +14,16 @@ from jax_party.hydra_errors import explain_hydra_error
 
 CONFIG_DIR = Path(__file__).parent
 ALGORITHMS: tuple[str, ...] = tuple(sorted(path.stem for path in (CONFIG_DIR / "default").glob("*.yaml")))
-ALIASES: dict[str, str] = {"ippo": "ff_ippo", "mappo": "ff_mappo"}
+ALIASES: dict[str, str] = {
+    "ippo": "ff_ippo",
+    "mappo": "ff_mappo",
+    "sable": "ff_sable",
+    "idqn": "ff_iql",
+    "qmix": "rec_qmix",
+    "sac": "ff_isac",
+    "masac": "ff_masac",
+    "hasac": "ff_hasac",
+}
 
 
 def resolve_algorithm(name: str) -> str:

@@ -34,6 +34,8 @@ class LearnerState(NamedTuple):
       params: the networks' parameters; what evaluation plays.
       opt_state: the optimisers' states.
       envs: the training environments.
+      memory: what the agents remember in mid-episode (hidden states), leading axis E; () where they do not.
+      replay: the replay buffer, its arrays with leading axis E; () where there is none.
       key: (2,) uint32.
       updates: () int32, updates done.
     """
@@ -41,6 +43,8 @@ class LearnerState(NamedTuple):
     params: PyTree
     opt_state: PyTree
     envs: EnvState
+    memory: PyTree
+    replay: PyTree
     key: PRNGKeyArray
     updates: Int[Array, ""]
 
@@ -50,7 +54,7 @@ class UpdateOutput(NamedTuple):
 
     Attributes:
       losses: name -> () float32, means over the update.
-      trajectory: field -> (E, T, ...) of the rollout just trained on, or empty where it is not recorded.
+      trajectory: field -> (E, T, ...) of the rollout just played, or empty where it is not recorded.
     """
 
     losses: dict[str, Float[Array, ""]]
@@ -64,15 +68,29 @@ class System(Protocol):
     envs: AutoResetEnvs
 
     def init(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
-        """Networks, optimisers and environments at the start."""
+        """Networks, optimisers, environments and replay at the start."""
 
     def update(self, hyper: Hyper, state: LearnerState) -> tuple[LearnerState, UpdateOutput]:
-        """Play one rollout and learn from it."""
+        """Play one rollout and learn."""
+
+    def initial_memory(self, batch_size: int) -> PyTree:
+        """What agents remember when an episode begins, leading axis `batch_size`; () where they remember nothing."""
 
     def act(
-        self, params: PyTree, observation: Observation, key: PRNGKeyArray, *, greedy: bool
-    ) -> tuple[Int[Array, "*b N"], dict[str, Array]]:
-        """Actions for a batch of observations, and what the algorithm knows of them (`log_prob`, `value`, …)."""
+        self, params: PyTree, memory: PyTree, observation: Observation, key: PRNGKeyArray, *, greedy: bool
+    ) -> tuple[PyTree, Int[Array, "b N"], dict[str, Array]]:
+        """Actions for a batch of observations.
+
+        Args:
+          params: `LearnerState.params`.
+          memory: of the same batch; `initial_memory` where an episode begins with this observation.
+          observation: leading axis b.
+          key: (2,) uint32.
+          greedy: the likeliest (or best) action rather than a draw.
+
+        Returns:
+          The memory after this step, the actions, and what the algorithm knows of them (`log_prob`, `value`, …).
+        """
 
 
 class Rollout(NamedTuple):
@@ -81,59 +99,82 @@ class Rollout(NamedTuple):
     Attributes:
       observation: what was acted on.
       action: (T, E, N) int32.
-      log_prob: (T, E, N) float32, of the action when it was taken.
+      known: what the algorithm knew of the action when it was taken: `log_prob`, `value`, `q_values`, …
       reward: (T, E, N) float32.
       discount: (T, E, N) float32, the environment's.
       done: (T, E) bool, the episode ended with this step.
       last_done: (T, E) bool, the observation is the first of its episode.
-      final_value: (T, E, N) float32, value of the ended episode's last observation where `done`, else 0.
+      following: `collect`'s `follow` of the observation that each step led to, an ended episode's own last one.
     """
 
     observation: Observation
     action: Int[Array, "T E N"]
-    log_prob: Float[Array, "T E N"]
+    known: dict[str, Array]
     reward: Float[Array, "T E N"]
     discount: Float[Array, "T E N"]
     done: Bool[Array, "T E"]
     last_done: Bool[Array, "T E"]
-    final_value: Float[Array, "T E N"]
+    following: PyTree
+
+
+class Position(NamedTuple):
+    """Where play stands: the environments, and what the agents remember before they see the observation there."""
+
+    envs: EnvState
+    memory: PyTree
 
 
 def collect(
     envs: AutoResetEnvs,
-    state: EnvState,
-    act: Callable[[Observation, Any], tuple[Array, Array]],
-    value: Callable[[Observation], Array],
+    start: Position,
+    initial_memory: PyTree,
+    act: Callable[[PyTree, Observation, Any], tuple[PyTree, Array, dict[str, Array]]],
+    follow: Callable[[PyTree, Observation, Bool[Array, " E"]], PyTree],
     noise: PyTree,
-) -> tuple[EnvState, Rollout]:
+) -> tuple[Position, Rollout]:
     """Play a rollout.
 
     Args:
       envs: the environments.
-      state: where they are.
-      act: (observation, noise of the step) -> (action, log_prob), each (E, N).
-      value: observation -> (E, N); computed only at steps where an episode ends.
+      start: where they are.
+      initial_memory: replaces the memory where an episode begins.
+      act: (memory, observation, noise of the step) -> (memory after it, action (E, N), what is known of it).
+      follow: (memory after acting, the observation that followed, done (E,)) -> what is kept of it. The observation is
+        an ended episode's last one where it ended, not the next episode's first.
       noise: drawn beforehand, leading axis T: one draw for the rollout costs a fraction of one a step.
     """
 
-    def step(state: EnvState, noise_t: Any) -> tuple[EnvState, Rollout]:
-        action, log_prob = act(state.observation, noise_t)
+    def step(position: Position, noise_t: Any) -> tuple[Position, Rollout]:
+        state = position.envs
+        memory = begin_episodes(position.memory, initial_memory, state.last_done)
+        memory, action, known = act(memory, state.observation, noise_t)
         next_state, played = envs.step(state, action)
-        final_value = jax.lax.cond(
-            played.done.any(), value, lambda observation: jnp.zeros(action.shape), played.observation
-        )
-        return next_state, Rollout(
+        following = follow(memory, played.observation, played.done)
+        return Position(next_state, memory), Rollout(
             state.observation,
             action,
-            log_prob,
+            known,
             played.reward,
             played.discount,
             played.done,
             state.last_done,
-            final_value,
+            following,
         )
 
-    return jax.lax.scan(step, state, noise)
+    return jax.lax.scan(step, start, noise)
+
+
+def begin_episodes(memory: PyTree, initial_memory: PyTree, begins: Bool[Array, " E"]) -> PyTree:
+    """`memory`, and `initial_memory` in its place where an episode begins; leading axis E."""
+    return jax.tree.map(
+        lambda kept, fresh: jnp.where(begins.reshape(-1, *(1,) * (kept.ndim - 1)), fresh, kept), memory, initial_memory
+    )
+
+
+def where_ended(done: Bool[Array, " E"], compute: Callable[[], Float[Array, "E ..."]]) -> Float[Array, "E ..."]:
+    """`compute()` at steps where some episode ends, else zeros at no cost."""
+    shape = jax.eval_shape(compute)
+    return jax.lax.cond(done.any(), compute, lambda: jnp.zeros(shape.shape, shape.dtype))
 
 
 def small_int(num_values: int) -> Any:

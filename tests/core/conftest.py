@@ -23,23 +23,54 @@ from jax_party.config import ExperimentConfig, make_budget, parse_config
 from jax_party.training import Experiment, Program, get_program, make_hyper
 from mava_configs import compose
 
+_ON_POLICY = ("system.ppo_epochs=2", "system.num_minibatches=2", "system.rollout_length=16")
+_OFF_POLICY = ("system.epochs=2", "system.buffer_size=256", "system.rollout_length=16")
+_Q_LEARNING = (*_OFF_POLICY, "system.min_buffer_size=64", "system.sample_batch_size=8", "system.update_period=2")
+_Q_SEQUENCES = (*_Q_LEARNING, "system.sample_sequence_length=8", "system.burn_in_length=2")
+
+
+def _torsos(*networks: str, parts: tuple[str, ...] = ("pre_torso",), sizes: str = "[16,16]") -> tuple[str, ...]:
+    return tuple(f"network.{network}.{part}.layer_sizes={sizes}" for network in networks for part in parts)
+
+
+_RECURRENT = {"parts": ("pre_torso", "post_torso"), "sizes": "[16]"}
+_HIDDEN = "network.hidden_state_dim=16"
+_SMALL_NET = tuple(f"network.net_config.{setting}" for setting in ("embed_dim=16", "n_head=2", "n_block=1"))
+_PPO = (*_ON_POLICY, *_torsos("actor_network", "critic_network"))
+_REC_PPO = (*_ON_POLICY, _HIDDEN, *_torsos("actor_network", "critic_network", **_RECURRENT))
+_REC_Q = (*_Q_SEQUENCES, _HIDDEN, *_torsos("q_network", **_RECURRENT))
+_SAC = (*_OFF_POLICY, "system.batch_size=16", "system.explore_steps=64", *_torsos("actor_network", "q_network"))
+
 TINY = (
     "arch.num_envs=4",
     "arch.num_eval_episodes=4",
     "arch.num_absolute_metric_eval_episodes=6",
     "arch.num_evaluation=4",
     "arch.gradient_chunk_size=null",
-    "system.rollout_length=16",
-    "system.ppo_epochs=2",
-    "system.num_minibatches=2",
     "system.total_timesteps=512",
-    "network.actor_network.pre_torso.layer_sizes=[16,16]",
-    "network.critic_network.pre_torso.layer_sizes=[16,16]",
     "env/scenario=p-short",
     "env.scenario.task_config.time_limit=24",
     "logger.use_console=false",
 )
 """512 steps in 4 evaluations of 2 updates; an episode's end falls inside a rollout."""
+
+TINY_SYSTEMS: dict[str, tuple[str, ...]] = {
+    "ff_ippo": _PPO,
+    "ff_mappo": _PPO,
+    "rec_ippo": (*_REC_PPO, "system.recurrent_chunk_size=8"),
+    "rec_mappo": _REC_PPO,
+    "ff_sable": (*_ON_POLICY, *_SMALL_NET),
+    "rec_sable": (*_ON_POLICY, *_SMALL_NET, "network.memory_config.timestep_chunk_size=8"),
+    "mat": (*_ON_POLICY, *_SMALL_NET),
+    "ff_iql": (*_Q_LEARNING, *_torsos("q_network")),
+    "rec_iql": _REC_Q,
+    "rec_qmix": (*_REC_Q, "network.mixer_network.embed_dim=8", "network.mixer_network.hyper_hidden_dim=8",
+                 "env.shared_reward=true"),
+    "ff_isac": _SAC,
+    "ff_masac": _SAC,
+    "ff_hasac": _SAC,
+}  # fmt: skip
+"""What makes each system small, besides."""
 
 
 @functools.cache
@@ -51,18 +82,19 @@ def _compose(algorithm: str, overrides: tuple[str, ...]) -> dict[str, Any]:
 def tiny_mapping() -> Callable[..., dict[str, Any]]:
     """`tiny_mapping("ff_ippo", "system.gamma=0.9")` is a composed config of a tiny experiment; other overrides win."""
 
-    def make(algorithm: str, *overrides: str, tiny: tuple[str, ...] = TINY) -> dict[str, Any]:
+    def make(algorithm: str, *overrides: str, tiny: tuple[str, ...] | None = None) -> dict[str, Any]:
         asked = {override.split("=")[0] for override in overrides}
-        kept = tuple(override for override in tiny if override.split("=")[0] not in asked)
+        usual = (*TINY, *TINY_SYSTEMS[algorithm]) if tiny is None else tiny
+        kept = tuple(override for override in usual if override.split("=")[0] not in asked)
         return copy.deepcopy(_compose(algorithm, (*kept, *overrides)))
 
     return make
 
 
 @pytest.fixture(scope="session")
-def tiny_overrides() -> tuple[str, ...]:
-    """The overrides that make an experiment tiny, for a command line."""
-    return TINY
+def tiny_overrides() -> Callable[[str], tuple[str, ...]]:
+    """`tiny_overrides("ff_ippo")`: what makes an experiment tiny, for a command line."""
+    return lambda algorithm: (*TINY, *TINY_SYSTEMS[algorithm])
 
 
 @pytest.fixture(scope="session")

@@ -175,7 +175,11 @@ def test_hyper_holds_the_traced_part_and_the_budget(tiny_config: Callable[..., E
             "arch.num_envs", 2.5,
             "arch.num_envs: 2.5 is not valid: input should be a valid integer, got a number with a fractional part",
         ),
-        ("system.name", "ff_dqn", "system.name: 'ff_dqn' is not valid: input should be 'ff_ippo' or 'ff_mappo'"),
+        (
+            "system.name", "ff_dqn",
+            "system.name: 'ff_dqn' is not valid: choose one of 'ff_ippo', 'ff_mappo', 'rec_ippo', 'rec_mappo', "
+            "'ff_sable', 'rec_sable', 'mat', 'ff_iql', 'rec_iql', 'rec_qmix', 'ff_isac', 'ff_masac', 'ff_hasac'",
+        ),
         (
             "system.num_minibatches", 3,
             "system.num_minibatches: 3 does not divide arch.num_envs × system.rollout_length = 64; choose a divisor",

@@ -32,8 +32,22 @@ ROOT = Path(__file__).parents[2]
 FIELDS = {
     "done": (np.bool_, ()), "action": (np.int8, (3,)), "reward": (np.float32, (3,)),
     "observation": (np.float32, (3, None)), "legal_action_mask": (np.bool_, (3, 3)),
-    "value": (np.float32, (3,)), "log_prob": (np.float32, (3,)),
 }  # fmt: skip
+ON_POLICY = {"value": (np.float32, (3,)), "log_prob": (np.float32, (3,))}
+Q_LEARNING = {"q_values": (np.float32, (3, 3))}
+SAC = {"log_prob": (np.float32, (3,))}
+KNOWN: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("ff_ippo", "ff_mappo", "rec_ippo", "rec_mappo", "ff_sable", "rec_sable", "mat"), ON_POLICY),
+    **dict.fromkeys(("ff_iql", "rec_iql", "rec_qmix"), Q_LEARNING),
+    **dict.fromkeys(("ff_isac", "ff_masac", "ff_hasac"), SAC),
+}
+"""What each system knows of its actions, recorded besides."""
+LOSSES = {
+    "value": {"policy_loss", "value_loss", "entropy"},
+    "q_values": {"q_loss", "mean_q"},
+    "log_prob": {"policy_loss", "q_loss", "entropy", "alpha"},
+}
+"""Training metrics that a system must give, by the first thing that it knows of its actions."""
 ENVS, STEPS, TIME_LIMIT, EPISODES, PERIODS = 4, 128, 24, 4, 4
 
 
@@ -156,16 +170,18 @@ def test_shapes_and_dtypes(algorithm: str, begin: Callable[..., Any]) -> None:
     describe = lambda leaf: (leaf.shape, leaf.dtype)  # noqa: E731
     assert jax.tree.map(describe, run.state) == jax.tree.map(describe, shape)
     assert {leaf.dtype for leaf in jax.tree.leaves(run.state.params)} == {np.dtype(np.float32)}
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(run.state.memory)} <= {ENVS}
     state, output = run.program.update(run.hyper, run.state)
     assert jax.tree.map(describe, state) == jax.tree.map(describe, shape)
     assert (int(state.updates), int(run.program.update(run.hyper, state)[0].updates)) == (1, 2)
     assert {describe(loss) for loss in output.losses.values()} == {((), np.dtype(np.float32))}
-    _check_fields(output.trajectory, ENVS, 16)
+    _check_fields(algorithm, output.trajectory, ENVS, 16)
 
 
-def _check_fields(fields: dict[str, Any], rows: int, steps: int) -> None:
-    assert fields.keys() == FIELDS.keys()
-    for name, (dtype, shape) in FIELDS.items():
+def _check_fields(algorithm: str, fields: dict[str, Any], rows: int, steps: int) -> None:
+    expected = FIELDS | KNOWN[algorithm]
+    assert fields.keys() == expected.keys()
+    for name, (dtype, shape) in expected.items():
         assert fields[name].dtype == dtype, name
         assert fields[name].shape[:2] == (rows, steps), name
         trailing = fields[name].shape[2:]
@@ -203,7 +219,7 @@ def test_each_step_is_a_period(unbroken: Unbroken) -> None:
     assert sorted(path.name for path in (unbroken.folder / "checkpoints").iterdir()) == ["384", "512"]
 
 
-def test_metrics_rows(unbroken: Unbroken) -> None:
+def test_metrics_rows(unbroken: Unbroken, algorithm: str) -> None:
     rows = records.read_metrics(unbroken.folder)
     evaluations, absolute = rows[:-1], rows[-1]
     assert [(row["evaluation"], row["step"], row["seed"]) for row in evaluations] == [
@@ -216,7 +232,7 @@ def test_metrics_rows(unbroken: Unbroken) -> None:
         assert row["episodes"]["episode_length"] == [TIME_LIMIT] * EPISODES
         per_agent = [row["evaluate"][f"episode_return_agent_{i}"] for i in range(3)]
         assert row["evaluate"]["episode_return"] == pytest.approx(np.mean(per_agent), rel=1e-5)
-        assert {"policy_loss", "value_loss", "entropy"} <= row["train"].keys()
+        assert LOSSES[next(iter(KNOWN[algorithm]))] <= row["train"].keys()
     assert absolute["absolute"] is True
     assert all(len(values) == 6 for values in absolute["episodes"].values())
     assert records.read_record(unbroken.folder).absolute_metrics == absolute["evaluate"]
@@ -233,10 +249,10 @@ def test_marl_evals_file(unbroken: Unbroken, algorithm: str) -> None:
     assert run["absolute_metrics"]["episode_return"] == rows[-1]["episodes"]["episode_return"]
 
 
-def test_the_train_vault_holds_every_step_trained(unbroken: Unbroken) -> None:
+def test_the_train_vault_holds_every_step_trained(unbroken: Unbroken, algorithm: str) -> None:
     record = records.read_record(unbroken.folder)
     fields = _read_vault(unbroken.folder, record.trial_id)
-    _check_fields(fields, ENVS, STEPS)
+    _check_fields(algorithm, fields, ENVS, STEPS)
     assert [(e.uid, e.kind, e.rows, e.steps) for e in record.vaults] == [
         (record.trial_id, "train", ENVS, STEPS),
         (f"{record.trial_id}-test", "test", EPISODES, PERIODS * TIME_LIMIT),
@@ -252,9 +268,9 @@ def test_the_train_vault_holds_every_step_trained(unbroken: Unbroken) -> None:
     assert set(np.round(fields["reward"].sum(-1)).ravel()) <= {2.0, 5.0, 6.0}
 
 
-def test_the_test_vault_holds_the_evaluations_episodes(unbroken: Unbroken) -> None:
+def test_the_test_vault_holds_the_evaluations_episodes(unbroken: Unbroken, algorithm: str) -> None:
     fields = _read_vault(unbroken.folder, f"{records.read_record(unbroken.folder).trial_id}-test")
-    _check_fields(fields, EPISODES, PERIODS * TIME_LIMIT)
+    _check_fields(algorithm, fields, EPISODES, PERIODS * TIME_LIMIT)
     starts = np.arange(PERIODS * TIME_LIMIT) % TIME_LIMIT == 0
     np.testing.assert_array_equal(fields["done"], np.broadcast_to(starts, (EPISODES, PERIODS * TIME_LIMIT)))
     returns = fields["reward"].mean(-1).reshape(EPISODES, PERIODS, TIME_LIMIT).sum(-1)
@@ -262,12 +278,12 @@ def test_the_test_vault_holds_the_evaluations_episodes(unbroken: Unbroken) -> No
         np.testing.assert_allclose(returns[:, period], row["episodes"]["episode_return"], rtol=1e-4, atol=1e-3)
 
 
-def test_the_vaults_metadata(unbroken: Unbroken) -> None:
+def test_the_vaults_metadata(unbroken: Unbroken, algorithm: str) -> None:
     record = records.read_record(unbroken.folder)
     metadata = json.loads((unbroken.folder / "vaults/jax_party" / record.trial_id / "metadata.json").read_text())
     ours = metadata["jax_party"]
     assert (ours["trial_id"], ours["kind"]) == (record.trial_id, "train")
-    assert set(json.loads(ours["fields"])) == set(FIELDS)
+    assert set(json.loads(ours["fields"])) == set(FIELDS | KNOWN[algorithm])
 
 
 # -- Resume ------------------------------------------------------------------------------------------------------------
@@ -384,7 +400,8 @@ def test_a_diverged_run_has_failed(
     algorithm: str, tiny_mapping: Callable[..., Any], tmp_path: Path, make_folder: Callable[..., Path],
     open_experiment: Callable[[Path], Experiment],
 ) -> None:  # fmt: skip
-    mapping = tiny_mapping(algorithm, "vault=both", "system.actor_lr=1e38", "system.critic_lr=1e38")
+    rates = [key for key in tiny_mapping(algorithm)["system"] if key.endswith("_lr")]
+    mapping = tiny_mapping(algorithm, "vault=both", *(f"system.{rate}=1e38" for rate in rates))
     folder = make_folder(tmp_path / "trial", mapping)
     experiment = open_experiment(folder)
     with pytest.raises(TrainingDiverged, match="try a smaller learning rate"):

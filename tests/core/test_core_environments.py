@@ -221,10 +221,13 @@ def test_every_scenario_resets_and_steps(env: str, scenario: str) -> None:
 
 @pytest.mark.parametrize(("algorithm", "env"), [("ff_mappo", "lbf"), ("ff_ippo", "rware"), ("ff_mappo", "connector")])
 def test_systems_train_in_every_environment(
-    algorithm: str, env: str, tiny_config: Callable[..., ExperimentConfig], tiny_overrides: tuple[str, ...]
+    algorithm: str,
+    env: str,
+    tiny_config: Callable[..., ExperimentConfig],
+    tiny_overrides: Callable[[str], tuple[str, ...]],
 ) -> None:
     limit = "env.scenario.env_kwargs.time_limit=8" if env == "connector" else "env.kwargs.time_limit=8"
-    tiny = tuple(override for override in tiny_overrides if not override.startswith("env"))
+    tiny = tuple(override for override in tiny_overrides(algorithm) if not override.startswith("env"))
     config = tiny_config(algorithm, f"env={env}", limit, tiny=tiny)
     program = Program(config)
     hyper = make_hyper(config, make_budget(config))

@@ -81,7 +81,8 @@ def test_results_reads_folders_through_records_alone() -> None:
         (["wrappers.py", "environments.py"], {"systems", "training", "run", "networks", "ops"}),
         (["systems"], {"training", "run", "vault", "checkpointing", "records", "evaluation"}),
         (["training.py"], {"run", "console"}),
-        (["records.py", "config.py", "errors.py", "markers.py"], {"training", "systems", "run", "vault"}),
+        (["records.py", "errors.py", "markers.py"], {"training", "systems", "run", "vault"}),
+        (["config"], {"training", "systems", "run", "vault", "records", "wrappers", "networks", "ops"}),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )

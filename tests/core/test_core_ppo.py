@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from jax_party.environments import Observation
-from jax_party.systems.ppo import PPO, Batch, Params
+from jax_party.systems.on_policy import Batch
+from jax_party.systems.ppo import PPO, Params
 
 TRUNCATED = "env.scenario.task_config.horizon=truncate"
 
@@ -41,6 +42,7 @@ def _batch(seed: int, rows: int, system: PPO) -> Batch:
         jnp.asarray(np.where(choice, rng.integers(0, 2, shape), 2), jnp.int32),
         jnp.where(choice, jnp.log(0.5) + normal(0.3), 0.0),
         normal(), normal(3.0), normal(), jnp.asarray(choice, jnp.float32), jnp.ones(shape),
+        jnp.zeros(rows, bool), (),
     )  # fmt: skip
 
 
@@ -130,8 +132,8 @@ def test_idle_agents_carry_no_policy_gradient(begin: Callable[..., Any]) -> None
 def test_had_no_choice_means_one_legal_action(begin: Callable[..., Any]) -> None:
     run = begin("ff_ippo")
     system = run.system
-    envs, rollout = jax.jit(system.play)(run.hyper, run.state, jax.random.PRNGKey(2))
-    _, batch = jax.jit(system.judge)(run.hyper, run.state.params, envs.observation, rollout)
+    played = jax.jit(system.play)(run.hyper, run.state, jax.random.PRNGKey(2))
+    _, batch = jax.jit(system.judge)(run.hyper, run.state.params, *played)
     active = np.asarray(batch.observation.action_mask)[..., 0]
     np.testing.assert_array_equal(batch.policy_weight, active.astype(np.float32))
     assert (active.sum(-1) == 2).all()
@@ -191,7 +193,7 @@ def test_masks_are_never_violated(begin: Callable[..., Any]) -> None:
 
     @jax.jit
     def legal(key: jax.Array) -> jax.Array:
-        action, known = run.system.act(params, observation, key, greedy=False)
+        _, action, known = run.system.act(params, (), observation, key, greedy=False)
         allowed = jnp.take_along_axis(observation.action_mask, action[..., None], -1)[..., 0]
         return allowed.all() & jnp.isfinite(known["log_prob"]).all()
 
@@ -203,7 +205,7 @@ def test_greedy_plays_the_likeliest_action(begin: Callable[..., Any]) -> None:
     run = begin("ff_ippo")
     observation = _observation(12, 40, run.system)
     logits = run.system._logits(run.state.params, observation)
-    action, known = run.system.act(run.state.params, observation, jax.random.PRNGKey(0), greedy=True)
+    _, action, known = run.system.act(run.state.params, (), observation, jax.random.PRNGKey(0), greedy=True)
     np.testing.assert_array_equal(action, np.argmax(np.asarray(logits), -1))
     expected = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), np.asarray(action)[..., None], -1)[..., 0]
     np.testing.assert_allclose(known["log_prob"], expected, rtol=1e-5, atol=1e-7)
@@ -214,7 +216,7 @@ def test_only_mappos_critic_sees_the_others(algorithm: str, sees_others: bool, b
     run = begin(algorithm)
     observation = _observation(13, 5, run.system)
     changed = observation._replace(agents_view=observation.agents_view.at[:, 1].add(1.0))
-    value, other = (np.asarray(run.system._value(run.state.params, o)) for o in (observation, changed))
+    value, other = (np.asarray(run.system.bootstrap(run.state.params, (), o)) for o in (observation, changed))
     assert (value[:, 1] != other[:, 1]).all()
     assert (value[:, 0] != other[:, 0]).all() == sees_others
     assert (value[:, 2] != other[:, 2]).any() == sees_others
@@ -229,29 +231,29 @@ def test_only_mappos_critic_sees_the_others(algorithm: str, sees_others: bool, b
 def test_a_truncated_episode_bootstraps_from_its_last_observation(horizon: str, begin: Callable[..., Any]) -> None:
     run = begin("ff_mappo", f"env.scenario.task_config.horizon={horizon}", "env.scenario.task_config.time_limit=5")
     system, params = run.system, run.state.params
-    envs, rollout = jax.jit(system.play)(run.hyper, run.state, jax.random.PRNGKey(2))
-    values, batch = jax.jit(system.judge)(run.hyper, params, envs.observation, rollout)
+    position, memories, rollout = jax.jit(system.play)(run.hyper, run.state, jax.random.PRNGKey(2))
+    values, batch = jax.jit(system.judge)(run.hyper, params, position, memories, rollout)
     steps, num_envs = 16, 4
     np.testing.assert_array_equal(np.flatnonzero(np.asarray(rollout.done[:, 0])), [4, 9, 14])
 
     # The ended episodes' own last observations, by playing the same actions without auto-reset.
     env = system._envs(run.hyper).env
-    state, value = run.state.envs.states, jax.jit(lambda observation: system._value(params, observation))
+    state, value = run.state.envs.states, jax.jit(lambda observation: system.bootstrap(params, (), observation))
     step = jax.jit(jax.vmap(env.step))
     for time in range(5):
         state, played = step(state, rollout.action[time])
     last_value = np.asarray(value(played.observation))
-    np.testing.assert_allclose(rollout.final_value[4], last_value, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(rollout.following[4], last_value, rtol=1e-5, atol=1e-6)
     assert (np.abs(last_value - np.asarray(values[5])) > 1e-6).any()  # not the fresh episode's
 
     gamma, lambda_ = 0.99, 0.95
     kept = gamma if horizon == "truncate" else 0.0
-    v = np.concatenate([np.asarray(values), np.asarray(value(envs.observation))[None]])
+    v = np.concatenate([np.asarray(values), np.asarray(value(position.envs.observation))[None]])
     expected = np.zeros((steps, num_envs, 3))
     running = np.zeros((num_envs, 3))
     for t in reversed(range(steps)):
         if t in (4, 9, 14):
-            running = np.asarray(rollout.reward[t] + kept * rollout.final_value[t] - values[t])
+            running = np.asarray(rollout.reward[t] + kept * rollout.following[t] - values[t])
         else:
             running = np.asarray(rollout.reward[t]) + gamma * v[t + 1] - v[t] + gamma * lambda_ * running
         expected[t] = running
@@ -264,13 +266,13 @@ def test_a_truncated_episode_bootstraps_from_its_last_observation(horizon: str, 
 
 def test_learning_rates_fall_to_zero(begin: Callable[..., Any]) -> None:
     run = begin("ff_ippo", "system.decay_learning_rates=true", "system.actor_lr=0.01", "system.critic_lr=0.02")
-    optimisers = run.system._optimisers(run.hyper)
     updates, per_update = int(run.hyper.num_updates), 4
     ones = jax.tree.map(jnp.ones_like, run.state.params)
 
     def first_step(network: str, count: int) -> float:
         """Size of Adam's step at a count of gradient steps, for a constant gradient: the learning rate."""
-        optimiser, gradient = getattr(optimisers, network), getattr(ones, network)
+        optimiser = run.system.clipped_adam(run.hyper, run.hyper.system[f"{network}_lr"])
+        gradient = getattr(ones, network)
         state = optimiser.init(gradient)
         counted = jax.tree.map(lambda leaf: jnp.asarray(count, leaf.dtype) if leaf.dtype == jnp.int32 else leaf, state)
         # Moments that have long seen this gradient, bias-corrected.
@@ -299,7 +301,7 @@ def test_gradients_are_clipped_to_their_norm(begin: Callable[..., Any]) -> None:
     import optax
 
     run = begin("ff_ippo")
-    optimiser = run.system._optimisers(run.hyper).actor
+    optimiser = run.system.clipped_adam(run.hyper, run.hyper.system["actor_lr"])
     gradient = jax.tree.map(lambda leaf: 100.0 * jnp.ones_like(leaf), run.state.params.actor)
     _, state = optimiser.update(gradient, optimiser.init(gradient))
     first_moment = next(

@@ -25,8 +25,10 @@ def _call(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_a_run_says_what_it_did(tiny_overrides: tuple[str, ...], tmp_path: Path) -> None:
-    overrides = [o for o in tiny_overrides if not o.startswith(("logger.use_console", "arch.num_evaluation"))]
+def test_a_run_says_what_it_did(tiny_overrides: Callable[[str], tuple[str, ...]], tmp_path: Path) -> None:
+    overrides = [
+        o for o in tiny_overrides("ff_ippo") if not o.startswith(("logger.use_console", "arch.num_evaluation"))
+    ]
     done = _call(
         "--config-name", "ff_ippo", *overrides, "arch.num_evaluation=2", "system.total_timesteps=200",
         f"logger.base_exp_path={tmp_path}", "logger.run_name=look",

@@ -1,0 +1,66 @@
+"""The step budget in whole updates and whole evaluation periods."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from jax_party.config.experiment import ExperimentConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """The step budget in whole update periods.
+
+    Attributes:
+      steps_per_update: environment steps of one update (all environments together).
+      updates_per_evaluation: updates in each evaluation period.
+      num_evaluations: evaluation periods.
+      requested_steps: what the config asked for.
+    """
+
+    steps_per_update: int
+    updates_per_evaluation: int
+    num_evaluations: int
+    requested_steps: int
+
+    @property
+    def num_updates(self) -> int:
+        """Updates in the whole budget."""
+        return self.updates_per_evaluation * self.num_evaluations
+
+    @property
+    def total_steps(self) -> int:
+        """Environment steps in the whole budget, at least what was asked for."""
+        return self.num_updates * self.steps_per_update
+
+    @property
+    def steps_per_evaluation(self) -> int:
+        """Environment steps of one evaluation period."""
+        return self.updates_per_evaluation * self.steps_per_update
+
+    def note(self, asked_evaluations: int) -> str | None:
+        """What differs from what was asked for, or None."""
+        if self.total_steps == self.requested_steps and self.num_evaluations == asked_evaluations:
+            return None
+        return (
+            f"budget of {self.requested_steps:,} steps in {asked_evaluations} evaluations becomes "
+            f"{self.total_steps:,} steps in {self.num_evaluations}: whole updates of {self.steps_per_update:,} steps"
+        )
+
+
+def make_budget(config: ExperimentConfig) -> Budget:
+    """Round the step budget up to whole evaluation periods of whole updates.
+
+    Periods are of equal length, at least an update each; there are fewer than `arch.num_evaluation` where that many
+    would overshoot the budget by a whole period or more.
+    """
+    system, arch = config.system, config.arch
+    per_update = arch.num_envs * system.update_batch_size * system.rollout_length
+    requested = system.total_timesteps
+    if requested is None:
+        assert system.num_updates is not None
+        requested = system.num_updates * per_update
+    updates = math.ceil(requested / per_update)
+    per_evaluation = math.ceil(updates / min(arch.num_evaluation, updates))
+    return Budget(per_update, per_evaluation, math.ceil(updates / per_evaluation), requested)

@@ -1,0 +1,112 @@
+"""The one way in: a composed config becomes frozen dataclasses, or one clear error for each key that is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from jax_party.config.checks import check_together
+from jax_party.config.experiment import EnvConfig, ExperimentConfig
+from jax_party.errors import ConfigError
+
+
+def parse_config(mapping: Mapping[str, Any]) -> ExperimentConfig:
+    """Turn a composed config into frozen dataclasses.
+
+    Raises:
+      ConfigError: on the first key that is unknown, missing, ill-typed or impossible, by its full name; the message
+        holds a line for each.
+    """
+    try:
+        config: ExperimentConfig = _ADAPTER.validate_python(dict(mapping))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain_all(error.errors()))) from None
+    check_together(config)
+    return config
+
+
+def _explain_all(details: list[ErrorDetails]) -> list[str]:
+    """A line for each key; where a value could be of several types and is none, the first reason and the others."""
+    lines: dict[str, str] = {}
+    for detail in details:
+        line = _explain(detail)
+        place, _, reason = line.partition(" is not valid: ")
+        known = lines.get(place)
+        lines[place] = line if known is None else f"{known}, or {reason.removeprefix('input should be ')}"
+    return list(lines.values())
+
+
+def _explain(detail: ErrorDetails) -> str:
+    """One line for one validation error: full key, what is wrong, what to do."""
+    path = [str(part) for part in detail["loc"] if not _is_union_tag(part)]
+    key, value = ".".join(path), detail.get("input")
+    if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        tags = [str(part) for part in detail["loc"] if _is_union_tag(part)]
+        close = difflib.get_close_matches(path[-1], known_keys(path[:-1], tags), n=1)
+        return f"{key}: unknown" + (f"; did you mean {close[0]}?" if close else "; remove it")
+    if detail["type"] == "union_tag_invalid":
+        context = detail["ctx"]
+        return f"{key}.name: {context['tag']!r} is not valid: choose one of {context['expected_tags']}"
+    if detail["type"] == "union_tag_not_found":
+        return f"{key}.name: missing; set it (defaults are in mava_configs/)"
+    if detail["type"] in ("missing", "missing_argument"):
+        return f"{key}: missing; set it (defaults are in mava_configs/)"
+    reason = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "value_error" and "." not in reason.split(" ")[0]:
+        return f"{key}: {reason}"
+    return f"{key}: {value!r} is not valid: {reason[0].lower()}{reason[1:]}"
+
+
+def _literals(hint: Any) -> set[str]:
+    """The texts of every `Literal` in a type, those of its dataclasses' `name` fields included."""
+    if get_origin(hint) is Literal:
+        return {value for value in get_args(hint) if isinstance(value, str)}
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _literals(_hints(hint).get("name"))
+    return {text for inner in getattr(hint, "__args__", ()) for text in _literals(inner)}
+
+
+def _union_tags() -> set[str]:
+    """What pydantic puts into an error's place to tell which member of a union it speaks of."""
+    unions = (_hints(ExperimentConfig)["system"], _hints(ExperimentConfig)["network"], _hints(EnvConfig)["scenario"])
+    return {"bool", "int", "float", "str"}.union(*(_literals(union) for union in unions))
+
+
+def _is_union_tag(part: object) -> bool:
+    return isinstance(part, str) and (
+        part in _TAGS or part.startswith(("constrained-", "literal[", "function-before["))
+    )
+
+
+def known_keys(group: Sequence[str], names: Sequence[str] = ()) -> list[str]:
+    """The keys that a group of the config has; empty where there is no such group.
+
+    Args:
+      group: where it is, `["system"]` for one.
+      names: of several kinds of group, only those with one of these names, `["ff_ippo"]`; where none has, all.
+    """
+    nodes: list[Any] = [ExperimentConfig]
+    for part in group:
+        nodes = [found for node in nodes for found in _dataclasses_in(_hints(node).get(part))]
+        named = [node for node in nodes if _literals(_hints(node).get("name")) & set(names)]
+        nodes = named or nodes
+    return list(dict.fromkeys(field.name for node in nodes for field in dataclasses.fields(node)))
+
+
+def _hints(node: type) -> dict[str, Any]:
+    return get_type_hints(node, include_extras=True)
+
+
+def _dataclasses_in(hint: Any) -> list[type]:
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return [hint]
+    return [found for inner in getattr(hint, "__args__", ()) for found in _dataclasses_in(inner)]
+
+
+_ADAPTER: TypeAdapter[ExperimentConfig] = TypeAdapter(ExperimentConfig)
+_TAGS = _union_tags()

@@ -1,0 +1,278 @@
+"""What the systems that learn from a replay buffer share: exploring, remembering, and gradient steps on samples.
+
+A system of this family says how it explores (`explore`), how it plays (`act`) and what a gradient step does
+(`learn_step`). An update plays `rollout_length` steps everywhere, adds them to the buffer, and takes `epochs` gradient
+steps once the buffer holds enough.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import flashbax as fbx
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from jax_party.config.experiment import ExperimentConfig
+from jax_party.config.systems import OffPolicyConfig
+from jax_party.environments import MultiAgentEnv, Observation
+from jax_party.ops.gradients import chunked_gradient
+from jax_party.systems.base import Hyper, LearnerState, Position, Rollout, UpdateOutput, collect, trajectory_fields
+from jax_party.wrappers import AutoResetEnvs, append_agent_ids
+
+
+class Step(NamedTuple):
+    """What is remembered of an environment step; in a sample, leading axes (B, L): L successive steps.
+
+    Attributes:
+      observation: what was acted on.
+      next_observation: what followed; an ended episode's own last one where it ended.
+      action: (N,) int32.
+      reward: (N,) float32.
+      discount: (N,) float32, the environment's: 0 at termination, 1 at truncation.
+      done: () bool, the episode ended with this step.
+      last_done: () bool, `observation` is the first of its episode.
+      memory: what the agents remembered before this step, episodes that begin with it cleared; () without memory.
+    """
+
+    observation: Observation
+    next_observation: Observation
+    action: Int[Array, "*b N"]
+    reward: Float[Array, "*b N"]
+    discount: Float[Array, "*b N"]
+    done: Bool[Array, "*b"]
+    last_done: Bool[Array, "*b"]
+    memory: PyTree
+
+
+class Learning(NamedTuple):
+    """What gradient steps change.
+
+    Attributes:
+      params: `LearnerState.params`: all networks, targets included.
+      opt_state: `LearnerState.opt_state`: the optimisers' states.
+    """
+
+    params: PyTree
+    opt_state: PyTree
+
+
+class OffPolicySystem(abc.ABC):
+    """A system that learns from a Flashbax trajectory buffer, a row an environment.
+
+    Args:
+      config: static settings; its traced numbers arrive as `Hyper` in each call.
+      env: the environment.
+      chunk_size: samples to a forward and backward pass, None for a whole batch.
+      mesh: devices that environments and buffer are spread over along the axis `env`, or None for one.
+    """
+
+    cpu_chunk_size: ClassVar[int | None] = None
+
+    def __init__(
+        self, config: ExperimentConfig, env: MultiAgentEnv, chunk_size: int | None = None, mesh: Mesh | None = None
+    ) -> None:
+        assert isinstance(config.system, OffPolicyConfig)
+        self.system = config.system
+        self.env = env
+        self.replicas = self.system.update_batch_size
+        self.envs = AutoResetEnvs(env, config.arch.num_envs * self.replicas)
+        self.chunk_size = chunk_size
+        self.mesh = mesh
+        self.add_agent_id = self.system.add_agent_id and not config.env.implicit_agent_id
+        self.record = config.vault.record_train
+        self.buffer = self._make_buffer()
+
+    # -- What defines the algorithm ------------------------------------------------------------------------------------
+
+    @property
+    @abc.abstractmethod
+    def batch_size(self) -> int:
+        """Sequences to a gradient step, for each replica."""
+
+    @property
+    @abc.abstractmethod
+    def steps_before_learning(self) -> int:
+        """Environment steps, over all environments, before the first gradient step."""
+
+    @property
+    def sequence_length(self) -> int:
+        """Successive steps of one environment in a sampled sequence."""
+        return 1
+
+    @abc.abstractmethod
+    def init_learning(self, hyper: Hyper, key: PRNGKeyArray, observation: Observation) -> Learning:
+        """Parameters and optimisers' states at the start. `observation`: an example, leading axis 1."""
+
+    @abc.abstractmethod
+    def initial_memory(self, batch_size: int) -> PyTree:
+        """What agents remember when an episode begins, leading axis `batch_size`; () where they remember nothing."""
+
+    @abc.abstractmethod
+    def draw_noise(self, key: PRNGKeyArray, steps: int) -> PyTree:
+        """The randomness of a rollout's actions, leading axes (steps, E)."""
+
+    @abc.abstractmethod
+    def explore(
+        self,
+        hyper: Hyper,
+        params: PyTree,
+        memory: PyTree,
+        observation: Observation,
+        noise: PyTree,
+        env_steps: Int[Array, ""],
+    ) -> tuple[PyTree, Int[Array, "E N"], dict[str, Array]]:
+        """Act in a training rollout, after `env_steps` steps of all environments together.
+
+        Returns:
+          The memory after this step, the actions, and what is recorded of them (`q_values` or `log_prob`).
+        """
+
+    @abc.abstractmethod
+    def act(
+        self, params: PyTree, memory: PyTree, observation: Observation, key: PRNGKeyArray, *, greedy: bool
+    ) -> tuple[PyTree, Int[Array, "b N"], dict[str, Array]]:
+        """Actions for evaluation; see `System.act`."""
+
+    @abc.abstractmethod
+    def learn_step(
+        self, hyper: Hyper, learning: Learning, batch: Step, key: PRNGKeyArray
+    ) -> tuple[Learning, dict[str, Float[Array, ""]]]:
+        """One gradient step on sampled sequences, leading axes (B, L), and the target networks' step after it."""
+
+    # -- What the outer loop calls -------------------------------------------------------------------------------------
+
+    def init(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
+        """Networks, optimisers, environments and an empty buffer."""
+        learning_key, reset_key, next_key = jax.random.split(key, 3)
+        envs = self._envs(hyper).reset(reset_key)
+        learning = self.init_learning(hyper, learning_key, jax.tree.map(lambda leaf: leaf[:1], envs.observation))
+        memory = self.initial_memory(self.envs.num_envs)
+        replay = self.buffer.init(self._example(envs.observation, memory))
+        return LearnerState(*learning, envs, memory, replay, next_key, jnp.zeros((), jnp.int32))
+
+    def update(self, hyper: Hyper, state: LearnerState) -> tuple[LearnerState, UpdateOutput]:
+        """Play one rollout, remember it, then learn from samples of all that is remembered."""
+        next_key, act_key, learn_key = jax.random.split(state.key, 3)
+        position, rollout = self.play(hyper, state, act_key)
+        replay = self.buffer.add(state.replay, _by_rows(remembered(rollout)))
+        learning, losses = self.learn(hyper, Learning(state.params, state.opt_state), replay, learn_key)
+        recorded = {name: field for name, field in rollout.known.items() if name != "memory"}
+        trajectory = trajectory_fields(rollout, self.env.num_actions, **recorded) if self.record else {}
+        return (
+            LearnerState(*learning, *position, replay, next_key, state.updates + 1),
+            UpdateOutput(losses, trajectory),
+        )
+
+    # -- Stages of an update -------------------------------------------------------------------------------------------
+
+    def play(self, hyper: Hyper, state: LearnerState, key: PRNGKeyArray) -> tuple[Position, Rollout]:
+        """Collect a rollout with the exploring policy."""
+        steps, num_envs = self.system.rollout_length, self.envs.num_envs
+        before = state.updates * steps * num_envs
+        noise = (self.draw_noise(key, steps), before + jnp.arange(steps) * num_envs)
+
+        def act(memory: PyTree, observation: Observation, noise_t: Any) -> tuple[PyTree, Array, dict[str, Array]]:
+            drawn, env_steps = noise_t
+            after, action, known = self.explore(hyper, state.params, memory, observation, drawn, env_steps)
+            return after, action, {**known, "memory": memory}
+
+        def keep(memory: PyTree, observation: Observation, done: Array) -> Observation:
+            return observation
+
+        start = Position(state.envs, state.memory)
+        return collect(self._envs(hyper), start, self.initial_memory(num_envs), act, keep, noise)
+
+    def learn(
+        self, hyper: Hyper, learning: Learning, replay: Any, key: PRNGKeyArray
+    ) -> tuple[Learning, dict[str, Float[Array, ""]]]:
+        """`epochs` gradient steps, or none while the buffer holds too little.
+
+        The losses are means over the gradient steps taken, 0 where there was none, and `gradient_steps`: how many.
+        """
+
+        def step(learning: Learning, step_key: PRNGKeyArray) -> tuple[Learning, dict[str, Array]]:
+            sample_key, learn_key = jax.random.split(step_key)
+            batch = self._spread(self.buffer.sample(replay, sample_key).experience)
+            return self.learn_step(hyper, learning, batch, learn_key)
+
+        def several() -> tuple[Learning, dict[str, Array]]:
+            after, losses = jax.lax.scan(step, learning, jax.random.split(key, self.system.epochs))
+            return after, {name: loss.mean() for name, loss in losses.items()}
+
+        def none() -> tuple[Learning, dict[str, Array]]:
+            losses = jax.eval_shape(several)[1]
+            return learning, {name: jnp.zeros(loss.shape, loss.dtype) for name, loss in losses.items()}
+
+        ready = self.buffer.can_sample(replay)
+        learning, losses = jax.lax.cond(ready, several, none)
+        return learning, {**losses, "gradient_steps": jnp.where(ready, float(self.system.epochs), 0.0)}
+
+    # -- Parts of the stages -------------------------------------------------------------------------------------------
+
+    def gradient(self, loss: Callable[[Any, Any], tuple[Array, Any]], params: Any, batch: Any) -> tuple[Any, Any]:
+        """(aux, gradient) of a loss that sums over the samples that it is given, a chunk of samples at a time."""
+        return chunked_gradient(loss, params, batch, self.chunk_size)
+
+    def features(self, observation: Observation) -> Float[Array, "*b N F"]:
+        """What an agent's own network sees: its view, and its id where that is set."""
+        view = observation.agents_view
+        return append_agent_ids(view) if self.add_agent_id else view
+
+    def _make_buffer(self) -> Any:
+        num_envs, length = self.envs.num_envs, self.sequence_length
+        return fbx.make_trajectory_buffer(
+            add_batch_size=num_envs,
+            sample_batch_size=self.batch_size * self.replicas,
+            sample_sequence_length=length,
+            period=1,
+            min_length_time_axis=max(length, math.ceil(self.steps_before_learning / num_envs)),
+            max_length_time_axis=self.system.buffer_size // num_envs,
+        )
+
+    def _example(self, observation: Observation, memory: PyTree) -> Step:
+        """A single remembered step, for its shapes and dtypes."""
+        first = jax.tree.map(lambda leaf: leaf[0], observation)
+        agents, no = (self.env.num_agents,), jnp.zeros((), bool)
+        nothing = jnp.zeros(agents)
+        before = jax.tree.map(lambda leaf: leaf[0], memory)
+        return Step(first, first, jnp.zeros(agents, jnp.int32), nothing, nothing, no, no, before)
+
+    def _envs(self, hyper: Hyper) -> AutoResetEnvs:
+        return AutoResetEnvs(self.env.with_params(hyper.env), self.envs.num_envs)
+
+    def _spread(self, batch: Step) -> Step:
+        """Spread a batch over the devices of the mesh."""
+        if self.mesh is None:
+            return batch
+        sharding = NamedSharding(self.mesh, PartitionSpec("env"))
+        spread: Step = jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, sharding), batch)
+        return spread
+
+
+def remembered(rollout: Rollout) -> Step:
+    """A rollout's steps as the buffer keeps them, leading axes (T, E)."""
+    return Step(
+        rollout.observation,
+        rollout.following,
+        rollout.action,
+        rollout.reward,
+        rollout.discount,
+        rollout.done,
+        rollout.last_done,
+        rollout.known["memory"],
+    )
+
+
+def _by_rows(steps: Step) -> Step:
+    """(T, E, ...) -> (E, T, ...)."""
+    rows: Step = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), steps)
+    return rows
+
+
+__all__ = ["Learning", "OffPolicySystem", "Step", "remembered"]

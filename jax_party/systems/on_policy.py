@@ -1,0 +1,327 @@
+"""What the systems trained with PPO's objective share: rollout, advantages, epochs of minibatches, the clipped loss.
+
+A system of this family is its networks in two forms: an acting form, a step at a time (`step`, `bootstrap`), and a
+training form over a batch of samples (`evaluate`), which gives the same numbers.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from jax_party.config.experiment import ExperimentConfig
+from jax_party.config.systems import OnPolicyConfig
+from jax_party.environments import MultiAgentEnv, Observation
+from jax_party.ops.advantages import generalised_advantages, normalise
+from jax_party.ops.gradients import chunked_gradient
+from jax_party.ops.losses import clipped_surrogate, clipped_value_loss, entropy, log_prob
+from jax_party.ops.sampling import flat_gumbel
+from jax_party.systems.base import (
+    Hyper,
+    LearnerState,
+    Position,
+    Rollout,
+    UpdateOutput,
+    begin_episodes,
+    collect,
+    trajectory_fields,
+    where_ended,
+)
+from jax_party.wrappers import AutoResetEnvs, append_agent_ids
+
+
+class Batch(NamedTuple):
+    """Samples to learn from, leading axis B.
+
+    A sample is an environment step, or, for systems with a `sequence_length` L, L successive steps of one environment:
+    each leaf but `memory` then has axes (B, L).
+
+    Attributes:
+      observation: what was acted on.
+      action: (B, N) int32.
+      log_prob: (B, N) of the behaviour policy.
+      value: (B, N) when it was collected.
+      advantage: (B, N), not yet normalised.
+      target: (B, N) value target.
+      policy_weight: (B, N), 0 for an agent that had no choice.
+      value_weight: (B, N).
+      last_done: (B,) bool, the observation is the first of its episode.
+      memory: what the agents remembered before a sample's first step; episodes that begin with it not yet cleared.
+    """
+
+    observation: Observation
+    action: Int[Array, "B N"]
+    log_prob: Float[Array, "B N"]
+    value: Float[Array, "B N"]
+    advantage: Float[Array, "B N"]
+    target: Float[Array, "B N"]
+    policy_weight: Float[Array, "B N"]
+    value_weight: Float[Array, "B N"]
+    last_done: Bool[Array, " B"]
+    memory: PyTree
+
+
+class OnPolicySystem(abc.ABC):
+    """A system trained with PPO's clipped objective, https://arxiv.org/abs/1707.06347.
+
+    Args:
+      config: static settings; its traced numbers arrive as `Hyper` in each call.
+      env: the environment.
+      chunk_size: environment steps to a forward and backward pass, None for a whole minibatch.
+      mesh: devices that the environments are spread over along the axis `env`, or None for one.
+    """
+
+    cpu_chunk_size: ClassVar[int | None] = None
+    """Environment steps to a forward and backward pass on one CPU core; `benchmarks/throughput.py` compares sizes."""
+
+    def __init__(
+        self, config: ExperimentConfig, env: MultiAgentEnv, chunk_size: int | None = None, mesh: Mesh | None = None
+    ) -> None:
+        assert isinstance(config.system, OnPolicyConfig)
+        self.system = config.system
+        self.env = env
+        self.replicas = self.system.update_batch_size
+        self.envs = AutoResetEnvs(env, config.arch.num_envs * self.replicas)
+        self.chunk_size = chunk_size
+        self.mesh = mesh
+        self.add_agent_id = self.system.add_agent_id and not config.env.implicit_agent_id
+        self.record = config.vault.record_train
+        self.sequence_length: int | None = self.system.sequence_length
+
+    # -- What defines the algorithm ------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def init_params(self, key: PRNGKeyArray, observation: Observation) -> PyTree:
+        """Parameters at the start. `observation`: an example, leading axis 1."""
+
+    @abc.abstractmethod
+    def initial_memory(self, batch_size: int) -> PyTree:
+        """What agents remember when an episode begins, leading axis `batch_size`; () where they remember nothing."""
+
+    @abc.abstractmethod
+    def step(
+        self, params: PyTree, memory: PyTree, observation: Observation, noise: Float[Array, "b N A"]
+    ) -> tuple[PyTree, Int[Array, "b N"], dict[str, Array]]:
+        """The acting form: the memory after this step, actions, and `log_prob` of each, `value` where it costs nothing.
+
+        An action is the argmax of the masked logits plus `noise`: Gumbel noise draws from the policy, none is greedy.
+        """
+
+    @abc.abstractmethod
+    def bootstrap(self, params: PyTree, memory: PyTree, observation: Observation) -> Float[Array, "b N"]:
+        """Values of observations that are not acted on, given the memory before them."""
+
+    @abc.abstractmethod
+    def evaluate(self, params: PyTree, batch: Batch) -> tuple[Float[Array, "B N A"], Float[Array, "B N"]]:
+        """The training form: masked logits at the taken actions' steps, and values, in the axes of `batch`."""
+
+    def values(self, params: PyTree, start: PyTree, rollout: Rollout) -> Float[Array, "T E N"]:
+        """Values of a rollout's observations. `start`: the memory before its first step. By default, those known."""
+        return rollout.known["value"]
+
+    def optimiser(self, hyper: Hyper) -> optax.GradientTransformation:
+        """By default one Adam for all parameters at `actor_lr`, the gradient clipped to a norm."""
+        return self.clipped_adam(hyper, hyper.system["actor_lr"])
+
+    # -- What the outer loop calls -------------------------------------------------------------------------------------
+
+    def init(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
+        """Networks, optimisers and environments at the start."""
+        params_key, reset_key, next_key = jax.random.split(key, 3)
+        envs = self._envs(hyper).reset(reset_key)
+        params = self.init_params(params_key, jax.tree.map(lambda leaf: leaf[:1], envs.observation))
+        memory = self.initial_memory(self.envs.num_envs)
+        opt_state = self.optimiser(hyper).init(params)
+        return LearnerState(params, opt_state, envs, memory, (), next_key, jnp.zeros((), jnp.int32))
+
+    def update(self, hyper: Hyper, state: LearnerState) -> tuple[LearnerState, UpdateOutput]:
+        """Play one rollout, judge it, then learn from it."""
+        next_key, act_key, shuffle_key = jax.random.split(state.key, 3)
+        position, memories, rollout = self.play(hyper, state, act_key)
+        values, batch = self.judge(hyper, state.params, position, memories, rollout)
+        params, opt_state, losses = self.learn(hyper, state.params, state.opt_state, batch, shuffle_key)
+        extra = {"value": values, "log_prob": rollout.known["log_prob"]}
+        trajectory = trajectory_fields(rollout, self.env.num_actions, **extra) if self.record else {}
+        return (
+            LearnerState(params, opt_state, *position, (), next_key, state.updates + 1),
+            UpdateOutput(losses, trajectory),
+        )
+
+    def act(
+        self, params: PyTree, memory: PyTree, observation: Observation, key: PRNGKeyArray, *, greedy: bool
+    ) -> tuple[PyTree, Int[Array, "b N"], dict[str, Array]]:
+        """Actions for a batch of observations; `log_prob` and `value` of each."""
+        shape = observation.action_mask.shape
+        noise = jnp.zeros(shape) if greedy else flat_gumbel(key, shape)
+        after, action, known = self.step(params, memory, observation, noise)
+        if "value" not in known:
+            known = {"value": self.bootstrap(params, memory, observation), **known}
+        return after, action, {name: known[name] for name in ("value", "log_prob")}
+
+    # -- Stages of an update -------------------------------------------------------------------------------------------
+
+    def play(self, hyper: Hyper, state: LearnerState, key: PRNGKeyArray) -> tuple[Position, PyTree, Rollout]:
+        """Collect a rollout with the current policy.
+
+        Returns:
+          Where play stands then; the memories before each sequence's first step, leading axes (T / L, E); the rollout.
+        """
+        steps, num_envs = self.system.rollout_length, self.envs.num_envs
+        length = self.sequence_length or steps
+        noise = flat_gumbel(key, (steps // length, length, num_envs, self.env.num_agents, self.env.num_actions))
+        envs, initial = self._envs(hyper), self.initial_memory(num_envs)
+
+        def act(memory: PyTree, observation: Observation, noise: Array) -> tuple[PyTree, Array, dict[str, Array]]:
+            return self.step(state.params, memory, observation, noise)
+
+        def final_value(memory: PyTree, observation: Observation, done: Array) -> Array:
+            return where_ended(done, lambda: self.bootstrap(state.params, memory, observation))
+
+        def sequence(position: Position, noise: Array) -> tuple[Position, tuple[PyTree, Rollout]]:
+            following, rollout = collect(envs, position, initial, act, final_value, noise)
+            return following, (position.memory, rollout)
+
+        position, (memories, rollout) = jax.lax.scan(sequence, Position(state.envs, state.memory), noise)
+        return position, memories, jax.tree.map(lambda leaf: leaf.reshape(steps, *leaf.shape[2:]), rollout)
+
+    def judge(
+        self, hyper: Hyper, params: PyTree, position: Position, memories: PyTree, rollout: Rollout
+    ) -> tuple[Float[Array, "T E N"], Batch]:
+        """Values and advantages of a rollout that led to `position`, as a batch of samples."""
+        numbers = hyper.system
+        v_tm1 = self.values(params, jax.tree.map(lambda leaf: leaf[0], memories), rollout)
+        last = position.envs
+        initial = self.initial_memory(self.envs.num_envs)
+        v_last = self.bootstrap(params, begin_episodes(position.memory, initial, last.last_done), last.observation)
+        done = jnp.broadcast_to(rollout.done[..., None], rollout.reward.shape)
+        v_t = jnp.where(done, rollout.following, jnp.concatenate([v_tm1[1:], v_last[None]]))
+        advantage = generalised_advantages(
+            rollout.reward, numbers["gamma"] * rollout.discount, done, v_tm1, v_t, numbers["gae_lambda"]
+        )
+        had_choice = rollout.observation.action_mask.sum(-1) > 1
+        steps = Batch(
+            rollout.observation,
+            rollout.action,
+            rollout.known["log_prob"],
+            v_tm1,
+            advantage,
+            advantage + v_tm1,
+            had_choice.astype(jnp.float32),
+            jnp.ones_like(v_tm1),
+            rollout.last_done,
+            (),
+        )
+        batch = jax.tree.map(self._samples, steps)
+        return v_tm1, batch._replace(memory=jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), memories))
+
+    def learn(
+        self, hyper: Hyper, params: PyTree, opt_state: PyTree, batch: Batch, key: PRNGKeyArray
+    ) -> tuple[PyTree, PyTree, dict[str, Array]]:
+        """Several epochs of shuffled minibatches."""
+        optimiser = self.optimiser(hyper)
+        chunk = None if self.chunk_size is None else max(1, self.chunk_size // (self.sequence_length or 1))
+
+        def step(carry: tuple[PyTree, PyTree], indices: Array) -> tuple[tuple[PyTree, PyTree], dict[str, Array]]:
+            params, opt_state = carry
+            minibatch = self._prepare(jax.tree.map(lambda leaf: leaf[indices], batch))
+            losses, gradient = chunked_gradient(
+                lambda params, chunk: self._loss(hyper, params, chunk), params, minibatch, chunk
+            )
+            updates, opt_state = optimiser.update(gradient, opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), losses
+
+        (params, opt_state), losses = jax.lax.scan(step, (params, opt_state), self._minibatch_indices(key))
+        return params, opt_state, {name: loss.mean() for name, loss in losses.items()}
+
+    # -- Parts of the stages -------------------------------------------------------------------------------------------
+
+    def _loss(self, hyper: Hyper, params: PyTree, chunk: Batch) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """PPO's loss, summed over a chunk whose weights sum to 1 over the minibatch."""
+        numbers = hyper.system
+        logits, values = self.evaluate(params, chunk)
+        log_ratio = log_prob(logits, chunk.action) - chunk.log_prob
+        ratio = jnp.exp(log_ratio)
+        policy = clipped_surrogate(ratio, chunk.advantage, numbers["clip_eps"])
+        value = clipped_value_loss(values, chunk.value, chunk.target, numbers["clip_eps"])
+        sums = {
+            "policy_loss": (chunk.policy_weight * policy).sum(),
+            "entropy": (chunk.policy_weight * entropy(logits)).sum(),
+            "value_loss": (chunk.value_weight * value).sum(),
+            "approx_kl": (chunk.policy_weight * (ratio - 1.0 - log_ratio)).sum(),
+            "clip_fraction": (chunk.policy_weight * (jnp.abs(ratio - 1.0) > numbers["clip_eps"])).sum(),
+        }
+        total = sums["policy_loss"] - numbers["ent_coef"] * sums["entropy"] + numbers["vf_coef"] * sums["value_loss"]
+        return total, sums
+
+    def _prepare(self, minibatch: Batch) -> Batch:
+        """Normalise advantages and weights over each replica's part of a minibatch; agents without choice count not."""
+
+        def by_replica(leaf: Array) -> Array:
+            return leaf.reshape(self.replicas, -1, self.env.num_agents)
+
+        policy_weight = by_replica(minibatch.policy_weight)
+        advantage = normalise(by_replica(minibatch.advantage), policy_weight, axes=(1, 2))
+        total = jnp.maximum(policy_weight.sum((1, 2), keepdims=True), 1.0) * self.replicas
+        shape = minibatch.advantage.shape
+        prepared = minibatch._replace(
+            advantage=advantage.reshape(shape),
+            policy_weight=(policy_weight / total).reshape(shape),
+            value_weight=minibatch.value_weight / minibatch.value_weight.size,
+        )
+        return self._spread(prepared)
+
+    def _samples(self, leaf: Array) -> Array:
+        """(T, E, ...) -> (T*E, ...) for single steps, (T/L * E, L, ...) for sequences."""
+        if self.sequence_length is None:
+            return leaf.reshape(-1, *leaf.shape[2:])
+        length, num_envs = self.sequence_length, leaf.shape[1]
+        parts = jnp.swapaxes(leaf.reshape(-1, length, num_envs, *leaf.shape[2:]), 1, 2)
+        return parts.reshape(-1, length, *leaf.shape[2:])
+
+    def _minibatch_indices(self, key: PRNGKeyArray) -> Int[Array, "updates samples"]:
+        """Rows of the flat batch for each gradient step of all epochs; each replica shuffles its own rows."""
+        num_envs = self.envs.num_envs // self.replicas
+        size = self.system.rollout_length // (self.sequence_length or 1) * num_envs
+        epochs, minibatches = self.system.ppo_epochs, self.system.num_minibatches
+        bits = jax.random.bits(key, (epochs * self.replicas * size,), jnp.uint32)
+        order = jnp.argsort(bits.reshape(epochs, self.replicas, size), axis=-1)
+        time, env = order // num_envs, order % num_envs
+        replica = jnp.arange(self.replicas)[None, :, None]
+        rows = time * self.envs.num_envs + replica * num_envs + env
+        parts = rows.reshape(epochs, self.replicas, minibatches, size // minibatches)
+        return jnp.swapaxes(parts, 1, 2).reshape(epochs * minibatches, -1)
+
+    def clipped_adam(self, hyper: Hyper, learning_rate: Float[Array, ""]) -> optax.GradientTransformation:
+        """Adam with the gradient clipped to a norm, as in Mava; the learning rate falls to 0 where that is set."""
+        gradient_steps = hyper.num_updates * self.system.ppo_epochs * self.system.num_minibatches
+
+        def decayed(count: Array) -> Array:
+            return learning_rate * jnp.maximum(0.0, 1.0 - count / gradient_steps)
+
+        schedule = decayed if self.system.decay_learning_rates else learning_rate
+        return optax.chain(optax.clip_by_global_norm(hyper.system["max_grad_norm"]), optax.adam(schedule, eps=1e-5))
+
+    def features(self, observation: Observation) -> Float[Array, "*b N F"]:
+        """What an agent's own network sees: its view, and its id where that is set."""
+        view = observation.agents_view
+        return append_agent_ids(view) if self.add_agent_id else view
+
+    def _envs(self, hyper: Hyper) -> AutoResetEnvs:
+        return AutoResetEnvs(self.env.with_params(hyper.env), self.envs.num_envs)
+
+    def _spread(self, batch: Batch) -> Batch:
+        """Spread a minibatch over the devices of the mesh."""
+        if self.mesh is None:
+            return batch
+        sharding = NamedSharding(self.mesh, PartitionSpec("env"))
+        spread: Batch = jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, sharding), batch)
+        return spread
+
+
+__all__ = ["Batch", "OnPolicySystem"]
