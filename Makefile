@@ -19,7 +19,7 @@ arguments = $(foreach name,$(filter-out $(OWN) $(1),$(GIVEN)),$(name)=$(call quo
 # $(call only,A B): refuse any other variable on make's command line.
 only = $(foreach name,$(filter-out PYTHON EXTRA VENV $(1),$(GIVEN)),$(error $(name): `make $@` does not read it; it reads $(or $(1),none)))
 
-.PHONY: help setup setup-dev sweep resume run collect index test test-slow bench lint format lock clean
+.PHONY: help setup setup-dev sweep resume run collect index test test-slow bench bench-learning lint format lock clean
 
 help: ## List the targets and their variables
 	@echo 'usage: make TARGET [VARIABLE=value ...]'; echo
@@ -108,6 +108,9 @@ test-slow: setup-dev ## The slower tests
 
 bench: setup-dev ## Benchmarks: JSON in benchmark_results/, and tables
 	$(call only,ARGS)@$(PY) -m benchmarks $(ARGS)
+
+bench-learning: setup-dev ## Learning curves on LBF beside published scores: ARGS='--steps 2e6 --seeds 1'
+	$(call only,ARGS)@$(PY) -m benchmarks learning $(ARGS)
 
 lint: setup-dev ## ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/mypy

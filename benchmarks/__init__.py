@@ -8,4 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-NAMES: Final = ("throughput", "compile", "recording", "launcher", "collector", "sweep")
+NAMES: Final = ("throughput", "systems", "compile", "recording", "launcher", "collector", "sweep")
+LONG: Final = ("learning",)
+"""Run only when named, as `make bench-learning` does."""

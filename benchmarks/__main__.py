@@ -1,4 +1,4 @@
-"""`python -m benchmarks [name …] [--out benchmark_results] [--repeats N] [--chunks 16,whole] [--trials 100,1000]`."""
+"""`python -m benchmarks [name …] [--out benchmark_results] [--repeats N] …`; `--help` has all."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.console import Console
 
 import benchmarks
 from benchmarks.harness import BenchmarkError, Options, Report, write_report
+from mava_configs import ALGORITHMS
 
 BUSY_SHARE = 0.5
 FILE_WIDTH = 120
@@ -23,7 +24,7 @@ CHUNKS = "16,32,64,128,whole"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run benchmarks one after another; one that fails does not stop the others, but the exit code is then 1."""
     asked = _parser().parse_args(arguments)
-    options = Options(asked.repeats, asked.chunks, asked.trials)
+    options = Options(asked.repeats, asked.chunks, asked.trials, asked.systems, asked.steps, asked.seeds)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = FILE_WIDTH
@@ -54,14 +55,29 @@ def _run(name: str, options: Options, out: Path, console: Console) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks", description="Measure JaxParty on this machine.")
-    parser.add_argument("names", nargs="*", metavar="name", choices=[[], *benchmarks.NAMES],
-                        help=f"{', '.join(benchmarks.NAMES)}; all of them by default")  # fmt: skip
+    known = (*benchmarks.NAMES, *benchmarks.LONG)
+    what = f"{', '.join(benchmarks.NAMES)}: all by default; {', '.join(benchmarks.LONG)}: when named"
+    parser.add_argument("names", nargs="*", metavar="name", choices=[[], *known], help=what)
     parser.add_argument("--out", type=Path, default=Path("benchmark_results"), help="folder for the JSON files")
     parser.add_argument("--repeats", type=_positive, help="repeats of each measurement")
     parser.add_argument("--chunks", type=_chunks, nargs="?", default=("auto",), const=("auto", *CHUNKS.split(",")),
                         help=f"throughput: compare gradient chunk sizes; without a value {CHUNKS}")  # fmt: skip
     parser.add_argument("--trials", type=_counts, default=(100, 1000), help="collector: sizes of the sweeps")
+    parser.add_argument("--systems", type=_systems, help="systems, learning: only these, by commas")
+    parser.add_argument("--steps", type=_steps, help="learning: environment steps of each run, such as 2e6")
+    parser.add_argument("--seeds", type=_positive, help="learning: runs of each system")
     return parser
+
+
+def _systems(text: str) -> tuple[str, ...]:
+    unknown = [name for name in text.split(",") if name not in ALGORITHMS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; choose among {', '.join(ALGORITHMS)}")
+    return tuple(text.split(","))
+
+
+def _steps(text: str) -> int:
+    return _positive(str(int(float(text))))
 
 
 def _positive(text: str) -> int:

@@ -37,11 +37,16 @@ class Options:
       repeats: how often each measurement is repeated.
       chunks: gradient chunk sizes that `throughput` compares, `auto` being the one that training takes.
       trials: sizes of the sweeps that `collector` reads.
+      systems: those that `systems` and `learning` run.
+      steps, seeds: environment steps of a run of `learning`, and how many runs of each system.
     """
 
     repeats: int | None = None
     chunks: tuple[str, ...] = ("auto",)
     trials: tuple[int, ...] = (100, 1000)
+    systems: tuple[str, ...] | None = None
+    steps: int | None = None
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ STANDARD: Final = (
     "network.critic_network.pre_torso.layer_sizes=[128,128]",
     "env/scenario=p-short",
 )
+"""Of `SYSTEMS`."""
 STEPS_PER_UPDATE: Final = 32 * 128
 
 
@@ -30,9 +31,14 @@ def chunk_override(chunk: str) -> str:
     return f"arch.gradient_chunk_size={'null' if chunk == 'whole' else chunk}"
 
 
+def standard(system: str) -> tuple[str, ...]:
+    """The standard setting of a system: all but `SYSTEMS` have rollouts, replay and networks of their default sizes."""
+    return STANDARD if system in SYSTEMS else ("arch.num_envs=32", "env/scenario=p-short")
+
+
 def make_config(system: str, *overrides: str) -> ExperimentConfig:
     """The standard setting of a system, checked."""
-    return parse_config(compose(system, [*STANDARD, *overrides]))
+    return parse_config(compose(system, [*standard(system), *overrides]))
 
 
 class Learner:
@@ -63,8 +69,15 @@ class Learner:
 
 def make_trial(folder: Path, system: str, overrides: tuple[str, ...], seed: int = 0) -> ExperimentConfig:
     """Make a trial's folder at the standard setting; returns its config."""
-    mapping: Mapping[str, Any] = compose(system, [*STANDARD, f"system.seed={seed}", *overrides])
+    mapping = compose(system, [*standard(system), f"system.seed={seed}", *overrides])
+    make_folder(folder, system, mapping)
+    return parse_config(mapping)
+
+
+def make_folder(folder: Path, system: str, mapping: Mapping[str, Any]) -> Path:
+    """Make the folder of a trial with a composed config."""
     config = parse_config(mapping)
+    seed = config.system.seed
     record = records.TrialRecord(
         trial_id=records.trial_id("bench", mapping, seed),
         algorithm=system,
@@ -73,4 +86,4 @@ def make_trial(folder: Path, system: str, overrides: tuple[str, ...], seed: int 
         seed=seed,
     )
     records.create_trial_folder(folder, mapping, record)
-    return config
+    return folder

@@ -126,3 +126,60 @@ def test_a_command_that_fails_or_hangs_is_told(tmp_path: Path) -> None:
     seconds, output = run_command([sys.executable, "-c", "print(1)"], 60.0, environment())
     assert seconds > 0.0
     assert output == "1\n"
+
+
+def test_multiplications_are_counted_from_the_program() -> None:
+    """A scan counts its length times, a branch at its dearest, a gradient as two more multiplications."""
+    from jax_party.runtime import prepare_process
+
+    prepare_process()
+    import jax
+    import jax.numpy as jnp
+
+    from benchmarks.matmuls import count
+
+    x, w = jnp.ones((10, 3)), jnp.ones((3, 4))
+    one = 2 * 10 * 3 * 4
+
+    def scanned(x: jax.Array, w: jax.Array) -> jax.Array:
+        return jax.lax.scan(lambda total, _: (total + (x @ w).sum(), None), 0.0, None, length=7)[0]
+
+    def branching(x: jax.Array, w: jax.Array) -> jax.Array:
+        return jax.lax.cond(x.sum() > 0, lambda: (x @ w).sum() + (x @ w).max(), lambda: x.sum())
+
+    assert count(jax.make_jaxpr(jnp.matmul)(x, w).jaxpr) == one
+    assert count(jax.make_jaxpr(jax.jit(scanned))(x, w).jaxpr) == 7 * one
+    assert count(jax.make_jaxpr(branching)(x, w).jaxpr) == 2 * one
+    assert count(jax.make_jaxpr(jax.grad(lambda x, w: (x @ w).sum(), (0, 1)))(x, w).jaxpr) == 3 * one
+    with pytest.raises(ValueError, match="while loop"):
+        count(jax.make_jaxpr(lambda x: jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ x, x))(w @ w.T).jaxpr)
+
+
+def test_the_two_counts_of_an_update_agree() -> None:
+    """From the layers' shapes and from the program: they differ by the bootstrap values alone."""
+    from jax_party.runtime import prepare_process
+
+    prepare_process()
+    import jax
+
+    from benchmarks.matmuls import count
+    from benchmarks.setting import make_config
+    from jax_party.config import make_budget
+    from jax_party.training import Program, make_hyper
+
+    config = make_config("ff_ippo", "vault=none", "arch.gradient_chunk_size=null")
+    system, hyper = Program(config).system, make_hyper(config, make_budget(config))
+    state = jax.eval_shape(system.init, hyper, jax.random.PRNGKey(0))
+    actor, critic = ([(12, 128), (128, 128), (128, outputs)] for outputs in (3, 1))
+    expected = flops.total(flops.update(actor, critic, steps=128, envs=32, agents=3, epochs=4, minibatches=2))
+    bootstrap = flops.total(flops.forward(critic, 32 * 3))  # after the rollout, and at each step where one ends
+    found = count(jax.make_jaxpr(system.update)(hyper, state).jaxpr)
+    assert found == expected + (1 + 128) * bootstrap
+
+
+def test_steps_needed_are_those_of_the_first_evaluation_that_is_good_enough() -> None:
+    from benchmarks.learning import steps_needed
+
+    curve = {"env_steps": [10, 20, 30], "episode_return": [0.2, 0.96, 0.9]}
+    assert steps_needed(curve, 0.95) == 20
+    assert steps_needed(curve, 0.97) is None
