@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jax_party.config import EnvConfig, GameScenario
@@ -98,6 +99,8 @@ class MultiAgentEnv:
         self._shared_reward = shared_reward
         self.num_agents = int(env.num_agents)
         self.num_actions = int(env.action_spec.num_values[0])
+        if self.num_actions < 1:
+            raise ConfigError(f"env: {type(env).__name__} has {self.num_actions} actions; agents need at least 1")
         self.time_limit = int(env.time_limit)
         self.episode_metrics = getattr(env, "episode_metrics", None)
         _, example = jax.eval_shape(self.reset, jax.random.PRNGKey(0))
@@ -107,7 +110,7 @@ class MultiAgentEnv:
         """The same environment with traced settings `params`; environments without any give themselves."""
         if not params:
             return self
-        copy = object.__new__(MultiAgentEnv)
+        copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
         copy._env = self._env.with_params(game_params(params))
         return copy
@@ -141,6 +144,24 @@ class MultiAgentEnv:
             discount = jnp.broadcast_to(jnp.where(timestep.last(), discount.max(), 1.0), agents)
         metrics = timestep.extras.get("metrics", {}) if self.episode_metrics is not None else {}
         return Transition(observation, reward, discount, timestep.last(), metrics)
+
+
+def refuse_no_legal_action(observation: Observation, scenario: str) -> None:
+    """Check that every agent has something that it may do.
+
+    Args:
+      observation: leading axis E, on any device.
+      scenario: its name, for the message.
+
+    Raises:
+      ConfigError: an agent has no legal action.
+    """
+    stuck = np.argwhere(~np.asarray(observation.action_mask).any(-1))
+    if len(stuck):
+        raise ConfigError(
+            f"env/scenario={scenario}: agent {stuck[0][-1]} has 0 legal actions when an episode begins, and needs at "
+            "least 1; change the environment's action mask, or add an action that does nothing"
+        )
 
 
 def game_params(params: Mapping[str, Any]) -> Any:

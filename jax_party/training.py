@@ -33,7 +33,7 @@ from jax_party.config import (
     traced_part,
     without_values,
 )
-from jax_party.environments import make_environment
+from jax_party.environments import make_environment, refuse_no_legal_action
 from jax_party.errors import ConfigError, TrainingDiverged
 from jax_party.evaluation import Evaluation, evaluate
 from jax_party.records import State, TrialRecord, VaultEntry
@@ -412,6 +412,7 @@ class Experiment:
         restored = self._checkpoints.restore(target) if self._checkpoints.steps() else None
         if restored is None:
             self._state = self._program.init(self.hyper, init_key)
+            refuse_no_legal_action(self._state.envs.observation, self.config.env.scenario.task_name)
             self._best_params = jax.tree.map(jnp.copy, self._state.params)
             steps = dict.fromkeys(self._vaults, 0)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 from jax_party.config import ExperimentConfig, make_budget, parse_config
 from jax_party.env.env import JaxParty
 from jax_party.environments import MultiAgentEnv, Observation, Transition, _connector_view, make_environment
-from jax_party.training import Program, make_hyper
+from jax_party.errors import ConfigError
+from jax_party.training import Experiment, Program, make_hyper
 from jax_party.wrappers import AutoResetEnvs, Episodes, append_agent_ids, global_state
 from mava_configs import compose, scenarios
 
@@ -265,3 +267,32 @@ def test_connectors_view_of_a_grid_made_by_hand() -> None:
     np.testing.assert_array_equal(view[1, :, :, 2], view[0, :, :, 2])
     np.testing.assert_array_equal(view[1, :, :, 3], [[0, 0, 0], [0, 0, 0], [0, 1, 0]])
     np.testing.assert_array_equal(view[1, :, :, 4], [[0, 0, 0], [0, 0, 0], [1, 0, 0]])
+
+
+# -- No legal action ---------------------------------------------------------------------------------------------------
+
+
+def test_an_agent_without_a_legal_action_is_refused_before_training_compiles(
+    tiny_mapping: Callable[..., Any], make_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stuck(MultiAgentEnv):
+        """The game, but agent 1 may do nothing."""
+
+        def _adapt(self, timestep: Any) -> Transition:
+            played = super()._adapt(timestep)
+            mask = played.observation.action_mask.at[1].set(False)
+            return played._replace(observation=played.observation._replace(action_mask=mask))
+
+    programs = []
+
+    def build(config: ExperimentConfig) -> Program:
+        programs.append(Program(config))
+        return programs[-1]
+
+    mapping = tiny_mapping("ff_ippo")
+    game = make_environment(parse_config(mapping).env)
+    monkeypatch.setattr("jax_party.training.make_environment", lambda _: Stuck(game._env))
+    monkeypatch.setattr("jax_party.training.get_program", build)
+    with pytest.raises(ConfigError, match="env/scenario=p-short: agent 1 has 0 legal actions when an episode begins"):
+        Experiment(parse_config(mapping), make_folder(tmp_path / "trial", mapping))
+    assert list(programs[0]._compiled) == ["init"]

@@ -1,0 +1,135 @@
+"""Probe games with known answers, and training on them without a folder."""
+
+from __future__ import annotations
+
+import functools
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jumanji.types import TimeStep, restart, termination, transition
+
+from jax_party.config import ExperimentConfig, make_budget, without_values
+from jax_party.environments import MultiAgentEnv
+from jax_party.evaluation import evaluate
+from jax_party.systems.base import Hyper
+from jax_party.systems.registry import system_class
+from jax_party.training import make_hyper
+
+
+class Seen(NamedTuple):
+    """An observation in Jumanji's names."""
+
+    agents_view: jax.Array
+    action_mask: jax.Array
+    step_count: jax.Array
+
+
+class ProbeState(NamedTuple):
+    """The cue of each agent and the time."""
+
+    cue: jax.Array
+    time: jax.Array
+
+
+class Probe:
+    """What the probes share: N agents, A actions, all legal; `time_limit` steps, then the episode terminates."""
+
+    def __init__(self, num_agents: int, num_actions: int, time_limit: int) -> None:
+        self.num_agents, self.time_limit = num_agents, time_limit
+        self.action_spec = SimpleNamespace(num_values=np.full(num_agents, num_actions))
+        self._legal = jnp.ones((num_agents, num_actions), bool)
+
+    def reset(self, key: jax.Array) -> tuple[ProbeState, TimeStep]:
+        """Draw the cues."""
+        bits = jax.random.bits(key, (self.num_agents,), jnp.uint32)
+        state = ProbeState((bits % 2).astype(jnp.int32), jnp.zeros((), jnp.int32))
+        return state, restart(self._see(state), shape=(self.num_agents,))
+
+    def step(self, state: ProbeState, action: jax.Array) -> tuple[ProbeState, TimeStep]:
+        """One step; the last one terminates."""
+        reward = self.reward(state, action)
+        state = state._replace(time=state.time + 1)
+        seen, agents = self._see(state), (self.num_agents,)
+        ended, goes_on = termination(reward, seen, shape=agents), transition(reward, seen, shape=agents)
+        last = state.time == self.time_limit
+        return state, jax.tree.map(functools.partial(jnp.where, last), ended, goes_on)
+
+    def _see(self, state: ProbeState) -> Seen:
+        return Seen(self.view(state), self._legal, jnp.broadcast_to(state.time, (self.num_agents,)))
+
+    def view(self, state: ProbeState) -> jax.Array:
+        """(N, F) float32."""
+        raise NotImplementedError
+
+    def reward(self, state: ProbeState, action: jax.Array) -> jax.Array:
+        """(N,) float32."""
+        raise NotImplementedError
+
+
+class MemoryProbe(Probe):
+    """Each agent sees its cue, one of two, at the first step alone, and is paid 1 for naming it `delay` steps later."""
+
+    def __init__(self, delay: int = 8, num_agents: int = 2) -> None:
+        super().__init__(num_agents, 2, delay + 1)
+        self.delay = delay
+
+    def view(self, state: ProbeState) -> jax.Array:
+        """The cue as -1 or 1 at the first step, else 0; whether it is time to answer."""
+        cue = jnp.where(state.time == 0, 2.0 * state.cue - 1.0, 0.0)
+        return jnp.stack([cue, jnp.broadcast_to((state.time == self.delay).astype(jnp.float32), cue.shape)], axis=-1)
+
+    def reward(self, state: ProbeState, action: jax.Array) -> jax.Array:
+        """1 for the cue, at the last step."""
+        return jnp.where((state.time == self.delay) & (action == state.cue), 1.0, 0.0)
+
+
+class CoordinationProbe(Probe):
+    """One step; agents see nothing that tells them apart, and all are paid 1 if no two of them do the same."""
+
+    def __init__(self, num_agents: int = 3) -> None:
+        super().__init__(num_agents, num_agents, 1)
+
+    def view(self, state: ProbeState) -> jax.Array:
+        """The same for all."""
+        return jnp.ones((self.num_agents, 1))
+
+    def reward(self, state: ProbeState, action: jax.Array) -> jax.Array:
+        """1 where all differ."""
+        used = jax.nn.one_hot(action, self.num_agents).max(0).sum()
+        return jnp.broadcast_to((used == self.num_agents).astype(jnp.float32), (self.num_agents,))
+
+
+class Trainer:
+    """A system on a probe, compiled once for all seeds.
+
+    Args:
+      config: what to train with; its environment is not used.
+      probe: the game.
+      shared_reward: whether agents are paid the mean of their rewards.
+    """
+
+    def __init__(self, config: ExperimentConfig, probe: Probe, *, shared_reward: bool = False) -> None:
+        env = MultiAgentEnv(probe, shared_reward=shared_reward)
+        system = system_class(config.system.name)(without_values(config), env)
+        budget = make_budget(config)
+        self.steps_per_update = budget.steps_per_update
+        self.hyper: Hyper = make_hyper(config, budget)._replace(env={})
+        self._init = jax.jit(system.init)
+        self._several = jax.jit(functools.partial(_updates, system), static_argnums=2, donate_argnums=1)
+        self._evaluate = jax.jit(
+            functools.partial(evaluate, system, num_episodes=256, greedy=True, record=False),
+        )
+
+    def learn(self, seed: int, env_steps: int) -> dict[str, float]:
+        """Mean metrics of 256 greedy episodes after `env_steps` steps of training, rounded up to whole updates."""
+        state = self._init(self.hyper, jax.random.PRNGKey(seed))
+        state = self._several(self.hyper, state, -(-env_steps // self.steps_per_update))
+        evaluation = self._evaluate(self.hyper, state.params, jax.random.PRNGKey(1000 + seed))
+        return {name: float(np.mean(values)) for name, values in evaluation.episodes.items()}
+
+
+def _updates(system: Any, hyper: Hyper, state: Any, number: int) -> Any:
+    return jax.lax.fori_loop(0, number, lambda _, state: system.update(hyper, state)[0], state)

@@ -1,0 +1,224 @@
+"""What every system's acting must do: legal actions, no memory across episodes, what relabelling the agents changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_party.environments import Observation
+from jax_party.systems.off_policy import OffPolicySystem
+from jax_party.systems.on_policy import OnPolicySystem
+from mava_configs import ALGORITHMS
+
+AUTOREGRESSIVE = ("ff_sable", "rec_sable", "mat")
+"""An agent sees what those before it do: their policy depends on the order, their values do not."""
+OWN_PARAMETERS = ("ff_hasac",)
+"""An agent has its own network: who is who decides, ids or none."""
+RECURRENT = tuple(name for name in ALGORITHMS if name.startswith("rec_"))
+AGENTS = 3
+
+
+@pytest.fixture(scope="module", params=ALGORITHMS)
+def algorithm(request: pytest.FixtureRequest) -> str:
+    """Every system that has a config."""
+    name: str = request.param
+    return name
+
+
+def _observation(seed: int, rows: int, system: Any, *, idle: bool = True) -> Observation:
+    """Random views; with `idle`, in each row one agent of three has one legal action, as in the game."""
+    rng = np.random.default_rng(seed)
+    views = rng.normal(size=(rows, AGENTS, system.env.num_features)).astype(np.float32)
+    sits = (rng.integers(0, AGENTS, rows)[:, None] == np.arange(AGENTS)) & idle
+    mask = np.where(sits[..., None], [False, False, True], [True, True, False])
+    return Observation(jnp.asarray(views), jnp.asarray(mask), jnp.zeros((rows, AGENTS), jnp.int32))
+
+
+def _loud(params: Any) -> Any:
+    """Parameters whose policy has strong preferences, so that what is illegal is often what is preferred."""
+    return jax.tree.map(lambda leaf: 5.0 * leaf, params)
+
+
+# -- Masks -------------------------------------------------------------------------------------------------------------
+
+
+def test_masks_are_never_violated_in_100000_steps(algorithm: str, begin: Callable[..., Any]) -> None:
+    run = begin(algorithm)
+    system, params, rows = run.system, _loud(run.state.params), 500
+    observation, memory = _observation(11, rows, system), system.initial_memory(rows)
+    off_policy = isinstance(system, OffPolicySystem)
+
+    def legal(action: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(observation.action_mask, action[..., None], -1).all()
+
+    @jax.jit
+    def all_legal(keys: jax.Array) -> jax.Array:
+        def step(memory: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+            memory, action, known = system.act(params, memory, observation, key, greedy=False)
+            finite = jnp.stack([jnp.isfinite(field).all() for field in known.values()]).all()
+            return memory, legal(action) & finite
+
+        return jax.lax.scan(step, memory, keys)[1].all()
+
+    @jax.jit
+    def all_explored_legally(key: jax.Array) -> jax.Array:
+        def step(memory: Any, noise: Any) -> tuple[Any, jax.Array]:
+            memory, action, _ = system.explore(run.hyper, run.state.params, memory, play, *noise)
+            return memory, jnp.take_along_axis(play.action_mask, action[..., None], -1).all()
+
+        play = _observation(12, system.envs.num_envs, system)
+        steps = 2000
+        noise = (system.draw_noise(key, steps), jnp.arange(steps) * 50)
+        return jax.lax.scan(step, system.initial_memory(system.envs.num_envs), noise)[1].all()
+
+    # 200 x 500 environment steps, three agents each.
+    assert bool(all_legal(jax.random.split(jax.random.PRNGKey(0), 200)))
+    if off_policy:
+        assert bool(all_explored_legally(jax.random.PRNGKey(1)))
+
+
+# -- Memory ------------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_remembered_across_an_episodes_end(algorithm: str, begin: Callable[..., Any]) -> None:
+    run = begin(algorithm)
+    system, state = run.system, run.state
+    assert bool(jax.tree.leaves(state.memory)) == (algorithm in RECURRENT)
+    disturbed = state._replace(memory=jax.tree.map(lambda leaf: leaf + 3.0, state.memory))
+    play = jax.jit(lambda state: system.play(run.hyper, state, jax.random.PRNGKey(7))[-1])
+
+    def outcome(state: Any) -> dict[str, np.ndarray]:
+        rollout = play(state)
+        known = {name: field for name, field in rollout.known.items() if name != "memory"}
+        return {name: np.asarray(field) for name, field in {**known, "action": rollout.action}.items()}
+
+    # Every environment is at the first step of an episode: what was remembered before does not matter.
+    assert bool(state.envs.last_done.all())
+    for name, field in outcome(state).items():
+        np.testing.assert_array_equal(field, outcome(disturbed)[name], err_msg=name)
+    going_on = state.envs._replace(last_done=jnp.zeros_like(state.envs.last_done))
+    kept, changed = outcome(state._replace(envs=going_on)), outcome(disturbed._replace(envs=going_on))
+    remembers = any((field != changed[name]).any() for name, field in kept.items())
+    assert remembers == (algorithm in RECURRENT)
+
+
+def test_acting_with_memory_is_acting_without_on_the_first_step(algorithm: str, begin: Callable[..., Any]) -> None:
+    """Each row of a batch acts by itself: a row alone does what it does among others."""
+    run = begin(algorithm)
+    system, params, rows = run.system, _loud(run.state.params), 6
+    observation = _observation(3, rows, system)
+    act = jax.jit(lambda memory, seen: system.act(params, memory, seen, jax.random.PRNGKey(0), greedy=True))
+    _, together, known = act(system.initial_memory(rows), observation)
+    for row in range(rows):
+        alone = jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], observation)
+        _, action, own = act(system.initial_memory(1), alone)
+        np.testing.assert_array_equal(action[0], together[row])
+        for name, field in own.items():
+            np.testing.assert_allclose(field[0], known[name][row], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+# -- Relabelling -------------------------------------------------------------------------------------------------------
+
+
+def _relabel(tree: Any, order: list[int]) -> Any:
+    return jax.tree.map(lambda leaf: leaf[:, jnp.array(order)], tree)
+
+
+def _after_relabelling(run: Any, order: list[int]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What 64 greedy decisions give, their agents relabelled afterwards, and what the relabelled agents decide."""
+    system, rows = run.system, 64
+    params = _loud(run.state.params)
+    observation = _observation(21, rows, system, idle=False)
+
+    def decide(seen: Observation) -> dict[str, Any]:
+        memory = system.initial_memory(rows)
+        _, action, known = system.act(params, memory, seen, jax.random.PRNGKey(0), greedy=True)
+        return {"action": action, **known}
+
+    decide = jax.jit(decide)
+    return _relabel(decide(observation), order), decide(_relabel(observation, order))
+
+
+def test_without_ids_agents_are_relabelled_freely(algorithm: str, begin: Callable[..., Any]) -> None:
+    run = begin(algorithm, "system.add_agent_id=false")
+    expected, found = _after_relabelling(run, [2, 0, 1])
+    same = {
+        name: np.isclose(np.asarray(field), np.asarray(found[name]), rtol=1e-3, atol=1e-4).all()
+        for name, field in expected.items()
+    }
+    if algorithm in AUTOREGRESSIVE:
+        assert same["value"]
+        assert not same["log_prob"]
+    elif algorithm in OWN_PARAMETERS:
+        assert not same["log_prob"]
+    elif algorithm in ("ff_mappo", "rec_mappo"):
+        assert same["action"] and same["log_prob"]
+        assert not same["value"]  # the centralised critic knows whose value is asked
+    else:
+        assert all(same.values()), same
+
+
+def test_with_ids_agents_differ(algorithm: str, begin: Callable[..., Any]) -> None:
+    run = begin(algorithm, "system.add_agent_id=true")
+    expected, found = _after_relabelling(run, [2, 0, 1])
+    known = next(name for name in expected if name != "action")
+    assert not np.isclose(np.asarray(expected[known]), np.asarray(found[known]), rtol=1e-3, atol=1e-4).all()
+
+
+# -- Two forms ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("horizon", ["terminate", "truncate"])
+def test_the_training_form_gives_what_acting_gave(algorithm: str, horizon: str, begin: Callable[..., Any]) -> None:
+    overrides = (f"env.scenario.task_config.horizon={horizon}", "env.scenario.task_config.time_limit=5")
+    run = begin(algorithm, *overrides)
+    system = run.system
+    if isinstance(system, OffPolicySystem):
+        recorded, trained = _off_policy_forms(run)
+    else:
+        assert isinstance(system, OnPolicySystem)
+        recorded, trained = _on_policy_forms(run)
+    for name, field in recorded.items():
+        np.testing.assert_allclose(trained[name], field, rtol=1e-3, atol=1e-4, err_msg=name)
+        assert np.asarray(field).std() > 0
+
+
+def _on_policy_forms(run: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    from jax_party.ops.losses import log_prob
+
+    system = run.system
+
+    @jax.jit
+    def both(state: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        played = system.play(run.hyper, state, jax.random.PRNGKey(2))
+        _, batch = system.judge(run.hyper, state.params, *played)
+        logits, values = system.evaluate(state.params, batch)
+        recorded = {"log_prob": batch.log_prob, "value": batch.value}
+        return recorded, {"log_prob": log_prob(logits, batch.action), "value": values}
+
+    state, _ = run.program.update(run.hyper, run.state)  # in mid-episode, parameters moved
+    assert not bool(state.envs.last_done.all())
+    return both(state)
+
+
+def _off_policy_forms(run: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    system = run.system
+
+    @jax.jit
+    def both(state: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        from jax_party.systems.off_policy import remembered
+
+        _, rollout = system.play(run.hyper, state, jax.random.PRNGKey(2))
+        steps = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), remembered(rollout))
+        recorded = {name: jnp.swapaxes(field, 0, 1) for name, field in rollout.known.items() if name != "memory"}
+        return recorded, system.training_form(state.params, steps)
+
+    state, _ = run.program.update(run.hyper, run.state)
+    state = state._replace(updates=state.updates + 1000)  # past what explores at random first
+    assert not bool(state.envs.last_done.all())
+    return both(state)
