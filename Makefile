@@ -28,7 +28,8 @@ help: ## List the targets and their variables
 	@sed -nE 's/^#> ?//p' $(MAKEFILE_LIST)
 
 #> variables of `make sweep` (defaults are in sweeps/*.yaml):
-#>   ALG          system or alias: ff_ippo (ippo), ff_mappo (mappo)
+#>   ALG          system or alias: ff_ippo (ippo), ff_mappo (mappo), rec_ippo, rec_mappo, ff_sable (sable), rec_sable,
+#>                mat, ff_iql (idqn), rec_iql, rec_qmix (qmix), ff_isac (sac), ff_masac (masac), ff_hasac (hasac)
 #>   SAMPLES      configurations to draw for each scenario
 #>   SCENARIO     one or more, with commas: p-base,p-no-rank
 #>   TIMESTEPS    environment steps of each trial: 1e6
@@ -50,7 +51,7 @@ help: ## List the targets and their variables
 #>   index        SWEEP=<sweep folder>; TOP=10; METRIC=equality MODE=max
 #>   run          ALG; ARGS='env/scenario=p-short system.actor_lr=3e-4'
 #>   test         ARGS='tests/core -k vault', as for pytest; test-slow too
-#>   bench        ARGS='throughput compile --repeats 5'
+#>   bench        ARGS='throughput compile --repeats 5'; bench-learning too: ARGS='--steps 2e6 --seeds 1'
 #>
 #> with any target:
 #>   PYTHON       the Python that .venv is made with (3.11 or 3.12)
