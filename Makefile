@@ -102,7 +102,7 @@ index: setup ## Print the best trials of a sweep: SWEEP=<folder> TOP=10
 
 test: setup-dev ## Lint, type-check and test (under 25 minutes on 2 cores)
 	$(call only,ARGS)@$(MAKE) lint ARGS=
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 test-slow: setup-dev ## The slower tests
 	$(call only,ARGS)@$(PY) -m pytest -m slow $(ARGS)
