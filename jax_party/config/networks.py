@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from jax_party.config.types import FROZEN, Positive, PositiveInt
+from jax_party.config.types import FROZEN, PositiveInt, Rate
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -63,10 +63,10 @@ class AttentionConfig:
 
 @dataclass(frozen=True, config=FROZEN)
 class RetentionMemoryConfig:
-    """Sable's retention: `timestep_chunk_size` environment steps to a chunk of the training form, None for all."""
+    """Sable's retention: `timestep_chunk_size` environment steps to a chunk of the training form, None to leave it."""
 
     timestep_chunk_size: PositiveInt | None
-    decay_scaling_factor: Positive
+    decay_scaling_factor: Rate
 
 
 @dataclass(frozen=True, config=FROZEN)
