@@ -68,7 +68,7 @@ class OffPolicySystem(abc.ABC):
     Args:
       config: static settings; its traced numbers arrive as `Hyper` in each call.
       env: the environment.
-      chunk_size: samples to a forward and backward pass, None for a whole batch.
+      chunk_size: environment steps to a forward and backward pass, None for a whole batch.
       mesh: devices that environments and buffer are spread over along the axis `env`, or None for one.
     """
 
@@ -216,8 +216,9 @@ class OffPolicySystem(abc.ABC):
     # -- Parts of the stages -------------------------------------------------------------------------------------------
 
     def gradient(self, loss: Callable[[Any, Any], tuple[Array, Any]], params: Any, batch: Any) -> tuple[Any, Any]:
-        """(aux, gradient) of a loss that sums over the samples that it is given, a chunk of samples at a time."""
-        return chunked_gradient(loss, params, batch, self.chunk_size)
+        """(aux, gradient) of a loss that sums over the sequences that it is given, a chunk of them at a time."""
+        chunk = None if self.chunk_size is None else max(1, self.chunk_size // self.sequence_length)
+        return chunked_gradient(loss, params, batch, chunk)
 
     def features(self, observation: Observation) -> Float[Array, "*b N F"]:
         """What an agent's own network sees: its view, and its id where that is set."""
