@@ -18,7 +18,7 @@ SYSTEMS: dict[str, str] = {
     "rec_qmix": "q_learning:QMIX",
     "ff_isac": "sac:ISAC",
     "ff_masac": "sac:MASAC",
-    "ff_hasac": "sac:HASAC",
+    "ff_hasac": "hasac:HASAC",
 }
 """System name -> module and class in this package; a system's module is imported when it is first asked for."""
 
