@@ -5,9 +5,11 @@ the suite is shared out between processes (`make test` runs one a core)."""
 
 from __future__ import annotations
 
+import os
+
 from jax_party.runtime import prepare_process
 
-prepare_process()
+prepare_process(1 if "PYTEST_XDIST_WORKER" in os.environ else None)
 
 import pytest
 

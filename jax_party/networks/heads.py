@@ -25,8 +25,9 @@ class Actor(nn.Module):
     @nn.compact
     def __call__(self, features: Float[Array, "*b F"], action_mask: Array) -> Float[Array, "*b A"]:
         """Logits of the policy, `MASKED_LOGIT` where the action is illegal."""
-        logits = nn.Dense(self.num_actions, kernel_init=orthogonal(0.01))(self.torso(features))
-        return jnp.where(action_mask, logits, MASKED_LOGIT)
+        embedding = self.torso(as_rows(features))
+        logits = nn.Dense(self.num_actions, kernel_init=orthogonal(0.01))(embedding)
+        return jnp.where(action_mask, logits.reshape(action_mask.shape), MASKED_LOGIT)
 
 
 class Critic(nn.Module):
@@ -41,4 +42,10 @@ class Critic(nn.Module):
     @nn.compact
     def __call__(self, features: Float[Array, "*b F"]) -> Float[Array, "*b"]:
         """State values."""
-        return nn.Dense(1, kernel_init=orthogonal(1.0))(self.torso(features))[..., 0]
+        embedding = self.torso(as_rows(features))
+        return nn.Dense(1, kernel_init=orthogonal(1.0))(embedding).reshape(features.shape[:-1])
+
+
+def as_rows(features: Float[Array, "*b F"]) -> Float[Array, "rows F"]:
+    """Samples as the rows of a matrix: on a CPU XLA copies and transposes for a layer's gradient over several axes."""
+    return features.reshape(-1, features.shape[-1])

@@ -10,6 +10,7 @@ prepare_process()
 
 import copy
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,9 @@ from typing import Any
 
 import jax
 import pytest
+
+# `probes` lies beside this file, under every import mode of pytest.
+sys.path.insert(0, str(Path(__file__).parent))
 
 from jax_party import records
 from jax_party.config import ExperimentConfig, make_budget, parse_config

@@ -103,22 +103,22 @@ class CoordinationProbe(Probe):
 
 
 class Trainer:
-    """A system on a probe, compiled once for all seeds.
+    """A system on a game, compiled once for all seeds.
 
     Args:
-      config: what to train with; its environment is not used.
-      probe: the game.
-      shared_reward: whether agents are paid the mean of their rewards.
+      config: what to train with.
+      env: the game; the config's own environment is not used, but for its traced settings where `traced`.
+      traced: whether `env` is the config's own.
     """
 
-    def __init__(self, config: ExperimentConfig, probe: Probe, *, shared_reward: bool = False) -> None:
-        env = MultiAgentEnv(probe, shared_reward=shared_reward)
+    def __init__(self, config: ExperimentConfig, env: MultiAgentEnv, *, traced: bool = False) -> None:
         system = system_class(config.system.name)(without_values(config), env)
         budget = make_budget(config)
+        hyper = make_hyper(config, budget)
         self.steps_per_update = budget.steps_per_update
-        self.hyper: Hyper = make_hyper(config, budget)._replace(env={})
+        self.hyper: Hyper = hyper if traced else hyper._replace(env={})
         self._init = jax.jit(system.init)
-        self._several = jax.jit(functools.partial(_updates, system), static_argnums=2, donate_argnums=1)
+        self._several = jax.jit(functools.partial(_updates, system), donate_argnums=1)
         self._evaluate = jax.jit(
             functools.partial(evaluate, system, num_episodes=256, greedy=True, record=False),
         )
@@ -131,5 +131,5 @@ class Trainer:
         return {name: float(np.mean(values)) for name, values in evaluation.episodes.items()}
 
 
-def _updates(system: Any, hyper: Hyper, state: Any, number: int) -> Any:
+def _updates(system: Any, hyper: Hyper, state: Any, number: Any) -> Any:
     return jax.lax.fori_loop(0, number, lambda _, state: system.update(hyper, state)[0], state)
