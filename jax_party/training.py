@@ -44,8 +44,12 @@ from jax_party.vault import VaultWriter
 _logger = logging.getLogger(__name__)
 
 
-_COMPILER_OPTIONS: dict[str, dict[str, Any]] = {"init": {"xla_backend_optimization_level": 0}}
-"""`init` runs once: optimising it costs two seconds and saves none."""
+_COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
+    "init": {"xla_backend_optimization_level": 0},
+    "evaluate": {"xla_backend_optimization_level": 1},
+}
+"""`init` runs once: optimising it costs two seconds and saves none. `evaluate` is as fast at level 1 and compiles a
+quarter sooner."""
 
 
 class Program:

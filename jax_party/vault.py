@@ -32,6 +32,7 @@ VAULT_NAME = "jax_party"
 _COMPRESSION = {"id": "zstd", "level": 1}
 _WRITE_BYTES = 128 * 2**20
 _CHUNK_BYTES = 4 * 2**20
+_CHUNK_STEPS = 128
 _logger = logging.getLogger(__name__)
 
 # Flashbax announces vaults with `print`; a library should not.
@@ -205,18 +206,27 @@ class VaultWriter:
 
 
 def _set_chunks(vault: Vault, length: int) -> None:
-    """Make each field's store anew with chunks of `length` time steps, or a divisor of it within `_CHUNK_BYTES`.
+    """Make each field's store anew with chunks of whole rollouts, or of a divisor of one that exceeds `_CHUNK_BYTES`.
 
     TensorStore's own choice is chunks of megabytes, each compressed again whenever a few steps are appended to it. Each
-    write is a whole number of rollouts, so chunks of a rollout are written once.
+    write is a whole number of rollouts, so that chunks of a rollout are written once; short rollouts share a chunk of
+    some `_CHUNK_STEPS` steps, or there would be a file a few steps.
     """
     for name, store in vault._all_datastores.items():
         rows, _, *shape = store.shape
         step_bytes = rows * int(np.prod(shape)) * store.dtype.numpy_dtype.itemsize
-        chunk = largest_divisor(length, max(1, _CHUNK_BYTES // step_bytes))
+        chunk = _chunk_steps(length, step_bytes)
         spec = vault._get_base_spec(f"{name}.")
         spec["metadata"] = {"compressor": _COMPRESSION, "chunks": [rows, chunk, *shape]}
         ts.open(spec, shape=store.shape, dtype=store.dtype, create=True, delete_existing=True).result()
+
+
+def _chunk_steps(length: int, step_bytes: int) -> int:
+    """Time steps to a chunk, for rollouts of `length` steps."""
+    most = max(1, _CHUNK_BYTES // step_bytes)
+    if length > most:
+        return largest_divisor(length, most)
+    return length * min(-(-_CHUNK_STEPS // length), most // length)
 
 
 def _first_shape(vault: Vault) -> str:

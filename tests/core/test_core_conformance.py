@@ -25,7 +25,7 @@ from jax_party.checkpointing import Checkpoints
 from jax_party.config import parse_config
 from jax_party.errors import CheckpointError, TrainingDiverged, VaultError
 from jax_party.training import Experiment
-from jax_party.vault import VaultWriter
+from jax_party.vault import VaultWriter, _chunk_steps
 from mava_configs import ALGORITHMS
 
 ROOT = Path(__file__).parents[2]
@@ -284,6 +284,18 @@ def test_the_vaults_metadata(unbroken: Unbroken, algorithm: str) -> None:
     ours = metadata["jax_party"]
     assert (ours["trial_id"], ours["kind"]) == (record.trial_id, "train")
     assert set(json.loads(ours["fields"])) == set(FIELDS | KNOWN[algorithm])
+
+
+def test_a_vaults_chunks_are_whole_rollouts() -> None:
+    megabyte = 2**20
+    assert _chunk_steps(128, 100) == 128
+    assert _chunk_steps(300, 100) == 300
+    assert _chunk_steps(8, 100) == 128  # short rollouts share a chunk
+    assert _chunk_steps(24, 100) == 144
+    assert _chunk_steps(128, megabyte) == 4  # at most 4 MiB, a divisor of the rollout
+    assert _chunk_steps(2, megabyte) == 4
+    assert _chunk_steps(7, megabyte) == 1
+    assert _chunk_steps(1, 100 * megabyte) == 1
 
 
 # -- Resume ------------------------------------------------------------------------------------------------------------
