@@ -101,8 +101,6 @@ def measure(system: str, scenario: str, seed: int, steps: int) -> dict[str, Any]
         "env=lbf", f"env/scenario={scenario}", f"system.seed={seed}", f"system.total_timesteps={steps}",
         f"arch.num_evaluation={EVALUATIONS}", "arch.absolute_metric=false", "logger.use_console=false", "vault=none",
     ]  # fmt: skip
-    if system == "rec_qmix":
-        overrides.append("env.shared_reward=true")
     with tempfile.TemporaryDirectory(prefix="bench-learning-") as scratch:
         mapping = compose(system, overrides)
         folder = make_folder(Path(scratch, "trial"), system, mapping)

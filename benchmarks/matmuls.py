@@ -1,7 +1,8 @@
 """Matrix multiplications of a traced program, counted from its jaxpr: a scan counts its length times over.
 
 Only `dot_general` counts; a multiply-add is 2 FLOPs. Element-wise work, the game and the optimiser are left out, as in
-`benchmarks.flops`. Where a program branches the dearer branch counts.
+`benchmarks.flops`, and so is what is computed only at steps where an episode ends (`where_ended`). Where a program
+branches otherwise, the dearer branch counts.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ def _equation(equation: Any) -> int:
     name = equation.primitive.name
     if name == "dot_general":
         return _dot(equation)
+    if equation.params.get("name") == "where_ended":
+        return 0
     if name == "cond":
         return max(count(branch.jaxpr) for branch in equation.params["branches"])
     inner = sum(count(jaxpr) for jaxpr in _inner(equation.params))

@@ -7,16 +7,19 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from jax_party.config import known_keys
+from jax_party.config import known_keys, names_of
 
 
-def explain_hydra_error(error: BaseException, config_dir: Path, overrides: Sequence[str] = ()) -> str:
+def explain_hydra_error(
+    error: BaseException, config_dir: Path, overrides: Sequence[str] = (), config_name: str | None = None
+) -> str:
     """One line for an error of Hydra or OmegaConf.
 
     Args:
       error: what was raised while composing.
       config_dir: the root of the config tree, for the options that there are.
       overrides: what was asked for, for messages that cannot be pinned down further.
+      config_name: the system's, for the keys that it has.
     """
     causes = [error]
     while causes[-1].__cause__ is not None:
@@ -34,7 +37,7 @@ def explain_hydra_error(error: BaseException, config_dir: Path, overrides: Seque
         return f"--config-name {name}: unknown; {_suggest(name, known)}"
     key = re.search(r"Could not override '([\w.]+)'", text) or re.search(r"full_key: ([\w.]+)", text)
     if key:
-        return f"{key.group(1)}: unknown; {_suggest_key(key.group(1))}"
+        return f"{key.group(1)}: unknown; {_suggest_key(key.group(1), config_name)}"
     return f"{' '.join(overrides)}: {text}" if overrides else text
 
 
@@ -44,9 +47,10 @@ def _suggest(value: str, options: Sequence[str]) -> str:
     return f"{hint}choose one of {', '.join(options)}" if options else "there is no such group"
 
 
-def _suggest_key(key: str) -> str:
+def _suggest_key(key: str, config_name: str | None) -> str:
     group, _, name = key.rpartition(".")
-    keys = known_keys(group.split(".") if group else [])
+    names = names_of(config_name) if config_name else ()
+    keys = [known for known in known_keys(group.split(".") if group else [], names) if known != name]
     if not keys:
         return f"there is no group {group}"
     close = difflib.get_close_matches(name, keys, n=1)

@@ -134,8 +134,19 @@ def hydra_entry_point(config_name: str = "ff_ippo") -> None:
     try:
         main()
     except (HydraException, OmegaConfBaseException) as error:
-        reason = explain_hydra_error(error, Path(_config_path()).parent, sys.argv[1:])
+        reason = explain_hydra_error(error, Path(_config_path()).parent, sys.argv[1:], _config_name(config_name))
         sys.exit(_report(ConfigError(reason)))
+
+
+def _config_name(default: str) -> str:
+    """The config that the command line names, or the default."""
+    words = sys.argv[1:]
+    for word, following in zip(words, [*words[1:], default], strict=True):
+        if word in ("--config-name", "-cn"):
+            return following
+        if word.startswith("--config-name="):
+            return word.partition("=")[2]
+    return default
 
 
 def _quiet_libraries() -> None:

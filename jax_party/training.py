@@ -539,9 +539,11 @@ class Experiment:
 
 
 def _mean_losses(outputs: list[dict[str, jax.Array]]) -> dict[str, float]:
-    """Means over updates; where updates tell how many gradient steps they took, over those."""
+    """Means over updates; where updates tell how many gradient steps they took, over those, and none without any."""
     losses = {name: np.asarray([output[name] for output in outputs], np.float64) for name in outputs[0]}
     taken = losses.get("gradient_steps", np.ones(len(outputs)))
+    if not taken.any():
+        return {"gradient_steps": 0.0}
     weights = taken / max(taken.sum(), 1.0)
     means = {name: float(np.sum(weights * values)) for name, values in losses.items()}
     return means if "gradient_steps" not in losses else means | {"gradient_steps": float(taken.sum())}

@@ -78,6 +78,6 @@ def compose(config_name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
             composed = hydra_compose(config_name, overrides=list(overrides))
         container = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain_hydra_error(error, CONFIG_DIR, overrides)) from None
+        raise ConfigError(explain_hydra_error(error, CONFIG_DIR, overrides, config_name)) from None
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}

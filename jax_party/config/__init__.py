@@ -13,7 +13,7 @@ from jax_party.config.experiment import (
     evaluation_metrics,
 )
 from jax_party.config.networks import TorsoConfig
-from jax_party.config.parsing import known_keys, parse_config
+from jax_party.config.parsing import known_keys, names_of, parse_config
 from jax_party.config.parts import compile_signature, static_key, static_part, traced_part, without_values
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "evaluation_metrics",
     "known_keys",
     "make_budget",
+    "names_of",
     "parse_config",
     "static_key",
     "static_part",

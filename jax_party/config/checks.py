@@ -96,8 +96,8 @@ def _off_policy(config: ExperimentConfig) -> Iterator[str]:
     system = config.system
     if isinstance(system, QMIXConfig) and not config.env.shared_reward and config.env.use_individual_rewards:
         yield (
-            "env.shared_reward: false, but rec_qmix learns one value for the whole team; set env.shared_reward=true, "
-            "or use rec_iql"
+            "env.shared_reward: false, but rec_qmix learns one value for the whole team; set env.shared_reward=true "
+            "(or env.use_individual_rewards=false for the sum), or use rec_iql"
         )
     if isinstance(system, SACConfig):
         yield from _replay(config, "batch_size", system.batch_size, "explore_steps", system.explore_steps)
@@ -112,11 +112,17 @@ def _off_policy(config: ExperimentConfig) -> Iterator[str]:
 def _replay(config: ExperimentConfig, batch_key: str, batch: int, start_key: str, start: int) -> Iterator[str]:
     system, envs = config.system, config.arch.num_envs * config.system.update_batch_size
     assert isinstance(system, OffPolicyConfig)
-    size = system.buffer_size
-    if size < batch:
+    size, replicas = system.buffer_size, system.update_batch_size
+    length = getattr(system, "sample_sequence_length", 1)
+    if size < batch * replicas * length:
+        factors = f"system.{batch_key} = {batch}"
+        if replicas > 1:
+            factors += f" × system.update_batch_size = {replicas}"
+        if length > 1:
+            factors += f" × system.sample_sequence_length = {length}"
         yield (
-            f"system.buffer_size: {size} is smaller than a batch, system.{batch_key} = {batch}; raise the one or lower "
-            "the other"
+            f"system.buffer_size: {size} is smaller than a batch of {batch * replicas * length} steps, {factors}; "
+            "raise the one or lower the other"
         )
     if size < start:
         yield (

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from jax_party.config.checks import check_together
 from jax_party.config.experiment import EnvConfig, ExperimentConfig
+from jax_party.config.systems import SystemConfig
 from jax_party.errors import ConfigError
 
 
@@ -96,6 +97,14 @@ def known_keys(group: Sequence[str], names: Sequence[str] = ()) -> list[str]:
         named = [node for node in nodes if _literals(_hints(node).get("name")) & set(names)]
         nodes = named or nodes
     return list(dict.fromkeys(field.name for node in nodes for field in dataclasses.fields(node)))
+
+
+def names_of(system: str) -> tuple[str, ...]:
+    """The names of a system's config and of its networks; none for an unknown system."""
+    for kind in get_args(SystemConfig):
+        if system in _literals(kind):
+            return (system, kind.networks)
+    return ()
 
 
 def _hints(node: type) -> dict[str, Any]:

@@ -6,22 +6,28 @@ from flax import linen as nn
 from flax.linen.initializers import orthogonal
 from jaxtyping import Array, Float
 
+from jax_party.networks.heads import as_rows
+
 
 class QNetwork(nn.Module):
-    """Torso and action-value head, its values near 0 at the start.
+    """Torso and action-value head.
 
     Attributes:
       torso: the embedding.
       num_actions: A.
+      gain: of the head's orthogonal initialisation; small ones begin with values near 0.
     """
 
     torso: nn.Module
     num_actions: int
+    gain: float = 0.01
 
     @nn.compact
     def __call__(self, features: Float[Array, "*b F"]) -> Float[Array, "*b A"]:
         """Values of all actions, illegal ones too."""
-        return nn.Dense(self.num_actions, kernel_init=orthogonal(0.01))(self.torso(features))
+        embedding = self.torso(as_rows(features))
+        values = nn.Dense(self.num_actions, kernel_init=orthogonal(self.gain))(embedding)
+        return values.reshape(*features.shape[:-1], self.num_actions)
 
 
 __all__ = ["QNetwork"]

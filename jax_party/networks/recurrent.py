@@ -6,7 +6,6 @@ state where an episode begins.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -43,10 +42,6 @@ class GRU(nn.Module):
         self.project = nn.Dense(3 * size, kernel_init=lecun_normal())
         self.kernel = self.param("recurrent_kernel", _gatewise_orthogonal, (size, 3 * size))
         self.bias = self.param("recurrent_bias", nn.initializers.zeros_init(), (size,))
-
-    def initial(self, shape: Sequence[int]) -> Float[Array, "*b H"]:
-        """The hidden state when an episode begins, zeros, for a batch of a shape; needs no parameters."""
-        return jnp.zeros((*shape, self.hidden_size))
 
     def step(self, hidden: Float[Array, "*b H"], inputs: Float[Array, "*b D"]) -> Float[Array, "*b H"]:
         """The acting form: the hidden state after one more input."""

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 def epsilon_schedule(
-    env_steps: Int[Array, ""] | int, eps_min: Float[Array, ""] | float, eps_decay: Float[Array, ""] | float
+    env_steps: Float[Array, ""] | float, eps_min: Float[Array, ""] | float, eps_decay: Float[Array, ""] | float
 ) -> Float[Array, ""]:
     """The exploration rate: it falls linearly from 1 to `eps_min` over `eps_decay` environment steps, then stays."""
     progress = jnp.minimum(env_steps / eps_decay, 1.0)

@@ -43,7 +43,7 @@ def policy_loss(
 
 def target_entropy(action_mask: Bool[Array, "*b A"], scale: Float[Array, ""] | float) -> Float[Array, "*b"]:
     """`scale` times the entropy of the uniform policy over the legal actions, log of their number; 0 without choice."""
-    return scale * jnp.log(action_mask.sum(-1).astype(jnp.float32))
+    return scale * jnp.log(jnp.maximum(action_mask.sum(-1), 1).astype(jnp.float32))
 
 
 def temperature_loss(

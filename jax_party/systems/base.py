@@ -174,12 +174,16 @@ def begin_episodes(memory: PyTree, initial_memory: PyTree, begins: Bool[Array, "
 def where_ended(done: Bool[Array, " E"], compute: Callable[[], Float[Array, "E ..."]]) -> Float[Array, "E ..."]:
     """`compute()` at steps where some episode ends, else zeros at no cost."""
     shape = jax.eval_shape(compute)
-    return jax.lax.cond(done.any(), compute, lambda: jnp.zeros(shape.shape, shape.dtype))
+
+    def where_ended(any_done: Bool[Array, ""]) -> Array:
+        return jax.lax.cond(any_done, compute, lambda: jnp.zeros(shape.shape, shape.dtype))
+
+    return jax.jit(where_ended)(done.any())  # named, so that it can be told apart in the traced program
 
 
 def small_int(num_values: int) -> Any:
     """The smallest signed integer dtype that holds 0..num_values-1."""
-    return jnp.int8 if num_values <= 127 else jnp.int16
+    return jnp.int8 if num_values <= 128 else jnp.int16
 
 
 def trajectory_fields(rollout: Rollout, num_actions: int, **extra: Array) -> dict[str, Array]:

@@ -1,8 +1,8 @@
 """MAT, the Multi-Agent Transformer: https://arxiv.org/abs/2205.14953.
 
-The joint policy is decoded agent by agent, each action conditioned on those before it, so the agents' advantages add up
-to the joint one (the multi-agent advantage decomposition, theorem 1). Training decodes all agents at once, under the
-actions that were taken.
+The joint policy is decoded agent by agent, each action conditioned on those before it. Training decodes all agents at
+once, under the actions that were taken. Each agent's advantage is estimated from its own reward; with a shared reward
+this is the paper's setting, where the agents' advantages add up to the joint one (theorem 1).
 """
 
 from __future__ import annotations

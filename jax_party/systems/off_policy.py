@@ -125,7 +125,7 @@ class OffPolicySystem(abc.ABC):
         memory: PyTree,
         observation: Observation,
         noise: PyTree,
-        env_steps: Int[Array, ""],
+        env_steps: Float[Array, ""],
     ) -> tuple[PyTree, Int[Array, "E N"], dict[str, Array]]:
         """Act in a training rollout, after `env_steps` steps of all environments together.
 
@@ -138,6 +138,13 @@ class OffPolicySystem(abc.ABC):
         self, params: PyTree, memory: PyTree, observation: Observation, key: PRNGKeyArray, *, greedy: bool
     ) -> tuple[PyTree, Int[Array, "b N"], dict[str, Array]]:
         """Actions for evaluation; see `System.act`."""
+
+    @abc.abstractmethod
+    def training_form(self, params: PyTree, batch: Step) -> dict[str, Array]:
+        """What is recorded of acting (`q_values` or `log_prob`), as training computes it on sequences, axes (B, L).
+
+        Both forms give the same numbers once exploring at random has ended.
+        """
 
     @abc.abstractmethod
     def learn_step(
@@ -174,7 +181,7 @@ class OffPolicySystem(abc.ABC):
     def play(self, hyper: Hyper, state: LearnerState, key: PRNGKeyArray) -> tuple[Position, Rollout]:
         """Collect a rollout with the exploring policy."""
         steps, num_envs = self.system.rollout_length, self.envs.num_envs
-        before = state.updates * steps * num_envs
+        before = state.updates.astype(jnp.float32) * (steps * num_envs)  # integers of 32 bits would not last
         noise = (self.draw_noise(key, steps), before + jnp.arange(steps) * num_envs)
 
         def act(memory: PyTree, observation: Observation, noise_t: Any) -> tuple[PyTree, Array, dict[str, Array]]:

@@ -93,10 +93,6 @@ class QLearningSystem(OffPolicySystem):
     def errors(self, hyper: Hyper, params: Params, batch: Step) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """TD errors on a batch of sequences, and the values of the actions taken, of one shape."""
 
-    @abc.abstractmethod
-    def training_form(self, params: Params, batch: Step) -> dict[str, Float[Array, "B L N A"]]:
-        """What acting gives on sequences, from the memory before their first steps: `q_values`."""
-
     # -- Acting --------------------------------------------------------------------------------------------------------
 
     def draw_noise(self, key: PRNGKeyArray, steps: int) -> Noise:
@@ -113,7 +109,7 @@ class QLearningSystem(OffPolicySystem):
         memory: PyTree,
         observation: Observation,
         noise: Noise,
-        env_steps: Int[Array, ""],
+        env_steps: Float[Array, ""],
     ) -> tuple[PyTree, Int[Array, "E N"], dict[str, Array]]:
         """Act ε-greedily, ε by the environment steps so far."""
         epsilon = epsilon_schedule(env_steps, hyper.system["eps_min"], hyper.system["eps_decay"])

@@ -22,8 +22,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from jax_party.config.experiment import ExperimentConfig
 from jax_party.config.systems import SACConfig
 from jax_party.environments import MultiAgentEnv, Observation
-from jax_party.networks.critics import ActionCritic
 from jax_party.networks.heads import MASKED_LOGIT, Actor
+from jax_party.networks.q_networks import QNetwork
 from jax_party.networks.torsos import make_torso
 from jax_party.ops.losses import entropy, log_prob
 from jax_party.ops.sampling import flat_gumbel
@@ -113,7 +113,7 @@ class ISAC(OffPolicySystem):
         super().__init__(config, env, chunk_size, mesh)
         networks: Any = config.network
         self.actor = Actor(make_torso(networks.actor_network.pre_torso), env.num_actions)
-        self.critic = ActionCritic(make_torso(networks.q_network.pre_torso), env.num_actions)
+        self.critic = QNetwork(make_torso(networks.q_network.pre_torso), env.num_actions, gain=1.0)
 
     @property
     def batch_size(self) -> int:
@@ -198,7 +198,7 @@ class ISAC(OffPolicySystem):
         memory: PyTree,
         observation: Observation,
         noise: Float[Array, "E N A"],
-        env_steps: Int[Array, ""],
+        env_steps: Float[Array, ""],
     ) -> tuple[PyTree, Int[Array, "E N"], dict[str, Array]]:
         """Uniform over the legal actions for the first `explore_steps` steps, then the policy's own draws."""
         uniform = jnp.where(observation.action_mask, 0.0, MASKED_LOGIT)
@@ -214,6 +214,10 @@ class ISAC(OffPolicySystem):
         logits = self.logits(params.actor, observation)
         action = jnp.argmax(logits if greedy else logits + flat_gumbel(key, logits.shape), axis=-1)
         return memory, action, {"log_prob": log_prob(logits, action)}
+
+    def training_form(self, params: Params, batch: Step) -> dict[str, Float[Array, "B L N"]]:
+        """What acting gives on sequences: `log_prob`."""
+        return {"log_prob": log_prob(self.logits(params.actor, batch.observation), batch.action)}
 
     # -- Learning ------------------------------------------------------------------------------------------------------
 

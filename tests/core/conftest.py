@@ -69,7 +69,7 @@ TINY_SYSTEMS: dict[str, tuple[str, ...]] = {
     "ff_iql": (*_Q_LEARNING, *_torsos("q_network")),
     "rec_iql": _REC_Q,
     "rec_qmix": (*_REC_Q, "network.mixer_network.embed_dim=8", "network.mixer_network.hyper_hidden_dim=8",
-                 "env.shared_reward=true"),
+                 ),
     "ff_isac": _SAC,
     "ff_masac": _SAC,
     "ff_hasac": _SAC,

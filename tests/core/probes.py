@@ -120,14 +120,14 @@ class Trainer:
         self._init = jax.jit(system.init)
         self._several = jax.jit(functools.partial(_updates, system), donate_argnums=1)
         self._evaluate = jax.jit(
-            functools.partial(evaluate, system, num_episodes=256, greedy=True, record=False),
+            functools.partial(evaluate, system, num_episodes=256, record=False), static_argnames="greedy"
         )
 
-    def learn(self, seed: int, env_steps: int) -> dict[str, float]:
-        """Mean metrics of 256 greedy episodes after `env_steps` steps of training, rounded up to whole updates."""
+    def learn(self, seed: int, env_steps: int, *, greedy: bool = True) -> dict[str, float]:
+        """Mean metrics of 256 episodes after `env_steps` steps of training, rounded up to whole updates."""
         state = self._init(self.hyper, jax.random.PRNGKey(seed))
         state = self._several(self.hyper, state, -(-env_steps // self.steps_per_update))
-        evaluation = self._evaluate(self.hyper, state.params, jax.random.PRNGKey(1000 + seed))
+        evaluation = self._evaluate(self.hyper, state.params, jax.random.PRNGKey(1000 + seed), greedy=greedy)
         return {name: float(np.mean(values)) for name, values in evaluation.episodes.items()}
 
 

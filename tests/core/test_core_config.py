@@ -22,6 +22,7 @@ from jax_party.config import (
 )
 from jax_party.errors import ConfigError
 from jax_party.training import get_program, make_hyper
+from mava_configs import compose
 
 OTHER_VALUES = {
     "system.actor_lr": 0.01,
@@ -57,6 +58,37 @@ def _set(mapping: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 # -- Static, traced, host ----------------------------------------------------------------------------------------------
+
+
+OTHER_FAMILIES = {
+    "rec_iql": {
+        "system.q_lr": 0.01, "system.gamma": 0.5, "system.tau": 0.5, "system.max_grad_norm": 0.01,
+        "system.eps_min": 0.9, "system.eps_decay": 100.0,
+    },
+    "ff_isac": {
+        "system.q_lr": 0.01, "system.gamma": 0.5, "system.tau": 0.5, "system.max_grad_norm": 0.01,
+        "system.policy_lr": 0.01, "system.alpha_lr": 0.01, "system.target_entropy_scale": 0.9,
+        "system.init_alpha": 0.3,
+    },
+}  # fmt: skip
+"""Every traced field of an off-policy family's system, likewise."""
+
+
+@pytest.mark.parametrize("algorithm", OTHER_FAMILIES)
+def test_off_policy_systems_traced_values_too(
+    algorithm: str, begin: Callable[..., Any], tiny_config: Callable[..., ExperimentConfig]
+) -> None:
+    others = OTHER_FAMILIES[algorithm]
+    traced = set(_leaves(traced_part(tiny_config(algorithm).system)))
+    assert {f"system.{name}" for name in traced} == set(others)
+    usual = ("system.eps_decay=40.0",) if algorithm == "rec_iql" else ()  # ε moves within the one update
+    baseline = _outcome(begin(algorithm, *usual))
+    compiled = get_program(tiny_config(algorithm)).compile_seconds
+    for key, value in others.items():
+        kept = (word for word in usual if not word.startswith(key))
+        outcome = _outcome(begin(algorithm, *kept, f"{key}={value}"))
+        assert (outcome != baseline).any(), key
+    assert get_program(tiny_config(algorithm)).compile_seconds == compiled
 
 
 @pytest.fixture(scope="module")
@@ -290,3 +322,36 @@ def test_updates_decide_where_steps_are_unspecified(tiny_config: Callable[..., E
     config = tiny_config("ff_mappo", "system.total_timesteps=null", "system.num_updates=8")
     budget = make_budget(config)
     assert (budget.num_updates, budget.requested_steps, budget.note(4)) == (8, 512, None)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "override", "message"),
+    [
+        ("ff_ippo", "system.tau=0.1", "system.tau: unknown; system has "),
+        ("mat", "system.critic_lr=1e-3", "system.critic_lr: unknown; system has "),
+        ("ff_iql", "system.bufer_size=2", "system.bufer_size: unknown; did you mean buffer_size?"),
+        ("rec_qmix", "network.mixer_net=2", "network.mixer_net: unknown; did you mean mixer_network?"),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_systems_own(algorithm: str, override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(algorithm, [override])
+    assert str(caught.value).startswith(message)
+    assert "did you mean tau" not in str(caught.value)
+
+
+def test_networks_of_another_system_are_refused(tiny_mapping: Callable[..., dict[str, Any]]) -> None:
+    mapping = tiny_mapping("rec_ippo") | {"network": tiny_mapping("ff_ippo")["network"]}
+    with pytest.raises(ConfigError) as caught:
+        parse_config(mapping)
+    assert str(caught.value) == "network: mlp is not for rec_ippo; choose network=rnn"
+
+
+def test_a_buffer_must_hold_the_batches_of_all_replicas(tiny_mapping: Callable[..., dict[str, Any]]) -> None:
+    overrides = ("system.update_batch_size=8", "system.sample_batch_size=512", "system.buffer_size=2048")
+    with pytest.raises(ConfigError) as caught:
+        parse_config(tiny_mapping("ff_iql", *overrides))
+    assert str(caught.value) == (
+        "system.buffer_size: 2048 is smaller than a batch of 4096 steps, system.sample_batch_size = 512 × "
+        "system.update_batch_size = 8; raise the one or lower the other"
+    )

@@ -49,36 +49,43 @@ def _loud(params: Any) -> Any:
 
 def test_masks_are_never_violated_in_100000_steps(algorithm: str, begin: Callable[..., Any]) -> None:
     run = begin(algorithm)
-    system, params, rows = run.system, _loud(run.state.params), 500
-    observation, memory = _observation(11, rows, system), system.initial_memory(rows)
-    off_policy = isinstance(system, OffPolicySystem)
+    system, params = run.system, _loud(run.state.params)
+    rows, steps = 500, 200  # environment steps side by side and one after another, three agents each
+    pool = _observation(11, 2 * rows, system)
 
-    def legal(action: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(observation.action_mask, action[..., None], -1).all()
+    def observe(time: jax.Array) -> Observation:
+        """Other observations at every step."""
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, (7 * time) % rows, rows), pool)
+
+    def legal(seen: Observation, action: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(seen.action_mask, action[..., None], -1).all()
 
     @jax.jit
     def all_legal(keys: jax.Array) -> jax.Array:
-        def step(memory: Any, key: jax.Array) -> tuple[Any, jax.Array]:
-            memory, action, known = system.act(params, memory, observation, key, greedy=False)
+        def step(memory: Any, turn: Any) -> tuple[Any, jax.Array]:
+            time, key = turn
+            seen = observe(time)
+            memory, action, known = system.act(params, memory, seen, key, greedy=False)
             finite = jnp.stack([jnp.isfinite(field).all() for field in known.values()]).all()
-            return memory, legal(action) & finite
+            return memory, legal(seen, action) & finite
 
-        return jax.lax.scan(step, memory, keys)[1].all()
+        return jax.lax.scan(step, system.initial_memory(rows), (jnp.arange(steps), keys))[1].all()
 
     @jax.jit
     def all_explored_legally(key: jax.Array) -> jax.Array:
-        def step(memory: Any, noise: Any) -> tuple[Any, jax.Array]:
-            memory, action, _ = system.explore(run.hyper, run.state.params, memory, play, *noise)
-            return memory, jnp.take_along_axis(play.action_mask, action[..., None], -1).all()
+        def step(memory: Any, turn: Any) -> tuple[Any, jax.Array]:
+            time, noise = turn
+            seen = observe(time)
+            memory, action, _ = system.explore(run.hyper, params, memory, seen, noise, 500.0 * time)
+            return memory, legal(seen, action)
 
-        play = _observation(12, system.envs.num_envs, system)
-        steps = 2000
-        noise = (system.draw_noise(key, steps), jnp.arange(steps) * 50)
-        return jax.lax.scan(step, system.initial_memory(system.envs.num_envs), noise)[1].all()
+        num_envs = system.envs.num_envs
+        noise = system.draw_noise(key, steps * rows // num_envs)  # regrouped: as many environments as rows
+        noise = jax.tree.map(lambda leaf: leaf.reshape(steps, rows, *leaf.shape[2:]), noise)
+        return jax.lax.scan(step, system.initial_memory(rows), (jnp.arange(steps), noise))[1].all()
 
-    # 200 x 500 environment steps, three agents each.
-    assert bool(all_legal(jax.random.split(jax.random.PRNGKey(0), 200)))
-    if off_policy:
+    assert bool(all_legal(jax.random.split(jax.random.PRNGKey(0), steps)))
+    if isinstance(system, OffPolicySystem):
         assert bool(all_explored_legally(jax.random.PRNGKey(1)))
 
 
@@ -173,10 +180,9 @@ def test_with_ids_agents_differ(algorithm: str, begin: Callable[..., Any]) -> No
 # -- Two forms ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("horizon", ["terminate", "truncate"])
-def test_the_training_form_gives_what_acting_gave(algorithm: str, horizon: str, begin: Callable[..., Any]) -> None:
-    overrides = (f"env.scenario.task_config.horizon={horizon}", "env.scenario.task_config.time_limit=5")
-    run = begin(algorithm, *overrides)
+def test_the_training_form_gives_what_acting_gave(algorithm: str, begin: Callable[..., Any]) -> None:
+    """On rollouts with ends of episodes in them."""
+    run = begin(algorithm, "env.scenario.task_config.horizon=truncate", "env.scenario.task_config.time_limit=5")
     system = run.system
     if isinstance(system, OffPolicySystem):
         recorded, trained = _off_policy_forms(run)
@@ -195,15 +201,21 @@ def _on_policy_forms(run: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
     @jax.jit
     def both(state: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        played = system.play(run.hyper, state, jax.random.PRNGKey(2))
-        _, batch = system.judge(run.hyper, state.params, *played)
-        logits, values = system.evaluate(state.params, batch)
+        played = system.play(run.hyper, _in_mid_episode(run, state), jax.random.PRNGKey(2))
+        params = _in_mid_episode(run, state).params
+        _, batch = system.judge(run.hyper, params, *played)
+        logits, values = system.evaluate(params, batch)
         recorded = {"log_prob": batch.log_prob, "value": batch.value}
         return recorded, {"log_prob": log_prob(logits, batch.action), "value": values}
 
-    state, _ = run.program.update(run.hyper, run.state)  # in mid-episode, parameters moved
-    assert not bool(state.envs.last_done.all())
-    return both(state)
+    return both(run.state)
+
+
+def _in_mid_episode(run: Any, state: Any) -> Any:
+    """A state some steps into episodes, its parameters moved; past what explores at random first."""
+    position = run.system.play(run.hyper, state, jax.random.PRNGKey(3))[0]
+    params = jax.tree.map(lambda leaf: 1.1 * leaf + 0.01, state.params)
+    return state._replace(params=params, envs=position.envs, memory=position.memory, updates=state.updates + 1000)
 
 
 def _off_policy_forms(run: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -213,12 +225,10 @@ def _off_policy_forms(run: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     def both(state: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         from jax_party.systems.off_policy import remembered
 
+        state = _in_mid_episode(run, state)
         _, rollout = system.play(run.hyper, state, jax.random.PRNGKey(2))
         steps = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), remembered(rollout))
         recorded = {name: jnp.swapaxes(field, 0, 1) for name, field in rollout.known.items() if name != "memory"}
         return recorded, system.training_form(state.params, steps)
 
-    state, _ = run.program.update(run.hyper, run.state)
-    state = state._replace(updates=state.updates + 1000)  # past what explores at random first
-    assert not bool(state.envs.last_done.all())
-    return both(state)
+    return both(run.state)

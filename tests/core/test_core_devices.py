@@ -33,7 +33,8 @@ for devices in (1, 4):
         state, output = program.update(hyper, state)
         losses.append({name: float(value) for name, value in output.losses.items()})
     evaluation = program.evaluate(hyper, state.params, jax.random.PRNGKey(1))
-    spread = [leaf for leaf in jax.tree.leaves((state.envs.states, state.envs.observation))]
+    kept = (state.envs.states, state.envs.observation, state.memory, state.replay)
+    spread = [leaf for leaf in jax.tree.leaves(kept) if leaf.ndim]
     report.append({
         "devices": sorted({len(leaf.sharding.device_set) for leaf in spread}),
         "rows": sorted({(leaf.shape[0], shard.data.shape[0]) for leaf in spread for shard in leaf.addressable_shards}),
@@ -46,10 +47,10 @@ print(json.dumps(report))
 """
 
 
-@pytest.fixture(scope="module")
-def reports(tiny_mapping: Callable[..., Any]) -> Any:
-    """What one device and four give, with the same global batch."""
-    mapping = tiny_mapping("ff_mappo", "arch.num_envs=8", "env.scenario.task_config.time_limit=12")
+@pytest.fixture(scope="module", params=["ff_mappo", "rec_sable", "rec_iql"])
+def reports(request: pytest.FixtureRequest, tiny_mapping: Callable[..., Any]) -> Any:
+    """What one device and four give, with the same global batch: plain, with memory, with replay."""
+    mapping = tiny_mapping(request.param, "arch.num_envs=8", "env.scenario.task_config.time_limit=12")
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], input=json.dumps(mapping), cwd=ROOT, env=environment, capture_output=True,

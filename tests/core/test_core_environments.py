@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,13 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_party.config import ExperimentConfig, make_budget, parse_config
+from jax_party.config import ExperimentConfig, evaluation_metrics, make_budget, parse_config, without_values
 from jax_party.env.env import JaxParty
 from jax_party.environments import MultiAgentEnv, Observation, Transition, _connector_view, make_environment
 from jax_party.errors import ConfigError
+from jax_party.evaluation import evaluate
+from jax_party.systems.registry import system_class
 from jax_party.training import Experiment, Program, make_hyper
 from jax_party.wrappers import AutoResetEnvs, Episodes, append_agent_ids, global_state
-from mava_configs import compose, scenarios
+from mava_configs import ALGORITHMS, compose, scenarios
 
 ENVS = ("jaxparty", "lbf", "rware", "connector")
 SCENARIOS = [(env, scenario) for env in ENVS for scenario in scenarios(env)]
@@ -245,6 +248,40 @@ def test_systems_train_in_every_environment(
     assert ((lengths >= 1) & (lengths <= 8)).all()
     # Eight steps to an episode at most: two have ended in each environment's rollout of 16.
     assert float(state.envs.episodes.finished) >= 8
+
+
+@pytest.mark.parametrize(
+    "game",
+    [
+        "env=connector",
+        "env/scenario=p-10",
+        *(
+            pytest.param(game, marks=pytest.mark.slow)
+            for game in ("env=lbf", "env=rware", *(f"env/scenario={name}" for name in scenarios("jaxparty")))
+            if game != "env/scenario=p-10"
+        ),
+    ],
+)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_system_fits_every_environment(
+    algorithm: str,
+    game: str,
+    tiny_config: Callable[..., ExperimentConfig],
+    tiny_overrides: Callable[[str], tuple[str, ...]],
+) -> None:
+    """Traced, not run: an update gives back the state's shapes, and evaluation the metrics promised."""
+    tiny = tuple(override for override in tiny_overrides(algorithm) if not override.startswith("env"))
+    config = tiny_config(algorithm, game, tiny=tiny)
+    system = system_class(algorithm)(without_values(config), make_environment(config.env))
+    hyper = make_hyper(config, make_budget(config))
+    state = jax.eval_shape(system.init, hyper, jax.random.PRNGKey(0))
+    after, output = jax.eval_shape(system.update, hyper, state)
+    described = [[(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)] for tree in (state, after)]
+    assert described[0] == described[1]
+    assert output.trajectory["action"].shape == (4, 16, system.env.num_agents)
+    play = functools.partial(evaluate, system, num_episodes=4, greedy=False, record=True)
+    evaluation = jax.eval_shape(play, hyper, state.params, jax.random.PRNGKey(0))
+    assert sorted(evaluation.episodes) == sorted(evaluation_metrics(config))
 
 
 # -- Connector's view --------------------------------------------------------------------------------------------------

@@ -64,11 +64,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "rec_qmix": _REC_Q,
     **dict.fromkeys(("ff_isac", "ff_masac", "ff_hasac"), _SAC),
 }
-ON_POLICY_STEPS, OFF_POLICY_STEPS, COORDINATION_STEPS = 20_000, 20_000, 20_000
-
-
-def _steps(algorithm: str) -> int:
-    return OFF_POLICY_STEPS if algorithm.startswith(("ff_i", "ff_m", "ff_h", "rec_i", "rec_q")) else ON_POLICY_STEPS
+STEPS = 20_000
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +99,7 @@ STAG_HUNT = (
 @pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "rec_qmix"])
 def test_the_one_shot_dilemma_ends_in_defection(algorithm: str, seed: int, trainer: Callable[..., Any]) -> None:
     """QMIX is left out: it has no individual rewards."""
-    metrics = trainer(algorithm, "game", *ONE_SHOT).learn(seed, _steps(algorithm))
+    metrics = trainer(algorithm, "game", *ONE_SHOT).learn(seed, STEPS)
     assert metrics["cooperation_rate"] < 0.05
     assert metrics["outcome_share_dd"] > 0.9
 
@@ -111,7 +107,7 @@ def test_the_one_shot_dilemma_ends_in_defection(algorithm: str, seed: int, train
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_shared_stag_hunt_ends_in_cooperation(algorithm: str, seed: int, trainer: Callable[..., Any]) -> None:
-    metrics = trainer(algorithm, "game", *STAG_HUNT).learn(seed, _steps(algorithm))
+    metrics = trainer(algorithm, "game", *STAG_HUNT).learn(seed, STEPS)
     assert metrics["outcome_share_cc"] > 0.95
 
 
@@ -119,8 +115,7 @@ def test_the_shared_stag_hunt_ends_in_cooperation(algorithm: str, seed: int, tra
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_only_recurrent_systems_recall_a_cue(algorithm: str, seed: int, trainer: Callable[..., Any]) -> None:
     """8 steps after it was seen; what cannot remember names one of two."""
-    shared = ("env.shared_reward=true",) if algorithm == "rec_qmix" else ()
-    metrics = trainer(algorithm, "memory", *shared).learn(seed, _steps(algorithm))
+    metrics = trainer(algorithm, "memory").learn(seed, STEPS)
     if algorithm in RECURRENT:
         assert metrics["episode_return"] > 0.95
     else:
@@ -128,11 +123,12 @@ def test_only_recurrent_systems_recall_a_cue(algorithm: str, seed: int, trainer:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("algorithm", [*SEQUENTIAL, "ff_ippo", "ff_iql"])
+@pytest.mark.parametrize("algorithm", [*SEQUENTIAL, "ff_ippo"])
 def test_sequential_systems_coordinate_without_ids(algorithm: str, seed: int, trainer: Callable[..., Any]) -> None:
     """Agents that see the same must do different things; one policy for all, acting at once, cannot."""
-    metrics = trainer(algorithm, "coordination", "system.add_agent_id=false").learn(seed, COORDINATION_STEPS)
+    train = trainer(algorithm, "coordination", "system.add_agent_id=false")
     if algorithm in SEQUENTIAL:
-        assert metrics["episode_return"] > 0.95
+        assert train.learn(seed, STEPS)["episode_return"] > 0.95
     else:
-        assert metrics["episode_return"] == 0.0
+        # At most 3! / 3³ = 0.22 if all draw alike; ever less the surer they become.
+        assert train.learn(seed, STEPS, greedy=False)["episode_return"] < 0.35

@@ -557,7 +557,7 @@ def test_the_recurrent_loss_is_that_of_a_plain_rewrite(
     ("algorithm", "overrides", "message"),
     [
         ("ff_iql", ("system.sample_batch_size=512",),
-         "system.buffer_size: 256 is smaller than a batch, system.sample_batch_size = 512"),
+         "system.buffer_size: 256 is smaller than a batch of 512 steps, system.sample_batch_size = 512"),
         ("ff_iql", ("system.min_buffer_size=512",), "min_buffer_size: 512 is more than system.buffer_size = 256"),
         ("ff_iql", ("system.rollout_length=128",), "does not hold one rollout of 4 environments × 128 steps = 512"),
         ("ff_iql", ("system.buffer_size=255",), "choose 252"),

@@ -193,7 +193,7 @@ def test_rewards_that_are_not_the_teams_are_refused(tiny_config: Callable[..., E
     with pytest.raises(ConfigError) as caught:
         tiny_config("rec_qmix", "env.shared_reward=false")
     assert str(caught.value) == (
-        "env.shared_reward: false, but rec_qmix learns one value for the whole team; set env.shared_reward=true, "
-        "or use rec_iql"
+        "env.shared_reward: false, but rec_qmix learns one value for the whole team; set env.shared_reward=true "
+        "(or env.use_individual_rewards=false for the sum), or use rec_iql"
     )
     assert not tiny_config("rec_qmix", "env.shared_reward=false", "env.use_individual_rewards=false").env.shared_reward
