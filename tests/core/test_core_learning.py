@@ -5,7 +5,7 @@ Budgets are environment steps, over all environments; docs/systems.md has them b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import probes
@@ -19,6 +19,16 @@ RECURRENT = tuple(name for name in ALGORITHMS if name.startswith("rec_"))
 FEED_FORWARD = tuple(name for name in ALGORITHMS if name not in RECURRENT)
 SEQUENTIAL = ("ff_sable", "rec_sable", "mat", "ff_hasac")
 """Systems whose agents can come to differ though nothing tells them apart: they act, or have learned, in turn."""
+
+LIKE_ANOTHER = ("ff_mappo", "rec_mappo", "rec_sable", "ff_masac")
+"""Systems that differ from one of the same family only in what a critic sees, or in how far back they see: the games
+that the other one plays in `make test` they play in `make test-slow`."""
+
+
+def _systems(names: Iterable[str], slow: Iterable[str]) -> list[Any]:
+    """Parameters, some of which `make test` leaves to `make test-slow`: each compiles a program."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]
+
 
 _COMMON = (
     "arch.num_envs=16",
@@ -96,7 +106,7 @@ STAG_HUNT = (
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "rec_qmix"])
+@pytest.mark.parametrize("algorithm", _systems([n for n in ALGORITHMS if n != "rec_qmix"], LIKE_ANOTHER))
 def test_the_one_shot_dilemma_ends_in_defection(algorithm: str, seed: int, trainer: Callable[..., Any]) -> None:
     """QMIX is left out: it has no individual rewards."""
     metrics = trainer(algorithm, "game", *ONE_SHOT).learn(seed, STEPS)
@@ -105,14 +115,14 @@ def test_the_one_shot_dilemma_ends_in_defection(algorithm: str, seed: int, train
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", _systems(ALGORITHMS, LIKE_ANOTHER))
 def test_the_shared_stag_hunt_ends_in_cooperation(algorithm: str, seed: int, trainer: Callable[..., Any]) -> None:
     metrics = trainer(algorithm, "game", *STAG_HUNT).learn(seed, STEPS)
     assert metrics["outcome_share_cc"] > 0.95
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", _systems(ALGORITHMS, set(FEED_FORWARD) - {"ff_ippo", "ff_iql"}))
 def test_only_recurrent_systems_recall_a_cue(algorithm: str, seed: int, trainer: Callable[..., Any]) -> None:
     """8 steps after it was seen; what cannot remember names one of two."""
     metrics = trainer(algorithm, "memory").learn(seed, STEPS)
