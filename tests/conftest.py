@@ -5,13 +5,33 @@ the suite is shared out between processes (`make test` runs one a core)."""
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 
 from jax_party.runtime import prepare_process
 
 prepare_process(1 if "PYTEST_XDIST_WORKER" in os.environ else None)
 
 import pytest
+
+
+def _group(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("xdist_group")
+    assert marker is not None
+    return str(marker.args[0])
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Between groups, let compiled programs go: each holds memory maps, of which a process may have some 65,000."""
+    training = sys.modules.get("jax_party.training")
+    if training is None or (nextitem is not None and _group(item) == _group(nextitem)):
+        return
+    import jax
+
+    training._program.cache_clear()
+    jax.clear_caches()
+    gc.collect()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

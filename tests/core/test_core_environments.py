@@ -254,11 +254,9 @@ def test_systems_train_in_every_environment(
     "game",
     [
         "env=connector",
-        "env/scenario=p-10",
         *(
             pytest.param(game, marks=pytest.mark.slow)
             for game in ("env=lbf", "env=rware", *(f"env/scenario={name}" for name in scenarios("jaxparty")))
-            if game != "env/scenario=p-10"
         ),
     ],
 )

@@ -20,7 +20,7 @@ FEED_FORWARD = tuple(name for name in ALGORITHMS if name not in RECURRENT)
 SEQUENTIAL = ("ff_sable", "rec_sable", "mat", "ff_hasac")
 """Systems whose agents can come to differ though nothing tells them apart: they act, or have learned, in turn."""
 
-LIKE_ANOTHER = ("ff_mappo", "rec_mappo", "rec_sable", "ff_masac")
+LIKE_ANOTHER = ("ff_mappo", "rec_mappo", "rec_sable", "rec_iql", "ff_masac")
 """Systems that differ from one of the same family only in what a critic sees, or in how far back they see: the games
 that the other one plays in `make test` they play in `make test-slow`."""
 
@@ -84,6 +84,8 @@ def trainer(tiny_config: Callable[..., Any]) -> Callable[..., probes.Trainer]:
 
     def make(algorithm: str, game: str, *overrides: str) -> probes.Trainer:
         key = (algorithm, game, overrides)
+        if any(other[0] != algorithm for other in made):
+            made.clear()
         if key not in made:
             config = tiny_config(algorithm, *overrides, tiny=(*_COMMON, *SETTINGS[algorithm]))
             if game == "game":
