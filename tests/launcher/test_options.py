@@ -59,7 +59,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 BAD = [
     (["SAMPLES=4"], "SweepError: ALG: which algorithm?"),
     (["ALG="], "SweepError: ALG: which algorithm?"),
-    (["ALG=mapo"], "ConfigError: ALG=mapo: unknown system; choose one of ff_hasac (hasac), ff_ippo (ippo), ff_iql (idqn), "),
+    (["ALG=mapo"], "ConfigError: ALG=mapo: unknown system; choose one of ff_hasac (hasac), ff_ippo (ippo), "),
     (["ALG=mappo", "SAMPLE=4"], "SweepError: SAMPLE: unknown option; did you mean SAMPLES?"),
     (["ALG=mappo", "samples=4"], "SweepError: samples: unknown option; did you mean SAMPLES?"),
     (["ALG=mappo", "fast"], "SweepError: fast: expected KEY=VALUE"),
