@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -34,7 +35,7 @@ class ProbeState(NamedTuple):
     time: jax.Array
 
 
-class Probe:
+class Probe(abc.ABC):
     """What the probes share: N agents, A actions, all legal; `time_limit` steps, then the episode terminates."""
 
     def __init__(self, num_agents: int, num_actions: int, time_limit: int) -> None:
@@ -60,13 +61,13 @@ class Probe:
     def _see(self, state: ProbeState) -> Seen:
         return Seen(self.view(state), self._legal, jnp.broadcast_to(state.time, (self.num_agents,)))
 
+    @abc.abstractmethod
     def view(self, state: ProbeState) -> jax.Array:
         """(N, F) float32."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def reward(self, state: ProbeState, action: jax.Array) -> jax.Array:
         """(N,) float32."""
-        raise NotImplementedError
 
 
 class MemoryProbe(Probe):
