@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
+from jax_party.config.experiment import ExperimentConfig
 from jax_party.environments import MultiAgentEnv, Observation
-from jax_party.wrappers import AutoResetEnvs, EnvState
+from jax_party.wrappers import AutoResetEnvs, EnvState, append_agent_ids
 
 
 class Hyper(NamedTuple):
@@ -61,21 +64,43 @@ class UpdateOutput(NamedTuple):
     trajectory: dict[str, Array]
 
 
-class System(Protocol):
-    """A learning system: named, pure stages. Each is traced once and jitted by the outer loop."""
+class System(abc.ABC):
+    """A learning system: pure stages, each traced once and jitted by the outer loop.
 
-    env: MultiAgentEnv
-    envs: AutoResetEnvs
+    Args:
+      config: static settings; its traced numbers arrive as `Hyper` in each call.
+      env: the environment.
+      chunk_size: environment steps to a forward and backward pass, None for a whole (mini)batch.
+      mesh: devices that environments, batches and replay are spread over along the axis `env`, or None for one.
+    """
 
+    cpu_chunk_size: ClassVar[int | None] = None
+    """Environment steps to a forward and backward pass on one CPU core; `benchmarks/throughput.py` compares sizes."""
+
+    def __init__(
+        self, config: ExperimentConfig, env: MultiAgentEnv, chunk_size: int | None = None, mesh: Mesh | None = None
+    ) -> None:
+        self.env = env
+        self.replicas = config.system.update_batch_size
+        self.envs = AutoResetEnvs(env, config.arch.num_envs * self.replicas)
+        self.chunk_size = chunk_size
+        self.mesh = mesh
+        self.add_agent_id = config.system.add_agent_id and not config.env.implicit_agent_id
+        self.record = config.vault.record_train
+
+    @abc.abstractmethod
     def init(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
         """Networks, optimisers, environments and replay at the start."""
 
+    @abc.abstractmethod
     def update(self, hyper: Hyper, state: LearnerState) -> tuple[LearnerState, UpdateOutput]:
         """Play one rollout and learn."""
 
+    @abc.abstractmethod
     def initial_memory(self, batch_size: int) -> PyTree:
         """What agents remember when an episode begins, leading axis `batch_size`; () where they remember nothing."""
 
+    @abc.abstractmethod
     def act(
         self, params: PyTree, memory: PyTree, observation: Observation, key: PRNGKeyArray, *, greedy: bool
     ) -> tuple[PyTree, Int[Array, "b N"], dict[str, Array]]:
@@ -91,6 +116,22 @@ class System(Protocol):
         Returns:
           The memory after this step, the actions, and what the algorithm knows of them (`log_prob`, `value`, …).
         """
+
+    def features(self, observation: Observation) -> Float[Array, "*b N F"]:
+        """What an agent's own network sees: its view, and its id where that is set."""
+        view = observation.agents_view
+        return append_agent_ids(view) if self.add_agent_id else view
+
+    def envs_under(self, hyper: Hyper) -> AutoResetEnvs:
+        """The environments under an experiment's traced settings."""
+        return AutoResetEnvs(self.env.with_params(hyper.env), self.envs.num_envs)
+
+    def spread(self, batch: PyTree) -> PyTree:
+        """Spread a batch over the devices of the mesh."""
+        if self.mesh is None:
+            return batch
+        sharding = NamedSharding(self.mesh, PartitionSpec("env"))
+        return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, sharding), batch)
 
 
 class Rollout(NamedTuple):

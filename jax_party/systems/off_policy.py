@@ -10,20 +10,28 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import flashbax as fbx
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from jax_party.config.experiment import ExperimentConfig
 from jax_party.config.systems import OffPolicyConfig
 from jax_party.environments import MultiAgentEnv, Observation
 from jax_party.ops.gradients import chunked_gradient
-from jax_party.systems.base import Hyper, LearnerState, Position, Rollout, UpdateOutput, collect, trajectory_fields
-from jax_party.wrappers import AutoResetEnvs, append_agent_ids
+from jax_party.systems.base import (
+    Hyper,
+    LearnerState,
+    Position,
+    Rollout,
+    System,
+    UpdateOutput,
+    collect,
+    trajectory_fields,
+)
 
 
 class Step(NamedTuple):
@@ -62,30 +70,15 @@ class Learning(NamedTuple):
     opt_state: PyTree
 
 
-class OffPolicySystem(abc.ABC):
-    """A system that learns from a Flashbax trajectory buffer, a row an environment.
-
-    Args:
-      config: static settings; its traced numbers arrive as `Hyper` in each call.
-      env: the environment.
-      chunk_size: environment steps to a forward and backward pass, None for a whole batch.
-      mesh: devices that environments and buffer are spread over along the axis `env`, or None for one.
-    """
-
-    cpu_chunk_size: ClassVar[int | None] = None
+class OffPolicySystem(System):
+    """A system that learns from a Flashbax trajectory buffer, a row an environment."""
 
     def __init__(
         self, config: ExperimentConfig, env: MultiAgentEnv, chunk_size: int | None = None, mesh: Mesh | None = None
     ) -> None:
+        super().__init__(config, env, chunk_size, mesh)
         assert isinstance(config.system, OffPolicyConfig)
         self.system = config.system
-        self.env = env
-        self.replicas = self.system.update_batch_size
-        self.envs = AutoResetEnvs(env, config.arch.num_envs * self.replicas)
-        self.chunk_size = chunk_size
-        self.mesh = mesh
-        self.add_agent_id = self.system.add_agent_id and not config.env.implicit_agent_id
-        self.record = config.vault.record_train
         self.buffer = self._make_buffer()
 
     # -- What defines the algorithm ------------------------------------------------------------------------------------
@@ -110,10 +103,6 @@ class OffPolicySystem(abc.ABC):
         """Parameters and optimisers' states at the start. `observation`: an example, leading axis 1."""
 
     @abc.abstractmethod
-    def initial_memory(self, batch_size: int) -> PyTree:
-        """What agents remember when an episode begins, leading axis `batch_size`; () where they remember nothing."""
-
-    @abc.abstractmethod
     def draw_noise(self, key: PRNGKeyArray, steps: int) -> PyTree:
         """The randomness of a rollout's actions, leading axes (steps, E)."""
 
@@ -134,12 +123,6 @@ class OffPolicySystem(abc.ABC):
         """
 
     @abc.abstractmethod
-    def act(
-        self, params: PyTree, memory: PyTree, observation: Observation, key: PRNGKeyArray, *, greedy: bool
-    ) -> tuple[PyTree, Int[Array, "b N"], dict[str, Array]]:
-        """Actions for evaluation; see `System.act`."""
-
-    @abc.abstractmethod
     def training_form(self, params: PyTree, batch: Step) -> dict[str, Array]:
         """What is recorded of acting (`q_values` or `log_prob`), as training computes it on sequences, axes (B, L).
 
@@ -157,7 +140,7 @@ class OffPolicySystem(abc.ABC):
     def init(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
         """Networks, optimisers, environments and an empty buffer."""
         learning_key, reset_key, next_key = jax.random.split(key, 3)
-        envs = self._envs(hyper).reset(reset_key)
+        envs = self.envs_under(hyper).reset(reset_key)
         learning = self.init_learning(hyper, learning_key, jax.tree.map(lambda leaf: leaf[:1], envs.observation))
         memory = self.initial_memory(self.envs.num_envs)
         replay = self.buffer.init(self._example(envs.observation, memory))
@@ -193,7 +176,7 @@ class OffPolicySystem(abc.ABC):
             return observation
 
         start = Position(state.envs, state.memory)
-        return collect(self._envs(hyper), start, self.initial_memory(num_envs), act, keep, noise)
+        return collect(self.envs_under(hyper), start, self.initial_memory(num_envs), act, keep, noise)
 
     def learn(
         self, hyper: Hyper, learning: Learning, replay: Any, key: PRNGKeyArray
@@ -205,7 +188,7 @@ class OffPolicySystem(abc.ABC):
 
         def step(learning: Learning, step_key: PRNGKeyArray) -> tuple[Learning, dict[str, Array]]:
             sample_key, learn_key = jax.random.split(step_key)
-            batch = self._spread(self.buffer.sample(replay, sample_key).experience)
+            batch = self.spread(self.buffer.sample(replay, sample_key).experience)
             return self.learn_step(hyper, learning, batch, learn_key)
 
         def several() -> tuple[Learning, dict[str, Array]]:
@@ -227,11 +210,6 @@ class OffPolicySystem(abc.ABC):
         chunk = None if self.chunk_size is None else max(1, self.chunk_size // self.sequence_length)
         return chunked_gradient(loss, params, batch, chunk)
 
-    def features(self, observation: Observation) -> Float[Array, "*b N F"]:
-        """What an agent's own network sees: its view, and its id where that is set."""
-        view = observation.agents_view
-        return append_agent_ids(view) if self.add_agent_id else view
-
     def _make_buffer(self) -> Any:
         num_envs, length = self.envs.num_envs, self.sequence_length
         return fbx.make_trajectory_buffer(
@@ -250,17 +228,6 @@ class OffPolicySystem(abc.ABC):
         nothing = jnp.zeros(agents)
         before = jax.tree.map(lambda leaf: leaf[0], memory)
         return Step(first, first, jnp.zeros(agents, jnp.int32), nothing, nothing, no, no, before)
-
-    def _envs(self, hyper: Hyper) -> AutoResetEnvs:
-        return AutoResetEnvs(self.env.with_params(hyper.env), self.envs.num_envs)
-
-    def _spread(self, batch: Step) -> Step:
-        """Spread a batch over the devices of the mesh."""
-        if self.mesh is None:
-            return batch
-        sharding = NamedSharding(self.mesh, PartitionSpec("env"))
-        spread: Step = jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, sharding), batch)
-        return spread
 
 
 def remembered(rollout: Rollout) -> Step:

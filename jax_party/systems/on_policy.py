@@ -7,12 +7,12 @@ training form over a batch of samples (`evaluate`), which gives the same numbers
 from __future__ import annotations
 
 import abc
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from jax_party.config.experiment import ExperimentConfig
@@ -27,13 +27,13 @@ from jax_party.systems.base import (
     LearnerState,
     Position,
     Rollout,
+    System,
     UpdateOutput,
     begin_episodes,
     collect,
     trajectory_fields,
     where_ended,
 )
-from jax_party.wrappers import AutoResetEnvs, append_agent_ids
 
 
 class Batch(NamedTuple):
@@ -67,31 +67,15 @@ class Batch(NamedTuple):
     memory: PyTree
 
 
-class OnPolicySystem(abc.ABC):
-    """A system trained with PPO's clipped objective, https://arxiv.org/abs/1707.06347.
-
-    Args:
-      config: static settings; its traced numbers arrive as `Hyper` in each call.
-      env: the environment.
-      chunk_size: environment steps to a forward and backward pass, None for a whole minibatch.
-      mesh: devices that the environments are spread over along the axis `env`, or None for one.
-    """
-
-    cpu_chunk_size: ClassVar[int | None] = None
-    """Environment steps to a forward and backward pass on one CPU core; `benchmarks/throughput.py` compares sizes."""
+class OnPolicySystem(System):
+    """A system trained with PPO's clipped objective, https://arxiv.org/abs/1707.06347."""
 
     def __init__(
         self, config: ExperimentConfig, env: MultiAgentEnv, chunk_size: int | None = None, mesh: Mesh | None = None
     ) -> None:
+        super().__init__(config, env, chunk_size, mesh)
         assert isinstance(config.system, OnPolicyConfig)
         self.system = config.system
-        self.env = env
-        self.replicas = self.system.update_batch_size
-        self.envs = AutoResetEnvs(env, config.arch.num_envs * self.replicas)
-        self.chunk_size = chunk_size
-        self.mesh = mesh
-        self.add_agent_id = self.system.add_agent_id and not config.env.implicit_agent_id
-        self.record = config.vault.record_train
         self.sequence_length: int | None = self.system.sequence_length
 
     # -- What defines the algorithm ------------------------------------------------------------------------------------
@@ -99,10 +83,6 @@ class OnPolicySystem(abc.ABC):
     @abc.abstractmethod
     def init_params(self, key: PRNGKeyArray, observation: Observation) -> PyTree:
         """Parameters at the start. `observation`: an example, leading axis 1."""
-
-    @abc.abstractmethod
-    def initial_memory(self, batch_size: int) -> PyTree:
-        """What agents remember when an episode begins, leading axis `batch_size`; () where they remember nothing."""
 
     @abc.abstractmethod
     def step(
@@ -134,7 +114,7 @@ class OnPolicySystem(abc.ABC):
     def init(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
         """Networks, optimisers and environments at the start."""
         params_key, reset_key, next_key = jax.random.split(key, 3)
-        envs = self._envs(hyper).reset(reset_key)
+        envs = self.envs_under(hyper).reset(reset_key)
         params = self.init_params(params_key, jax.tree.map(lambda leaf: leaf[:1], envs.observation))
         memory = self.initial_memory(self.envs.num_envs)
         opt_state = self.optimiser(hyper).init(params)
@@ -175,7 +155,7 @@ class OnPolicySystem(abc.ABC):
         steps, num_envs = self.system.rollout_length, self.envs.num_envs
         length = self.sequence_length or steps
         noise = flat_gumbel(key, (steps // length, length, num_envs, self.env.num_agents, self.env.num_actions))
-        envs, initial = self._envs(hyper), self.initial_memory(num_envs)
+        envs, initial = self.envs_under(hyper), self.initial_memory(num_envs)
 
         def act(memory: PyTree, observation: Observation, noise: Array) -> tuple[PyTree, Array, dict[str, Array]]:
             return self.step(state.params, memory, observation, noise)
@@ -274,7 +254,8 @@ class OnPolicySystem(abc.ABC):
             policy_weight=(policy_weight / total).reshape(shape),
             value_weight=minibatch.value_weight / minibatch.value_weight.size,
         )
-        return self._spread(prepared)
+        spread: Batch = self.spread(prepared)
+        return spread
 
     def _samples(self, leaf: Array) -> Array:
         """(T, E, ...) -> (T*E, ...) for single steps, (T/L * E, L, ...) for sequences."""
@@ -306,22 +287,6 @@ class OnPolicySystem(abc.ABC):
 
         schedule = decayed if self.system.decay_learning_rates else learning_rate
         return optax.chain(optax.clip_by_global_norm(hyper.system["max_grad_norm"]), optax.adam(schedule, eps=1e-5))
-
-    def features(self, observation: Observation) -> Float[Array, "*b N F"]:
-        """What an agent's own network sees: its view, and its id where that is set."""
-        view = observation.agents_view
-        return append_agent_ids(view) if self.add_agent_id else view
-
-    def _envs(self, hyper: Hyper) -> AutoResetEnvs:
-        return AutoResetEnvs(self.env.with_params(hyper.env), self.envs.num_envs)
-
-    def _spread(self, batch: Batch) -> Batch:
-        """Spread a minibatch over the devices of the mesh."""
-        if self.mesh is None:
-            return batch
-        sharding = NamedSharding(self.mesh, PartitionSpec("env"))
-        spread: Batch = jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, sharding), batch)
-        return spread
 
 
 __all__ = ["Batch", "OnPolicySystem"]

@@ -116,7 +116,7 @@ class Trainer:
         system = system_class(config.system.name)(without_values(config), env)
         budget = make_budget(config)
         hyper = make_hyper(config, budget)
-        self.steps_per_update = budget.steps_per_update
+        self.num_updates = budget.num_updates
         self.hyper: Hyper = hyper if traced else hyper._replace(env={})
         self._init = jax.jit(system.init)
         self._several = jax.jit(functools.partial(_updates, system), donate_argnums=1)
@@ -124,10 +124,10 @@ class Trainer:
             functools.partial(evaluate, system, num_episodes=256, record=False), static_argnames="greedy"
         )
 
-    def learn(self, seed: int, env_steps: int, *, greedy: bool = True) -> dict[str, float]:
-        """Mean metrics of 256 episodes after `env_steps` steps of training, rounded up to whole updates."""
+    def learn(self, seed: int, *, greedy: bool = True) -> dict[str, float]:
+        """Mean metrics of 256 episodes after training for the config's whole budget."""
         state = self._init(self.hyper, jax.random.PRNGKey(seed))
-        state = self._several(self.hyper, state, -(-env_steps // self.steps_per_update))
+        state = self._several(self.hyper, state, self.num_updates)
         evaluation = self._evaluate(self.hyper, state.params, jax.random.PRNGKey(1000 + seed), greedy=greedy)
         return {name: float(np.mean(values)) for name, values in evaluation.episodes.items()}
 

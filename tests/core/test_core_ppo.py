@@ -237,7 +237,7 @@ def test_a_truncated_episode_bootstraps_from_its_last_observation(horizon: str, 
     np.testing.assert_array_equal(np.flatnonzero(np.asarray(rollout.done[:, 0])), [4, 9, 14])
 
     # The ended episodes' own last observations, by playing the same actions without auto-reset.
-    env = system._envs(run.hyper).env
+    env = system.envs_under(run.hyper).env
     state, value = run.state.envs.states, jax.jit(lambda observation: system.bootstrap(params, (), observation))
     step = jax.jit(jax.vmap(env.step))
     for time in range(5):

@@ -193,7 +193,7 @@ def _remember(run: Any, state: Any, key: jax.Array) -> tuple[Any, Any]:
 
 def _replay_by_hand(run: Any, state: Any, actions: np.ndarray) -> list[Any]:
     """What each step led to, before anything is reset, when the same actions are played a step at a time."""
-    envs, led_to = run.system._envs(run.hyper), []
+    envs, led_to = run.system.envs_under(run.hyper), []
     step = jax.jit(
         lambda state, action: (envs.step(state, action)[0], jax.vmap(envs.env.step)(state.states, action)[1])
     )

@@ -187,7 +187,7 @@ def test_training_gives_what_acting_gave(played: SimpleNamespace) -> None:
 def test_an_ended_episode_is_valued_by_its_own_last_observation_and_memory(played: SimpleNamespace) -> None:
     """By playing the same actions without auto-reset: the critic's hidden state is the ended episode's too."""
     system, params, rollout = played.system, played.params, played.rollout
-    env = system._envs(played.hyper).env
+    env = system.envs_under(played.hyper).env
     env_step, value = jax.jit(jax.vmap(env.step)), jax.jit(system.bootstrap)
     walk = jax.jit(lambda memory, seen: system.step(params, memory, seen, jnp.zeros(seen.action_mask.shape))[0])
     memory, states = played.start.memory, played.start.envs.states

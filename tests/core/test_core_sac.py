@@ -371,7 +371,7 @@ def test_a_truncated_episode_bootstraps_from_its_last_observation(horizon: str, 
     np.testing.assert_array_equal(np.flatnonzero(np.asarray(rollout.done[:, 0])), [4, 9, 14])
 
     # The ended episodes' own last observations, by playing the same actions without auto-reset.
-    env = system._envs(run.hyper).env
+    env = system.envs_under(run.hyper).env
     state, step = run.state.envs.states, jax.jit(jax.vmap(env.step))
     for time in range(5):
         state, played = step(state, rollout.action[time])
