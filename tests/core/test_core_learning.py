@@ -60,13 +60,12 @@ _ACTOR_CRITIC = (*_ON_POLICY, "system.actor_lr=3e-3", "system.critic_lr=3e-3", "
 _PPO = (*_ACTOR_CRITIC, *_sizes("actor_network", "critic_network"))
 _REC_PPO = (*_ACTOR_CRITIC, _HIDDEN, *_sizes("actor_network", "critic_network", **_WITH_CORE))
 _SEQUENCE = (*_ON_POLICY, "system.actor_lr=1e-3", "system.ent_coef=0.01", *_NET)
-_OFF_POLICY = ("system.rollout_length=8", "system.epochs=4", "system.buffer_size=16384", "system.q_lr=3e-3",
-               "system.tau=0.02")  # fmt: skip
-_Q = (*_OFF_POLICY, "system.min_buffer_size=512", "system.eps_decay=8000", "system.eps_min=0.05")
+_OFF_POLICY = ("system.rollout_length=8", "system.epochs=4", "system.buffer_size=16384", "system.tau=0.02")  # fmt: skip
+_Q = (*_OFF_POLICY, "system.q_lr=3e-3", "system.min_buffer_size=512", "system.eps_decay=8000", "system.eps_min=0.05")
 _REC_Q = (*_Q, "system.sample_batch_size=32", "system.sample_sequence_length=10", "system.burn_in_length=0",
           _HIDDEN, *_sizes("q_network", **_WITH_CORE))  # fmt: skip
-_SAC = (*_OFF_POLICY, "system.batch_size=128", "system.explore_steps=512", "system.policy_lr=3e-3",
-        "system.alpha_lr=3e-3", "system.init_alpha=0.1", "system.target_entropy_scale=0.05",
+_SAC = (*_OFF_POLICY, "system.batch_size=128", "system.explore_steps=512", "system.policy_lr=1e-3",
+        "system.q_lr=1e-3", "system.alpha_lr=3e-3", "system.init_alpha=0.1", "system.target_entropy_scale=0.05",
         *_sizes("actor_network", "q_network"))  # fmt: skip
 SETTINGS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("ff_ippo", "ff_mappo"), _PPO),
