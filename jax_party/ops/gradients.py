@@ -1,4 +1,4 @@
-"""Gradients of a batch, a cache-sized chunk at a time."""
+"""Gradients of a batch, a cache-sized chunk at a time, and steps along them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
 
 Params = TypeVar("Params")
 Batch = TypeVar("Batch")
@@ -37,13 +40,22 @@ def chunked_gradient(
         return aux, gradient
     chunks = jax.tree.map(lambda leaf: leaf.reshape(size // chunk, chunk, *leaf.shape[1:]), batch)
 
-    def add(total: Any, part: Batch) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, differentiate(params, part)), None
-
     shapes = jax.eval_shape(differentiate, params, jax.tree.map(lambda leaf: leaf[0], chunks))
-    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    (gradient, aux), _ = jax.lax.scan(add, zero, chunks)
+    zero, as_tree = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))
+
+    def add(total: Array, part: Batch) -> tuple[Array, None]:
+        return total + ravel_pytree(differentiate(params, part))[0], None
+
+    total, _ = jax.lax.scan(add, zero, chunks)  # one vector: each leaf of its own would be a kernel more to compile
+    gradient, aux = as_tree(total)
     return aux, gradient
+
+
+def clipped_adam(
+    learning_rate: optax.ScalarOrSchedule, max_norm: Float[Array, ""], eps: float = 1e-5
+) -> optax.GradientTransformation:
+    """Adam with the gradient clipped to a norm, as in Mava; all parameters as one vector, which compiles faster."""
+    return optax.flatten(optax.chain(optax.clip_by_global_norm(max_norm), optax.adam(learning_rate, eps=eps)))
 
 
 def largest_divisor(size: int, limit: int) -> int:

@@ -19,7 +19,7 @@ from jax_party.config.experiment import ExperimentConfig
 from jax_party.config.systems import OnPolicyConfig
 from jax_party.environments import MultiAgentEnv, Observation
 from jax_party.ops.advantages import generalised_advantages, normalise
-from jax_party.ops.gradients import chunked_gradient
+from jax_party.ops.gradients import chunked_gradient, clipped_adam
 from jax_party.ops.losses import clipped_surrogate, clipped_value_loss, entropy, log_prob
 from jax_party.ops.sampling import flat_gumbel
 from jax_party.systems.base import (
@@ -107,7 +107,7 @@ class OnPolicySystem(System):
 
     def optimiser(self, hyper: Hyper) -> optax.GradientTransformation:
         """By default one Adam for all parameters at `actor_lr`, the gradient clipped to a norm."""
-        return self.clipped_adam(hyper, hyper.system["actor_lr"])
+        return self.adam(hyper, hyper.system["actor_lr"])
 
     # -- What the outer loop calls -------------------------------------------------------------------------------------
 
@@ -278,15 +278,15 @@ class OnPolicySystem(System):
         parts = rows.reshape(epochs, self.replicas, minibatches, size // minibatches)
         return jnp.swapaxes(parts, 1, 2).reshape(epochs * minibatches, -1)
 
-    def clipped_adam(self, hyper: Hyper, learning_rate: Float[Array, ""]) -> optax.GradientTransformation:
-        """Adam with the gradient clipped to a norm, as in Mava; the learning rate falls to 0 where that is set."""
+    def adam(self, hyper: Hyper, learning_rate: Float[Array, ""]) -> optax.GradientTransformation:
+        """Adam with the gradient clipped to a norm; the learning rate falls to 0 where that is set."""
         gradient_steps = hyper.num_updates * self.system.ppo_epochs * self.system.num_minibatches
 
         def decayed(count: Array) -> Array:
             return learning_rate * jnp.maximum(0.0, 1.0 - count / gradient_steps)
 
         schedule = decayed if self.system.decay_learning_rates else learning_rate
-        return optax.chain(optax.clip_by_global_norm(hyper.system["max_grad_norm"]), optax.adam(schedule, eps=1e-5))
+        return clipped_adam(schedule, hyper.system["max_grad_norm"])
 
 
 __all__ = ["Batch", "OnPolicySystem"]

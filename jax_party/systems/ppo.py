@@ -43,8 +43,8 @@ class ActorCriticSystem(OnPolicySystem):
         """Adam for each network, at its own learning rate and clipped by its own norm."""
         numbers = hyper.system
         optimisers = {
-            "actor": self.clipped_adam(hyper, numbers["actor_lr"]),
-            "critic": self.clipped_adam(hyper, numbers["critic_lr"]),
+            "actor": self.adam(hyper, numbers["actor_lr"]),
+            "critic": self.adam(hyper, numbers["critic_lr"]),
         }
         return optax.partition(optimisers, Params("actor", "critic"))
 

@@ -23,6 +23,7 @@ from jax_party.networks.mixing import QMixer
 from jax_party.networks.q_networks import QNetwork
 from jax_party.networks.recurrent import RecurrentNetwork
 from jax_party.networks.torsos import make_torso
+from jax_party.ops.gradients import clipped_adam
 from jax_party.ops.q_learning import (
     bootstrap_value,
     chosen_value,
@@ -151,7 +152,7 @@ class QLearningSystem(OffPolicySystem):
     def optimiser(self, hyper: Hyper) -> optax.GradientTransformation:
         """Adam, the gradient clipped to a norm."""
         numbers = hyper.system
-        return optax.chain(optax.clip_by_global_norm(numbers["max_grad_norm"]), optax.adam(numbers["q_lr"]))
+        return clipped_adam(numbers["q_lr"], numbers["max_grad_norm"], eps=1e-8)
 
     def target(self, hyper: Hyper, online: PyTree, target: PyTree, steps: Int[Array, ""]) -> PyTree:
         """The target networks after so many gradient steps: copied every `update_period`, or moved by `tau` each."""

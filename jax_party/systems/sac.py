@@ -25,6 +25,7 @@ from jax_party.environments import MultiAgentEnv, Observation
 from jax_party.networks.heads import MASKED_LOGIT, Actor
 from jax_party.networks.q_networks import QNetwork
 from jax_party.networks.torsos import make_torso
+from jax_party.ops.gradients import clipped_adam
 from jax_party.ops.losses import entropy, log_prob
 from jax_party.ops.sampling import flat_gumbel
 from jax_party.ops.soft_values import policy_loss, soft_value, target_entropy, temperature_loss
@@ -164,7 +165,7 @@ class ISAC(OffPolicySystem):
     def optimiser(self, hyper: Hyper, rate: str) -> optax.GradientTransformation:
         """Adam at a learning rate, the gradient clipped to a norm."""
         numbers = hyper.system
-        return optax.chain(optax.clip_by_global_norm(numbers["max_grad_norm"]), optax.adam(numbers[rate], eps=1e-5))
+        return clipped_adam(numbers[rate], numbers["max_grad_norm"])
 
     def init_learning(self, hyper: Hyper, key: PRNGKeyArray, observation: Observation) -> Learning:
         """Networks, with targets that equal the critics, and optimisers."""

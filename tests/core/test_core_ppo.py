@@ -271,7 +271,7 @@ def test_learning_rates_fall_to_zero(begin: Callable[..., Any]) -> None:
 
     def first_step(network: str, count: int) -> float:
         """Size of Adam's step at a count of gradient steps, for a constant gradient: the learning rate."""
-        optimiser = run.system.clipped_adam(run.hyper, run.hyper.system[f"{network}_lr"])
+        optimiser = run.system.adam(run.hyper, run.hyper.system[f"{network}_lr"])
         gradient = getattr(ones, network)
         state = optimiser.init(gradient)
         counted = jax.tree.map(lambda leaf: jnp.asarray(count, leaf.dtype) if leaf.dtype == jnp.int32 else leaf, state)
@@ -301,7 +301,7 @@ def test_gradients_are_clipped_to_their_norm(begin: Callable[..., Any]) -> None:
     import optax
 
     run = begin("ff_ippo")
-    optimiser = run.system.clipped_adam(run.hyper, run.hyper.system["actor_lr"])
+    optimiser = run.system.adam(run.hyper, run.hyper.system["actor_lr"])
     gradient = jax.tree.map(lambda leaf: 100.0 * jnp.ones_like(leaf), run.state.params.actor)
     _, state = optimiser.update(gradient, optimiser.init(gradient))
     first_moment = next(
