@@ -12,7 +12,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,7 +34,7 @@ from jax_party.config import (
     traced_part,
     without_values,
 )
-from jax_party.environments import make_environment, refuse_no_legal_action
+from jax_party.environments import Observation, make_environment, refuse_no_legal_action
 from jax_party.errors import ConfigError, TrainingDiverged
 from jax_party.evaluation import Evaluation, evaluate
 from jax_party.records import State, TrialRecord, VaultEntry
@@ -52,6 +53,10 @@ _COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
 quarter sooner."""
 
 
+FUNCTIONS = ("update", "evaluate", "init")
+"""What a program is made of; what takes longest to compile first."""
+
+
 class Program:
     """The compiled functions of one static configuration.
 
@@ -61,6 +66,7 @@ class Program:
     Attributes:
       system: the system that the functions belong to.
       devices: what they run on.
+      compiled: the functions compiled so far, by name.
       compile_seconds: spent tracing and compiling so far.
     """
 
@@ -73,47 +79,60 @@ class Program:
         chunk_size = _chunk_size(config, self.devices, cls.cpu_chunk_size)
         self.system: System = cls(config, env, chunk_size, self._mesh)
         self.compile_seconds = 0.0
-        self._compiled: dict[str, Callable[..., Any]] = {}
+        self.compiled: dict[str, Callable[..., Any]] = {}
+        self._state_shape: LearnerState | None = None
         self._num_episodes = config.arch.num_eval_episodes
         self._greedy = config.arch.evaluation_greedy
         self._record_test = config.vault.record_test
 
+    def compile(self, hyper: Hyper, names: Sequence[str] = FUNCTIONS) -> None:
+        """Compile functions that have not been yet, all at a time: XLA gives each a core, where there is one."""
+        missing = [name for name in names if name not in self.compiled]
+        if not missing:
+            return
+        start = time.perf_counter()
+        with ThreadPoolExecutor(len(missing)) as pool:
+            options = {name: _COMPILER_OPTIONS.get(name) for name in missing}
+            futures = {name: pool.submit(self._lower(name, hyper).compile, options[name]) for name in missing}
+            self.compiled.update({name: future.result() for name, future in futures.items()})
+        self.compile_seconds += time.perf_counter() - start
+
+    def first_observations(self, hyper: Hyper, key: PRNGKeyArray) -> Observation:
+        """What all agents see when their first episodes begin, leading axis E; a small program of its own."""
+        reset = jax.jit(lambda hyper, key: self.system.envs_under(hyper).reset(key).observation)
+        observation: Observation = reset.lower(hyper, key).compile(_COMPILER_OPTIONS["init"])(hyper, key)
+        return observation
+
     def init(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
         """The learner's state at the start."""
-        state: LearnerState = self._call(
-            "init", self.system.init, (hyper, key), out_shardings=self.state_sharding(hyper)
-        )
+        self.compile(hyper, ("init",))
+        state: LearnerState = self.compiled["init"](hyper, key)
         return state
 
     def update(self, hyper: Hyper, state: LearnerState) -> tuple[LearnerState, UpdateOutput]:
         """One update; `state` is donated."""
-        shardings = (self.state_sharding(hyper), self._replicated()) if self._mesh else None
-        result: tuple[LearnerState, UpdateOutput] = self._call(
-            "update", self.system.update, (hyper, state), donate=(1,), out_shardings=shardings
-        )
+        self.compile(hyper, ("update",))
+        result: tuple[LearnerState, UpdateOutput] = self.compiled["update"](hyper, state)
         return result
 
     def evaluate(self, hyper: Hyper, params: PyTree, key: PRNGKeyArray) -> Evaluation:
         """One evaluation of `arch.num_eval_episodes` episodes."""
-        play = functools.partial(
-            evaluate,
-            self.system,
-            num_episodes=self._num_episodes,
-            greedy=self._greedy,
-            record=self._record_test,
-        )
-        evaluation: Evaluation = self._call("evaluate", play, (hyper, params, key))
+        self.compile(hyper, ("evaluate",))
+        evaluation: Evaluation = self.compiled["evaluate"](hyper, params, key)
         return evaluation
 
     def state_shape(self, hyper: Hyper) -> LearnerState:
         """Shapes, dtypes and shardings of the learner's state, without computing it."""
+        if self._state_shape is not None:
+            return self._state_shape
         shapes: LearnerState = jax.eval_shape(self.system.init, hyper, jax.random.PRNGKey(0))
         shardings = self.state_sharding(hyper) or jax.tree.map(
             lambda _: jax.sharding.SingleDeviceSharding(self.devices[0]), shapes
         )
-        return jax.tree.map(
+        self._state_shape = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
         )
+        return self._state_shape
 
     def state_sharding(self, hyper: Hyper) -> Any:
         """Environments, memories and replay spread over the mesh, all else on every device; None on a single device."""
@@ -140,22 +159,19 @@ class Program:
         assert self._mesh is not None
         return NamedSharding(self._mesh, PartitionSpec())
 
-    def _call(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        arguments: tuple[Any, ...],
-        donate: tuple[int, ...] = (),
-        out_shardings: Any = None,
-    ) -> Any:
-        """Call a function of the program, compiling it the first time and counting the time that takes."""
-        if name not in self._compiled:
-            start = time.perf_counter()
-            options = {} if out_shardings is None else {"out_shardings": out_shardings}
-            lowered = jax.jit(function, donate_argnums=donate, **options).lower(*arguments)
-            self._compiled[name] = lowered.compile(_COMPILER_OPTIONS.get(name))
-            self.compile_seconds += time.perf_counter() - start
-        return self._compiled[name](*arguments)
+    def _lower(self, name: str, hyper: Hyper) -> jax.stages.Lowered:
+        """Trace a function of the program."""
+        key = jax.random.PRNGKey(0)
+        if name == "init":
+            return jax.jit(self.system.init, out_shardings=self.state_sharding(hyper)).lower(hyper, key)
+        state = self.state_shape(hyper)
+        if name == "update":
+            out = (self.state_sharding(hyper), self._replicated()) if self._mesh else None
+            return jax.jit(self.system.update, donate_argnums=(1,), out_shardings=out).lower(hyper, state)
+        play = functools.partial(
+            evaluate, self.system, num_episodes=self._num_episodes, greedy=self._greedy, record=self._record_test
+        )
+        return jax.jit(play).lower(hyper, state.params, key)
 
 
 @functools.lru_cache(maxsize=8)
@@ -415,8 +431,8 @@ class Experiment:
         target = {"learner": shape, "best_params": shape.params, "progress": progress}
         restored = self._checkpoints.restore(target) if self._checkpoints.steps() else None
         if restored is None:
+            self._compile(init_key)
             self._state = self._program.init(self.hyper, init_key)
-            refuse_no_legal_action(self._state.envs.observation, self.config.env.scenario.task_name)
             self._best_params = jax.tree.map(jnp.copy, self._state.params)
             steps = dict.fromkeys(self._vaults, 0)
         else:
@@ -428,10 +444,18 @@ class Experiment:
             self._duration_before = float(progress["duration"])
             self._compile_before -= float(progress["compile_seconds"])
             steps = {kind: int(progress[f"{kind}_vault_steps"]) for kind in self._vaults}
+            self._program.compile(self.hyper, ("update", "evaluate"))
             _logger.info("%s: resumed at step %d", self.record.trial_id, self.env_steps)
         for kind, vault in self._vaults.items():
             vault.truncate(steps[kind])
         records.truncate_metrics(self.folder, self.env_steps)
+
+    def _compile(self, key: PRNGKeyArray) -> None:
+        """All functions at a time, once the environment is known to be playable."""
+        if not self._program.compiled:
+            observation = self._program.first_observations(self.hyper, key)
+            refuse_no_legal_action(observation, self.config.env.scenario.task_name)
+        self._program.compile(self.hyper)
 
     def _open_vaults(self) -> None:
         config, uid = self.config.vault, self.record.trial_id
