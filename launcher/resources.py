@@ -94,6 +94,8 @@ def prepare_driver() -> None:
     Every sweep's Ray asks for a token; unless the user has one, it is made here and lives as long as the driver.
     """
     os.environ.update(TUNE_ENVIRONMENT)
+    # Ray would run trials at niceness 15: held to a core each, they stand still beside any other process there.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ["RAY_AUTH_MODE"] = "token"
     if not os.environ.get("RAY_AUTH_TOKEN_PATH"):
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

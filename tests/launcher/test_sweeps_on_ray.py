@@ -44,6 +44,7 @@ def test_faults_cost_one_trial_each_and_not_the_sweep(sweep: Begin, tmp_path: Pa
     )  # fmt: skip
     driver.until(lambda: planned(tmp_path) and 0 in trials(tmp_path) and trials(tmp_path)[0].env_steps >= 4096)
     pid = int((sweep_folder(tmp_path) / trials(tmp_path)[0].trial_id / "pid").read_text())
+    assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0), "a busy core would starve it"
     os.kill(pid, signal.SIGKILL)
     assert driver.wait() == 0, driver.output()
 
