@@ -110,7 +110,7 @@ test-slow: setup-dev ## The slower tests
 bench: setup-dev ## Benchmarks: JSON in benchmark_results/, and tables
 	$(call only,ARGS)@$(PY) -m benchmarks $(ARGS)
 
-bench-learning: setup-dev ## Learning curves on LBF beside published scores: ARGS='--steps 2e6 --seeds 1'
+bench-learning: setup-dev ## Learning curves on LBF beside reference scores: ARGS='--steps 2e6 --seeds 1'
 	$(call only,ARGS)@$(PY) -m benchmarks learning $(ARGS)
 
 lint: setup-dev ## ruff and mypy

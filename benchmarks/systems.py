@@ -98,13 +98,17 @@ def measure(system: str, repeats: int) -> dict[str, Any]:
 
 def measure_together(system: str) -> float:
     """Seconds of tracing and compiling from nothing as an experiment does it: all functions at a time, all cores."""
+    import jax
+
     from benchmarks.setting import make_config
     from jax_party.config import make_budget
     from jax_party.training import Program, make_hyper
 
     config = make_config(system, "vault=none")
     program = Program(config)
-    program.compile(program.put(make_hyper(config, make_budget(config))))
+    hyper = program.put(make_hyper(config, make_budget(config)))
+    program.first_observations(hyper, jax.random.PRNGKey(0))
+    program.compile(hyper)
     return program.compile_seconds
 
 

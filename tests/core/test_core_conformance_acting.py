@@ -114,8 +114,8 @@ def test_nothing_is_remembered_across_an_episodes_end(algorithm: str, begin: Cal
     assert remembers == (algorithm in RECURRENT)
 
 
-def test_acting_with_memory_is_acting_without_on_the_first_step(algorithm: str, begin: Callable[..., Any]) -> None:
-    """Each row of a batch acts by itself: a row alone does what it does among others."""
+def test_each_row_of_a_batch_acts_by_itself(algorithm: str, begin: Callable[..., Any]) -> None:
+    """A row alone does what it does among others."""
     run = begin(algorithm)
     system, params, rows = run.system, _loud(run.state.params), 6
     observation = _observation(3, rows, system)

@@ -14,13 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jax_party.config import ExperimentConfig, parse_config
-from jax_party.environments import Observation
+from jax_party.config import ExperimentConfig, parse_config, without_values
+from jax_party.environments import Observation, make_environment
 from jax_party.errors import ConfigError
 from jax_party.networks.mixing import QMixer
 from jax_party.ops.q_learning import greedy_action
 from jax_party.systems.off_policy import Learning, Step, remembered
 from jax_party.systems.q_learning import Params
+from jax_party.systems.registry import system_class
 from mava_configs import compose
 
 AGENTS, ACTIONS, STATE, EMBED, HYPER = 3, 4, 5, 6, 7
@@ -87,19 +88,20 @@ def _plain_mix(params: Any, values: np.ndarray, state: np.ndarray) -> float:
     """One state, by the paper: hypernetworks with a hidden layer, absolute weights, ELU, a bias of two layers."""
     layers = {name: {part: np.asarray(leaf, np.float64) for part, leaf in layer.items()}
               for name, layer in params["params"].items()}  # fmt: skip
+    state = (state - state.mean()) / np.sqrt(state.var() + 1e-6)
 
     def layer(name: str, x: np.ndarray, columns: slice = slice(None)) -> np.ndarray:
         return np.asarray(x @ layers[name]["kernel"][:, columns] + layers[name]["bias"][columns])
 
     def hidden(start: int, width: int) -> np.ndarray:
-        return np.maximum(layer("from_state", state, slice(start, start + width)), 0.0)
+        return np.maximum(layer("hidden", state, slice(start, start + width)), 0.0)
 
-    embed, hyper = layers["last_weights"]["bias"].size, (layers["from_state"]["bias"].size) // 2
-    hyper -= embed
-    bias = layer("from_state", state, slice(0, embed))
-    weights = np.abs(layer("weights", hidden(embed, hyper))).reshape(len(values), embed)
-    last_weights = np.abs(layer("last_weights", hidden(embed + hyper, hyper)))
-    last_bias = layer("last_bias", hidden(embed + 2 * hyper, embed))[0]
+    embed = layers["bias"]["bias"].size
+    hyper = (layers["hidden"]["bias"].size - embed) // 2
+    bias = layer("bias", state)
+    weights = np.abs(layer("weights", hidden(0, hyper))).reshape(len(values), embed)
+    last_weights = np.abs(layer("last_weights", hidden(hyper, hyper)))
+    last_bias = layer("last_bias", hidden(2 * hyper, embed))[0]
     x = values @ weights + bias
     return float(np.where(x > 0, x, np.expm1(np.minimum(x, 0.0))) @ last_weights + last_bias)
 
@@ -177,6 +179,27 @@ def test_the_mixer_sees_every_agents_view(run: Any) -> None:
         view = steps.observation.agents_view.at[:, agent].add(1.0)
         changed = run.system.mix(run.params.online, values, steps.observation._replace(agents_view=view))
         assert (np.asarray(plain) != np.asarray(changed)).all()
+
+
+@pytest.mark.parametrize("scenario", ["env/scenario=p-base", "env=lbf env/scenario=8x8-2p-2f-coop"])
+def test_a_teams_value_starts_small_whatever_the_units_of_the_state(scenario: str) -> None:
+    """Against returns of at most 1 on LBF, whose views count grid cells."""
+    config = without_values(parse_config(compose("rec_qmix", ["vault=none", *scenario.split()])))
+    system = system_class("rec_qmix")(config, make_environment(config.env))
+    key = jax.random.PRNGKey(0)
+    observation = jax.jit(system.envs.reset)(key).observation
+    nothing = jnp.zeros(observation.agents_view.shape[:2])
+
+    @jax.jit
+    def team(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        networks = system.init_networks(key, jax.tree.map(lambda leaf: leaf[:1], observation))
+        value = lambda values: system.mix(networks, values, observation)  # noqa: E731
+        return value(nothing), jax.grad(lambda values: value(values).sum())(nothing)
+
+    for seed in range(3):
+        value, slope = team(jax.random.PRNGKey(seed))
+        assert float(jnp.abs(value).max()) < 1.0
+        assert 0.02 < float(slope.mean()) < 2.0
 
 
 # -- Its config --------------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from jax_party import records
 from jax_party.records import State, TrialRecord
 from launcher import plan
 from launcher.options import parse_sweep_options
+from mava_configs import ALGORITHMS
 from tests.launcher.drivers import LIMIT_S, ROOT, Driver, kill_driver, start_driver, sweep_folder
 
 pytestmark = pytest.mark.timeout(400)
@@ -234,6 +235,26 @@ def test_a_killed_driver_costs_no_bit(real_sweep: Begin, tmp_path: Path, unbroke
         assert records.read_record(folder).attempts == max(1, before[number].attempts + again)
     assert_all_complete(tmp_path, unbroken)
     resumed.assert_nothing_left()
+
+
+# -- Every system ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_system_sweeps_at_its_defaults(algorithm: str, real_sweep: Begin, tmp_path: Path) -> None:
+    """A row of the index a trial, with its numbers, and a vault of all that it played."""
+    driver = real_sweep(f"ALG={algorithm}", "SAMPLES=2", "TIMESTEPS=8192", "EVALUATIONS=2", f"OUT={tmp_path}")
+    assert driver.wait(350.0) == 0, driver.output()
+    index = pd.read_parquet(sweep_folder(tmp_path) / "index.parquet")
+    assert list(index["state"]) == ["COMPLETE"] * 2
+    assert set(index["algorithm"]) == {algorithm}
+    assert np.isfinite(index[["last.episode_return", "absolute.episode_return"]].to_numpy()).all()
+    for _, row in index.iterrows():
+        fields = vault(sweep_folder(tmp_path) / row["trial_id"], row["vault.train.uid"])
+        assert fields["done"].shape == (row["vault.train.rows"], row["env_steps"] // row["vault.train.rows"])
+        assert fields["legal_action_mask"].any(-1).all()
+    driver.assert_nothing_left()
 
 
 # -- Sockets -----------------------------------------------------------------------------------------------------------
