@@ -12,8 +12,15 @@ from jax_party import records
 from jax_party.errors import RecordError
 from jax_party.records import State, TrialRecord
 
-DEFAULT_RATE = 12_000.0
+ASSUMED_RATE = {
+    "ff_ippo": 25_000.0, "ff_mappo": 18_000.0, "rec_ippo": 3_200.0, "rec_mappo": 3_200.0,
+    "ff_sable": 6_000.0, "rec_sable": 4_000.0, "mat": 7_000.0,
+    "ff_iql": 23_000.0, "rec_iql": 9_000.0, "rec_qmix": 7_500.0,
+    "ff_isac": 10_000.0, "ff_masac": 8_000.0, "ff_hasac": 8_000.0,
+}  # fmt: skip
+"""Environment steps a second of one core at the defaults, rounded from docs/systems.md; a GPU's are unknown."""
 START_S = 15.0
+COLD_COMPILE_S = 20.0
 TRIAL_S = 1.0
 MAX_RECORDS = 50
 
@@ -30,12 +37,12 @@ def estimate(out: Path, algorithm: str, gpu: bool, steps: int, trials: int, work
     """Estimate the wall time of `trials` trials with `steps` environment steps in all, on `workers` workers.
 
     The rate is the median of earlier trials of this algorithm under `out` on this host and kind of device;
-    without any, `DEFAULT_RATE` steps a second and worker.
+    without any, `ASSUMED_RATE`, and that nothing is compiled yet.
     """
     rates = [rate for record in _earlier(out, algorithm, gpu) if (rate := record.steps_per_second)]
-    rate = statistics.median(rates) if rates else DEFAULT_RATE
+    rate = statistics.median(rates) if rates else ASSUMED_RATE[algorithm]
     busy = max(1, min(workers, trials))
-    seconds = START_S + (steps / rate + trials * TRIAL_S) / busy
+    seconds = START_S + (0.0 if rates else COLD_COMPILE_S) + (steps / rate + trials * TRIAL_S) / busy
     if rates:
         return Estimate(seconds, f"{rate:,.0f} steps/s a worker, the median of {len(rates)} earlier trials here")
     return Estimate(seconds, f"{rate:,.0f} steps/s a worker, assumed: no earlier trials of {algorithm} under {out}")

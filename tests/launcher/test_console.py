@@ -12,9 +12,10 @@ from rich.console import Console
 from jax_party import records
 from jax_party.records import Objective, State, TrialRecord
 from launcher import console, outcome
-from launcher.estimate import DEFAULT_RATE, START_S, TRIAL_S, estimate
+from launcher.estimate import ASSUMED_RATE, COLD_COMPILE_S, START_S, TRIAL_S, estimate
 from launcher.progress import Progress
 from launcher.resources import Machine, take_core
+from mava_configs import ALGORITHMS
 
 
 class Clock:
@@ -165,7 +166,9 @@ def test_scores_come_from_the_folder(tmp_path: Path) -> None:
 
 def test_estimates_rest_on_earlier_trials_of_this_machine(tmp_path: Path) -> None:
     guess = estimate(tmp_path, "ff_mappo", False, 1_000_000, 4, 2)
-    assert guess.seconds == pytest.approx(START_S + (1_000_000 / DEFAULT_RATE + 4 * TRIAL_S) / 2)
+    running = (1_000_000 / ASSUMED_RATE["ff_mappo"] + 4 * TRIAL_S) / 2
+    assert guess.seconds == pytest.approx(START_S + COLD_COMPILE_S + running)
+    assert set(ASSUMED_RATE) == set(ALGORITHMS)
     assert "assumed" in guess.source
     here = records.provenance()["host"]
     for number, (host, device, rate) in enumerate(
