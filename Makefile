@@ -35,6 +35,7 @@ help: ## List the targets and their variables
 #>   TIMESTEPS    environment steps of each trial: 1e6
 #>   EVALUATIONS  evaluations of each trial
 #>   SEED         of the search and of the trials
+#>   SEEDS        seeds of each trial, side by side; AGGREGATE  mean, iqm, median, min; BATCH  auto, map, vmap
 #>   SEARCH       random, grid, optuna
 #>   SCHEDULER    fifo, asha
 #>   WORKERS      trials at a time (one CPU core each, or one accelerator each)

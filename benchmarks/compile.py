@@ -69,7 +69,7 @@ def compile_functions(config: ExperimentConfig) -> dict[str, Any]:
     import jax
 
     from jax_party.config import make_budget
-    from jax_party.training import Program, make_hyper
+    from jax_party.program import Program, make_hyper
 
     in_xla = _count_xla_seconds()
     program = Program(config)
@@ -134,7 +134,7 @@ def _time_updates(experiment: Any) -> list[tuple[float, float]]:
     """A list of each update's start and end from now on, as the experiment's shared program does them."""
     import jax
 
-    program, times = experiment._program, []
+    program, times = experiment.program, []
     update = type(program).update
 
     def timed(*arguments: Any) -> Any:

@@ -48,7 +48,7 @@ class Learner:
         import jax
 
         from jax_party.config import make_budget
-        from jax_party.training import Program, make_hyper
+        from jax_party.program import Program, make_hyper
 
         self.program = Program(config)
         self.config = config

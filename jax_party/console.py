@@ -22,8 +22,10 @@ class RunConsole:
 
     def header(self, config: ExperimentConfig, budget: Budget, record: TrialRecord, folder: str) -> None:
         """Say what is about to run, and where it goes."""
+        last = record.seed + record.num_seeds - 1
+        seeds = f"seed {record.seed}" if record.num_seeds == 1 else f"seeds {record.seed} to {last}, each"
         self._console.print(
-            f"[bold]{record.algorithm}[/bold] on {record.environment}/{record.scenario}, seed {record.seed}: "
+            f"[bold]{record.algorithm}[/bold] on {record.environment}/{record.scenario}, {seeds}: "
             f"{budget.total_steps:,} steps in {budget.num_evaluations} evaluations"
         )
         note = budget.note(config.arch.num_evaluation)

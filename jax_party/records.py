@@ -24,7 +24,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,9 +32,10 @@ from typing import Any, BinaryIO, Final
 
 import yaml
 
+from jax_party.aggregate import Aggregate
 from jax_party.errors import RecordError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 CONFIG_FILE: Final = "config.yaml"
 RECORD_FILE: Final = "record.json"
 MANIFEST_FILE: Final = "sweep.yaml"
@@ -64,10 +65,11 @@ FINISHED: Final = frozenset({State.COMPLETE, State.FAILED, State.PRUNED})
 
 @dataclass(frozen=True)
 class Objective:
-    """The metric that a sweep optimises, and its direction: `max` or `min`."""
+    """The metric that a sweep optimises, its direction (`max` or `min`), and how several seeds become one number."""
 
     metric: str
     mode: str
+    aggregate: str = Aggregate.MEAN.value
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class TrialRecord:
     environment: str
     scenario: str
     seed: int
+    num_seeds: int = 1
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     objective: Objective = Objective("episode_return", "max")
     state: State = State.PENDING
@@ -107,6 +110,7 @@ class TrialRecord:
     versions: Mapping[str, str | None] = field(default_factory=dict)
     compile_signature: str | None = None
     compile_time_s: float | None = None
+    batch: str | None = None
     steps_per_second: float | None = None
     env_steps: int = 0
     total_steps: int = 0
@@ -144,6 +148,7 @@ class TrialRecord:
           RecordError: an unknown schema version, or a key that is missing, unknown or ill-typed.
         """
         _check_schema_version(data, source)
+        data = _upgraded(data)
         _check_fields(data, _RECORD_CHECKS, source)
         values = dict(data)
         values["state"] = State(data["state"])
@@ -162,6 +167,7 @@ class SweepManifest:
     num_trials: int
     objective: Objective
     seed: int
+    num_seeds: int = 1
     search: Any = None
     scheduler: Any = None
     space: Any = None
@@ -189,9 +195,10 @@ def _is_str_dict(value: Any) -> bool:
 def _is_objective(value: Any) -> bool:
     return (
         _is_str_dict(value)
-        and set(value) == {"metric", "mode"}
+        and set(value) == {"metric", "mode", "aggregate"}
         and isinstance(value["metric"], str)
         and value["mode"] in ("max", "min")
+        and value["aggregate"] in set(Aggregate)
     )
 
 
@@ -217,7 +224,7 @@ _COUNT: _Check = ("an integer of 0 or more", lambda value: _is_int(value) and va
 _NUMBER: _Check = ("a number", _is_number)
 _BOOL: _Check = ("a boolean", lambda value: isinstance(value, bool))
 _DICT: _Check = ("a mapping with string keys", _is_str_dict)
-_OBJECTIVE: _Check = ("{metric: a string, mode: max or min}", _is_objective)
+_OBJECTIVE: _Check = (f"{{metric: a string, mode: max or min, aggregate: {' or '.join(Aggregate)}}}", _is_objective)
 _VERSIONS: _Check = (
     "a mapping from package to version or null",
     lambda value: _is_str_dict(value) and all(v is None or isinstance(v, str) for v in value.values()),
@@ -242,6 +249,7 @@ _RECORD_CHECKS: Final[Mapping[str, _Check]] = {
     "environment": _STR,
     "scenario": _STR,
     "seed": _INT,
+    "num_seeds": _COUNT,
     "hyperparameters": _DICT,
     "objective": _OBJECTIVE,
     "state": _STATE,
@@ -257,6 +265,7 @@ _RECORD_CHECKS: Final[Mapping[str, _Check]] = {
     "versions": _VERSIONS,
     "compile_signature": _or_null(_STR),
     "compile_time_s": _or_null(_NUMBER),
+    "batch": _or_null(_STR),
     "steps_per_second": _or_null(_NUMBER),
     "env_steps": _COUNT,
     "total_steps": _COUNT,
@@ -272,6 +281,7 @@ _MANIFEST_CHECKS: Final[Mapping[str, _Check]] = {
     "num_trials": _COUNT,
     "objective": _OBJECTIVE,
     "seed": _INT,
+    "num_seeds": _COUNT,
     "search": _ANY,
     "scheduler": _ANY,
     "space": _ANY,
@@ -289,8 +299,20 @@ def _check_schema_version(data: Mapping[str, Any], source: str | Path) -> None:
             f"{source}: schema_version: {version} is newer than {SCHEMA_VERSION}, the newest that is known here; "
             "upgrade jax-party"
         )
-    if version < SCHEMA_VERSION:
-        raise RecordError(f"{source}: schema_version: unknown version {version}; this jax-party reads {SCHEMA_VERSION}")
+    if version < 1:
+        raise RecordError(
+            f"{source}: schema_version: unknown version {version}; this jax-party reads 1 to {SCHEMA_VERSION}"
+        )
+
+
+def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of an earlier version as this one has it. Version 1 knew one seed a trial."""
+    if data["schema_version"] >= 2:
+        return dict(data)
+    objective: Any = data.get("objective")
+    if _is_str_dict(objective):
+        objective = {"aggregate": Aggregate.MEAN.value, **objective}
+    return {"num_seeds": 1, "batch": None, **data, "objective": objective, "schema_version": SCHEMA_VERSION}
 
 
 def _check_fields(data: Mapping[str, Any], checks: Mapping[str, _Check], source: str | Path) -> None:
@@ -571,24 +593,26 @@ def read_config(folder: Path) -> dict[str, Any]:
 # -- Metrics -----------------------------------------------------------------------------------------------------------
 
 
-def append_metrics(folder: Path, row: Mapping[str, Any]) -> None:
-    """Add one line to metrics.jsonl and sync it; numbers that are not finite become null.
+def append_metrics(folder: Path, *rows: Mapping[str, Any]) -> None:
+    """Add lines to metrics.jsonl and sync it; numbers that are not finite become null.
 
     What a kill left of an unfinished line is cut first.
 
     Raises:
-      RecordError: the row has no integer `step`, or holds what JSON cannot.
+      RecordError: a row has no integer `step`, or holds what JSON cannot.
     """
     path = Path(folder) / METRICS_FILE
-    values = finite(plain(row, str(path)))
-    if not _is_int(values.get("step")):
-        raise RecordError(f"{path}: step: expected an integer, got {values.get('step')!r}; give the row its step")
-    line = json.dumps(values) + "\n"
+    lines = []
+    for row in rows:
+        values = finite(plain(row, str(path)))
+        if not _is_int(values.get("step")):
+            raise RecordError(f"{path}: step: expected an integer, got {values.get('step')!r}; give the row its step")
+        lines.append(json.dumps(values) + "\n")
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.exists()
     with open(path, "x+b" if new else "r+b") as file:
         _cut_unfinished_line(file)
-        file.write(line.encode())
+        file.write("".join(lines).encode())
         file.flush()
         os.fsync(file.fileno())
     if new:
@@ -657,6 +681,15 @@ def truncate_metrics(folder: Path, step: int) -> None:
         write_bytes_atomically(path, result)
 
 
+def evaluations_by_step(rows: Iterable[Mapping[str, Any]], num_seeds: int) -> dict[int, list[Mapping[str, Any]]]:
+    """The evaluations among the rows of metrics.jsonl: step -> its rows, one a seed; whole steps only, in order."""
+    of_step: dict[int, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if not row.get("absolute"):
+            of_step.setdefault(row["step"], []).append(row)
+    return {step: of_seeds for step, of_seeds in of_step.items() if len(of_seeds) == num_seeds}
+
+
 # -- marl-eval ---------------------------------------------------------------------------------------------------------
 
 
@@ -675,6 +708,18 @@ def write_marl_eval(folder: Path) -> None:
     """
     record = read_record(folder)
     rows = read_metrics(folder)
+    seeds = dict.fromkeys([row["seed"] for row in rows if _is_int(row.get("seed"))] or [record.seed])
+    runs = {
+        f"seed_{seed}": _marl_eval_run(record, [row for row in rows if row.get("seed", record.seed) == seed])
+        for seed in seeds
+    }
+    path = Path(folder) / MARL_EVAL_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json_atomically(path, {record.environment: {record.scenario: {record.algorithm: runs}}})
+
+
+def _marl_eval_run(record: TrialRecord, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """One seed's part of marl-eval's file."""
     evaluations = [row for row in rows if not row.get("absolute")]
     values = [_episode_values(row) for row in evaluations]
     absolute = _absolute_values(record, [row for row in rows if row.get("absolute")])
@@ -685,11 +730,7 @@ def write_marl_eval(folder: Path) -> None:
         | {name: of_row[name] for name in of_row if name in common}
         for index, (row, of_row) in enumerate(zip(evaluations, values, strict=True))
     }
-    run["absolute_metrics"] = {name: absolute[name] for name in absolute if name in common or not evaluations}
-    path = Path(folder) / MARL_EVAL_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tree = {record.environment: {record.scenario: {record.algorithm: {f"seed_{record.seed}": run}}}}
-    write_json_atomically(path, tree)
+    return run | {"absolute_metrics": {name: absolute[name] for name in absolute if name in common or not evaluations}}
 
 
 def _elapsed(row: Mapping[str, Any]) -> float:
@@ -722,6 +763,10 @@ def read_manifest(folder: Path) -> SweepManifest:
     """
     path = Path(folder) / MANIFEST_FILE
     data = _read_yaml(path, "give a sweep's folder")
+    if "num_seeds" not in data:  # written before a trial could have several seeds
+        data |= {"num_seeds": 1}
+        if _is_str_dict(data.get("objective")):
+            data["objective"] = {"aggregate": Aggregate.MEAN.value, **data["objective"]}
     _check_fields(data, _MANIFEST_CHECKS, path)
     return SweepManifest(**{**data, "objective": Objective(**data["objective"])})
 

@@ -38,6 +38,7 @@ def run_experiment(mapping: Mapping[str, Any]) -> Path:
         environment=config.env.env_name,
         scenario=config.env.scenario.task_name,
         seed=config.system.seed,
+        num_seeds=config.arch.num_seeds,
         objective=records.Objective(config.env.eval_metric, "max"),
     )
     records.create_trial_folder(folder, mapping, record)

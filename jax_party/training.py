@@ -1,235 +1,73 @@
 """The one outer loop: train a period, evaluate, record, checkpoint.
 
-`Experiment` owns time, evaluation, recording, checkpoints and resume; a system owns its losses. `Program` holds
-the compiled functions of one static configuration, shared by every experiment in the process that agrees on it.
+`Experiment` owns time, evaluation, recording, checkpoints and resume; a system owns its losses, and a `Program` the
+compiled functions.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
+import itertools
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jax_party import records
+from jax_party.aggregate import aggregate_metrics
+from jax_party.batching import Batch, Form, Learners, choose
 from jax_party.checkpointing import Checkpoints
-from jax_party.config import (
-    Budget,
-    ExperimentConfig,
-    compile_signature,
-    make_budget,
-    static_key,
-    traced_part,
-    without_values,
-)
-from jax_party.environments import Observation, make_environment, refuse_no_legal_action
+from jax_party.config import ExperimentConfig, compile_signature, make_budget
+from jax_party.environments import refuse_no_legal_action
 from jax_party.errors import ConfigError, TrainingDiverged
-from jax_party.evaluation import Evaluation, evaluate
+from jax_party.evaluation import Evaluation
+from jax_party.program import FUNCTIONS, get_program, make_hyper, usable_cores
 from jax_party.records import State, TrialRecord, VaultEntry
-from jax_party.systems.base import Hyper, LearnerState, System, UpdateOutput
-from jax_party.systems.registry import system_class
+from jax_party.systems.base import Hyper, LearnerState, UpdateOutput
 from jax_party.vault import VaultWriter
+
+_VAULT_KINDS = ("train", "test")
 
 _logger = logging.getLogger(__name__)
 
 
-_COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
-    "init": {"xla_backend_optimization_level": 0},
-    "evaluate": {"xla_backend_optimization_level": 1},
-}
-"""`init` runs once: optimising it costs two seconds and saves none. `evaluate` is as fast at level 1 and compiles a
-quarter sooner."""
-
-
-FUNCTIONS = ("update", "evaluate", "init")
-"""What a program is made of; what takes longest to compile first."""
-
-
-class Program:
-    """The compiled functions of one static configuration.
-
-    Args:
-      config: only its static part is read.
+@dataclasses.dataclass
+class _Learner:
+    """One seed of an experiment.
 
     Attributes:
-      system: the system that the functions belong to.
-      devices: what they run on.
-      compiled: the functions compiled so far, by name.
-      compile_seconds: spent tracing and compiling so far.
+      seed: what its keys are made from.
+      eval_key, absolute_key, init_key: (2,) uint32.
+      vaults: by kind, `train` and `test`.
+      state: where training stands.
+      best_params, best_value: of its best evaluation so far; the value is larger for better.
     """
 
-    def __init__(self, config: ExperimentConfig) -> None:
-        config = without_values(config)
-        self.devices = _take_devices(config.arch.num_devices)
-        self._mesh = Mesh(np.array(self.devices), ("env",)) if len(self.devices) > 1 else None
-        env = make_environment(config.env)
-        cls = system_class(config.system.name)
-        chunk_size = _chunk_size(config, self.devices, cls.cpu_chunk_size)
-        self.system: System = cls(config, env, chunk_size, self._mesh)
-        self.compile_seconds = 0.0
-        self.compiled: dict[str, Callable[..., Any]] = {}
-        self._state_shape: LearnerState | None = None
-        self._num_episodes = config.arch.num_eval_episodes
-        self._greedy = config.arch.evaluation_greedy
-        self._record_test = config.vault.record_test
+    seed: int
+    eval_key: PRNGKeyArray
+    absolute_key: PRNGKeyArray
+    init_key: PRNGKeyArray
+    vaults: dict[str, VaultWriter]
+    state: LearnerState = None  # type: ignore[assignment]  # restored or begun once the vaults are open
+    best_params: PyTree = None
+    best_value: float = -math.inf
 
-    def compile(self, hyper: Hyper, names: Sequence[str] = FUNCTIONS) -> None:
-        """Compile functions that have not been yet, all at a time: XLA gives each a core, where there is one."""
-        missing = [name for name in names if name not in self.compiled]
-        if not missing:
-            return
-        start = time.perf_counter()
-        with ThreadPoolExecutor(len(missing)) as pool:
-            options = {name: _COMPILER_OPTIONS.get(name) for name in missing}
-            futures = {name: pool.submit(self._lower(name, hyper).compile, options[name]) for name in missing}
-            self.compiled.update({name: future.result() for name, future in futures.items()})
-        self.compile_seconds += time.perf_counter() - start
-
-    def first_observations(self, hyper: Hyper, key: PRNGKeyArray) -> Observation:
-        """What all agents see when episodes begin, leading axis E; by a small program of its own, not kept."""
-        start = time.perf_counter()
-        reset = jax.jit(lambda hyper, key: self.system.envs_under(hyper).reset(key).observation)
-        compiled = reset.lower(hyper, key).compile(_COMPILER_OPTIONS["init"])
-        self.compile_seconds += time.perf_counter() - start
-        observation: Observation = compiled(hyper, key)
-        return observation
-
-    def init(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
-        """The learner's state at the start."""
-        self.compile(hyper, ("init",))
-        state: LearnerState = self.compiled["init"](hyper, key)
-        return state
-
-    def update(self, hyper: Hyper, state: LearnerState) -> tuple[LearnerState, UpdateOutput]:
-        """One update; `state` is donated."""
-        self.compile(hyper, ("update",))
-        result: tuple[LearnerState, UpdateOutput] = self.compiled["update"](hyper, state)
-        return result
-
-    def evaluate(self, hyper: Hyper, params: PyTree, key: PRNGKeyArray) -> Evaluation:
-        """One evaluation of `arch.num_eval_episodes` episodes."""
-        self.compile(hyper, ("evaluate",))
-        evaluation: Evaluation = self.compiled["evaluate"](hyper, params, key)
-        return evaluation
-
-    def state_shape(self, hyper: Hyper) -> LearnerState:
-        """Shapes, dtypes and shardings of the learner's state, without computing it."""
-        if self._state_shape is not None:
-            return self._state_shape
-        shapes: LearnerState = jax.eval_shape(self.system.init, hyper, jax.random.PRNGKey(0))
-        shardings = self.state_sharding(hyper) or jax.tree.map(
-            lambda _: jax.sharding.SingleDeviceSharding(self.devices[0]), shapes
-        )
-        self._state_shape = jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
-        )
-        return self._state_shape
-
-    def state_sharding(self, hyper: Hyper) -> Any:
-        """Environments, memories and replay spread over the mesh, all else on every device; None on a single device."""
-        if self._mesh is None:
-            return None
-        shapes = jax.eval_shape(self.system.init, hyper, jax.random.PRNGKey(0))
-        spread, everywhere = NamedSharding(self._mesh, PartitionSpec("env")), self._replicated()
-        shardings = jax.tree.map(lambda _: everywhere, shapes)
-        envs = shapes.envs
-        spread_envs = jax.tree.map(lambda _: spread, envs._replace(episodes=()))
-        episodes = jax.tree.map(lambda _: everywhere, envs.episodes)._replace(
-            running_return=spread, running_length=spread
-        )
-        by_rows = functools.partial(jax.tree.map, lambda leaf: spread if leaf.ndim else everywhere)
-        return shardings._replace(
-            envs=spread_envs._replace(episodes=episodes), memory=by_rows(shapes.memory), replay=by_rows(shapes.replay)
-        )
-
-    def put(self, tree: PyTree) -> PyTree:
-        """Place arrays on the program's devices, the same on each."""
-        return jax.device_put(tree, self._replicated() if self._mesh else self.devices[0])
-
-    def _replicated(self) -> NamedSharding:
-        assert self._mesh is not None
-        return NamedSharding(self._mesh, PartitionSpec())
-
-    def _lower(self, name: str, hyper: Hyper) -> jax.stages.Lowered:
-        """Trace a function of the program."""
-        key = jax.random.PRNGKey(0)
-        if name == "init":
-            return jax.jit(self.system.init, out_shardings=self.state_sharding(hyper)).lower(hyper, key)
-        state = self.state_shape(hyper)
-        if name == "update":
-            out = (self.state_sharding(hyper), self._replicated()) if self._mesh else None
-            return jax.jit(self.system.update, donate_argnums=(1,), out_shardings=out).lower(hyper, state)
-        play = functools.partial(
-            evaluate, self.system, num_episodes=self._num_episodes, greedy=self._greedy, record=self._record_test
-        )
-        return jax.jit(play).lower(hyper, state.params, key)
-
-
-@functools.lru_cache(maxsize=8)
-def _program(key: str, keep: _ByKey) -> Program:
-    return Program(keep.config)
-
-
-@dataclasses.dataclass(frozen=True)
-class _ByKey:
-    """Carries a config past a cache that is to look at its static key alone."""
-
-    config: ExperimentConfig
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByKey)
-
-    def __hash__(self) -> int:
-        return 0
-
-
-def get_program(config: ExperimentConfig) -> Program:
-    """The program for a config: one a static part and process."""
-    return _program(static_key(config), _ByKey(config))
-
-
-def make_hyper(config: ExperimentConfig, budget: Budget) -> Hyper:
-    """The traced numbers of a config, as float32 arrays."""
-    traced = traced_part(config)
-    env = traced.get("env", {}).get("scenario", {}).get("task_config", {})
-    return jax.tree.map(np.float32, Hyper(traced["system"], env, jnp.float32(budget.num_updates)))
-
-
-def _take_devices(number: int) -> list[jax.Device]:
-    available = jax.devices()
-    if number > len(available):
-        raise ConfigError(
-            f"arch.num_devices: {number}, but this process sees {len(available)} ({available[0].platform})"
-        )
-    return list(available[:number])
-
-
-def _chunk_size(config: ExperimentConfig, devices: list[jax.Device], on_cpu_core: int | None) -> int | None:
-    asked = config.arch.gradient_chunk_size
-    if asked != "auto":
-        return asked
-    one_cpu_core = len(devices) == 1 and devices[0].platform == "cpu" and _cores() == 1
-    return on_cpu_core if one_cpu_core else None
-
-
-def _cores() -> int:
-    return int(os.environ.get("NPROC", len(os.sched_getaffinity(0))))
+    @classmethod
+    def of(cls, seed: int) -> _Learner:
+        """A learner that has not begun."""
+        eval_key, absolute_key, init_key = jax.random.split(jax.random.PRNGKey(seed), 3)
+        return cls(seed, eval_key, absolute_key, init_key, {})
 
 
 class Experiment:
-    """One trial: a folder, and the training that fills it.
+    """One trial: a folder, and the training that fills it; one learner a seed.
 
     A folder that was begun before is taken up where its newest checkpoint stands: metrics and vaults behind it are cut
     off and made again, bit for bit.
@@ -247,26 +85,24 @@ class Experiment:
         self.folder = folder
         self.budget = make_budget(config)
         self.record: TrialRecord = records.read_record(folder)
-        self._vaults: dict[str, VaultWriter] = {}
+        self.learners: list[_Learner] = []
         self.evaluations = 0
-        self._state: LearnerState
-        self._best_params: PyTree
-        self._best_value = -math.inf
         self._trained_seconds = 0.0
         self._started = time.perf_counter()
         self._duration_before = 0.0
         if self.record.state in records.FINISHED:
             return
-        self._program = get_program(config)
-        self._compile_before = self._program.compile_seconds
-        self.hyper: Hyper = self._program.put(make_hyper(config, self.budget))
+        self.program = get_program(config)
+        self._compile_before = self.program.compile_seconds
+        self.hyper: Hyper = self.program.put(make_hyper(config, self.budget))
         checkpointing = config.logger.checkpointing
         self._checkpoints = Checkpoints(folder / "checkpoints", checkpointing.save_args.max_to_keep)
-        self._eval_key, self._absolute_key, init_key = jax.random.split(jax.random.PRNGKey(config.system.seed), 3)
+        self.learners = [_Learner.of(config.system.seed + index) for index in range(config.arch.num_seeds)]
         try:
             self._open_vaults()
             self._begin_record()
-            self._restore_or_init(init_key)
+            self._restore_or_init()
+            self._choose_form()
         except BaseException:
             self.close()  # a retry in this process must not meet our own locks
             raise
@@ -278,106 +114,128 @@ class Experiment:
 
     @property
     def env_steps(self) -> int:
-        """Environment steps trained so far."""
+        """Environment steps trained so far, of each seed."""
         return self.evaluations * self.budget.steps_per_evaluation
 
     def step(self) -> dict[str, Any]:
         """Play one evaluation period; the last one ends with the absolute metric.
 
         Returns:
-          `evaluation`, `env_steps`, `steps_per_second`, `finished`, and the evaluation's mean metrics by name. A
-          finished experiment gives its last evaluation again.
+          `evaluation`, `env_steps`, `steps_per_second`, `finished`, and the evaluation's metrics by name: means over
+          its episodes, aggregated over seeds as the objective says. A finished experiment gives its last evaluation
+          again.
 
         Raises:
           TrainingDiverged: a loss is not finite; the record says FAILED and why.
         """
-        if self.finished:
-            return self._last_result()
-        if self.evaluations < self.budget.num_evaluations:
-            self._train_and_evaluate()
-        if self.evaluations == self.budget.num_evaluations:
-            self._finish()
-        return self._last_result()
+        if not self.finished:
+            (error,) = advance([self], self.batch)
+            if error is not None:
+                raise error
+        return self.last_result()
 
     def close(self) -> None:
         """Release files and threads; calling it twice is fine."""
-        for vault in self._vaults.values():
-            vault.close()
-        self._vaults = {}
+        for learner in self.learners:
+            for vault in learner.vaults.values():
+                vault.close()
+            learner.vaults = {}
         if hasattr(self, "_checkpoints"):
             self._checkpoints.close()
 
     # -- One period --------------------------------------------------------------------------------------------------
 
-    def _train_and_evaluate(self) -> None:
-        losses, train_seconds = self._train()
+    def take_outputs(self, index: int, outputs: Sequence[UpdateOutput]) -> None:
+        """Record what update `index` of this period gave, an output a seed."""
+        number = self.evaluations * self.budget.updates_per_evaluation + index
+        if number % self.config.vault.every:
+            return
+        for learner, output in zip(self.learners, outputs, strict=True):
+            if "train" in learner.vaults:
+                learner.vaults["train"].submit(output.trajectory)
+
+    def take_states(
+        self, states: Sequence[LearnerState], losses: Sequence[Sequence[dict[str, jax.Array]]], seconds: float
+    ) -> list[dict[str, float]]:
+        """Take over what a period of updates gave.
+
+        Args:
+          states: one a seed.
+          losses: of each seed, of each update.
+          seconds: that the updates took.
+
+        Returns:
+          The seeds' training metrics of the period.
+
+        Raises:
+          TrainingDiverged: a loss, or a parameter after the last update, is not finite.
+        """
+        self._trained_seconds += seconds
+        rows = []
+        for learner, state, of_updates in zip(self.learners, states, losses, strict=True):
+            learner.state, episodes = _without_episodes(state)
+            means = _mean_losses(of_updates)
+            self._refuse_nonfinite(learner, means, of_updates)
+            rows.append(means | episodes | {"steps_per_second": self.budget.steps_per_evaluation / seconds})
+        return rows
+
+    def evaluation_keys(self) -> list[PRNGKeyArray]:
+        """The keys of this period's evaluation, one a seed."""
+        return [jax.random.fold_in(learner.eval_key, self.evaluations + 1) for learner in self.learners]
+
+    def take_evaluations(
+        self, evaluations: Sequence[Evaluation], training: Sequence[dict[str, float]], seconds: float
+    ) -> None:
+        """Take over an evaluation of each seed, and put the period on disk."""
         self.evaluations += 1
-        self._trained_seconds += train_seconds
-        start = time.perf_counter()
-        key = jax.random.fold_in(self._eval_key, self.evaluations)
-        evaluation = self._program.evaluate(self.hyper, self._state.params, key)
-        episodes = {name: np.asarray(values) for name, values in evaluation.episodes.items()}
-        if "test" in self._vaults:
-            self._vaults["test"].submit(evaluation.trajectory)
-        means = _means(episodes)
-        self._keep_best(means)
-        row = {
+        rows = []
+        for learner, evaluation, train in zip(self.learners, evaluations, training, strict=True):
+            episodes = {name: np.asarray(values) for name, values in evaluation.episodes.items()}
+            if "test" in learner.vaults:
+                learner.vaults["test"].submit(evaluation.trajectory)
+            means = _means(episodes)
+            self._keep_best(learner, means)
+            row = self._row(learner, means, episodes, train)
+            rows.append(row | {"evaluation_time_s": seconds / len(self.learners)})
+        self._save(rows)
+
+    def _row(
+        self,
+        learner: _Learner,
+        means: dict[str, float | None],
+        episodes: dict[str, np.ndarray],
+        train: dict[str, float],
+    ) -> dict[str, Any]:
+        """A line of metrics.jsonl."""
+        return {
             "evaluation": self.evaluations,
             "step": self.env_steps,
-            "seed": self.config.system.seed,
+            "seed": learner.seed,
             "wall_time_s": self._duration(),
             "evaluate": means,
             "episodes": _per_episode(episodes),
-            "train": losses | {"steps_per_second": self.budget.steps_per_evaluation / train_seconds},
-            "evaluation_time_s": time.perf_counter() - start,
-        }
-        self._save(row)
-
-    def _train(self) -> tuple[dict[str, float], float]:
-        """One period of updates; mean losses, and seconds of training (compile time left out)."""
-        compiled = self._program.compile_seconds
-        start = time.perf_counter()
-        outputs = []
-        for index in range(self.budget.updates_per_evaluation):
-            self._state, output = self._program.update(self.hyper, self._state)
-            number = self.evaluations * self.budget.updates_per_evaluation + index
-            if "train" in self._vaults and number % self.config.vault.every == 0:
-                self._vaults["train"].submit(output.trajectory)
-            outputs.append(output.losses)
-        jax.block_until_ready(self._state)
-        seconds = time.perf_counter() - start - (self._program.compile_seconds - compiled)
-        losses = _mean_losses(outputs)
-        self._refuse_nonfinite(losses, outputs)
-        return losses | self._training_episodes(), seconds
-
-    def _training_episodes(self) -> dict[str, float]:
-        """Mean return and length of the training episodes that ended in this period, where any did."""
-        episodes = self._state.envs.episodes
-        finished = float(episodes.finished)
-        self._state = self._state._replace(envs=self._state.envs._replace(episodes=_cleared(episodes)))
-        if not finished:
-            return {}
-        return {
-            "episode_return": float(np.mean(episodes.finished_return)) / finished,
-            "episode_length": float(episodes.finished_length) / finished,
+            "train": train,
         }
 
-    def _refuse_nonfinite(self, losses: dict[str, float], outputs: list[dict[str, jax.Array]]) -> None:
+    def _refuse_nonfinite(
+        self, learner: _Learner, means: dict[str, float], of_updates: Sequence[dict[str, jax.Array]]
+    ) -> None:
         """Fail the trial where a loss, or a parameter after the last update, is not finite."""
         done = self.evaluations * self.budget.updates_per_evaluation
-        for name, mean in losses.items():
+        for name, mean in means.items():
             if not math.isfinite(mean):
-                bad = next((i for i, output in enumerate(outputs) if not np.isfinite(output[name])), 0)
-                self._diverged(f"{name} became {float(outputs[bad][name])}", done + bad + 1)
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(self._state.params)):
-            self._diverged("a parameter is not finite", done + len(outputs))
+                bad = next((i for i, losses in enumerate(of_updates) if not np.isfinite(losses[name])), 0)
+                self._diverged(learner, f"{name} became {float(of_updates[bad][name])}", done + bad + 1)
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learner.state.params)):
+            self._diverged(learner, "a parameter is not finite", done + len(of_updates))
 
-    def _diverged(self, what: str, update: int) -> NoReturn:
-        reason = f"{what} in update {update} (step {update * self.budget.steps_per_update:,})"
+    def _diverged(self, learner: _Learner, what: str, update: int) -> NoReturn:
+        of_seed = f"seed {learner.seed}: " if len(self.learners) > 1 else ""
+        reason = f"{of_seed}{what} in update {update} (step {update * self.budget.steps_per_update:,})"
         self._update_record(state=State.FAILED, error=f"TrainingDiverged: {reason}", ended_at=records.timestamp())
         raise TrainingDiverged(f"{self.record.trial_id}: {reason}; try a smaller learning rate or gradient norm")
 
-    def _keep_best(self, means: dict[str, float | None]) -> None:
+    def _keep_best(self, learner: _Learner, means: dict[str, float | None]) -> None:
         objective = self.record.objective
         value = means.get(objective.metric)
         if value is None:
@@ -386,17 +244,18 @@ class Experiment:
                 raise ConfigError(f"objective: metric {objective.metric}: not among the evaluation's metrics: {known}")
             return
         signed = value if objective.mode == "max" else -value
-        if signed > self._best_value:
-            self._best_value = signed
-            self._best_params = jax.tree.map(jnp.copy, self._state.params)
+        if signed > learner.best_value:
+            learner.best_value = signed
+            learner.best_params = jax.tree.map(jnp.copy, learner.state.params)
 
     # -- On disk -----------------------------------------------------------------------------------------------------
 
-    def _save(self, row: dict[str, Any]) -> None:
+    def _save(self, rows: Sequence[dict[str, Any]]) -> None:
         """Vault, then metrics, then checkpoint, then record: a kill between any two is undone by `_restore_or_init`."""
-        for vault in self._vaults.values():
-            vault.flush()
-        records.append_metrics(self.folder, row)
+        for learner in self.learners:
+            for vault in learner.vaults.values():
+                vault.flush()
+        records.append_metrics(self.folder, *rows)
         checkpointing = self.config.logger.checkpointing
         checkpoint = self.record.checkpoint
         if checkpointing.save_model and (
@@ -411,81 +270,117 @@ class Experiment:
 
     def _checkpoint_tree(self) -> dict[str, Any]:
         return {
-            "learner": self._state,
-            "best_params": self._best_params,
+            "learners": [
+                {
+                    "state": learner.state,
+                    "best_params": learner.best_params,
+                    "best_value": np.asarray(learner.best_value, np.float64),
+                    "vault_steps": {
+                        kind: np.asarray(learner.vaults[kind].steps if kind in learner.vaults else 0, np.int64)
+                        for kind in _VAULT_KINDS
+                    },
+                }
+                for learner in self.learners
+            ],
             "progress": {
                 "evaluations": np.asarray(self.evaluations, np.int32),
-                "best_value": np.asarray(self._best_value, np.float64),
                 "trained_seconds": np.asarray(self._trained_seconds, np.float64),
                 "compile_seconds": np.asarray(self._compile_seconds(), np.float64),
                 "duration": np.asarray(self._duration(), np.float64),
-                "train_vault_steps": np.asarray(self._vault_steps("train"), np.int64),
-                "test_vault_steps": np.asarray(self._vault_steps("test"), np.int64),
             },
         }
 
-    def _restore_or_init(self, init_key: PRNGKeyArray) -> None:
-        shape = self._program.state_shape(self.hyper)
-        progress = {
-            "evaluations": np.asarray(0, np.int32),
-            **dict.fromkeys(("best_value", "trained_seconds", "compile_seconds", "duration"), np.zeros((), np.float64)),
-            **dict.fromkeys(("train_vault_steps", "test_vault_steps"), np.zeros((), np.int64)),
+    def _checkpoint_target(self) -> dict[str, Any]:
+        """The structure of `_checkpoint_tree`, with shapes for arrays."""
+        shape = self.program.state_shape(self.hyper)
+        learner = {
+            "state": shape,
+            "best_params": shape.params,
+            "best_value": np.zeros((), np.float64),
+            "vault_steps": dict.fromkeys(_VAULT_KINDS, np.zeros((), np.int64)),
         }
-        target = {"learner": shape, "best_params": shape.params, "progress": progress}
-        restored = self._checkpoints.restore(target) if self._checkpoints.steps() else None
+        seconds = dict.fromkeys(("trained_seconds", "compile_seconds", "duration"), np.zeros((), np.float64))
+        return {
+            "learners": [learner] * len(self.learners),
+            "progress": {"evaluations": np.zeros((), np.int32), **seconds},
+        }
+
+    def _restore_or_init(self) -> None:
+        restored = self._checkpoints.restore(self._checkpoint_target()) if self._checkpoints.steps() else None
         if restored is None:
-            self._compile(init_key)
-            self._state = self._program.init(self.hyper, init_key)
-            self._best_params = jax.tree.map(jnp.copy, self._state.params)
-            steps = dict.fromkeys(self._vaults, 0)
+            self._compile()
+            for learner in self.learners:
+                learner.state = self.program.init(self.hyper, learner.init_key)
+                learner.best_params = jax.tree.map(jnp.copy, learner.state.params)
+                for vault in learner.vaults.values():
+                    vault.truncate(0)
         else:
-            tree = restored[1]
-            self._state, self._best_params, progress = tree["learner"], tree["best_params"], tree["progress"]
-            self.evaluations = int(progress["evaluations"])
-            self._best_value = float(progress["best_value"])
-            self._trained_seconds = float(progress["trained_seconds"])
-            self._duration_before = float(progress["duration"])
-            self._compile_before -= float(progress["compile_seconds"])
-            steps = {kind: int(progress[f"{kind}_vault_steps"]) for kind in self._vaults}
-            self._program.compile(self.hyper, ("update", "evaluate"))
-            _logger.info("%s: resumed at step %d", self.record.trial_id, self.env_steps)
-        for kind, vault in self._vaults.items():
-            vault.truncate(steps[kind])
+            self._take_up(restored[1])
         records.truncate_metrics(self.folder, self.env_steps)
 
-    def _compile(self, key: PRNGKeyArray) -> None:
-        """All functions at a time, once the environment is known to be playable."""
-        if not self._program.compiled:
-            observation = self._program.first_observations(self.hyper, key)
+    def _take_up(self, tree: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        progress = tree["progress"]
+        self.evaluations = int(progress["evaluations"])
+        self._trained_seconds = float(progress["trained_seconds"])
+        self._duration_before = float(progress["duration"])
+        self._compile_before -= float(progress["compile_seconds"])
+        for learner, kept in zip(self.learners, tree["learners"], strict=True):
+            learner.state, learner.best_params = kept["state"], kept["best_params"]
+            learner.best_value = float(kept["best_value"])
+            for kind, vault in learner.vaults.items():
+                vault.truncate(int(kept["vault_steps"][kind]))
+        _logger.info("%s: resumed at step %d", self.record.trial_id, self.env_steps)
+
+    def _compile(self) -> None:
+        """All functions of a learner at a time, once the environment is known to be playable."""
+        if not self.program.compiled:
+            observation = self.program.first_observations(self.hyper, self.learners[0].init_key)
             refuse_no_legal_action(observation, self.config.env.scenario.task_name)
-        self._program.compile(self.hyper)
+        batched = self.record.batch or self.config.arch.batch
+        self.program.compile(self.hyper, ("init",) if batched == Form.VMAP and len(self.learners) > 1 else FUNCTIONS)
+
+    def _choose_form(self) -> None:
+        """How the seeds go through the program: as they did before, as the config says, or as is faster."""
+        form = self.record.batch or self.config.arch.batch
+        if len(self.learners) == 1:
+            form = Form.MAP
+        elif form == "auto":
+            hypers, states = [self.hyper] * len(self.learners), [learner.state for learner in self.learners]
+            form = choose(self.program, hypers, states, self.record.compile_signature or "")
+        self.batch = Batch(self.program, Form(form), len(self.learners))
+        self.batch.compile(self.hyper)
+        if len(self.learners) > 1:
+            self._update_record(batch=str(form))
 
     def _open_vaults(self) -> None:
-        config, uid = self.config.vault, self.record.trial_id
+        config, trial = self.config.vault, self.record.trial_id
         rows = {
             "train": self.config.arch.num_envs * self.config.system.update_batch_size,
             "test": self.config.arch.num_eval_episodes,
         }
         wanted = {"train": config.record_train, "test": config.record_test}
-        names = {"train": uid, "test": f"{uid}-test"}
-        for kind, number in rows.items():
+        for learner, kind in itertools.product(self.learners, _VAULT_KINDS):
             if not wanted[kind]:
                 continue
-            limit = None if config.max_transitions is None else config.max_transitions // number
+            limit = None if config.max_transitions is None else config.max_transitions // rows[kind]
             metadata = {
-                "trial_id": uid,
+                "trial_id": trial,
                 "kind": kind,
+                "seed": learner.seed,
                 "config": records.read_config(self.folder),
                 "provenance": records.provenance(),
             }
-            self._vaults[kind] = VaultWriter(self.folder, names[kind], metadata, limit)
+            of_seed = f"-s{learner.seed}" if len(self.learners) > 1 else ""
+            uid = f"{trial}{of_seed}" + ("-test" if kind == "test" else "")
+            learner.vaults[kind] = VaultWriter(self.folder, uid, metadata, limit)
 
     def _begin_record(self) -> None:
         versions = records.provenance()
-        device = self._program.devices[0]
-        described = f"cpu:{_cores()}" if device.platform == "cpu" else device.device_kind
-        if len(self._program.devices) > 1:
-            described = f"{len(self._program.devices)} x {described}"
+        device = self.program.devices[0]
+        described = f"cpu:{usable_cores()}" if device.platform == "cpu" else device.device_kind
+        if len(self.program.devices) > 1:
+            described = f"{len(self.program.devices)} x {described}"
         self._update_record(
             state=State.RUNNING,
             attempts=self.record.attempts + 1,
@@ -500,72 +395,152 @@ class Experiment:
             total_steps=self.budget.total_steps,
         )
 
-    def _finish(self) -> None:
-        """The absolute metric: the best parameters over many episodes; then the record is COMPLETE."""
+    def finish(self, batch: Batch) -> None:
+        """The absolute metric: each seed's best parameters over many episodes; then the record is COMPLETE."""
         absolute = None
         if self.config.arch.absolute_metric:
-            episodes = self._evaluate_best()
-            absolute = _means(episodes)
+            of_seeds = self._evaluate_best(batch)
+            means = [_means(episodes) for episodes in of_seeds]
+            absolute = aggregate_metrics(means, self.record.objective.aggregate)
             if not any(row.get("absolute") for row in records.read_metrics(self.folder)):
-                row = {
-                    "evaluation": self.evaluations,
-                    "step": self.env_steps,
-                    "seed": self.config.system.seed,
-                    "wall_time_s": self._duration(),
-                    "evaluate": absolute,
-                    "episodes": _per_episode(episodes),
-                    "train": {},
-                    "absolute": True,
-                }
-                records.append_metrics(self.folder, row)
+                rows = [
+                    self._row(learner, mean, episodes, {}) | {"absolute": True}
+                    for learner, mean, episodes in zip(self.learners, means, of_seeds, strict=True)
+                ]
+                records.append_metrics(self.folder, *rows)
         if self.config.logger.use_json:
             records.write_marl_eval(self.folder)
         self._update_record(state=State.COMPLETE, absolute_metrics=absolute, ended_at=records.timestamp())
 
-    def _evaluate_best(self) -> dict[str, np.ndarray]:
+    def _evaluate_best(self, batch: Batch) -> list[dict[str, np.ndarray]]:
+        """The metrics of each seed's episodes."""
         wanted = self.config.arch.num_absolute_metric_eval_episodes
-        parts = []
+        parts: list[list[Evaluation]] = []
         for index in range(math.ceil(wanted / self.config.arch.num_eval_episodes)):
-            key = jax.random.fold_in(self._absolute_key, index)
-            parts.append(self._program.evaluate(self.hyper, self._best_params, key).episodes)
-        return {name: np.concatenate([np.asarray(part[name]) for part in parts])[:wanted] for name in parts[0]}
+            keys = [jax.random.fold_in(learner.absolute_key, index) for learner in self.learners]
+            best = [learner.best_params for learner in self.learners]
+            parts.append(batch.evaluate([self.hyper] * len(keys), best, keys))
+        return [
+            {name: np.concatenate([np.asarray(part.episodes[name]) for part in of_seed])[:wanted] for name in names}
+            for of_seed in zip(*parts, strict=True)
+            for names in [of_seed[0].episodes]
+        ]
 
     def _update_record(self, **changes: Any) -> None:
         if self.evaluations:
             trained = max(self._trained_seconds, 1e-9)
             changes |= {
                 "env_steps": self.env_steps,
-                "steps_per_second": self.env_steps / trained,
+                "steps_per_second": self.env_steps * len(self.learners) / trained,
                 "vaults": self._vault_entries(),
             }
         changes |= {"duration_s": self._duration(), "compile_time_s": self._compile_seconds()}
         self.record = records.update_record(self.folder, **changes)
 
     def _vault_entries(self) -> tuple[VaultEntry, ...]:
-        return tuple(VaultEntry(vault.uid, kind, vault.rows, vault.steps) for kind, vault in self._vaults.items())
-
-    def _vault_steps(self, kind: str) -> int:
-        return self._vaults[kind].steps if kind in self._vaults else 0
+        return tuple(
+            VaultEntry(vault.uid, kind, vault.rows, vault.steps)
+            for kind in _VAULT_KINDS
+            for learner in self.learners
+            for vault in [learner.vaults.get(kind)]
+            if vault is not None
+        )
 
     def _duration(self) -> float:
         return self._duration_before + time.perf_counter() - self._started
 
     def _compile_seconds(self) -> float:
-        return self._program.compile_seconds - self._compile_before
+        return self.program.compile_seconds - self._compile_before
 
-    def _last_result(self) -> dict[str, Any]:
-        rows = [row for row in records.read_metrics(self.folder) if not row.get("absolute")]
-        last: dict[str, Any] = rows[-1] if rows else {"evaluation": 0, "step": 0, "evaluate": {}}
+    def last_result(self) -> dict[str, Any]:
+        """What `step` gave last."""
+        evaluations = records.evaluations_by_step(records.read_metrics(self.folder), self.record.num_seeds)
+        step, rows = list(evaluations.items())[-1] if evaluations else (0, [])
+        metrics = aggregate_metrics([row["evaluate"] for row in rows], self.record.objective.aggregate)
         return {
-            "evaluation": last["evaluation"],
-            "env_steps": last["step"],
+            "evaluation": rows[0]["evaluation"] if rows else 0,
+            "env_steps": step,
             "steps_per_second": self.record.steps_per_second,
             "finished": self.finished,
-            **{name: math.nan if value is None else value for name, value in last["evaluate"].items()},
+            **{name: math.nan if value is None else value for name, value in metrics.items()},
         }
 
 
-def _mean_losses(outputs: list[dict[str, jax.Array]]) -> dict[str, float]:
+class _SideBySide:
+    """Experiments of one program; what goes wrong with one ends that one alone.
+
+    Attributes:
+      errors: what did, by place.
+    """
+
+    def __init__(self, experiments: Sequence[Experiment]) -> None:
+        self._experiments = experiments
+        self.errors: dict[int, Exception] = {}
+
+    def each(self, method: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
+        """Call a method of each that is well, with its own item of each sequence of arguments; None for the others."""
+        results: list[Any] = [None] * len(self._experiments)
+        for place, experiment in enumerate(self._experiments):
+            if place not in self.errors:
+                try:
+                    results[place] = method(experiment, *(of_each[place] for of_each in arguments))
+                except Exception as error:
+                    self.errors[place] = error
+        return results
+
+    def split(self, of_learners: Sequence[Any]) -> list[Sequence[Any]]:
+        """What belongs to the learners of each."""
+        ends = list(itertools.accumulate(len(experiment.learners) for experiment in self._experiments))
+        return [of_learners[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+
+
+def advance(experiments: Sequence[Experiment], batch: Batch) -> list[Exception | None]:
+    """Play one evaluation period of experiments that share a program and the length of a period.
+
+    Args:
+      experiments: none of them finished.
+      batch: how their learners go through the program, those of all experiments together.
+
+    Returns:
+      For each experiment what went wrong with it alone, or None. What goes wrong with all of them is raised.
+    """
+    errors: dict[int, Exception] = {}
+    training = [place for place, one in enumerate(experiments) if one.evaluations < one.budget.num_evaluations]
+    if training:
+        failed = _train_and_evaluate([experiments[place] for place in training], batch)
+        errors = {training[place]: error for place, error in failed.items()}
+    side_by_side = _SideBySide(experiments)
+    side_by_side.errors = errors
+    side_by_side.each(lambda one: one.finish(batch) if one.evaluations == one.budget.num_evaluations else None)
+    return [errors.get(place) for place in range(len(experiments))]
+
+
+def _train_and_evaluate(experiments: Sequence[Experiment], batch: Batch) -> dict[int, Exception]:
+    """A period; what went wrong with single experiments, by place."""
+    side_by_side, program = _SideBySide(experiments), batch.program
+    hypers = [experiment.hyper for experiment in experiments for _ in experiment.learners]
+    compiled, start = program.compile_seconds, time.perf_counter()
+    learners = Learners(batch, hypers, [learner.state for one in experiments for learner in one.learners])
+    losses: list[list[dict[str, jax.Array]]] = [[] for _ in hypers]
+    for index in range(experiments[0].budget.updates_per_evaluation):
+        outputs = learners.update()
+        for of_learner, output in zip(losses, outputs, strict=True):
+            of_learner.append(output.losses)
+        side_by_side.each(Experiment.take_outputs, [index] * len(experiments), side_by_side.split(outputs))
+    states = learners.release()
+    seconds = time.perf_counter() - start - (program.compile_seconds - compiled)
+    of_period = side_by_side.split(states), side_by_side.split(losses), [seconds] * len(experiments)
+    training = side_by_side.each(Experiment.take_states, *of_period)
+    start = time.perf_counter()
+    keys = [key for experiment in experiments for key in experiment.evaluation_keys()]
+    evaluations = jax.block_until_ready(batch.evaluate(hypers, [state.params for state in states], keys))
+    seconds = time.perf_counter() - start
+    of_evaluation = side_by_side.split(evaluations), training, [seconds] * len(experiments)
+    side_by_side.each(Experiment.take_evaluations, *of_evaluation)
+    return side_by_side.errors
+
+
+def _mean_losses(outputs: Sequence[dict[str, jax.Array]]) -> dict[str, float]:
     """Means over updates; where updates tell how many gradient steps they took, over those, and none without any."""
     losses = {name: np.asarray([output[name] for output in outputs], np.float64) for name in outputs[0]}
     taken = losses.get("gradient_steps", np.ones(len(outputs)))
@@ -584,6 +559,19 @@ def _means(episodes: dict[str, np.ndarray]) -> dict[str, float | None]:
 def _per_episode(episodes: dict[str, np.ndarray]) -> dict[str, list[float]]:
     """The lists that marl-eval's file keeps."""
     return {name: [float(value) for value in values] for name, values in episodes.items() if "_agent_" not in name}
+
+
+def _without_episodes(state: LearnerState) -> tuple[LearnerState, dict[str, float]]:
+    """The state without its sums over ended episodes; the mean return and length of those, where any ended."""
+    episodes = state.envs.episodes
+    finished = float(episodes.finished)
+    state = state._replace(envs=state.envs._replace(episodes=_cleared(episodes)))
+    if not finished:
+        return state, {}
+    return state, {
+        "episode_return": float(np.mean(episodes.finished_return)) / finished,
+        "episode_length": float(episodes.finished_length) / finished,
+    }
 
 
 def _cleared(episodes: Any) -> Any:

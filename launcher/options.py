@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jax_party.errors import SweepError
-from sweeps.space import check_mode, did_you_mean, positive_int
+from sweeps.space import check_aggregate, check_mode, did_you_mean, positive_int
 
 M = TypeVar("M", bound=StrEnum)
 
@@ -22,6 +22,14 @@ class Search(StrEnum):
     RANDOM = "random"
     GRID = "grid"
     OPTUNA = "optuna"
+
+
+class Batch(StrEnum):
+    """How the seeds of a trial go side by side."""
+
+    AUTO = "auto"
+    MAP = "map"
+    VMAP = "vmap"
 
 
 class Scheduler(StrEnum):
@@ -38,6 +46,9 @@ HELP: Mapping[str, str] = {
     "TIMESTEPS": "environment steps a trial; default: the sweep file's",
     "EVALUATIONS": "evaluations a trial; default: the sweep file's",
     "SEED": "seeds the search, and is every trial's system.seed; default 0",
+    "SEEDS": "seeds that each trial trains side by side, from SEED on; its objective is their aggregate; default 1",
+    "AGGREGATE": "how seeds become one number: mean, iqm, median or min; default: the sweep file's objective",
+    "BATCH": "how seeds go side by side: map (one after another), vmap (one batched program) or auto (the faster)",
     "SEARCH": "random, grid or optuna; default random",
     "SCHEDULER": "fifo or asha (stops weak trials early, scenario by scenario); default fifo",
     "WORKERS": "trials at a time; default: one a core, or one an accelerator",
@@ -65,6 +76,9 @@ class SweepOptions:
     timesteps: int | None = None
     evaluations: int | None = None
     seed: int = 0
+    seeds: int | None = None
+    aggregate: str | None = None
+    batch: Batch | None = None
     search: Search = Search.RANDOM
     scheduler: Scheduler = Scheduler.FIFO
     workers: int | None = None
@@ -121,6 +135,9 @@ def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
         "timesteps": _count(values, "TIMESTEPS"),
         "evaluations": _count(values, "EVALUATIONS"),
         "seed": _seed(values),
+        "seeds": _count(values, "SEEDS"),
+        "aggregate": check_aggregate(values["AGGREGATE"], "AGGREGATE") if "AGGREGATE" in values else None,
+        "batch": _member(values, "BATCH", Batch),
         "search": _member(values, "SEARCH", Search),
         "scheduler": _member(values, "SCHEDULER", Scheduler),
         "workers": _count(values, "WORKERS"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from jax_party import records
+from jax_party.aggregate import aggregate
 from jax_party.records import Objective, State, TrialRecord
 
 
@@ -19,11 +20,16 @@ class Evaluation:
     value: float
 
 
-def evaluations(folder: Path, metric: str) -> list[Evaluation]:
-    """The recorded evaluations of a trial that have a number for the metric, in order."""
-    rows = [row for row in records.read_metrics(folder) if not row.get("absolute")]
-    values = [(row["step"], row.get("evaluate", {}).get(metric)) for row in rows]
-    return [Evaluation(int(step), float(value)) for step, value in values if is_number(value)]
+def evaluations(folder: Path, record: TrialRecord) -> list[Evaluation]:
+    """The recorded evaluations of a trial that have a number for its objective, in order, seeds aggregated."""
+    objective = record.objective
+    by_step = records.evaluations_by_step(records.read_metrics(folder), record.num_seeds)
+    found = []
+    for step, rows in by_step.items():
+        values = [row.get("evaluate", {}).get(objective.metric) for row in rows]
+        if all(map(is_number, values)):
+            found.append(Evaluation(int(step), aggregate([float(value) for value in values], objective.aggregate)))
+    return found
 
 
 def score(folder: Path, record: TrialRecord) -> float | None:
@@ -33,7 +39,7 @@ def score(folder: Path, record: TrialRecord) -> float | None:
     absolute = (record.absolute_metrics or {}).get(record.objective.metric)
     if is_number(absolute):
         return float(absolute)
-    return best([evaluation.value for evaluation in evaluations(folder, record.objective.metric)], record.objective)
+    return best([evaluation.value for evaluation in evaluations(folder, record)], record.objective)
 
 
 def best(values: list[float], objective: Objective) -> float | None:

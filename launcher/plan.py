@@ -33,6 +33,8 @@ from sweeps.space import (
 
 SCENARIO_KEY = "env/scenario"
 SEED_KEY = "system.seed"
+NUM_SEEDS_KEY = "arch.num_seeds"
+BATCH_KEY = "arch.batch"
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,13 @@ class Study:
     @property
     def objective(self) -> Objective:
         """What the sweep looks for."""
-        return Objective(self.spec.metric, self.spec.mode)
+        return Objective(self.spec.metric, self.spec.mode, self.spec.aggregate)
+
+    @property
+    def num_seeds(self) -> int:
+        """Seeds of each trial."""
+        number: int = self.bases[0].config["arch"]["num_seeds"]
+        return number
 
     def trial(self, number: int, base: Base, values: Mapping[str, Any]) -> PlannedTrial:
         """The trial with these sampled values."""
@@ -94,6 +102,7 @@ class Study:
             environment=trial.base.environment,
             scenario=trial.base.scenario,
             seed=trial.seed,
+            num_seeds=self.num_seeds,
             hyperparameters=trial.hyperparameters,
             objective=self.objective,
             total_steps=trial.base.total_steps,
@@ -118,6 +127,7 @@ def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int
     spec = _with_options(spec, options)
     _check_search(spec, options)
     study = Study(name, algorithm, spec, options.seed, options.search, compose_bases(algorithm, spec))
+    _check_seeds(study)
     for base in study.bases:
         check_axes(spec, base.config, parse_config)
         check_metric(parse_config(base.config), spec.metric, f"{spec.source}: objective.metric")
@@ -191,6 +201,7 @@ def write_plan(
         num_trials=num_trials,
         objective=study.objective,
         seed=study.seed,
+        num_seeds=study.num_seeds,
         search=study.search.value,
         scheduler=options.scheduler.value,
         space={axis.key: axis.to_mapping() for axis in study.spec.axes},
@@ -237,6 +248,9 @@ def study_from_manifest(folder: Path, manifest: SweepManifest) -> Study:
 def _with_options(spec: SweepSpec, options: SweepOptions) -> SweepSpec:
     """The sweep file with what the command line changes; `overrides` then holds everything that is fixed."""
     asked = dict(_split_override(word) for word in options.overrides)
+    for key, name, value in ((NUM_SEEDS_KEY, "SEEDS", options.seeds), (BATCH_KEY, "BATCH", options.batch)):
+        if value is not None and asked.setdefault(key, value) != value:
+            raise SweepError(f"{name}={value}: OVERRIDES says {key}={asked[key]}; leave one of them out")
     budget = Budget(options.timesteps or spec.budget.total_timesteps, options.evaluations or spec.budget.num_evaluation)
     axes = tuple(axis for axis in spec.axes if axis.key not in asked)
     if not axes:
@@ -255,8 +269,8 @@ def _with_options(spec: SweepSpec, options: SweepOptions) -> SweepSpec:
         raise SweepError(f"{SEED_KEY}: give the seed as SEED={fixed[SEED_KEY]}, or make it an axis")
     scenarios = options.scenarios or (() if "env" in fixed else spec.scenarios)
     return dataclasses.replace(
-        spec, metric=options.metric or spec.metric, mode=options.mode or spec.mode, scenarios=scenarios,
-        budget=budget, overrides=fixed, axes=axes,
+        spec, metric=options.metric or spec.metric, mode=options.mode or spec.mode,
+        aggregate=options.aggregate or spec.aggregate, scenarios=scenarios, budget=budget, overrides=fixed, axes=axes,
     )  # fmt: skip
 
 
@@ -273,6 +287,16 @@ def _check_search(spec: SweepSpec, options: SweepOptions) -> None:
         raise SweepError("SAMPLES: SEARCH=grid runs every point of the grid once; leave SAMPLES out")
     if options.search is Search.OPTUNA and grids:
         raise SweepError(f"{spec.source}: {grids[0]}: SEARCH=optuna has no grid; write it as type: choice")
+
+
+def _check_seeds(study: Study) -> None:
+    for key in (NUM_SEEDS_KEY, BATCH_KEY):
+        if key in study.spec.axis_keys():
+            raise SweepError(f"{study.spec.source}: {key}: is no hyperparameter; give it as SEEDS or BATCH")
+    if study.num_seeds > 1 and SEED_KEY in study.spec.axis_keys():
+        raise SweepError(
+            f"SEEDS={study.num_seeds}: {study.spec.source} has {SEED_KEY} as an axis; take that out, or leave SEEDS out"
+        )
 
 
 def _check_environment(algorithm: str, fixed: list[str], spec: SweepSpec, bases: Sequence[Base]) -> None:

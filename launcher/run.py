@@ -122,7 +122,7 @@ def make_progress(sweep: Sweep) -> Progress:
     manifest = sweep.manifest
     progress = Progress(manifest.name, manifest.objective, manifest.num_trials)
     for record in sweep.records.values():
-        values = [item.value for item in outcome.evaluations(sweep.folder / record.trial_id, manifest.objective.metric)]
+        values = [item.value for item in outcome.evaluations(sweep.folder / record.trial_id, record)]
         progress.add(record, outcome.best(values, manifest.objective))
     return progress
 
@@ -210,8 +210,8 @@ def make_scheduler(sweep: Sweep, progress: Progress) -> Any:
         study = study_from_manifest(sweep.folder, sweep.manifest)
         scenarios = {base.scenario: (base.total_steps, base.num_evaluations) for base in study.bases}
     asha = ScenarioASHA(objective.metric, objective.mode, scenarios, progress.scenario_of)
-    for trial_id in sweep.records:
-        asha.remember(trial_id, outcome.evaluations(sweep.folder / trial_id, objective.metric))
+    for trial_id, record in sweep.records.items():
+        asha.remember(trial_id, outcome.evaluations(sweep.folder / trial_id, record))
     return asha
 
 

@@ -119,7 +119,8 @@ def _facts(
     scenarios = [base.scenario for base in study.bases]
     configurations = num_trials // len(scenarios)
     steps = [base.total_steps for base in study.bases]
-    total = sum(steps) * configurations
+    total = sum(steps) * configurations * study.num_seeds
+    unit = "seed" if study.num_seeds > 1 else "trial"
     guess = estimate(options.out, study.algorithm, bool(machine.gpus), total, num_trials, workers)
     seeds = sorted({trial.seed for trial in trials} or {study.seed})
     facts = {
@@ -127,8 +128,8 @@ def _facts(
         f"({', '.join(scenarios)})",
         "search": f"{study.search}, scheduler {options.scheduler}, {study.spec.mode} {study.spec.metric}",
         "space": ", ".join(study.spec.axis_keys()) + f" ({study.spec.source})",
-        "seeds": ", ".join(map(str, seeds[:8])) + (f", … {len(seeds) - 8} more" if len(seeds) > 8 else ""),
-        "steps": f"{' and '.join(f'{count:,}' for count in sorted(set(steps)))} a trial, {total:,} in all",
+        "seeds": _seeds(seeds, study),
+        "steps": f"{' and '.join(f'{count:,}' for count in sorted(set(steps)))} a {unit}, {total:,} in all",
         "evaluations": f"{' and '.join(map(str, sorted({base.num_evaluations for base in study.bases})))} a trial",
         "workers": str(workers),
         "device": machine.describe(workers),
@@ -140,6 +141,13 @@ def _facts(
     if options.search is Search.RANDOM and configurations < samples:
         notes.append(f"the space has no more than {configurations} different configurations; {samples} were asked for")
     return facts | ({"note": "; ".join(notes)} if notes else {})
+
+
+def _seeds(seeds: Sequence[int], study: Study) -> str:
+    if study.num_seeds > 1:
+        last = study.seed + study.num_seeds - 1
+        return f"{study.seed} to {last} in each trial, which counts by their {study.spec.aggregate}"
+    return ", ".join(map(str, seeds[:8])) + (f", … {len(seeds) - 8} more" if len(seeds) > 8 else "")
 
 
 def _show_trials(trials: Sequence[PlannedTrial], console: Console) -> None:

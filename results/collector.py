@@ -16,6 +16,7 @@ from typing import Any, Final
 import pandas as pd
 
 from jax_party import records
+from jax_party.aggregate import aggregate, aggregate_metrics, spread
 from jax_party.errors import RecordError
 from jax_party.records import Objective, State, SweepManifest, TrialRecord
 
@@ -31,6 +32,7 @@ IDENTITY_COLUMNS: Final[Mapping[str, str]] = {
     "algorithm": "str",
     "environment": "str",
     "scenario": "str",
+    "num_seeds": "Int64",
     "seed": "Int64",
 }
 #: What became of it; the metrics' columns come between these and `PLACE_COLUMNS`.
@@ -48,11 +50,17 @@ OUTCOME_COLUMNS: Final[Mapping[str, str]] = {
     "jax_version": "str",
     "compile_signature": "str",
     "compile_time_s": "float64",
+    "batch": "str",
     "steps_per_second": "float64",
     "env_steps": "Int64",
     "total_steps": "Int64",
     "objective.metric": "str",
     "objective.mode": "str",
+    "objective.aggregate": "str",
+    "objective.value": "float64",
+    "objective.std": "float64",
+    "objective.min": "float64",
+    "objective.max": "float64",
     "evaluations": "Int64",
     "best_step": "Int64",
 }
@@ -89,13 +97,13 @@ class CollectedPaths:
 
 @dataclass(frozen=True)
 class IndexRow:
-    """One planned trial, as the index's row in five groups of columns."""
+    """One planned trial: the index's row in four groups of columns, and its evaluations as (seed, step, values)."""
 
     fixed: dict[str, Any]
     hyperparameters: dict[str, Any]
     metrics: dict[str, float | None]
     config: dict[str, Any]
-    evaluations: list[tuple[int, dict[str, float | None]]]
+    evaluations: list[tuple[int, int, dict[str, float | None]]]
 
     @property
     def order(self) -> tuple[bool, int, str]:
@@ -182,11 +190,21 @@ def _read_trial(trial: Path, sweep_folder: Path, manifest: SweepManifest | None)
 def _trial_row(
     record: TrialRecord, place: PurePosixPath, config: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]
 ) -> IndexRow:
-    evaluations = [(line["step"], _numbers(line, place)) for line in lines if not line.get("absolute")]
+    of_seeds = [
+        (line.get("seed", record.seed), line["step"], _numbers(line, place))
+        for line in lines
+        if not line.get("absolute")
+    ]
+    how = record.objective.aggregate
+    evaluations = [
+        (step, aggregate_metrics([_numbers(row, place) for row in rows], how))
+        for step, rows in records.evaluations_by_step(lines, record.num_seeds).items()
+    ]
     best = _best(evaluations, record.objective)
     fixed = _fixed_values(record, place) | {
         "evaluations": len(evaluations),
         "best_step": best[0] if best else None,
+        **_objective_values(record, lines, best[0] if best else None),
     }
     sources = {
         "last.": evaluations[-1][1] if evaluations else {},
@@ -194,7 +212,26 @@ def _trial_row(
         "absolute.": record.absolute_metrics or {},
     }
     metrics = {prefix + name: value for prefix, values in sources.items() for name, value in values.items()}
-    return IndexRow(fixed, _hyperparameters(record), metrics, _config_leaves(config), evaluations)
+    return IndexRow(fixed, _hyperparameters(record), metrics, _config_leaves(config), of_seeds)
+
+
+def _objective_values(
+    record: TrialRecord, lines: Sequence[Mapping[str, Any]], best_step: int | None
+) -> dict[str, float | None]:
+    """The objective over seeds: of the absolute metric where there is one, else of the best evaluation."""
+    rows = [line for line in lines if line.get("absolute")]
+    if not rows:
+        rows = [line for line in lines if line["step"] == best_step]
+    values = [row["evaluate"].get(record.objective.metric) for row in rows]
+    if record.state is State.FAILED or len(values) != record.num_seeds or None in values:
+        return {}
+    numbers = [float(value) for value in values]
+    return {
+        "objective.value": aggregate(numbers, record.objective.aggregate),
+        "objective.std": spread(numbers),
+        "objective.min": min(numbers),
+        "objective.max": max(numbers),
+    }
 
 
 def _unreadable_row(
@@ -225,6 +262,8 @@ def _pending_rows(manifest: SweepManifest, rows: Sequence[IndexRow]) -> Iterator
             "attempts": 0,
             "objective.metric": manifest.objective.metric,
             "objective.mode": manifest.objective.mode,
+            "objective.aggregate": manifest.objective.aggregate,
+            "num_seeds": manifest.num_seeds,
             "evaluations": 0,
         }
         yield IndexRow(fixed, {}, {}, {}, [])
@@ -239,6 +278,7 @@ def _fixed_values(record: TrialRecord, place: PurePosixPath) -> dict[str, Any]:
     values["jax_version"] = record.versions.get("jax")
     values["objective.metric"] = record.objective.metric
     values["objective.mode"] = record.objective.mode
+    values["objective.aggregate"] = record.objective.aggregate
     values["checkpoint"] = None if record.checkpoint is None else str(place / record.checkpoint)
     values["folder"] = str(place)
     for kind in ("train", "test"):
@@ -323,11 +363,11 @@ def index_frame(rows: Sequence[IndexRow], before: Mapping[str, Sequence[str]] | 
 
 
 def evaluations_frame(rows: Iterable[IndexRow]) -> pd.DataFrame:
-    """Every evaluation in long form: a row for each trial, step and metric."""
+    """Every evaluation in long form: a row for each trial, seed, step and metric."""
     long = [
-        (row.fixed["trial_id"], row.fixed["seed"], step, name, values[name])
+        (row.fixed["trial_id"], seed, step, name, values[name])
         for row in rows
-        for step, values in row.evaluations
+        for seed, step, values in row.evaluations
         for name in sorted(values)
     ]
     columns = zip(*long, strict=True) if long else [()] * len(EVALUATION_COLUMNS)

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from jax_party.aggregate import Aggregate
 from jax_party.errors import ConfigError, SweepError
 
 SWEEPS_DIR = Path(__file__).parent
@@ -81,6 +82,7 @@ class SweepSpec:
     num_samples: int
     metric: str
     mode: str
+    aggregate: str
     scenarios: tuple[str, ...]
     budget: Budget
     overrides: Mapping[str, Any]
@@ -122,7 +124,7 @@ def load_spec(path: Path) -> SweepSpec:
 def parse_spec(raw: Mapping[str, Any], source: str) -> SweepSpec:
     """Check a sweep given as a mapping; `source` begins every message."""
     check_known(raw, SPEC_KEYS, source)
-    objective = _section(raw, "objective", ("metric", "mode"), source)
+    objective = _section(raw, "objective", ("metric", "mode", "aggregate"), source)
     budget = _section(raw, "budget", ("total_timesteps", "num_evaluation"), source)
     return SweepSpec(
         source=source,
@@ -130,6 +132,7 @@ def parse_spec(raw: Mapping[str, Any], source: str) -> SweepSpec:
         num_samples=positive_int(raw.get("num_samples", 1), f"{source}: num_samples"),
         metric=str(objective.get("metric", "episode_return")),
         mode=check_mode(objective.get("mode", "max"), f"{source}: objective.mode"),
+        aggregate=check_aggregate(objective.get("aggregate", "mean"), f"{source}: objective.aggregate"),
         scenarios=_names(raw, "scenarios", source),
         budget=Budget(
             positive_int(budget.get("total_timesteps"), f"{source}: budget.total_timesteps"),
@@ -213,6 +216,18 @@ def check_mode(value: object, place: str) -> str:
     """
     if value not in MODES:
         raise SweepError(f"{place}: expected max or min, got {value!r}")
+    return str(value)
+
+
+def check_aggregate(value: object, place: str) -> str:
+    """How seeds become one number.
+
+    Raises:
+      SweepError: it is none of the known ways.
+    """
+    known = tuple(member.value for member in Aggregate)
+    if value not in known:
+        raise SweepError(f"{place}: unknown {value!r}{did_you_mean(str(value), known)} (known: {', '.join(known)})")
     return str(value)
 
 

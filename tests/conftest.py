@@ -24,12 +24,12 @@ def _group(item: pytest.Item) -> str:
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Between groups, let compiled programs go: each holds memory maps, of which a process may have some 65,000."""
-    training = sys.modules.get("jax_party.training")
-    if training is None or (nextitem is not None and _group(item) == _group(nextitem)):
+    module = sys.modules.get("jax_party.program")
+    if module is None or (nextitem is not None and _group(item) == _group(nextitem)):
         return
     import jax
 
-    training._program.cache_clear()
+    module._program.cache_clear()
     jax.clear_caches()
     gc.collect()
 

@@ -31,6 +31,8 @@ class ArchConfig:
     absolute_metric: Host[bool]
     evaluation_greedy: bool
     num_devices: PositiveInt
+    num_seeds: Host[PositiveInt]
+    batch: Host[Literal["auto", "map", "vmap"]]
     gradient_chunk_size: Literal["auto"] | PositiveInt | None
 
 

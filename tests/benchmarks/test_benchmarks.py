@@ -165,7 +165,7 @@ def test_the_two_counts_of_an_update_agree() -> None:
     from benchmarks.matmuls import count
     from benchmarks.setting import make_config
     from jax_party.config import make_budget
-    from jax_party.training import Program, make_hyper
+    from jax_party.program import Program, make_hyper
 
     config = make_config("ff_ippo", "vault=none", "arch.gradient_chunk_size=null")
     system, hyper = Program(config).system, make_hyper(config, make_budget(config))

@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from jax_party import records
 from jax_party.config import ExperimentConfig, make_budget, parse_config
-from jax_party.training import Experiment, Program, get_program, make_hyper
+from jax_party.program import Program, get_program, make_hyper
+from jax_party.training import Experiment
 from mava_configs import compose
 
 _ON_POLICY = ("system.ppo_epochs=2", "system.num_minibatches=2", "system.rollout_length=16")

@@ -72,7 +72,7 @@ class Unbroken:
         self.folder, self.mapping = folder, mapping
         experiment = Experiment(parse_config(mapping), folder)
         self.results = _run(experiment)
-        self.params = [np.asarray(leaf) for leaf in jax.tree.leaves(experiment._state)]
+        self.params = [np.asarray(leaf) for leaf in jax.tree.leaves(experiment.learners[0].state)]
         self.last = experiment.step()
         experiment.close()
 
@@ -154,7 +154,7 @@ def _marl_eval(folder: Path) -> Any:
 def _resume(folder: Path, unbroken: Unbroken, open_experiment: Callable[[Path], Experiment]) -> Experiment:
     experiment = open_experiment(folder)
     _run(experiment)
-    for mine, other in zip(jax.tree.leaves(experiment._state), unbroken.params, strict=True):
+    for mine, other in zip(jax.tree.leaves(experiment.learners[0].state), unbroken.params, strict=True):
         np.testing.assert_array_equal(np.asarray(mine), other)
     experiment.close()
     _same(folder, unbroken)

@@ -18,8 +18,9 @@ from jax_party.env.env import JaxParty
 from jax_party.environments import MultiAgentEnv, Observation, Transition, _connector_view, make_environment
 from jax_party.errors import ConfigError
 from jax_party.evaluation import evaluate
+from jax_party.program import Program, make_hyper
 from jax_party.systems.registry import system_class
-from jax_party.training import Experiment, Program, make_hyper
+from jax_party.training import Experiment
 from jax_party.wrappers import AutoResetEnvs, Episodes, append_agent_ids, global_state
 from mava_configs import ALGORITHMS, compose, scenarios
 
@@ -326,7 +327,7 @@ def test_an_agent_without_a_legal_action_is_refused_before_anything_compiles(
 
     mapping = tiny_mapping("ff_ippo")
     game = make_environment(parse_config(mapping).env)
-    monkeypatch.setattr("jax_party.training.make_environment", lambda _: Stuck(game._env))
+    monkeypatch.setattr("jax_party.program.make_environment", lambda _: Stuck(game._env))
     monkeypatch.setattr("jax_party.training.get_program", build)
     with pytest.raises(ConfigError, match="env/scenario=p-short: agent 1 has 0 legal actions when an episode begins"):
         Experiment(parse_config(mapping), make_folder(tmp_path / "trial", mapping))

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_party.config import ExperimentConfig, evaluation_metrics, parse_config
+from jax_party.config import ExperimentConfig, evaluation_metrics, make_budget, parse_config
 from jax_party.environments import make_environment
 from jax_party.errors import ConfigError, SweepError
+from jax_party.program import Program, make_hyper
 from jax_party.records import Objective, State, TrialRecord
-from jax_party.training import Program, make_budget, make_hyper
 from launcher import outcome
 from launcher.options import parse_sweep_options
 from launcher.plan import read_study

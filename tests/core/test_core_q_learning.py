@@ -28,9 +28,9 @@ from jax_party.ops.q_learning import (
     td_error,
 )
 from jax_party.ops.sampling import flat_gumbel
+from jax_party.program import get_program, make_hyper
 from jax_party.systems.off_policy import Learning, Step, remembered
 from jax_party.systems.q_learning import Params
-from jax_party.training import get_program, make_hyper
 
 AGENTS, ACTIONS = 3, 3
 SHORT = "env.scenario.task_config.time_limit=5"

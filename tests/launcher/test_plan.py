@@ -93,6 +93,51 @@ def test_the_seed_may_be_an_axis(tmp_path: Path) -> None:
     assert all(trial.config()["system"]["seed"] == trial.seed for trial in found)
 
 
+def test_a_trial_may_have_several_seeds(tmp_path: Path) -> None:
+    words = ("SEEDS=8", "AGGREGATE=iqm", "BATCH=map", "SAMPLES=2", "SEED=5")
+    found, samples = study(*words)
+    drawn = plan.draw_plan(found, samples)
+    for trial in drawn:
+        arch = trial.config()["arch"]
+        assert (trial.seed, arch["num_seeds"], arch["batch"]) == (5, 8, "map")
+    plan.write_plan(tmp_path, found, drawn, 2, parse_sweep_options(["ALG=mappo", *words]), "")
+    record, manifest = records.read_record(tmp_path / drawn[0].trial_id), records.read_manifest(tmp_path)
+    assert (record.num_seeds, record.objective.aggregate) == (manifest.num_seeds, manifest.objective.aggregate)
+    assert (record.num_seeds, record.objective.aggregate) == (8, "iqm")
+    again = plan.study_from_manifest(tmp_path, manifest)
+    assert [trial.trial_id for trial in plan.draw_plan(again, 2)] == [trial.trial_id for trial in drawn]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("SEEDS=0",), "SEEDS: expected a whole number from 1, got '0'"),
+        (("SEEDS=two",), "SEEDS: expected a whole number from 1, got 'two'"),
+        (("AGGREGATE=best",), "AGGREGATE: unknown 'best' (known: mean, iqm, median, min)"),
+        (("BATCH=pmap",), "BATCH: unknown 'pmap'; did you mean map? (known: auto, map, vmap)"),
+        (("SEEDS=2", "OVERRIDES=arch.num_seeds=3"), "SEEDS=2: OVERRIDES says arch.num_seeds=3; leave one of them out"),
+    ],
+)
+def test_bad_seeds_are_refused(words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(SweepError) as caught:
+        study(*words)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("axes", "words", "message"),
+    [
+        ((SEEDS,), ("SEEDS=4",), "SEEDS=4: .*has system.seed as an axis; take that out, or leave SEEDS out"),
+        (("  arch.num_seeds: {type: choice, values: [1, 2]}\n",), (), "arch.num_seeds: is no hyperparameter"),
+    ],
+)
+def test_seeds_are_no_axis_beside_seeds(
+    axes: tuple[str, ...], words: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SweepError, match=message):
+        study(own_space(tmp_path, LR, *axes), *words)
+
+
 def test_an_override_of_an_axis_fixes_it() -> None:
     (trial,) = trials("SAMPLES=1", "OVERRIDES=system.actor_lr=0.001")
     assert "system.actor_lr" not in trial.hyperparameters

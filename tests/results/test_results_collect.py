@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -20,7 +21,7 @@ import synthetic_sweep
 import results
 from jax_party import records
 from jax_party.errors import RecordError
-from jax_party.records import State
+from jax_party.records import Objective, State
 from results import show
 from results.collector import hyperparameter_columns
 
@@ -122,6 +123,36 @@ def test_nulls_are_no_best_and_lists_become_columns(sweep: SweepMaker) -> None:
     assert [row[f"last.{name}"] for name in ("agent_return.0", "agent_return.1", "outcome.win")] == [1.0, 2.0, 0.25]
 
 
+def test_seeds_are_aggregated_and_their_spread_is_told(sweep: SweepMaker) -> None:
+    folder = sweep(trials=2)
+    trial = trial_of(folder, 0)
+    (trial / "metrics" / "metrics.jsonl").unlink()
+    objective = Objective("episode_return", "max", "median")
+    records.write_record(trial, dataclasses.replace(records.read_record(trial), num_seeds=3, objective=objective))
+    values = {100: (1.0, 9.0, 2.0), 200: (4.0, 3.0, 3.5)}
+    for step, returns in values.items():
+        rows = [{"step": step, "seed": s, "evaluate": {"episode_return": r}} for s, r in enumerate(returns)]
+        records.append_metrics(trial, *rows)
+    records.append_metrics(trial, {"step": 300, "seed": 0, "evaluate": {"episode_return": 99.0}})  # others to come
+    row = rows_of(folder)[0]
+    assert (row["best.episode_return"], row["best_step"], row["last.episode_return"]) == (3.5, 200, 3.5)
+    assert row["evaluations"] == 2
+    spread = {name: row[f"objective.{name}"] for name in ("value", "min", "max", "std")}
+    assert spread == {"value": 3.5, "min": 3.0, "max": 4.0, "std": pytest.approx(0.5)}
+    records.append_metrics(trial, {"step": 300, "seed": 1, "evaluate": {"episode_return": 1.0}})
+    rows = [
+        {"step": 300, "seed": s, "evaluate": {"episode_return": r}, "absolute": True} for s, r in enumerate((5, 7, 9))
+    ]
+    records.append_metrics(trial, *rows)
+    row = rows_of(folder)[0]
+    assert (row["objective.value"], row["objective.std"], row["num_seeds"]) == (7.0, 2.0, 3)
+    long = results.load_evaluations(folder)
+    of_trial = long[long["trial_id"] == trial.name]
+    assert list(zip(of_trial["seed"], of_trial["step"], of_trial["value"], strict=True))[:3] == [
+        (0, 100, 1.0), (1, 100, 9.0), (2, 100, 2.0),
+    ]  # fmt: skip
+
+
 def test_unlike_hyperparameters_share_a_column_as_text(sweep: SweepMaker) -> None:
     folder = sweep()
     for number, value in enumerate(("relu", 3, [1, 2])):
@@ -165,7 +196,7 @@ def test_a_sweep_that_has_not_begun_is_all_pending(sweep: SweepMaker) -> None:
     ("name", "content", "reason"),
     [
         ("record.json", "{half", "record.json: not JSON"),
-        ("record.json", '{"schema_version": 9}', "schema_version: 9 is newer than 1"),
+        ("record.json", '{"schema_version": 9}', "schema_version: 9 is newer than 2"),
         ("record.json", None, "record.json: no such file"),
         ("config.yaml", "a: [", "config.yaml: not YAML"),
         ("metrics/metrics.jsonl", "nonsense\n", "metrics.jsonl: line 1: not JSON"),

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import synthetic_sweep
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jax_party import records
+from jax_party.aggregate import Aggregate
 from jax_party.errors import RecordError
 from jax_party.records import Objective, State, SweepManifest, TrialRecord, VaultEntry
 
@@ -30,7 +32,7 @@ counts = st.integers(0, 2**53)
 cells = st.none() | st.booleans() | st.integers() | numbers | texts | st.lists(st.integers(), max_size=3)
 some_records = st.builds(
     TrialRecord,
-    schema_version=st.just(1),
+    schema_version=st.just(2),
     trial_id=texts,
     number=counts,
     sweep=st.none() | texts,
@@ -39,7 +41,9 @@ some_records = st.builds(
     scenario=texts,
     seed=st.integers(),
     hyperparameters=st.dictionaries(texts, cells, max_size=3),
-    objective=st.builds(Objective, texts, st.sampled_from(["max", "min"])),
+    objective=st.builds(Objective, texts, st.sampled_from(["max", "min"]), st.sampled_from(list(map(str, Aggregate)))),
+    num_seeds=counts,
+    batch=st.none() | texts,
     state=st.sampled_from(State),
     error=st.none() | texts,
     attempts=counts,
@@ -71,6 +75,13 @@ def test_a_record_comes_back_from_json_as_it_was(record: TrialRecord) -> None:
     assert TrialRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
 
 
+def test_a_record_of_version_1_is_read() -> None:
+    """Which knew one seed a trial."""
+    written = synthetic_sweep.record_of(0).to_dict() | {"schema_version": 1}
+    del written["num_seeds"], written["batch"], written["objective"]["aggregate"]
+    assert TrialRecord.from_dict(written) == synthetic_sweep.record_of(0)
+
+
 @settings(max_examples=15, deadline=None)
 @given(record=some_records)
 def test_a_record_comes_back_from_its_file_as_it_was(record: TrialRecord) -> None:
@@ -91,14 +102,17 @@ def test_the_fields_are_those_of_the_design() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, "schema_version: 2 is newer than 1, the newest that is known here; upgrade jax-party"),
+        ({"schema_version": 3}, "schema_version: 3 is newer than 2, the newest that is known here; upgrade jax-party"),
         ({"schema_version": 0}, "schema_version: unknown version 0"),
-        ({"schema_version": None}, "schema_version: expected 1, got None"),
+        ({"schema_version": None}, "schema_version: expected 2, got None"),
         ({"state": "DONE"}, "state: expected one of PENDING, RUNNING, COMPLETE, FAILED, PRUNED, got 'DONE'"),
         ({"number": -1}, "number: expected an integer of 0 or more, got -1"),
         ({"seed": True}, "seed: expected an integer, got True"),
         ({"duration_s": "1"}, "duration_s: expected a number, got '1'"),
-        ({"objective": {"metric": "m", "mode": "best"}}, "objective: expected {metric: a string, mode: max or min}"),
+        (
+            {"objective": {"metric": "m", "mode": "best"}},
+            "objective: expected {metric: a string, mode: max or min, aggregate: mean or",
+        ),
         ({"vaults": [{"uid": "u"}]}, "vaults: expected a list of {uid, kind: train or test, rows, steps}"),
         ({"colour": "red"}, "colour: unknown key with value 'red'"),
     ],
@@ -385,6 +399,15 @@ def test_a_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
     records.write_manifest(tmp_path / "new", manifest())
     back = records.read_manifest(tmp_path / "new")
     assert dataclasses.replace(back, created="") == manifest(created="")
+
+
+def test_a_manifest_from_before_there_were_several_seeds_is_read(tmp_path: Path) -> None:
+    records.write_manifest(tmp_path, manifest())
+    written = yaml.safe_load((tmp_path / "sweep.yaml").read_text())
+    del written["num_seeds"], written["objective"]["aggregate"]
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(written))
+    back = records.read_manifest(tmp_path)
+    assert (back.num_seeds, back.objective) == (1, Objective("episode_return", "max", "mean"))
 
 
 @pytest.mark.parametrize(
