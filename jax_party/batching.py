@@ -42,41 +42,43 @@ class Form(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Batch:
-    """A way for learners to go through a program.
+    """How learners go through a program.
 
     Args:
       program: their functions.
-      form: one after another, or in one batched program.
-      width: how many a batched program is made for; fewer learners are filled up with copies of the first, so that the
-        program, and with it every bit of each learner, stays the same when others leave.
+      width: how many at once, in a batched program made for that number; 1 is one after another. What is left over, or
+        fewer learners, is filled up with copies, so that the program, and with it every bit of each learner, stays the
+        same when others come or leave.
     """
 
     program: Program
-    form: Form = Form.MAP
     width: int = 1
-
-    @property
-    def batched(self) -> bool:
-        """Whether learners go through in one batched program."""
-        return self.form is Form.VMAP and self.width > 1
 
     def compile(self, hyper: Hyper) -> None:
         """Compile what training and evaluation call."""
-        self.program.compile(hyper, ("update", "evaluate"), self.width if self.batched else 1)
+        self.program.compile(hyper, ("update", "evaluate"), self.width)
 
     def evaluate(
         self, hypers: Sequence[Hyper], params: Sequence[PyTree], keys: Sequence[PRNGKeyArray]
     ) -> list[Evaluation]:
         """One evaluation for each learner."""
-        if not self.batched:
-            return [self.program.evaluate(*one) for one in zip(hypers, params, keys, strict=True)]
-        self.compile(hypers[0])
-        compiled = self.program.compiled["evaluate", self.width]
-        together = compiled(*(stack(self.filled(trees)) for trees in (hypers, params, keys)))
-        return unstack(together, self.width)[: len(hypers)]
+        found: list[Evaluation] = []
+        for at in self.groups(len(hypers)):
+            if self.width == 1:
+                found.append(self.program.evaluate(hypers[at][0], params[at][0], keys[at][0]))
+                continue
+            self.compile(hypers[0])
+            arguments = (stack(self.filled(trees[at])) for trees in (hypers, params, keys))
+            together = self.program.compiled["evaluate", self.width](*arguments)
+            found += unstack(together, self.width)[: len(hypers[at])]
+        return found
+
+    def groups(self, number: int) -> list[slice]:
+        """The places of those that go at once, of `number` learners."""
+        return [slice(begin, min(begin + self.width, number)) for begin in range(0, number, self.width)]
 
     def filled(self, trees: Sequence[PyTree]) -> list[PyTree]:
-        """As many trees as the batched program is made for."""
+        """As many trees as go at once."""
         return [*trees, *[trees[0]] * (self.width - len(trees))]
 
 
@@ -91,29 +93,33 @@ class Learners:
 
     def __init__(self, batch: Batch, hypers: Sequence[Hyper], states: Sequence[LearnerState]) -> None:
         self._batch = batch
-        self._number = len(hypers)
+        self._sizes = [at.stop - at.start for at in batch.groups(len(hypers))]
         self._hypers, self._states = list(hypers), list(states)
-        if batch.batched:
-            self._hyper, self._state = stack(batch.filled(hypers)), stack(batch.filled(states))
-            self._states = []
+        if batch.width > 1:
+            groups = batch.groups(len(hypers))
+            self._hypers = [stack(batch.filled(hypers[at])) for at in groups]
+            self._states = [stack(batch.filled(states[at])) for at in groups]
+            batch.compile(hypers[0])
 
     def update(self) -> list[UpdateOutput]:
         """One update of every learner."""
         program, width = self._batch.program, self._batch.width
-        if not self._batch.batched:
-            pairs = [program.update(*pair) for pair in zip(self._hypers, self._states, strict=True)]
-            self._states = [state for state, _ in pairs]
-            return [output for _, output in pairs]
-        self._batch.compile(self._hypers[0])
-        self._state, outputs = program.compiled["update", width](self._hyper, self._state)
-        return unstack(outputs, width)[: self._number]
+        outputs: list[UpdateOutput] = []
+        for index, hyper in enumerate(self._hypers):
+            if width == 1:
+                self._states[index], output = program.update(hyper, self._states[index])
+                outputs.append(output)
+            else:
+                self._states[index], together = program.compiled["update", width](hyper, self._states[index])
+                outputs += unstack(together, width)[: self._sizes[index]]
+        return outputs
 
     def release(self) -> list[LearnerState]:
         """Each learner's state, computed; these learners are not to be used any more."""
         states, self._states = self._states, []
-        if self._batch.batched:
-            states = unstack(self._state, self._batch.width)[: self._number]
-            del self._state
+        if self._batch.width > 1:
+            groups = zip(states, self._sizes, strict=True)
+            states = [one for group, size in groups for one in unstack(group, self._batch.width)[:size]]
         return jax.block_until_ready(states)
 
 
@@ -139,6 +145,11 @@ def _pieces(tree: PyTree, number: int) -> tuple[PyTree, ...]:
 _unstack = jax.jit(_pieces, static_argnums=1)
 
 
+def width_of(form: Form, learners: int) -> int:
+    """How many go at once."""
+    return learners if form is Form.VMAP else 1
+
+
 def choose(program: Program, hypers: Sequence[Hyper], states: Sequence[LearnerState], signature: str) -> Form:
     """The faster form for these learners.
 
@@ -158,8 +169,8 @@ def choose(program: Program, hypers: Sequence[Hyper], states: Sequence[LearnerSt
     if remembered is not None:
         return remembered
     states = _warm(program, hypers, states)
-    batches = [Batch(program, form, len(states)) for form in Form]
-    seconds = {batch.form: _time(Learners(batch, hypers, _copies(states))) for batch in batches}
+    batches = {form: Batch(program, width_of(form, len(states))) for form in Form}
+    seconds = {form: _time(Learners(batch, hypers, _copies(states))) for form, batch in batches.items()}
     best = min(seconds, key=lambda form: seconds[form])
     _logger.info("%d learners at once: %s", len(states), ", ".join(f"{f} {s:.3f} s" for f, s in seconds.items()))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,4 +211,4 @@ def _copies(states: Sequence[LearnerState]) -> list[LearnerState]:
     return [jax.tree.map(jnp.copy, state) for state in states]
 
 
-__all__ = ["Batch", "Form", "Learners", "choose", "stack", "unstack"]
+__all__ = ["Batch", "Form", "Learners", "choose", "stack", "unstack", "width_of"]

@@ -39,6 +39,26 @@ FUNCTIONS = ("update", "evaluate", "init")
 """What a program is made of; what takes longest to compile first."""
 
 
+_CACHE_EVENTS = "/jax/compilation_cache/"
+_REQUESTS, _HITS, _SAVED = "compile_requests_use_cache", "cache_hits", "compile_time_saved_sec"
+_persistent_cache = dict.fromkeys((_REQUESTS, _HITS, _SAVED), 0.0)
+"""What JAX has told of its persistent compilation cache in this process: numbers of events, and seconds."""
+
+
+def _count(event: str, **_: Any) -> None:
+    _add(event, 1.0)
+
+
+def _add(event: str, duration_secs: float, **_: Any) -> None:
+    name = event.removeprefix(_CACHE_EVENTS)
+    if name in _persistent_cache:
+        _persistent_cache[name] += duration_secs
+
+
+jax.monitoring.register_event_listener(_count)
+jax.monitoring.register_event_duration_secs_listener(_add)
+
+
 class Program:
     """The compiled functions of one static configuration.
 
@@ -50,6 +70,8 @@ class Program:
       devices: what they run on.
       compiled: the functions compiled so far, by name and number of learners at once.
       compile_seconds: spent tracing and compiling so far.
+      saved_seconds: of compiling, saved by XLA's persistent cache.
+      cache_misses: programs that were not in that cache.
     """
 
     def __init__(self, config: ExperimentConfig) -> None:
@@ -61,6 +83,8 @@ class Program:
         chunk_size = _chunk_size(config, self.devices, cls.cpu_chunk_size)
         self.system: System = cls(config, env, chunk_size, self._mesh)
         self.compile_seconds = 0.0
+        self.saved_seconds = 0.0
+        self.cache_misses = 0
         self.compiled: dict[tuple[str, int], Callable[..., Any]] = {}
         self._state_shape: LearnerState | None = None
         self._num_episodes = config.arch.num_eval_episodes
@@ -78,7 +102,7 @@ class Program:
         missing = [name for name in names if (name, learners) not in self.compiled]
         if not missing:
             return
-        start = time.perf_counter()
+        start, cache = time.perf_counter(), _persistent_cache.copy()
         with ThreadPoolExecutor(len(missing)) as pool:
             options = {name: _COMPILER_OPTIONS.get(name) for name in missing}
             futures = {
@@ -87,6 +111,9 @@ class Program:
             }
             self.compiled.update({name: future.result() for name, future in futures.items()})
         self.compile_seconds += time.perf_counter() - start
+        self.saved_seconds += _persistent_cache[_SAVED] - cache[_SAVED]
+        requests, hits = (_persistent_cache[event] - cache[event] for event in (_REQUESTS, _HITS))
+        self.cache_misses += int(requests - hits)
 
     def first_observations(self, hyper: Hyper, key: PRNGKeyArray) -> Observation:
         """What all agents see when episodes begin, leading axis E; by a small program of its own, not kept."""

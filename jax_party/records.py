@@ -110,6 +110,8 @@ class TrialRecord:
     versions: Mapping[str, str | None] = field(default_factory=dict)
     compile_signature: str | None = None
     compile_time_s: float | None = None
+    compile_time_saved_s: float | None = None
+    compile_cache: str | None = None
     batch: str | None = None
     steps_per_second: float | None = None
     env_steps: int = 0
@@ -237,6 +239,7 @@ _VAULTS: _Check = (
     "a list of {uid, kind: train or test, rows, steps}",
     lambda value: isinstance(value, list) and all(map(_is_vault, value)),
 )
+_CACHE: _Check = ("process, disk or miss", lambda value: value in ("process", "disk", "miss"))
 _STATE: _Check = (f"one of {', '.join(State)}", lambda value: isinstance(value, str) and value in set(State))
 _ANY: _Check = ("anything", lambda value: True)
 
@@ -265,6 +268,8 @@ _RECORD_CHECKS: Final[Mapping[str, _Check]] = {
     "versions": _VERSIONS,
     "compile_signature": _or_null(_STR),
     "compile_time_s": _or_null(_NUMBER),
+    "compile_time_saved_s": _or_null(_NUMBER),
+    "compile_cache": _or_null(_CACHE),
     "batch": _or_null(_STR),
     "steps_per_second": _or_null(_NUMBER),
     "env_steps": _COUNT,
@@ -312,7 +317,8 @@ def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
     objective: Any = data.get("objective")
     if _is_str_dict(objective):
         objective = {"aggregate": Aggregate.MEAN.value, **objective}
-    return {"num_seeds": 1, "batch": None, **data, "objective": objective, "schema_version": SCHEMA_VERSION}
+    new = {"num_seeds": 1, "batch": None, "compile_time_saved_s": None, "compile_cache": None}
+    return {**new, **data, "objective": objective, "schema_version": SCHEMA_VERSION}
 
 
 def _check_fields(data: Mapping[str, Any], checks: Mapping[str, _Check], source: str | Path) -> None:

@@ -22,7 +22,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from jax_party import records
 from jax_party.aggregate import aggregate_metrics
-from jax_party.batching import Batch, Form, Learners, choose
+from jax_party.batching import Batch, Form, Learners, choose, width_of
 from jax_party.checkpointing import Checkpoints
 from jax_party.config import ExperimentConfig, compile_signature, make_budget
 from jax_party.environments import refuse_no_legal_action
@@ -94,6 +94,7 @@ class Experiment:
             return
         self.program = get_program(config)
         self._compile_before = self.program.compile_seconds
+        found = self.program.compile_seconds, self.program.saved_seconds, self.program.cache_misses
         self.hyper: Hyper = self.program.put(make_hyper(config, self.budget))
         checkpointing = config.logger.checkpointing
         self._checkpoints = Checkpoints(folder / "checkpoints", checkpointing.save_args.max_to_keep)
@@ -103,6 +104,7 @@ class Experiment:
             self._begin_record()
             self._restore_or_init()
             self._choose_form()
+            self._update_record(**self._compile_cache(*found))
         except BaseException:
             self.close()  # a retry in this process must not meet our own locks
             raise
@@ -348,7 +350,7 @@ class Experiment:
         elif form == "auto":
             hypers, states = [self.hyper] * len(self.learners), [learner.state for learner in self.learners]
             form = choose(self.program, hypers, states, self.record.compile_signature or "")
-        self.batch = Batch(self.program, Form(form), len(self.learners))
+        self.batch = Batch(self.program, width_of(Form(form), len(self.learners)))
         self.batch.compile(self.hyper)
         if len(self.learners) > 1:
             self._update_record(batch=str(form))
@@ -374,6 +376,18 @@ class Experiment:
             of_seed = f"-s{learner.seed}" if len(self.learners) > 1 else ""
             uid = f"{trial}{of_seed}" + ("-test" if kind == "test" else "")
             learner.vaults[kind] = VaultWriter(self.folder, uid, metadata, limit)
+
+    def _compile_cache(self, seconds: float, saved: float, misses: int) -> dict[str, Any]:
+        """Where the compiled program came from, and the seconds of compiling that this saved the trial.
+
+        Args:
+          seconds, saved, misses: the program's `compile_seconds`, `saved_seconds` and `cache_misses` as it was found.
+        """
+        program = self.program
+        if program.compile_seconds == seconds:
+            return {"compile_cache": "process", "compile_time_saved_s": seconds + saved}
+        where = "miss" if program.cache_misses > misses else "disk"
+        return {"compile_cache": where, "compile_time_saved_s": program.saved_seconds - saved}
 
     def _begin_record(self) -> None:
         versions = records.provenance()

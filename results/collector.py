@@ -50,6 +50,8 @@ OUTCOME_COLUMNS: Final[Mapping[str, str]] = {
     "jax_version": "str",
     "compile_signature": "str",
     "compile_time_s": "float64",
+    "compile_time_saved_s": "float64",
+    "compile_cache": "str",
     "batch": "str",
     "steps_per_second": "float64",
     "env_steps": "Int64",

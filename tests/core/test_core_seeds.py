@@ -12,10 +12,12 @@ import jax
 import numpy as np
 import pytest
 from flashbax.vault import Vault
+from jax.experimental.compilation_cache import compilation_cache
 
+import jax_party.program
 from jax_party import records
 from jax_party.aggregate import aggregate, aggregate_metrics, interquartile_mean, spread
-from jax_party.batching import Batch, Form, Learners, choose, stack, unstack
+from jax_party.batching import Batch, Form, Learners, choose, stack, unstack, width_of
 from jax_party.config import parse_config
 from jax_party.errors import TrainingDiverged
 from jax_party.records import State
@@ -108,15 +110,15 @@ def test_a_batched_program_does_what_each_learner_does_alone(algorithm: str, beg
     hypers = [run.hyper for run in runs]
     hypers[1] = hypers[1]._replace(system={name: 0.9 * value for name, value in hypers[1].system.items()})
     vmapped, mapped = (
-        Learners(Batch(program, form, 3), hypers, [jax.tree.map(np.array, run.state) for run in runs]) for form in Form
+        Learners(Batch(program, width), hypers, [jax.tree.map(np.array, run.state) for run in runs]) for width in (3, 1)
     )
     for _ in range(3):
         one, other = vmapped.update(), mapped.update()
     keys = [jax.random.PRNGKey(7), jax.random.PRNGKey(8)]
     states = vmapped.release(), mapped.release()
     played = [
-        Batch(program, form, 3).evaluate(hypers, [state.params for state in of_form], keys)
-        for form, of_form in zip(Form, states, strict=True)
+        Batch(program, width).evaluate(hypers, [state.params for state in of_form], keys)
+        for width, of_form in zip((3, 1), states, strict=True)
     ]
     for left, right in zip(
         jax.tree.leaves((one, states[0], played[0])), jax.tree.leaves((other, states[1], played[1])), strict=True
@@ -143,13 +145,13 @@ def test_the_batched_form_resumes_bit_for_bit(tmp_path: Path, trial: Any) -> Non
 
 @pytest.mark.parametrize("form", list(Form))
 def test_trials_side_by_side_are_what_they_are_alone(form: Form, tmp_path: Path, trial: Any) -> None:
-    """Three trials with two seeds each, one of which diverges: it fails, and the others do not notice."""
+    """Three trials with two seeds each, four learners at once; one trial diverges, and the others do not notice."""
     rates = ("1.0e-3", "1.0e+30", "2.0e-3")
     options = ("arch.num_seeds=2", f"arch.batch={form}", "vault=both")
     config = [(*options, f"system.actor_lr={rate}") for rate in rates]
     together = [trial(tmp_path / f"t{i}", "ff_ippo", *one) for i, one in enumerate(config)]
     experiments = [Experiment(parse_config(records.read_config(folder)), folder) for folder in together]
-    batch = Batch(experiments[0].program, form, 6)
+    batch = Batch(experiments[0].program, width_of(form, 4))
     while any(not one.finished for one in experiments):
         going = [one for one in experiments if not one.finished]
         errors = advance(going, batch)
@@ -214,3 +216,26 @@ def test_the_interquartile_mean_is_scipys() -> None:
     for number in range(1, 30):
         values = generator.normal(size=number)
         assert interquartile_mean(list(values)) == pytest.approx(stats.trim_mean(values, 0.25), rel=1e-12)
+
+
+def test_where_a_compiled_program_came_from(tmp_path: Path, trial: Any) -> None:
+    """Compiled, then found in the process, then in XLA's persistent cache by a process that has not got it."""
+    settings = ("system.rollout_length=8", "network.actor_network.pre_torso.layer_sizes=[17]")
+    usual = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "xla"))
+    compilation_cache.reset_cache()
+    try:
+        found = []
+        for number in range(3):
+            if number == 2:
+                jax_party.program._program.cache_clear()
+                jax.clear_caches()
+            found.append(_run(trial(tmp_path / f"t{number}", "ff_ippo", *settings)).record)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", usual)
+        compilation_cache.reset_cache()
+    assert [record.compile_cache for record in found] == ["miss", "process", "disk"]
+    assert found[0].compile_time_s > 1.0
+    assert found[1].compile_time_s == 0.0
+    assert found[1].compile_time_saved_s == pytest.approx(found[0].compile_time_s, rel=0.01)
+    assert found[2].compile_time_saved_s > 0.5
