@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from jax_party import records
-from jax_party.config import make_budget, parse_config
+from jax_party.config import make_budget, parse_config, static_names
 from jax_party.errors import RecordError, SweepError
 from jax_party.records import FINISHED, State, SweepManifest, TrialRecord
 from launcher import outcome
@@ -59,14 +60,26 @@ class Sweep:
 
     @property
     def unfinished(self) -> list[TrialRecord]:
-        """Trials to run: those that had begun come first."""
+        """Trials to run: those that had begun come first, then by compiled program, in the plan's order otherwise."""
         left = [record for record in self.records.values() if record.state not in FINISHED]
-        return sorted(left, key=lambda record: (record.env_steps == 0, record.number))
+        keys = self._static_axes(left)
+        programs = {record.trial_id: _program_of(record, keys) for record in left}
+        first = {program: number for number, program in reversed(list(enumerate(programs.values())))}
+        return sorted(left, key=lambda r: (r.env_steps == 0, first[programs[r.trial_id]], r.number))
+
+    def _static_axes(self, trials: Sequence[TrialRecord]) -> list[str]:
+        """The axes over which every value has a compiled program of its own."""
+        if not trials:
+            return []
+        config = parse_config(records.read_config(self.folder / trials[0].trial_id))
+        static = set(static_names(config))
+        return [key for key in trials[0].hyperparameters if any(key == s or key.startswith(f"{s}.") for s in static)]
 
     @property
     def remaining(self) -> int:
         """Trials still to run, those not yet drawn among them."""
-        return len(self.unfinished) + max(0, self.manifest.num_trials - len(self.records))
+        left = sum(record.state not in FINISHED for record in self.records.values())
+        return left + max(0, self.manifest.num_trials - len(self.records))
 
     def complete_plan(self) -> None:
         """Write what a driver that was killed while planning did not; Optuna's trials are planned one by one."""
@@ -89,6 +102,11 @@ class Sweep:
                         self.records[trial_id] = record
                         changed.append(trial_id)
         return changed
+
+
+def _program_of(record: TrialRecord, static_axes: Sequence[str]) -> str:
+    """What trials with equal compiled programs have in common."""
+    return json.dumps([record.scenario, [record.hyperparameters.get(key) for key in static_axes]])
 
 
 def run_sweep(sweep: Sweep, machine: Machine, workers: int, console: Console) -> int:

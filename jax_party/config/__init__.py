@@ -14,7 +14,7 @@ from jax_party.config.experiment import (
 )
 from jax_party.config.networks import TorsoConfig
 from jax_party.config.parsing import known_keys, names_of, parse_config
-from jax_party.config.parts import compile_signature, static_key, static_part, traced_part, without_values
+from jax_party.config.parts import compile_signature, static_key, static_names, static_part, traced_part, without_values
 
 __all__ = [
     "Budget",
@@ -31,6 +31,7 @@ __all__ = [
     "names_of",
     "parse_config",
     "static_key",
+    "static_names",
     "static_part",
     "traced_part",
     "without_values",

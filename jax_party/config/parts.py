@@ -73,6 +73,15 @@ def without_values(node: Any) -> Any:
     return blank
 
 
+def static_names(node: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted names of what is static: trials that differ in them alone do not share a compiled program."""
+    for name, kind, value in _fields_with_kind(node):
+        if kind == "static" and dataclasses.is_dataclass(value):
+            yield from static_names(value, f"{prefix}{name}.")
+        elif kind == "static":
+            yield f"{prefix}{name}"
+
+
 def static_key(config: ExperimentConfig) -> str:
     """Canonical JSON of the static part: configs with equal keys share one compiled program."""
     part = static_part(config)

@@ -47,6 +47,27 @@ def test_reads_what_is_left_in_order(tmp_path: Path) -> None:
     assert found.remaining == 3
 
 
+def test_trials_of_one_compiled_program_follow_each_other(tmp_path: Path) -> None:
+    space = tmp_path / "mine.yaml"
+    space.write_text(
+        "algorithms: [ff_mappo]\nscenarios: [p-base, p-short]\nbudget: {total_timesteps: 8192, num_evaluation: 1}\n"
+        "space:\n  system.actor_lr: {type: uniform, low: 0.0001, high: 0.001}\n"
+        "  system.ppo_epochs: {type: grid, values: [1, 2]}\n"
+    )
+    options = parse_sweep_options(["ALG=mappo", f"SPACE={space}", "SAMPLES=2"])
+    study, samples = plan.read_study(options, "sweep-1")
+    trials = plan.draw_plan(study, samples)
+    plan.write_plan(tmp_path / "sweep", study, trials, len(trials), options, "the command")
+    order = [
+        (record.scenario, record.hyperparameters["system.ppo_epochs"], record.number)
+        for record in Sweep.read(tmp_path / "sweep").unfinished
+    ]
+    assert order == [
+        ("p-base", 1, 0), ("p-base", 1, 4), ("p-short", 1, 1), ("p-short", 1, 5),
+        ("p-base", 2, 2), ("p-base", 2, 6), ("p-short", 2, 3), ("p-short", 2, 7),
+    ]  # fmt: skip
+
+
 def test_sets_back_the_dead_and_keeps_the_ended(tmp_path: Path) -> None:
     found = write_sweep(tmp_path)
     end(found, 0, State.COMPLETE, 3.0)
