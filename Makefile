@@ -38,7 +38,8 @@ help: ## List the targets and their variables
 #>   SEEDS        seeds of each trial, side by side; AGGREGATE  mean, iqm, median, min; BATCH  auto, map, vmap
 #>   SEARCH       random, grid, optuna
 #>   SCHEDULER    fifo, asha
-#>   WORKERS      trials at a time (one CPU core each, or one accelerator each)
+#>   WORKERS      worker processes (one CPU core each, or one accelerator each)
+#>   PACK         trials that share a worker, side by side
 #>   SPACE        a search space of your own: path to a YAML file like sweeps/ppo.yaml
 #>   OUT          where sweep folders are made (experiment_results)
 #>   NAME         appended to the sweep's folder
@@ -47,7 +48,7 @@ help: ## List the targets and their variables
 #>   DRY_RUN=1    print the plan only
 #>
 #> variables of the others:
-#>   resume       SWEEP=<sweep folder>; WORKERS; RETRY_FAILED=1 runs the failed trials again
+#>   resume       SWEEP=<sweep folder>; WORKERS; PACK; RETRY_FAILED=1 runs the failed trials again
 #>   collect      SWEEP=<sweep folder>
 #>   index        SWEEP=<sweep folder>; TOP=10; METRIC=equality MODE=max
 #>   run          ALG; ARGS='env/scenario=p-short system.actor_lr=3e-4'

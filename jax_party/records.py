@@ -100,6 +100,7 @@ class TrialRecord:
     state: State = State.PENDING
     error: str | None = None
     attempts: int = 0
+    retries: tuple[str, ...] = ()
     started_at: str | None = None
     ended_at: str | None = None
     duration_s: float = 0.0
@@ -155,6 +156,7 @@ class TrialRecord:
         values = dict(data)
         values["state"] = State(data["state"])
         values["objective"] = Objective(**data["objective"])
+        values["retries"] = tuple(data["retries"])
         values["vaults"] = tuple(VaultEntry(**entry) for entry in data["vaults"])
         return cls(**values)
 
@@ -170,6 +172,7 @@ class SweepManifest:
     objective: Objective
     seed: int
     num_seeds: int = 1
+    pack: int = 1
     search: Any = None
     scheduler: Any = None
     space: Any = None
@@ -239,6 +242,10 @@ _VAULTS: _Check = (
     "a list of {uid, kind: train or test, rows, steps}",
     lambda value: isinstance(value, list) and all(map(_is_vault, value)),
 )
+_REASONS: _Check = (
+    "a list of strings",
+    lambda value: isinstance(value, (list, tuple)) and all(isinstance(reason, str) for reason in value),
+)
 _CACHE: _Check = ("process, disk or miss", lambda value: value in ("process", "disk", "miss"))
 _STATE: _Check = (f"one of {', '.join(State)}", lambda value: isinstance(value, str) and value in set(State))
 _ANY: _Check = ("anything", lambda value: True)
@@ -258,6 +265,7 @@ _RECORD_CHECKS: Final[Mapping[str, _Check]] = {
     "state": _STATE,
     "error": _or_null(_STR),
     "attempts": _COUNT,
+    "retries": _REASONS,
     "started_at": _or_null(_STR),
     "ended_at": _or_null(_STR),
     "duration_s": _NUMBER,
@@ -287,6 +295,7 @@ _MANIFEST_CHECKS: Final[Mapping[str, _Check]] = {
     "objective": _OBJECTIVE,
     "seed": _INT,
     "num_seeds": _COUNT,
+    "pack": _COUNT,
     "search": _ANY,
     "scheduler": _ANY,
     "space": _ANY,
@@ -317,7 +326,7 @@ def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
     objective: Any = data.get("objective")
     if _is_str_dict(objective):
         objective = {"aggregate": Aggregate.MEAN.value, **objective}
-    new = {"num_seeds": 1, "batch": None, "compile_time_saved_s": None, "compile_cache": None}
+    new = {"retries": [], "num_seeds": 1, "batch": None, "compile_time_saved_s": None, "compile_cache": None}
     return {**new, **data, "objective": objective, "schema_version": SCHEMA_VERSION}
 
 
@@ -587,6 +596,15 @@ def update_record(folder: Path, **changes: Any) -> TrialRecord:
     return TrialRecord.from_dict(record.to_dict())
 
 
+def add_retry(folder: Path, reason: str) -> TrialRecord:
+    """Note why the trial is tried again.
+
+    Raises:
+      RecordError: the record cannot be read.
+    """
+    return update_record(folder, retries=(*read_record(folder).retries, f"{timestamp()} {reason}"))
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The composed config of the trial in `folder`.
 
@@ -770,7 +788,7 @@ def read_manifest(folder: Path) -> SweepManifest:
     path = Path(folder) / MANIFEST_FILE
     data = _read_yaml(path, "give a sweep's folder")
     if "num_seeds" not in data:  # written before a trial could have several seeds
-        data |= {"num_seeds": 1}
+        data |= {"num_seeds": 1, "pack": 1}
         if _is_str_dict(data.get("objective")):
             data["objective"] = {"aggregate": Aggregate.MEAN.value, **data["objective"]}
     _check_fields(data, _MANIFEST_CHECKS, path)

@@ -75,12 +75,16 @@ class Experiment:
     Args:
       config: the experiment.
       folder: the trial's folder, with `config.yaml` and `record.json` in it (`records.create_trial_folder`).
+      company: how many experiments are to be advanced together, this one among them.
+      most_at_once: the most learners of a batched program, None for all of theirs.
 
     Raises:
       RecordError, VaultError, CheckpointError: the folder cannot be taken up.
     """
 
-    def __init__(self, config: ExperimentConfig, folder: Path) -> None:
+    def __init__(
+        self, config: ExperimentConfig, folder: Path, *, company: int = 1, most_at_once: int | None = None
+    ) -> None:
         self.config = config
         self.folder = folder
         self.budget = make_budget(config)
@@ -102,8 +106,8 @@ class Experiment:
         try:
             self._open_vaults()
             self._begin_record()
-            self._restore_or_init()
-            self._choose_form()
+            self._restore_or_init(company * len(self.learners))
+            self._choose_form(company, most_at_once)
             self._update_record(**self._compile_cache(*found))
         except BaseException:
             self.close()  # a retry in this process must not meet our own locks
@@ -131,10 +135,17 @@ class Experiment:
           TrainingDiverged: a loss is not finite; the record says FAILED and why.
         """
         if not self.finished:
-            (error,) = advance([self], self.batch)
+            (error,) = advance([self])
             if error is not None:
                 raise error
         return self.last_result()
+
+    @staticmethod
+    def side_by_side(experiments: Sequence[Experiment]) -> list[dict[str, Any] | Exception]:
+        """`step` of each, those that share a program together: its result, or what went wrong with it alone."""
+        unfinished = [one for one in experiments if not one.finished]
+        errors = dict(zip(map(id, unfinished), advance(unfinished), strict=True))
+        return [errors.get(id(one)) or one.last_result() for one in experiments]
 
     def close(self) -> None:
         """Release files and threads; calling it twice is fine."""
@@ -307,10 +318,10 @@ class Experiment:
             "progress": {"evaluations": np.zeros((), np.int32), **seconds},
         }
 
-    def _restore_or_init(self) -> None:
+    def _restore_or_init(self, at_once: int) -> None:
         restored = self._checkpoints.restore(self._checkpoint_target()) if self._checkpoints.steps() else None
         if restored is None:
-            self._compile()
+            self._compile(at_once)
             for learner in self.learners:
                 learner.state = self.program.init(self.hyper, learner.init_key)
                 learner.best_params = jax.tree.map(jnp.copy, learner.state.params)
@@ -334,25 +345,28 @@ class Experiment:
                 vault.truncate(int(kept["vault_steps"][kind]))
         _logger.info("%s: resumed at step %d", self.record.trial_id, self.env_steps)
 
-    def _compile(self) -> None:
+    def _compile(self, at_once: int) -> None:
         """All functions of a learner at a time, once the environment is known to be playable."""
         if not self.program.compiled:
             observation = self.program.first_observations(self.hyper, self.learners[0].init_key)
             refuse_no_legal_action(observation, self.config.env.scenario.task_name)
-        batched = self.record.batch or self.config.arch.batch
-        self.program.compile(self.hyper, ("init",) if batched == Form.VMAP and len(self.learners) > 1 else FUNCTIONS)
+        batched = at_once > 1 and (self.record.batch or self.config.arch.batch) == Form.VMAP
+        self.program.compile(self.hyper, ("init",) if batched else FUNCTIONS)
 
-    def _choose_form(self) -> None:
-        """How the seeds go through the program: as they did before, as the config says, or as is faster."""
+    def _choose_form(self, company: int, most_at_once: int | None) -> None:
+        """How learners go through the program: as they did before, as the config says, or as is faster."""
+        number = company * len(self.learners)
         form = self.record.batch or self.config.arch.batch
-        if len(self.learners) == 1:
+        if number == 1:
             form = Form.MAP
         elif form == "auto":
-            hypers, states = [self.hyper] * len(self.learners), [learner.state for learner in self.learners]
+            hypers = [self.hyper] * number
+            states = [learner.state for learner in self.learners] * company
             form = choose(self.program, hypers, states, self.record.compile_signature or "")
-        self.batch = Batch(self.program, width_of(Form(form), len(self.learners)))
+        width = width_of(Form(form), number)
+        self.batch = Batch(self.program, width if most_at_once is None else min(width, most_at_once))
         self.batch.compile(self.hyper)
-        if len(self.learners) > 1:
+        if number > 1:
             self._update_record(batch=str(form))
 
     def _open_vaults(self) -> None:
@@ -508,25 +522,34 @@ class _SideBySide:
         return [of_learners[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
 
 
-def advance(experiments: Sequence[Experiment], batch: Batch) -> list[Exception | None]:
-    """Play one evaluation period of experiments that share a program and the length of a period.
+def advance(experiments: Sequence[Experiment]) -> list[Exception | None]:
+    """Play one evaluation period of each; those that share a program and the length of a period go side by side.
 
     Args:
       experiments: none of them finished.
-      batch: how their learners go through the program, those of all experiments together.
 
     Returns:
       For each experiment what went wrong with it alone, or None. What goes wrong with all of them is raised.
     """
+    together: dict[tuple[Batch, int], list[int]] = {}
+    for place, one in enumerate(experiments):
+        together.setdefault((one.batch, one.budget.updates_per_evaluation), []).append(place)
     errors: dict[int, Exception] = {}
+    for (batch, _), places in together.items():
+        of_group = _advance([experiments[place] for place in places], batch)
+        errors |= {places[place]: error for place, error in of_group.items()}
+    return [errors.get(place) for place in range(len(experiments))]
+
+
+def _advance(experiments: Sequence[Experiment], batch: Batch) -> dict[int, Exception]:
+    """A period of experiments that go side by side; what went wrong with single ones, by place."""
     training = [place for place, one in enumerate(experiments) if one.evaluations < one.budget.num_evaluations]
+    side_by_side = _SideBySide(experiments)
     if training:
         failed = _train_and_evaluate([experiments[place] for place in training], batch)
-        errors = {training[place]: error for place, error in failed.items()}
-    side_by_side = _SideBySide(experiments)
-    side_by_side.errors = errors
+        side_by_side.errors = {training[place]: error for place, error in failed.items()}
     side_by_side.each(lambda one: one.finish(batch) if one.evaluations == one.budget.num_evaluations else None)
-    return [errors.get(place) for place in range(len(experiments))]
+    return side_by_side.errors
 
 
 def _train_and_evaluate(experiments: Sequence[Experiment], batch: Batch) -> dict[int, Exception]:

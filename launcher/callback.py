@@ -99,6 +99,10 @@ class SweepCallback(Callback):
         """The worker failed and the trial is tried again."""
         reason = describe_failure(last_error(trial))
         logger.warning("%s: tried again: %s", trial.config["trial_id"], reason)
+        try:
+            records.add_retry(self._folder / trial.config["trial_id"], reason)
+        except RecordError as error:
+            logger.warning("%s", error)
         self._display.retried(self._progress.retry(trial.config["trial_id"]), reason)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -140,9 +144,9 @@ def last_error(trial: Any) -> BaseException | None:
 
 def describe_failure(error: BaseException | None) -> str:
     """Why an attempt failed, in one line."""
-    if isinstance(error, RayActorError):
-        return "the worker process died"
     cause = error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
+    if isinstance(cause, RayActorError):
+        return "the worker process died"
     lines = str(cause).strip().splitlines() if cause is not None else []
     text = (
         f"{type(cause).__name__}: {lines[-1] if isinstance(cause, RayTaskError) else lines[0]}"

@@ -19,7 +19,7 @@ from jax_party import records
 from jax_party.config import ExperimentConfig
 from jax_party.errors import SweepError
 from jax_party.records import FINISHED, State
-from launcher.trainable import EXPERIMENT_VARIABLE
+from launcher.pack import EXPERIMENT_VARIABLE
 
 
 class NoWork:

@@ -51,7 +51,8 @@ HELP: Mapping[str, str] = {
     "BATCH": "how seeds go side by side: map (one after another), vmap (one batched program) or auto (the faster)",
     "SEARCH": "random, grid or optuna; default random",
     "SCHEDULER": "fifo or asha (stops weak trials early, scenario by scenario); default fifo",
-    "WORKERS": "trials at a time; default: one a core, or one an accelerator",
+    "WORKERS": "worker processes; default: one a core, or one an accelerator",
+    "PACK": "trials that share a worker, side by side in one program where they can; default 1",
     "NAME": "added to the sweep's name and folder",
     "SPACE": "your own sweep file; default: the one in sweeps/ that names the algorithm",
     "METRIC": "what the sweep looks for; default: the sweep file's objective",
@@ -62,6 +63,7 @@ HELP: Mapping[str, str] = {
 }
 RESUME_HELP: Mapping[str, str] = {
     "WORKERS": HELP["WORKERS"],
+    "PACK": "trials that share a worker; default: as the sweep began",
     "RETRY_FAILED": "1 runs the failed trials again",
 }
 
@@ -82,6 +84,7 @@ class SweepOptions:
     search: Search = Search.RANDOM
     scheduler: Scheduler = Scheduler.FIFO
     workers: int | None = None
+    pack: int = 1
     name: str | None = None
     space: Path | None = None
     metric: str | None = None
@@ -97,6 +100,7 @@ class ResumeOptions:
 
     folder: Path
     workers: int | None = None
+    pack: int | None = None
     retry_failed: bool = False
 
 
@@ -141,6 +145,7 @@ def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
         "search": _member(values, "SEARCH", Search),
         "scheduler": _member(values, "SCHEDULER", Scheduler),
         "workers": _count(values, "WORKERS"),
+        "pack": _count(values, "PACK"),
         "name": _sweep_name(values),
         "space": Path(values["SPACE"]) if "SPACE" in values else None,
         "metric": values.get("METRIC"),
@@ -162,7 +167,8 @@ def parse_resume_options(words: Sequence[str]) -> ResumeOptions:
     if len(folders) != 1:
         raise SweepError(f"resume: expected one sweep folder, got {len(folders)}")
     values = read_words([word for word in words if word not in folders], RESUME_HELP)
-    return ResumeOptions(Path(folders[0]), _count(values, "WORKERS"), _flag(values, "RETRY_FAILED"))
+    workers, pack = _count(values, "WORKERS"), _count(values, "PACK")
+    return ResumeOptions(Path(folders[0]), workers, pack, _flag(values, "RETRY_FAILED"))
 
 
 def _count(values: Mapping[str, str], key: str) -> int | None:

@@ -202,6 +202,7 @@ def write_plan(
         objective=study.objective,
         seed=study.seed,
         num_seeds=study.num_seeds,
+        pack=options.pack,
         search=study.search.value,
         scheduler=options.scheduler.value,
         space={axis.key: axis.to_mapping() for axis in study.spec.axes},

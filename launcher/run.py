@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +21,18 @@ from launcher import outcome
 from launcher.collection import BackgroundCollector, collect
 from launcher.console import make_display, plain, show_report
 from launcher.options import Scheduler, Search
+from launcher.pack import chosen_experiment
 from launcher.plan import PlannedTrial, Study, complete_plan, study_from_manifest
 from launcher.progress import Progress, Row, best_row
 from launcher.resources import CORE_WAIT_S, Machine, start_ray
-from launcher.trainable import ExperimentTrainable, chosen_experiment
+from launcher.trainable import ExperimentTrainable, PackWorker
 
 LOG_FILE = "sweep.log"
 MAX_FAILURES = 2
 DYING_WORKER_S = 30.0
 ALL_FAILED = 1
+SHARE = 10_000
+"""Ray counts shares of a CPU in ten-thousandths."""
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +112,14 @@ def _program_of(record: TrialRecord, static_axes: Sequence[str]) -> str:
     return json.dumps([record.scenario, [record.hyperparameters.get(key) for key in static_axes]])
 
 
-def run_sweep(sweep: Sweep, machine: Machine, workers: int, console: Console) -> int:
+def run_sweep(sweep: Sweep, machine: Machine, workers: int, console: Console, pack: int = 1) -> int:
     """Run every trial that is left, then collect and report.
+
+    Args:
+      sweep: what to run.
+      machine, workers: on what, and how many processes.
+      console: where progress is shown.
+      pack: trials that share a worker.
 
     Returns:
       The exit code: 0; 1 where every trial failed; 128 and the signal's number where it was stopped.
@@ -120,7 +129,7 @@ def run_sweep(sweep: Sweep, machine: Machine, workers: int, console: Console) ->
     progress = make_progress(sweep)
     with Interrupt() as interrupt:
         if sweep.remaining:
-            _run_trials(sweep, machine, workers, console, progress, interrupt)
+            _run_trials(sweep, machine, workers, pack, console, progress, interrupt)
         else:
             plain(console, f"Sweep {sweep.manifest.name}: nothing left to run")
         problem = collect(sweep.folder)
@@ -146,11 +155,11 @@ def make_progress(sweep: Sweep) -> Progress:
 
 
 def _run_trials(
-    sweep: Sweep, machine: Machine, workers: int, console: Console, progress: Progress, interrupt: Any
+    sweep: Sweep, machine: Machine, workers: int, pack: int, console: Console, progress: Progress, interrupt: Any
 ) -> None:
     from launcher.callback import Interrupted, SweepCallback
 
-    ray = start_ray(machine, workers, sweep.folder / LOG_FILE)
+    ray = start_ray(machine, workers * (2 if pack > 1 else 1), sweep.folder / LOG_FILE)
     interrupt.install()
     try:
         scheduler = make_scheduler(sweep, progress)
@@ -160,7 +169,7 @@ def _run_trials(
             stack.enter_context(BackgroundCollector(sweep.folder))
             stack.enter_context(display)
             callback = SweepCallback(sweep.folder, progress, display, interrupt, reasons.get)
-            _tune_run(sweep, machine, workers, progress, scheduler, callback)
+            _tune_run(sweep, machine, workers, pack, progress, scheduler, callback)
     except Interrupted:
         pass
     finally:
@@ -172,20 +181,29 @@ def _run_trials(
             logger.warning("%s", error)
 
 
-def _tune_run(sweep: Sweep, machine: Machine, workers: int, progress: Progress, scheduler: Any, callback: Any) -> None:
+def _tune_run(
+    sweep: Sweep, machine: Machine, workers: int, pack: int, progress: Progress, scheduler: Any, callback: Any
+) -> None:
     """Hand the trials to Tune and wait."""
     from ray import tune
 
-    config: dict[str, Any] = {
+    worker = {
         "sweep": str(sweep.folder),
-        "metric": sweep.manifest.objective.metric,
+        "size": pack,
         "cores": list(machine.cores),
         "core_wait_s": CORE_WAIT_S if workers <= len(machine.cores) else 0.0,
         "uses_gpu": bool(machine.gpus),
         "experiment": chosen_experiment(),
     }
+    shared = _start_pack_workers(worker, machine, workers) if pack > 1 else {}
+    config: dict[str, Any] = {
+        "sweep": str(sweep.folder),
+        "metric": sweep.manifest.objective.metric,
+        "workers": list(shared),
+        "worker": worker,
+    }
     if sweep.manifest.search == Search.OPTUNA:
-        search = tune.search.ConcurrencyLimiter(make_optuna(sweep, progress), max_concurrent=workers)
+        search = tune.search.ConcurrencyLimiter(make_optuna(sweep, progress), max_concurrent=workers * pack)
     else:
         search = None
         config["trial_id"] = tune.grid_search([record.trial_id for record in sweep.unfinished])
@@ -197,7 +215,7 @@ def _tune_run(sweep: Sweep, machine: Machine, workers: int, progress: Progress, 
         num_samples=sweep.remaining if search is not None else 1,
         search_alg=search,
         scheduler=scheduler,
-        resources_per_trial=machine.trial_resources(),
+        resources_per_trial={"cpu": SHARE // pack / SHARE} if shared else machine.trial_resources(),
         max_failures=MAX_FAILURES,
         reuse_actors=True,
         callbacks=[callback],
@@ -206,6 +224,20 @@ def _tune_run(sweep: Sweep, machine: Machine, workers: int, progress: Progress, 
         trial_dirname_creator=_our_id,
         trial_name_creator=_our_id,
     )
+
+
+def _start_pack_workers(settings: Mapping[str, Any], machine: Machine, workers: int) -> dict[str, Any]:
+    """Actors that trials share, by name; Ray starts one again that dies."""
+    import ray
+
+    resources = machine.trial_resources()
+    options = {
+        "num_cpus": resources["cpu"], "num_gpus": resources.get("gpu", 0), "max_restarts": -1,
+        "max_concurrency": 2 * settings["size"] + 2,
+    }  # fmt: skip
+    actor = ray.remote(PackWorker)
+    names = [f"worker-{number}" for number in range(workers)]
+    return {name: actor.options(name=name, **options).remote(settings) for name in names}
 
 
 def _our_id(trial: Any) -> str:

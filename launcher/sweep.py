@@ -102,7 +102,8 @@ def _drive(folder: Path, machine: Machine, workers: int, console: Console, optio
                 sweep.complete_plan()
                 sweep.set_back([State.RUNNING, State.FAILED] if options.retry_failed else [State.RUNNING])
                 _show_resume(sweep.remaining, len(sweep.records), workers, folder, console)
-            return run_sweep(sweep, machine, workers, console)
+            pack = (options.pack if options is not None else None) or sweep.manifest.pack
+            return run_sweep(sweep, machine, workers, console, pack)
     except RecordError as error:
         raise SweepError(str(error)) from error
 
@@ -131,7 +132,7 @@ def _facts(
         "seeds": _seeds(seeds, study),
         "steps": f"{' and '.join(f'{count:,}' for count in sorted(set(steps)))} a {unit}, {total:,} in all",
         "evaluations": f"{' and '.join(map(str, sorted({base.num_evaluations for base in study.bases})))} a trial",
-        "workers": str(workers),
+        "workers": str(workers) + (f", each with up to {options.pack} trials" if options.pack > 1 else ""),
         "device": machine.describe(workers),
         "folder": str(folder),
         "time": f"about {duration(guess.seconds)} ({guess.source})",

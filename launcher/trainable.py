@@ -1,70 +1,60 @@
 """The Tune trainable: one step an evaluation period, one warm process for many trials.
 
-The trial's folder is the truth: a worker that takes a trial resumes from what is in it, whoever had it
-before. Tune's checkpoints hold only a marker.
+A trial is played in the trainable's own process, or in a worker that several share (`PackWorker`); then the trainable
+is no more than the trial's place in Tune. Tune's checkpoints hold only a marker: the trial's folder is the truth.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import logging
 import math
-import os
-from collections.abc import Callable
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import ray
 from ray import tune
 
 from jax_party import records
 from jax_party.errors import ConfigError, SweepError, TrainingDiverged
 from jax_party.records import State
+from launcher.pack import DEFAULT_EXPERIMENT, Pack, load_factory
 from launcher.resources import prepare_worker
 
-EXPERIMENT_VARIABLE = "JAX_PARTY_EXPERIMENT"
-DEFAULT_EXPERIMENT = "jax_party.training:Experiment"
-LOCK_WAIT_S = 60.0
+JOIN_WAIT_S = 60.0
 MARKER_FILE = "trial.json"
 
 logger = logging.getLogger(__name__)
 
 
-class ExperimentLike(Protocol):
-    """What the trainable asks of an experiment; `jax_party.training.Experiment` is the real one."""
-
-    def step(self) -> dict[str, Any]:
-        """Play one evaluation period; a flat dict with `env_steps`, `finished` and the metrics."""
-
-    def close(self) -> None:
-        """Let go of files and threads; calling it again does nothing."""
-
-
 class ExperimentTrainable(tune.Trainable):
     """Runs planned trials by their ids.
 
-    Config keys: `trial_id`; `sweep`, the sweep's folder; `metric`, the objective's; `cores`, those to choose
-    from, and `core_wait_s`, how long to wait for one; `uses_gpu`; and `experiment`, `module:factory` of what to
-    run (for tests and benchmarks: a factory takes a parsed config and a folder).
+    Config keys: `trial_id`; `sweep`, the sweep's folder; `metric`, the objective's; `workers`, the names of those that
+    trials share, or none where each trainable is a worker of its own; `worker`, what those are made with
+    (`make_pack`).
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Take a core; the trial itself is opened by the first step."""
-        if not hasattr(self, "_core"):
-            self._core = prepare_worker(config["cores"], config["uses_gpu"], config["core_wait_s"])
-        self._experiment: ExperimentLike | None = None
-        self._held = contextlib.ExitStack()
+        """Find where trials are played; the trial itself is opened by the first step."""
+        if not hasattr(self, "_room"):
+            self._room: Room = SharedRoom(config["workers"]) if config["workers"] else OwnRoom(config["worker"])
+        self._joined: str | None = None
         self._last: dict[str, Any] = {"env_steps": 0}
 
     def step(self) -> dict[str, Any]:
         """Train and evaluate one period. A diverged trial is done, with its record FAILED already."""
+        trial_id = self.config["trial_id"]
         try:
-            if self._experiment is None:
-                self._experiment = self._open()
-            result = self._experiment.step()
+            if self._joined is None:
+                self._room.join(trial_id)
+                self._joined = trial_id
+            result = self._room.step(trial_id)
         except (ConfigError, TrainingDiverged) as error:  # trying again would give the same
-            logger.warning("%s: %s", self.config["trial_id"], error)
+            logger.warning("%s: %s", trial_id, error)
             self._fail(error)
             return {"done": True, "diverged": True, "env_steps": self._last["env_steps"]}
         self._check_metric(result)
@@ -79,11 +69,10 @@ class ExperimentTrainable(tune.Trainable):
         return True
 
     def cleanup(self) -> None:
-        """Close the experiment and let go of the trial's folder."""
-        with self._held:
-            if self._experiment is not None:
-                self._experiment.close()
-                self._experiment = None
+        """Let go of the trial and its folder."""
+        if self._joined is not None:  # Tune has put the next trial into `config` by now
+            trial_id, self._joined = self._joined, None
+            self._room.leave(trial_id)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """A marker: which trial, how far. The checkpoint itself is in the trial's folder."""
@@ -92,14 +81,6 @@ class ExperimentTrainable(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing to load: the experiment resumes from the trial's folder."""
-
-    def _open(self) -> ExperimentLike:
-        from jax_party.config import parse_config
-
-        folder = Path(self.config["sweep"]) / self.config["trial_id"]
-        self._held.enter_context(records.lock_folder(folder, timeout=LOCK_WAIT_S))
-        factory = load_factory(self.config.get("experiment") or DEFAULT_EXPERIMENT)
-        return factory(parse_config(records.read_config(folder)), folder)
 
     def _fail(self, error: Exception) -> None:
         """See to it that the record says FAILED, and why."""
@@ -117,20 +98,117 @@ class ExperimentTrainable(tune.Trainable):
             logger.warning("%s: %s is not finite", self.config["trial_id"], metric)
 
 
-def load_factory(name: str) -> Callable[..., ExperimentLike]:
-    """What `module:factory` names.
+class Room(Protocol):
+    """Where a trainable's trials are played."""
 
-    Raises:
-      SweepError: there is no such thing.
+    def join(self, trial_id: str) -> None:
+        """Take a trial in."""
+
+    def step(self, trial_id: str) -> dict[str, Any]:
+        """Play one evaluation period of it."""
+
+    def leave(self, trial_id: str) -> None:
+        """Let go of it and its folder."""
+
+
+class OwnRoom:
+    """This process."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._core, self._pack = make_pack(settings)
+
+    def join(self, trial_id: str) -> None:
+        """There is room for one."""
+        if not self._pack.join(trial_id):
+            raise SweepError(f"{trial_id}: this worker has not let go of another trial")
+
+    def step(self, trial_id: str) -> dict[str, Any]:
+        """Play one evaluation period."""
+        return self._pack.step(trial_id)
+
+    def leave(self, trial_id: str) -> None:
+        """Let go of the trial and its folder."""
+        self._pack.leave(trial_id)
+
+
+class SharedRoom:
+    """One of the workers that trials share, another for each trial.
+
+    Args:
+      names: of the workers.
     """
-    module, _, attribute = name.partition(":")
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._workers = [ray.get_actor(name) for name in names]
+        self._worker: Any = None
+
+    def join(self, trial_id: str) -> None:
+        """Find room, first with a worker that has trials already: packs are to be full.
+
+        Raises:
+          SweepError: nobody has room for a minute.
+        """
+        deadline = time.monotonic() + JOIN_WAIT_S
+        while time.monotonic() < deadline:
+            # A worker may be starting again; and one may have the trial still, whose trainable has died.
+            with contextlib.suppress(ray.exceptions.RayActorError):
+                members = ray.get([worker.leave.remote(trial_id) for worker in self._workers])
+                for _, worker in sorted(zip(members, self._workers, strict=True), key=lambda pair: -pair[0]):
+                    if _ask(worker.join.remote(trial_id)):
+                        self._worker = worker
+                        return
+            time.sleep(0.2)
+        raise SweepError(f"{trial_id}: no worker has had room for it for {JOIN_WAIT_S:g} s")
+
+    def step(self, trial_id: str) -> dict[str, Any]:
+        """Play one evaluation period."""
+        result: dict[str, Any] = _ask(self._worker.step.remote(trial_id))
+        return result
+
+    def leave(self, trial_id: str) -> None:
+        """Let go of the trial and its folder."""
+        _ask(self._worker.leave.remote(trial_id))
+
+
+def _ask(reference: Any) -> Any:
+    """An actor's answer; an error of ours as itself."""
     try:
-        factory: Callable[..., ExperimentLike] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SweepError(f"{EXPERIMENT_VARIABLE}={name}: cannot be loaded: {error}") from error
-    return factory
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, Exception) else error from None
 
 
-def chosen_experiment() -> str | None:
-    """The stand-in that tests and benchmarks put into the environment, or None."""
-    return os.environ.get(EXPERIMENT_VARIABLE) or None
+class PackWorker:
+    """A pack as a Ray actor: the trials that share this process."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._core, self._pack = make_pack(settings)
+
+    def join(self, trial_id: str) -> bool:
+        """Take a trial in, if there is room."""
+        return self._pack.join(trial_id)
+
+    def step(self, trial_id: str) -> dict[str, Any]:
+        """Play one evaluation period of a trial."""
+        return self._pack.step(trial_id)
+
+    def leave(self, trial_id: str) -> int:
+        """Let go of a trial, if it is here; the number of those that stay."""
+        self._pack.leave(trial_id)
+        return self._pack.members
+
+
+def make_pack(settings: Mapping[str, Any]) -> tuple[Any, Pack]:
+    """Make this process a worker.
+
+    Args:
+      settings: `sweep`, the sweep's folder; `size`, trials at a time; `cores`, those to choose from, and
+        `core_wait_s`, how long to wait for one; `uses_gpu`; and `experiment`, `module:factory` of what to run, or None
+        for the real thing (for tests and benchmarks: a factory takes a parsed config and a folder).
+
+    Returns:
+      What holds its core, to be kept, and the pack.
+    """
+    core = prepare_worker(settings["cores"], settings["uses_gpu"], settings["core_wait_s"])
+    factory = load_factory(settings["experiment"] or DEFAULT_EXPERIMENT)
+    return core, Pack(Path(settings["sweep"]), settings["size"], factory)

@@ -40,6 +40,7 @@ OUTCOME_COLUMNS: Final[Mapping[str, str]] = {
     "state": "str",
     "error": "str",
     "attempts": "Int64",
+    "retries": "str",
     "started_at": "str",
     "ended_at": "str",
     "duration_s": "float64",
@@ -277,6 +278,7 @@ def _pending_rows(manifest: SweepManifest, rows: Sequence[IndexRow]) -> Iterator
 def _fixed_values(record: TrialRecord, place: PurePosixPath) -> dict[str, Any]:
     values = {name: getattr(record, name) for name in _COPIED}
     values["state"] = record.state.value
+    values["retries"] = "; ".join(record.retries) or None
     values["jax_version"] = record.versions.get("jax")
     values["objective.metric"] = record.objective.metric
     values["objective.mode"] = record.objective.mode

@@ -17,7 +17,7 @@ from jax.experimental.compilation_cache import compilation_cache
 import jax_party.program
 from jax_party import records
 from jax_party.aggregate import aggregate, aggregate_metrics, interquartile_mean, spread
-from jax_party.batching import Batch, Form, Learners, choose, stack, unstack, width_of
+from jax_party.batching import Batch, Form, Learners, choose, stack, unstack
 from jax_party.config import parse_config
 from jax_party.errors import TrainingDiverged
 from jax_party.records import State
@@ -150,11 +150,13 @@ def test_trials_side_by_side_are_what_they_are_alone(form: Form, tmp_path: Path,
     options = ("arch.num_seeds=2", f"arch.batch={form}", "vault=both")
     config = [(*options, f"system.actor_lr={rate}") for rate in rates]
     together = [trial(tmp_path / f"t{i}", "ff_ippo", *one) for i, one in enumerate(config)]
-    experiments = [Experiment(parse_config(records.read_config(folder)), folder) for folder in together]
-    batch = Batch(experiments[0].program, width_of(form, 4))
+    experiments = [
+        Experiment(parse_config(records.read_config(folder)), folder, company=3, most_at_once=4) for folder in together
+    ]
+    assert {one.batch.width for one in experiments} == {4 if form is Form.VMAP else 1}
     while any(not one.finished for one in experiments):
         going = [one for one in experiments if not one.finished]
-        errors = advance(going, batch)
+        errors = advance(going)
         assert all((error is not None) == (one is experiments[1]) for one, error in zip(going, errors, strict=True))
         assert all(isinstance(error, TrainingDiverged) for error in errors if error is not None)
     for one in experiments:

@@ -41,7 +41,7 @@ OVERRIDES = (
     "system.rollout_length=64", "system.ppo_epochs=2", "system.num_minibatches=2",
     "network.actor_network.pre_torso.layer_sizes=[16,16]", "network.critic_network.pre_torso.layer_sizes=[16,16]",
     "env.scenario.task_config.time_limit=24", "vault=both", "logger.use_console=false",
-    "logger.checkpointing.save_args.save_interval_steps=2",
+    "logger.checkpointing.save_args.save_interval_steps=2", "arch.batch=map",
 )  # fmt: skip
 EVALUATIONS, TRIALS = 6, 5
 WORDS = (
@@ -207,6 +207,28 @@ def test_a_killed_worker_costs_no_bit(real_sweep: Begin, tmp_path: Path, unbroke
     assert None not in compiling
     # Three processes compiled, for six attempts at five trials: two trials at least found the program there.
     assert sum(seconds < 0.5 * max(compiling) for seconds in compiling) >= 2, compiling
+    driver.assert_nothing_left()
+
+
+def test_packed_trials_lose_no_bit_with_their_worker(
+    real_sweep: Begin, tmp_path: Path, unbroken: dict[int, Path]
+) -> None:
+    """SIGKILL to a worker that three trials share: all three are taken up again by the worker that takes its place."""
+    driver = real_sweep(*WORDS, f"OUT={tmp_path}", "WORKERS=1", "PACK=3")
+    driver.until(lambda: 0 in trials(tmp_path) and ahead_of_its_checkpoint(trials(tmp_path)[0]))
+    running = [n for n, folder in trials(tmp_path).items() if records.read_record(folder).state is State.RUNNING]
+    workers = {worker_of(trials(tmp_path)[number], driver) for number in running}
+    assert (len(running), len(workers)) == (3, 1)
+    os.kill(workers.pop(), signal.SIGKILL)
+    assert driver.wait() == 0, driver.output()
+
+    ended = {number: records.read_record(folder) for number, folder in trials(tmp_path).items()}
+    for number, record in ended.items():
+        again = number in running
+        assert record.attempts == 1 + again, driver.output()
+        assert [reason.split(" ", 1)[1] for reason in record.retries] == ["the worker process died"] * again
+    assert "Traceback" not in driver.output() and "WARNING" not in driver.output(), driver.output()
+    assert_all_complete(tmp_path, unbroken)
     driver.assert_nothing_left()
 
 

@@ -43,6 +43,7 @@ some_records = st.builds(
     hyperparameters=st.dictionaries(texts, cells, max_size=3),
     objective=st.builds(Objective, texts, st.sampled_from(["max", "min"]), st.sampled_from(list(map(str, Aggregate)))),
     num_seeds=counts,
+    retries=st.lists(texts, max_size=2).map(tuple),
     batch=st.none() | texts,
     compile_time_saved_s=st.none() | numbers,
     compile_cache=st.none() | st.sampled_from(["process", "disk", "miss"]),
@@ -80,7 +81,7 @@ def test_a_record_comes_back_from_json_as_it_was(record: TrialRecord) -> None:
 def test_a_record_of_version_1_is_read() -> None:
     """Which knew one seed a trial."""
     written = synthetic_sweep.record_of(0).to_dict() | {"schema_version": 1}
-    for key in ("num_seeds", "batch", "compile_time_saved_s", "compile_cache"):
+    for key in ("num_seeds", "retries", "batch", "compile_time_saved_s", "compile_cache"):
         del written[key]
     del written["objective"]["aggregate"]
     assert TrialRecord.from_dict(written) == synthetic_sweep.record_of(0)
@@ -408,7 +409,7 @@ def test_a_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_a_manifest_from_before_there_were_several_seeds_is_read(tmp_path: Path) -> None:
     records.write_manifest(tmp_path, manifest())
     written = yaml.safe_load((tmp_path / "sweep.yaml").read_text())
-    del written["num_seeds"], written["objective"]["aggregate"]
+    del written["num_seeds"], written["pack"], written["objective"]["aggregate"]
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(written))
     back = records.read_manifest(tmp_path)
     assert (back.num_seeds, back.objective) == (1, Objective("episode_return", "max", "mean"))

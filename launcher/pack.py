@@ -1,0 +1,229 @@
+"""Trials that share a worker process: up to so many at a time, their evaluation periods played side by side.
+
+A trial joins, asks for one period after another, and leaves; a pack plays the periods of all that ask within a moment
+of each other together, so that trials of one compiled program can go through it as one batched program. The trial's
+folder is the truth: a pack that takes a trial goes on from what is in it, whoever had it before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Protocol
+
+from jax_party import records
+from jax_party.errors import SweepError
+
+EXPERIMENT_VARIABLE = "JAX_PARTY_EXPERIMENT"
+DEFAULT_EXPERIMENT = "jax_party.training:Experiment"
+LOCK_WAIT_S = 60.0
+GATHER_S = 1.0
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
+
+logger = logging.getLogger(__name__)
+
+
+class ExperimentLike(Protocol):
+    """What a pack asks of an experiment; `jax_party.training.Experiment` is the real one.
+
+    Where what makes experiments has an attribute `side_by_side`, it is called with several, for a period of each, and
+    gives each one's result or error; and experiments are made with `company` and `most_at_once`.
+    """
+
+    def step(self) -> dict[str, Any]:
+        """Play one evaluation period; a flat dict with `env_steps`, `finished` and the metrics."""
+
+    def close(self) -> None:
+        """Let go of files and threads; calling it again does nothing."""
+
+
+class Pack:
+    """Trials of one process.
+
+    Args:
+      sweep: the sweep's folder.
+      size: how many trials at a time.
+      factory: makes an experiment from a parsed config and a folder.
+      gather_s: how long a period waits for trials that have not asked for theirs yet.
+    """
+
+    def __init__(
+        self, sweep: Path, size: int, factory: Callable[..., ExperimentLike], gather_s: float = GATHER_S
+    ) -> None:
+        self.size = size
+        self._sweep = sweep
+        self._factory = factory
+        self._gather_s = gather_s
+        self._members: dict[str, _Member] = {}
+        self._changed = threading.Condition()
+        self._playing = threading.Lock()
+        self._most_at_once: int | None = None
+        self._side_by_side = getattr(factory, "side_by_side", None)
+
+    @property
+    def members(self) -> int:
+        """How many trials it has."""
+        return len(self._members)
+
+    def join(self, trial_id: str) -> bool:
+        """Take a trial in, if there is room."""
+        with self._changed:
+            if trial_id not in self._members and len(self._members) >= self.size:
+                return False
+            self._members.setdefault(trial_id, _Member(trial_id))
+            return True
+
+    def leave(self, trial_id: str) -> None:
+        """Let go of a trial and its folder, once its period is over; no error if it is not here."""
+        with self._changed:
+            member = self._members.pop(trial_id, None)
+            self._changed.notify_all()
+        if member is not None:
+            with self._playing:
+                member.close()
+
+    def step(self, trial_id: str) -> dict[str, Any]:
+        """Play one evaluation period of a trial that has joined; returns once it is over.
+
+        Raises:
+          Exception: what went wrong with this trial, or with all that played with it.
+        """
+        with self._changed:
+            asked = self._members[trial_id].asked = Future()
+            self._changed.notify_all()
+        with self._playing:  # whoever comes first plays for all that have asked by then
+            if not asked.done():
+                self._play(self._gather())
+        return asked.result()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for trial_id in list(self._members):
+            self.leave(trial_id)
+
+    def _gather(self) -> list[_Member]:
+        """Those that ask for a period, once all do or time is up."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: all(member.asked or member.over for member in self._members.values()), self._gather_s
+            )
+            return [member for member in self._members.values() if member.asked is not None]
+
+    def _play(self, members: list[_Member]) -> None:
+        """A period of each, and its outcome."""
+        try:
+            outcomes = self._outcomes(members)
+        except BaseException as error:
+            outcomes = [error] * len(members)
+            for member in members:
+                member.close()
+        for member, outcome in zip(members, outcomes, strict=True):
+            asked, member.asked = member.asked, None
+            assert asked is not None
+            member.over = isinstance(outcome, BaseException) or bool(outcome.get("finished"))
+            if isinstance(outcome, BaseException):
+                asked.set_exception(outcome)
+            else:
+                asked.set_result(outcome)
+
+    def _outcomes(self, members: list[_Member]) -> list[dict[str, Any] | BaseException]:
+        """What each period gave, or what went wrong with it."""
+        while True:
+            try:
+                opened = [self._open(member) for member in members]
+                well = [member for member, error in zip(members, opened, strict=True) if error is None]
+                played = iter(self._advance([member.experiment for member in well]))
+                return [next(played) if error is None else error for error in opened]
+            except Exception as error:
+                if OUT_OF_MEMORY not in str(error) or not self._make_smaller(members, error):
+                    raise
+
+    def _advance(self, experiments: list[Any]) -> list[dict[str, Any] | BaseException]:
+        """One period of each: side by side where they can, else one after another."""
+        if self._side_by_side is not None:
+            played: list[dict[str, Any] | BaseException] = self._side_by_side(experiments)
+            return played
+        outcomes: list[dict[str, Any] | BaseException] = []
+        for experiment in experiments:
+            try:
+                outcomes.append(experiment.step())
+            except Exception as error:
+                outcomes.append(error)
+        return outcomes
+
+    def _open(self, member: _Member) -> Exception | None:
+        """Take up the trial's folder, unless it is already; what went wrong with it alone."""
+        from jax_party.config import parse_config
+
+        if member.experiment is not None:
+            return None
+        try:
+            folder = self._sweep / member.trial_id
+            member.held.enter_context(records.lock_folder(folder, timeout=LOCK_WAIT_S))
+            config = parse_config(records.read_config(folder))
+            options = {"company": self.size, "most_at_once": self._most_at_once} if self._side_by_side else {}
+            member.experiment = self._factory(config, folder, **options)
+        except Exception as error:
+            member.close()
+            if OUT_OF_MEMORY in str(error):
+                raise
+            return error
+        return None
+
+    def _make_smaller(self, members: Sequence[_Member], error: Exception) -> bool:
+        """Halve the batched program, and have the trials taken up anew from their checkpoints; False if it is one."""
+        widths = [member.experiment.batch.width for member in members if hasattr(member.experiment, "batch")]
+        before = max([*widths, self._most_at_once or 1])
+        for member in members:
+            member.close()
+        if before == 1:
+            return False
+        self._most_at_once = before // 2
+        reason = f"out of memory with {before} at once ({str(error).splitlines()[0][:200]}): {before // 2} from now on"
+        for member in members:
+            logger.warning("%s: %s", member.trial_id, reason)
+            records.add_retry(self._sweep / member.trial_id, reason)
+        return True
+
+
+class _Member:
+    """A trial in a pack."""
+
+    def __init__(self, trial_id: str) -> None:
+        self.trial_id = trial_id
+        self.experiment: Any = None
+        self.asked: Future[dict[str, Any]] | None = None
+        self.over = False
+        self.held = contextlib.ExitStack()
+
+    def close(self) -> None:
+        """Close the experiment and let go of the trial's folder."""
+        with self.held:
+            experiment, self.experiment = self.experiment, None
+            if experiment is not None:
+                experiment.close()
+
+
+def load_factory(name: str) -> Callable[..., ExperimentLike]:
+    """What `module:factory` names.
+
+    Raises:
+      SweepError: there is no such thing.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        factory: Callable[..., ExperimentLike] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SweepError(f"{EXPERIMENT_VARIABLE}={name}: cannot be loaded: {error}") from error
+    return factory
+
+
+def chosen_experiment() -> str | None:
+    """The stand-in that tests and benchmarks put into the environment, or None."""
+    return os.environ.get(EXPERIMENT_VARIABLE) or None

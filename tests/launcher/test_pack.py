@@ -1,0 +1,205 @@
+"""Trials that share a process: each is played as if alone, in step with the others."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from jax_party import records
+from jax_party.errors import RecordError, SweepError, TrainingDiverged
+from launcher import plan
+from launcher.options import parse_sweep_options
+from launcher.pack import Pack, load_factory
+
+PERIODS = 3
+
+
+class Counting:
+    """An experiment that counts its periods, and notes who is played when."""
+
+    played: ClassVar[list[str]] = []
+    open_now: ClassVar[set[str]] = set()
+
+    def __init__(self, config: Any, folder: Path) -> None:
+        self.name = folder.name
+        self.number = records.read_record(folder).number
+        self.period = 0
+        self.open_now.add(self.name)
+
+    def step(self) -> dict[str, Any]:
+        if self.number == 1:
+            raise TrainingDiverged("it did")
+        self.period += 1
+        self.played.append(self.name)
+        return {"env_steps": self.period, "finished": self.period == PERIODS}
+
+    def close(self) -> None:
+        self.open_now.discard(self.name)
+
+
+@dataclasses.dataclass
+class FakeBatch:
+    width: int
+
+
+class Together(Counting):
+    """The same, played side by side in a batched program that fits into memory up to a width."""
+
+    fits: ClassVar[int] = 1
+    widths: ClassVar[list[int]] = []
+
+    def __init__(self, config: Any, folder: Path, *, company: int, most_at_once: int | None) -> None:
+        super().__init__(config, folder)
+        self.batch = FakeBatch(min(company, most_at_once or company))
+
+    @staticmethod
+    def side_by_side(experiments: list[Any]) -> list[Any]:
+        width = experiments[0].batch.width
+        Together.widths.append(width)
+        if width > Together.fits:
+            raise RuntimeError(f"RESOURCE_EXHAUSTED: Out of memory allocating {width} bytes.")
+        return [one.step() for one in experiments]
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    """A sweep of four trials."""
+    options = parse_sweep_options(["ALG=mappo", "SAMPLES=4", "TIMESTEPS=4096", "EVALUATIONS=1"])
+    study, samples = plan.read_study(options, "sweep-1")
+    trials = plan.draw_plan(study, samples)
+    plan.write_plan(tmp_path, study, trials, len(trials), options, "the command")
+    return [tmp_path / trial.trial_id for trial in trials]
+
+
+@pytest.fixture
+def pack(folders: list[Path]) -> Iterator[Callable[..., Pack]]:
+    """`pack(size, factory)`."""
+    made: list[Pack] = []
+    Counting.played.clear()
+    Together.widths.clear()
+
+    def make(size: int, factory: Callable[..., Any] = Counting, gather_s: float = 30.0) -> Pack:
+        made.append(Pack(folders[0].parent, size, factory, gather_s))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+    assert not Counting.open_now
+
+
+def step_all(pack: Pack, names: list[str]) -> list[Any]:
+    """One period of each, asked for at the same time; an error stands for itself."""
+
+    def step(name: str) -> Any:
+        try:
+            return pack.step(name)
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(len(names)) as threads:
+        return list(threads.map(step, names))
+
+
+def test_there_is_room_for_so_many(pack: Callable[..., Pack], folders: list[Path]) -> None:
+    two = pack(2)
+    names = [folder.name for folder in folders]
+    assert [two.join(name) for name in names[:3]] == [True, True, False]
+    assert two.join(names[0]), "who is in is in"
+    two.leave(names[1])
+    assert two.join(names[2])
+    assert two.members == 2
+    two.leave("nobody")
+
+
+def test_a_period_waits_for_all_and_for_nobody_for_ever(pack: Callable[..., Pack], folders: list[Path]) -> None:
+    names = [folders[number].name for number in (0, 2, 3)]
+    three = pack(3)
+    for name in names:
+        assert three.join(name)
+    late = threading.Timer(0.3, lambda: step_all(three, names[2:]))
+    late.start()
+    step_all(three, names[:2])
+    late.join()
+    assert sorted(Counting.played) == sorted(names), "one period, with the one that came late in it"
+    Counting.played.clear()
+    hasty = pack(2, gather_s=0.1)
+    three.close()
+    for name in names[:2]:
+        assert hasty.join(name)
+    begun = time.monotonic()
+    hasty.step(names[0])
+    assert (Counting.played, time.monotonic() - begun < 10.0) == ([names[0]], True)
+
+
+def test_what_goes_wrong_with_one_is_its_own(pack: Callable[..., Pack], folders: list[Path]) -> None:
+    names = [folder.name for folder in folders]
+    four = pack(4)
+    assert all(four.join(name) for name in names)
+    for period in range(1, PERIODS + 1):
+        outcomes = step_all(four, names)
+        assert isinstance(outcomes[1], TrainingDiverged)
+        assert [outcomes[n]["env_steps"] for n in (0, 2, 3)] == [period] * 3
+    assert [outcomes[n]["finished"] for n in (0, 2, 3)] == [True] * 3
+    begun = time.monotonic()
+    step_all(four, names[:1])
+    assert time.monotonic() - begun < 10.0, "those that have ended are not waited for"
+    (folders[3] / records.RECORD_FILE).unlink()
+    four.leave(names[3])
+    assert four.join(names[3])
+    outcomes = step_all(four, names)
+    assert isinstance(outcomes[3], RecordError)
+    assert isinstance(outcomes[0], dict)
+
+
+def test_out_of_memory_halves_what_goes_at_once(pack: Callable[..., Pack], folders: list[Path]) -> None:
+    names = [folders[number].name for number in (0, 2, 3)]
+    four = pack(4, Together)
+    assert all(four.join(name) for name in names)
+    outcomes = step_all(four, names)
+    assert [outcome["env_steps"] for outcome in outcomes] == [1, 1, 1]
+    assert Together.widths == [4, 2, 1]
+    assert [outcome["env_steps"] for outcome in step_all(four, names)] == [2, 2, 2]
+    assert Together.widths == [4, 2, 1, 1], "it stays small"
+    retries = [reason.split(" ", 1)[1] for reason in records.read_record(folders[0]).retries]
+    assert retries == [
+        "out of memory with 4 at once (RESOURCE_EXHAUSTED: Out of memory allocating 4 bytes.): 2 from now on",
+        "out of memory with 2 at once (RESOURCE_EXHAUSTED: Out of memory allocating 2 bytes.): 1 from now on",
+    ]
+    assert records.read_record(folders[1]).retries == ()
+
+
+def test_one_that_does_not_fit_alone_fails(
+    pack: Callable[..., Pack], folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Together, "fits", 0)
+    two = pack(2, Together)
+    assert two.join(folders[0].name)
+    with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+        two.step(folders[0].name)
+    assert Together.widths == [2, 1]
+    assert not Counting.open_now
+
+
+def test_the_folder_is_held_while_the_trial_is_here(pack: Callable[..., Pack], folders: list[Path]) -> None:
+    one = pack(1)
+    assert one.join(folders[0].name)
+    one.step(folders[0].name)
+    with pytest.raises(RecordError, match="holds this folder"), records.lock_folder(folders[0], timeout=0.0):
+        pass
+    one.leave(folders[0].name)
+    with records.lock_folder(folders[0], timeout=0.0):
+        pass
+
+
+@pytest.mark.parametrize("name", ["no.such.module:Thing", "launcher.pack:Nothing", "launcher.pack"])
+def test_an_unknown_factory_is_named(name: str) -> None:
+    with pytest.raises(SweepError, match=f"JAX_PARTY_EXPERIMENT={name}: cannot be loaded"):
+        load_factory(name)
