@@ -40,6 +40,7 @@ help: ## List the targets and their variables
 #>   SCHEDULER    fifo, asha
 #>   WORKERS      worker processes (one CPU core each, or one accelerator each)
 #>   PACK         trials that share a worker, side by side
+#>   DEVICES_PER_TRIAL  GPUs (or CPU cores) that each experiment is spread over; GPUS_PER_TRIAL  a share of one: 0.25
 #>   SPACE        a search space of your own: path to a YAML file like sweeps/ppo.yaml
 #>   OUT          where sweep folders are made (experiment_results)
 #>   NAME         appended to the sweep's folder

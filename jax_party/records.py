@@ -173,6 +173,7 @@ class SweepManifest:
     seed: int
     num_seeds: int = 1
     pack: int = 1
+    gpus_per_trial: float | None = None
     search: Any = None
     scheduler: Any = None
     space: Any = None
@@ -296,6 +297,7 @@ _MANIFEST_CHECKS: Final[Mapping[str, _Check]] = {
     "seed": _INT,
     "num_seeds": _COUNT,
     "pack": _COUNT,
+    "gpus_per_trial": _or_null(_NUMBER),
     "search": _ANY,
     "scheduler": _ANY,
     "space": _ANY,
@@ -788,7 +790,7 @@ def read_manifest(folder: Path) -> SweepManifest:
     path = Path(folder) / MANIFEST_FILE
     data = _read_yaml(path, "give a sweep's folder")
     if "num_seeds" not in data:  # written before a trial could have several seeds
-        data |= {"num_seeds": 1, "pack": 1}
+        data |= {"num_seeds": 1, "pack": 1, "gpus_per_trial": None}
         if _is_str_dict(data.get("objective")):
             data["objective"] = {"aggregate": Aggregate.MEAN.value, **data["objective"]}
     _check_fields(data, _MANIFEST_CHECKS, path)

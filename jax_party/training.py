@@ -408,7 +408,7 @@ class Experiment:
         device = self.program.devices[0]
         described = f"cpu:{usable_cores()}" if device.platform == "cpu" else device.device_kind
         if len(self.program.devices) > 1:
-            described = f"{len(self.program.devices)} x {described}"
+            described = f"{len(self.program.devices)} x {described.partition(':')[0]}"
         self._update_record(
             state=State.RUNNING,
             attempts=self.record.attempts + 1,

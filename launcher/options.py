@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -53,6 +54,8 @@ HELP: Mapping[str, str] = {
     "SCHEDULER": "fifo or asha (stops weak trials early, scenario by scenario); default fifo",
     "WORKERS": "worker processes; default: one a core, or one an accelerator",
     "PACK": "trials that share a worker, side by side in one program where they can; default 1",
+    "DEVICES_PER_TRIAL": "devices that each experiment is spread over: GPUs, or CPU cores; default 1",
+    "GPUS_PER_TRIAL": "share of a GPU that each worker takes, such as 0.25; default: one for each device",
     "NAME": "added to the sweep's name and folder",
     "SPACE": "your own sweep file; default: the one in sweeps/ that names the algorithm",
     "METRIC": "what the sweep looks for; default: the sweep file's objective",
@@ -64,6 +67,7 @@ HELP: Mapping[str, str] = {
 RESUME_HELP: Mapping[str, str] = {
     "WORKERS": HELP["WORKERS"],
     "PACK": "trials that share a worker; default: as the sweep began",
+    "GPUS_PER_TRIAL": "share of a GPU that each worker takes; default: as the sweep began",
     "RETRY_FAILED": "1 runs the failed trials again",
 }
 
@@ -85,6 +89,8 @@ class SweepOptions:
     scheduler: Scheduler = Scheduler.FIFO
     workers: int | None = None
     pack: int = 1
+    devices_per_trial: int | None = None
+    gpus_per_trial: float | None = None
     name: str | None = None
     space: Path | None = None
     metric: str | None = None
@@ -101,6 +107,7 @@ class ResumeOptions:
     folder: Path
     workers: int | None = None
     pack: int | None = None
+    gpus_per_trial: float | None = None
     retry_failed: bool = False
 
 
@@ -146,6 +153,8 @@ def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
         "scheduler": _member(values, "SCHEDULER", Scheduler),
         "workers": _count(values, "WORKERS"),
         "pack": _count(values, "PACK"),
+        "devices_per_trial": _count(values, "DEVICES_PER_TRIAL"),
+        "gpus_per_trial": _share(values, "GPUS_PER_TRIAL"),
         "name": _sweep_name(values),
         "space": Path(values["SPACE"]) if "SPACE" in values else None,
         "metric": values.get("METRIC"),
@@ -167,12 +176,30 @@ def parse_resume_options(words: Sequence[str]) -> ResumeOptions:
     if len(folders) != 1:
         raise SweepError(f"resume: expected one sweep folder, got {len(folders)}")
     values = read_words([word for word in words if word not in folders], RESUME_HELP)
-    workers, pack = _count(values, "WORKERS"), _count(values, "PACK")
-    return ResumeOptions(Path(folders[0]), workers, pack, _flag(values, "RETRY_FAILED"))
+    return ResumeOptions(
+        Path(folders[0]),
+        _count(values, "WORKERS"),
+        _count(values, "PACK"),
+        _share(values, "GPUS_PER_TRIAL"),
+        _flag(values, "RETRY_FAILED"),
+    )
 
 
 def _count(values: Mapping[str, str], key: str) -> int | None:
     return positive_int(values[key], key) if key in values else None
+
+
+def _share(values: Mapping[str, str], key: str) -> float | None:
+    """A share of one, or a whole number."""
+    if key not in values:
+        return None
+    try:
+        number = float(values[key])
+    except ValueError:
+        number = 0.0
+    if not 0.0 < number < math.inf or (number > 1 and number != int(number)):
+        raise SweepError(f"{key}: expected a share of one, such as 0.25, or a whole number, got {values[key]!r}")
+    return number
 
 
 def _names(values: Mapping[str, str], key: str) -> tuple[str, ...] | None:

@@ -35,6 +35,7 @@ SCENARIO_KEY = "env/scenario"
 SEED_KEY = "system.seed"
 NUM_SEEDS_KEY = "arch.num_seeds"
 BATCH_KEY = "arch.batch"
+NUM_DEVICES_KEY = "arch.num_devices"
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,12 @@ class Study:
     def num_seeds(self) -> int:
         """Seeds of each trial."""
         number: int = self.bases[0].config["arch"]["num_seeds"]
+        return number
+
+    @property
+    def num_devices(self) -> int:
+        """Devices of each trial."""
+        number: int = self.bases[0].config["arch"]["num_devices"]
         return number
 
     def trial(self, number: int, base: Base, values: Mapping[str, Any]) -> PlannedTrial:
@@ -203,6 +210,7 @@ def write_plan(
         seed=study.seed,
         num_seeds=study.num_seeds,
         pack=options.pack,
+        gpus_per_trial=options.gpus_per_trial,
         search=study.search.value,
         scheduler=options.scheduler.value,
         space={axis.key: axis.to_mapping() for axis in study.spec.axes},
@@ -249,7 +257,11 @@ def study_from_manifest(folder: Path, manifest: SweepManifest) -> Study:
 def _with_options(spec: SweepSpec, options: SweepOptions) -> SweepSpec:
     """The sweep file with what the command line changes; `overrides` then holds everything that is fixed."""
     asked = dict(_split_override(word) for word in options.overrides)
-    for key, name, value in ((NUM_SEEDS_KEY, "SEEDS", options.seeds), (BATCH_KEY, "BATCH", options.batch)):
+    for key, name, value in (
+        (NUM_SEEDS_KEY, "SEEDS", options.seeds),
+        (BATCH_KEY, "BATCH", options.batch),
+        (NUM_DEVICES_KEY, "DEVICES_PER_TRIAL", options.devices_per_trial),
+    ):
         if value is not None and asked.setdefault(key, value) != value:
             raise SweepError(f"{name}={value}: OVERRIDES says {key}={asked[key]}; leave one of them out")
     budget = Budget(options.timesteps or spec.budget.total_timesteps, options.evaluations or spec.budget.num_evaluation)
@@ -291,9 +303,9 @@ def _check_search(spec: SweepSpec, options: SweepOptions) -> None:
 
 
 def _check_seeds(study: Study) -> None:
-    for key in (NUM_SEEDS_KEY, BATCH_KEY):
+    for key, name in ((NUM_SEEDS_KEY, "SEEDS"), (BATCH_KEY, "BATCH"), (NUM_DEVICES_KEY, "DEVICES_PER_TRIAL")):
         if key in study.spec.axis_keys():
-            raise SweepError(f"{study.spec.source}: {key}: is no hyperparameter; give it as SEEDS or BATCH")
+            raise SweepError(f"{study.spec.source}: {key}: is no hyperparameter; give it as {name}")
     if study.num_seeds > 1 and SEED_KEY in study.spec.axis_keys():
         raise SweepError(
             f"SEEDS={study.num_seeds}: {study.spec.source} has {SEED_KEY} as an axis; take that out, or leave SEEDS out"

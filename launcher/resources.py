@@ -23,6 +23,8 @@ from jax_party.runtime import prepare_process
 
 OBJECT_STORE_BYTES = 100 * 2**20
 CORE_WAIT_S = 10.0
+JAX_MEMORY_FRACTION = 0.9
+"""Of a GPU's memory that all its workers take together; JAX alone takes 0.75, and leaves room for what is not JAX."""
 # Tune's own files and messages are of no use here: folders and records say it all.
 TUNE_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray turns a loopback address into the host's own
@@ -44,37 +46,131 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Machine:
-    """What trials run on: `cores` that this process may use, and `gpus` that JAX here can use."""
+    """What workers run on: `cores` that this process may use, and `gpus` that JAX here can use."""
 
     cores: tuple[int, ...]
     gpus: int
     note: str | None = None
 
-    @property
-    def slots(self) -> int:
-        """Trials at a time by default: one an accelerator, or one a core."""
-        return self.gpus or len(self.cores)
+    def describe(self, workers: int, needs: Needs) -> str:
+        """In words, for the summary."""
+        each = needs.describe(bool(self.gpus))
+        if self.gpus:
+            return f"{self.gpus} GPU{'s' * (self.gpus > 1)}, {each} a worker"
+        shared = "" if workers * needs.devices <= len(self.cores) else ", shared: workers ask for more than there are"
+        return f"CPU, {len(self.cores)} cores" + (shared or f", {each} a worker")
 
-    def workers(self, asked: int | None) -> int:
-        """Trials at a time.
+
+@dataclass(frozen=True)
+class Needs:
+    """What one worker takes.
+
+    Attributes:
+      devices: that an experiment is spread over (`arch.num_devices`): GPUs, or CPU cores.
+      gpus: GPUs of each worker where JAX uses them, a whole number or a share of one.
+    """
+
+    devices: int = 1
+    gpus: float = 1.0
+
+    @classmethod
+    def of(cls, machine: Machine, devices: int, gpus: float | None) -> Needs:
+        """Check what was asked for.
 
         Raises:
-          SweepError: more were asked for than there are accelerators.
+          SweepError: the machine has not got it, or the two contradict each other.
         """
-        if asked is not None and self.gpus and asked > self.gpus:
-            raise SweepError(f"WORKERS={asked}: there are {self.gpus} accelerators, and each trial takes one")
-        return asked or self.slots
+        if gpus is None:
+            gpus = float(devices)
+        elif not machine.gpus:
+            raise SweepError(f"GPUS_PER_TRIAL={gpus:g}: there is no GPU here that JAX can use; leave it out")
+        if machine.gpus and max(1.0, gpus) != devices:
+            raise SweepError(
+                f"GPUS_PER_TRIAL={gpus:g}: DEVICES_PER_TRIAL is {devices}; an experiment uses as many GPUs as it has "
+                "devices: give one of the two"
+            )
+        if gpus > (machine.gpus or gpus):
+            raise SweepError(f"GPUS_PER_TRIAL={gpus:g}: there are {machine.gpus} GPUs; ask for fewer")
+        if not machine.gpus and devices > len(machine.cores):
+            raise SweepError(f"DEVICES_PER_TRIAL={devices}: there are {len(machine.cores)} CPU cores; ask for fewer")
+        return cls(devices, gpus)
 
-    def describe(self, workers: int) -> str:
-        """In words, for the summary."""
-        if self.gpus:
-            return f"{self.gpus} GPU{'s' * (self.gpus > 1)}, one a trial"
-        shared = "" if workers <= len(self.cores) else ", shared: more workers than cores"
-        return f"CPU, {len(self.cores)} cores" + (shared or ", one a trial")
+    def slots(self, machine: Machine) -> int:
+        """Workers that the machine has room for."""
+        if machine.gpus:
+            return machine.gpus * int(1.0 / self.gpus + 1e-9) if self.gpus < 1 else machine.gpus // int(self.gpus)
+        return len(machine.cores) // self.devices
 
-    def trial_resources(self) -> dict[str, float]:
-        """What Tune reserves for a trial."""
-        return {"cpu": 1, "gpu": 1} if self.gpus else {"cpu": 1}
+    def workers(self, machine: Machine, asked: int | None) -> int:
+        """Workers at a time: as many as there is room for, or as many as asked for.
+
+        Raises:
+          SweepError: more were asked for than the GPUs have room for.
+        """
+        slots = self.slots(machine)
+        if asked is not None and machine.gpus and asked > slots:
+            raise SweepError(
+                f"WORKERS={asked}: {machine.gpus} GPUs have room for {slots}, each with {self.describe(True)}; ask for "
+                "fewer, or give each a share of one: GPUS_PER_TRIAL=0.25"
+            )
+        return asked or slots
+
+    def resources(self, machine: Machine) -> dict[str, float]:
+        """What Ray reserves for a worker."""
+        return {"cpu": 1.0, "gpu": self.gpus} if machine.gpus else {"cpu": 1.0}
+
+    def describe(self, gpu: bool) -> str:
+        """In words."""
+        if not gpu:
+            return "one" if self.devices == 1 else str(self.devices)
+        return "one" if self.gpus == 1 else f"{self.gpus:g}"
+
+    def memory_fraction(self) -> float | None:
+        """The share of a GPU's memory that JAX may take in a worker; None for JAX's own choice."""
+        return JAX_MEMORY_FRACTION * self.gpus if self.gpus < 1 else None
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who does a sweep's work: so many workers on a machine, each with up to `pack` trials at a time."""
+
+    machine: Machine
+    needs: Needs
+    workers: int
+    pack: int = 1
+
+    @classmethod
+    def of(
+        cls, machine: Machine, workers: int | None, pack: int = 1, devices: int = 1, gpus: float | None = None
+    ) -> Crew:
+        """Check what was asked for.
+
+        Raises:
+          SweepError: the machine has not got it.
+        """
+        needs = Needs.of(machine, devices, gpus)
+        return cls(machine, needs, needs.workers(machine, workers), pack)
+
+    @property
+    def shared(self) -> bool:
+        """Whether trials share workers."""
+        return self.pack > 1
+
+    @property
+    def trials(self) -> int:
+        """Trials at a time."""
+        return self.workers * self.pack
+
+    def settings(self) -> dict[str, Any]:
+        """What `prepare_worker` is called with in each worker."""
+        enough = self.workers * self.needs.devices <= len(self.machine.cores)
+        return {
+            "cores": list(self.machine.cores),
+            "uses_gpu": bool(self.machine.gpus),
+            "wait_s": CORE_WAIT_S if enough else 0.0,
+            "devices": self.needs.devices,
+            "memory_fraction": self.needs.memory_fraction(),
+        }
 
 
 def find_machine() -> Machine:
@@ -101,7 +197,7 @@ def prepare_driver() -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def start_ray(machine: Machine, workers: int, log_file: Path) -> Any:
+def start_ray(crew: Crew, log_file: Path) -> Any:
     """Start a Ray of our own on loopback and give the module; its messages go to `log_file`.
 
     `prepare_driver` must have been called before Ray was imported.
@@ -115,36 +211,48 @@ def start_ray(machine: Machine, workers: int, log_file: Path) -> Any:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        num_cpus=workers,
-        num_gpus=machine.gpus,
+        num_cpus=crew.workers * (2 if crew.shared else 1),  # trials that share a worker have a place of their own too
+        num_gpus=crew.machine.gpus,
         object_store_memory=OBJECT_STORE_BYTES,
     )
     _log_to_file(log_file)
     return ray
 
 
-def prepare_worker(cores: Sequence[int], uses_gpu: bool, wait_s: float = CORE_WAIT_S) -> Any:
-    """Make this worker process ready to import JAX: its environment, and a core of its own on a CPU machine.
+def prepare_worker(
+    cores: Sequence[int],
+    uses_gpu: bool,
+    wait_s: float = CORE_WAIT_S,
+    devices: int = 1,
+    memory_fraction: float | None = None,
+) -> Any:
+    """Make this worker process ready to import JAX: its environment, and on a CPU machine cores of its own.
 
     Args:
       cores: those to choose from.
       uses_gpu: leave the cores alone.
-      wait_s: how long to wait for a free core.
+      wait_s: how long to wait for each free core.
+      devices: on a CPU machine, how many cores, each a device to JAX.
+      memory_fraction: of a GPU's memory, None for JAX's own choice.
 
     Returns:
-      What holds the core; keep it for the life of the process. None where no core was free, or none is needed.
+      What holds the cores; keep it for the life of the process. Empty where none was free, or none is needed.
     """
     if uses_gpu:
+        if memory_fraction is not None:
+            os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{memory_fraction:.4f}"
         prepare_process()
-        return None
-    held = take_core(cores, wait_s)
-    prepare_process(cpu_cores=1)
-    if held is None:
+        return []
+    held = [taken for taken in (take_core(cores, wait_s) for _ in range(devices)) if taken is not None]
+    if devices > 1:
+        os.environ["JAX_NUM_CPU_DEVICES"] = str(devices)
+    # XLA's collectives wait for each other in threads of one pool: with no more threads than devices they never end.
+    prepare_process(cpu_cores=1 if devices == 1 else 2 * devices)
+    if len(held) < devices:
         logger.warning("no free core among %s: this worker shares cores", list(cores))
-        return None
-    core, lock = held
-    os.sched_setaffinity(0, {core})
-    return lock
+        return []
+    os.sched_setaffinity(0, {core for core, _ in held})
+    return [lock for _, lock in held]
 
 
 def take_core(cores: Iterable[int], wait_s: float = CORE_WAIT_S, folder: Path | None = None) -> tuple[int, Any] | None:

@@ -24,7 +24,7 @@ from launcher.options import Scheduler, Search
 from launcher.pack import chosen_experiment
 from launcher.plan import PlannedTrial, Study, complete_plan, study_from_manifest
 from launcher.progress import Progress, Row, best_row
-from launcher.resources import CORE_WAIT_S, Machine, start_ray
+from launcher.resources import Crew, start_ray
 from launcher.trainable import ExperimentTrainable, PackWorker
 
 LOG_FILE = "sweep.log"
@@ -112,14 +112,13 @@ def _program_of(record: TrialRecord, static_axes: Sequence[str]) -> str:
     return json.dumps([record.scenario, [record.hyperparameters.get(key) for key in static_axes]])
 
 
-def run_sweep(sweep: Sweep, machine: Machine, workers: int, console: Console, pack: int = 1) -> int:
+def run_sweep(sweep: Sweep, crew: Crew, console: Console) -> int:
     """Run every trial that is left, then collect and report.
 
     Args:
       sweep: what to run.
-      machine, workers: on what, and how many processes.
+      crew: who does the work.
       console: where progress is shown.
-      pack: trials that share a worker.
 
     Returns:
       The exit code: 0; 1 where every trial failed; 128 and the signal's number where it was stopped.
@@ -129,7 +128,7 @@ def run_sweep(sweep: Sweep, machine: Machine, workers: int, console: Console, pa
     progress = make_progress(sweep)
     with Interrupt() as interrupt:
         if sweep.remaining:
-            _run_trials(sweep, machine, workers, pack, console, progress, interrupt)
+            _run_trials(sweep, crew, console, progress, interrupt)
         else:
             plain(console, f"Sweep {sweep.manifest.name}: nothing left to run")
         problem = collect(sweep.folder)
@@ -154,12 +153,10 @@ def make_progress(sweep: Sweep) -> Progress:
     return progress
 
 
-def _run_trials(
-    sweep: Sweep, machine: Machine, workers: int, pack: int, console: Console, progress: Progress, interrupt: Any
-) -> None:
+def _run_trials(sweep: Sweep, crew: Crew, console: Console, progress: Progress, interrupt: Any) -> None:
     from launcher.callback import Interrupted, SweepCallback
 
-    ray = start_ray(machine, workers * (2 if pack > 1 else 1), sweep.folder / LOG_FILE)
+    ray = start_ray(crew, sweep.folder / LOG_FILE)
     interrupt.install()
     try:
         scheduler = make_scheduler(sweep, progress)
@@ -169,7 +166,7 @@ def _run_trials(
             stack.enter_context(BackgroundCollector(sweep.folder))
             stack.enter_context(display)
             callback = SweepCallback(sweep.folder, progress, display, interrupt, reasons.get)
-            _tune_run(sweep, machine, workers, pack, progress, scheduler, callback)
+            _tune_run(sweep, crew, progress, scheduler, callback)
     except Interrupted:
         pass
     finally:
@@ -181,21 +178,17 @@ def _run_trials(
             logger.warning("%s", error)
 
 
-def _tune_run(
-    sweep: Sweep, machine: Machine, workers: int, pack: int, progress: Progress, scheduler: Any, callback: Any
-) -> None:
+def _tune_run(sweep: Sweep, crew: Crew, progress: Progress, scheduler: Any, callback: Any) -> None:
     """Hand the trials to Tune and wait."""
     from ray import tune
 
     worker = {
         "sweep": str(sweep.folder),
-        "size": pack,
-        "cores": list(machine.cores),
-        "core_wait_s": CORE_WAIT_S if workers <= len(machine.cores) else 0.0,
-        "uses_gpu": bool(machine.gpus),
+        "size": crew.pack,
+        "process": crew.settings(),
         "experiment": chosen_experiment(),
     }
-    shared = _start_pack_workers(worker, machine, workers) if pack > 1 else {}
+    shared = _start_shared_workers(worker, crew) if crew.shared else {}
     config: dict[str, Any] = {
         "sweep": str(sweep.folder),
         "metric": sweep.manifest.objective.metric,
@@ -203,7 +196,7 @@ def _tune_run(
         "worker": worker,
     }
     if sweep.manifest.search == Search.OPTUNA:
-        search = tune.search.ConcurrencyLimiter(make_optuna(sweep, progress), max_concurrent=workers * pack)
+        search = tune.search.ConcurrencyLimiter(make_optuna(sweep, progress), max_concurrent=crew.trials)
     else:
         search = None
         config["trial_id"] = tune.grid_search([record.trial_id for record in sweep.unfinished])
@@ -215,7 +208,7 @@ def _tune_run(
         num_samples=sweep.remaining if search is not None else 1,
         search_alg=search,
         scheduler=scheduler,
-        resources_per_trial={"cpu": SHARE // pack / SHARE} if shared else machine.trial_resources(),
+        resources_per_trial={"cpu": SHARE // crew.pack / SHARE} if shared else crew.needs.resources(crew.machine),
         max_failures=MAX_FAILURES,
         reuse_actors=True,
         callbacks=[callback],
@@ -226,17 +219,17 @@ def _tune_run(
     )
 
 
-def _start_pack_workers(settings: Mapping[str, Any], machine: Machine, workers: int) -> dict[str, Any]:
+def _start_shared_workers(settings: Mapping[str, Any], crew: Crew) -> dict[str, Any]:
     """Actors that trials share, by name; Ray starts one again that dies."""
     import ray
 
-    resources = machine.trial_resources()
+    resources = crew.needs.resources(crew.machine)
     options = {
         "num_cpus": resources["cpu"], "num_gpus": resources.get("gpu", 0), "max_restarts": -1,
-        "max_concurrency": 2 * settings["size"] + 2,
+        "max_concurrency": 2 * crew.pack + 2,
     }  # fmt: skip
     actor = ray.remote(PackWorker)
-    names = [f"worker-{number}" for number in range(workers)]
+    names = [f"worker-{number}" for number in range(crew.workers)]
     return {name: actor.options(name=name, **options).remote(settings) for name in names}
 
 

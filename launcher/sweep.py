@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -27,6 +28,7 @@ from launcher.options import (
     parse_sweep_options,
 )
 from launcher.plan import (
+    NUM_DEVICES_KEY,
     PlannedTrial,
     Study,
     create_sweep_folder,
@@ -35,7 +37,10 @@ from launcher.plan import (
     sweep_name_and_folder,
     write_plan,
 )
-from launcher.resources import Machine, find_machine, prepare_driver
+from launcher.resources import Crew, find_machine, prepare_driver
+
+if TYPE_CHECKING:  # it imports Ray, which bad input need not wait for
+    from launcher.run import Sweep
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -68,42 +73,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def start(options: SweepOptions, command: str, console: Console) -> int:
     """Plan a sweep, write the plan, and run it."""
     machine = find_machine()
-    workers = machine.workers(options.workers)
     study, samples = read_study(options)
+    crew = Crew.of(machine, options.workers, options.pack, study.num_devices, options.gpus_per_trial)
     name, folder = sweep_name_and_folder(options, study.algorithm, datetime.now())
     if not options.dry_run:
         name, folder = create_sweep_folder(options, study.algorithm)
     study = dataclasses.replace(study, name=name)
     trials = () if options.search is Search.OPTUNA else draw_plan(study, samples)
     num_trials = len(trials) or samples * len(study.bases)
-    facts = _facts(study, options, samples, num_trials, trials, machine, workers, folder)
+    facts = _facts(study, options, samples, num_trials, trials, crew, folder)
     show_facts(console, f"Sweep {name}", facts)
     if options.dry_run:
         _show_trials(trials, console)
         return 0
     write_plan(folder, study, trials, num_trials, options, command)
-    return _drive(folder, machine, workers, console)
+    from launcher.run import Sweep
+
+    return _drive(Sweep.read(folder), crew, console)
 
 
 def resume(options: ResumeOptions, console: Console) -> int:
     """Run what is left of a sweep."""
-    machine = find_machine()
-    return _drive(options.folder.absolute(), machine, machine.workers(options.workers), console, options)
+    from launcher.run import Sweep
+
+    sweep = Sweep.read(options.folder.absolute())
+    manifest = sweep.manifest
+    crew = Crew.of(
+        find_machine(),
+        options.workers,
+        options.pack or manifest.pack,
+        (manifest.overrides or {}).get(NUM_DEVICES_KEY, 1),
+        options.gpus_per_trial or manifest.gpus_per_trial,
+    )
+    return _drive(sweep, crew, console, options)
 
 
-def _drive(folder: Path, machine: Machine, workers: int, console: Console, options: ResumeOptions | None = None) -> int:
-    """Run the folder's sweep as its only driver."""
-    from launcher.run import Sweep, run_sweep
+def _drive(sweep: Sweep, crew: Crew, console: Console, options: ResumeOptions | None = None) -> int:
+    """Run a sweep as its folder's only driver."""
+    from launcher.run import run_sweep
 
-    sweep = Sweep.read(folder)
+    folder = sweep.folder
     try:
         with records.lock_folder(folder, timeout=0.0):
             if options is not None:
                 sweep.complete_plan()
                 sweep.set_back([State.RUNNING, State.FAILED] if options.retry_failed else [State.RUNNING])
-                _show_resume(sweep.remaining, len(sweep.records), workers, folder, console)
-            pack = (options.pack if options is not None else None) or sweep.manifest.pack
-            return run_sweep(sweep, machine, workers, console, pack)
+                _show_resume(sweep.remaining, len(sweep.records), crew.workers, folder, console)
+            return run_sweep(sweep, crew, console)
     except RecordError as error:
         raise SweepError(str(error)) from error
 
@@ -114,7 +130,7 @@ def _show_resume(remaining: int, known: int, workers: int, folder: Path, console
 
 def _facts(
     study: Study, options: SweepOptions, samples: int, num_trials: int, trials: Sequence[PlannedTrial],
-    machine: Machine, workers: int, folder: Path,
+    crew: Crew, folder: Path,
 ) -> Mapping[str, str]:  # fmt: skip
     """What is about to happen, name by name."""
     scenarios = [base.scenario for base in study.bases]
@@ -122,7 +138,7 @@ def _facts(
     steps = [base.total_steps for base in study.bases]
     total = sum(steps) * configurations * study.num_seeds
     unit = "seed" if study.num_seeds > 1 else "trial"
-    guess = estimate(options.out, study.algorithm, bool(machine.gpus), total, num_trials, workers)
+    guess = estimate(options.out, study.algorithm, bool(crew.machine.gpus), total, num_trials, crew.workers)
     seeds = sorted({trial.seed for trial in trials} or {study.seed})
     facts = {
         "trials": f"{num_trials} = {configurations} configurations × {len(scenarios)} scenarios "
@@ -132,13 +148,13 @@ def _facts(
         "seeds": _seeds(seeds, study),
         "steps": f"{' and '.join(f'{count:,}' for count in sorted(set(steps)))} a {unit}, {total:,} in all",
         "evaluations": f"{' and '.join(map(str, sorted({base.num_evaluations for base in study.bases})))} a trial",
-        "workers": str(workers) + (f", each with up to {options.pack} trials" if options.pack > 1 else ""),
-        "device": machine.describe(workers),
+        "workers": str(crew.workers) + (f", each with up to {crew.pack} trials" if crew.shared else ""),
+        "device": crew.machine.describe(crew.workers, crew.needs),
         "folder": str(folder),
         "time": f"about {duration(guess.seconds)} ({guess.source})",
     }
     notes = [note for base in study.bases[:1] for note in [base.note] if note]
-    notes += [machine.note] if machine.note else []
+    notes += [crew.machine.note] if crew.machine.note else []
     if options.search is Search.RANDOM and configurations < samples:
         notes.append(f"the space has no more than {configurations} different configurations; {samples} were asked for")
     return facts | ({"note": "; ".join(notes)} if notes else {})

@@ -115,7 +115,7 @@ class OwnRoom:
     """This process."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._core, self._pack = make_pack(settings)
+        self._cores, self._pack = make_pack(settings)
 
     def join(self, trial_id: str) -> None:
         """There is room for one."""
@@ -182,7 +182,7 @@ class PackWorker:
     """A pack as a Ray actor: the trials that share this process."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._core, self._pack = make_pack(settings)
+        self._cores, self._pack = make_pack(settings)
 
     def join(self, trial_id: str) -> bool:
         """Take a trial in, if there is room."""
@@ -202,13 +202,13 @@ def make_pack(settings: Mapping[str, Any]) -> tuple[Any, Pack]:
     """Make this process a worker.
 
     Args:
-      settings: `sweep`, the sweep's folder; `size`, trials at a time; `cores`, those to choose from, and
-        `core_wait_s`, how long to wait for one; `uses_gpu`; and `experiment`, `module:factory` of what to run, or None
-        for the real thing (for tests and benchmarks: a factory takes a parsed config and a folder).
+      settings: `sweep`, the sweep's folder; `size`, trials at a time; `process`, what `prepare_worker` is called with;
+        and `experiment`, `module:factory` of what to run, or None for the real thing (for tests and benchmarks: a
+        factory takes a parsed config and a folder).
 
     Returns:
-      What holds its core, to be kept, and the pack.
+      What holds its cores, to be kept, and the pack.
     """
-    core = prepare_worker(settings["cores"], settings["uses_gpu"], settings["core_wait_s"])
+    cores = prepare_worker(**settings["process"])
     factory = load_factory(settings["experiment"] or DEFAULT_EXPERIMENT)
-    return core, Pack(Path(settings["sweep"]), settings["size"], factory)
+    return cores, Pack(Path(settings["sweep"]), settings["size"], factory)

@@ -35,6 +35,11 @@ def _layout(config: ExperimentConfig) -> Iterator[str]:
     system, arch = config.system, config.arch
     if system.total_timesteps is None and system.num_updates is None:
         yield "system.total_timesteps: null, and so is system.num_updates; set one of them"
+    if arch.batch == "vmap" and arch.num_devices > 1:
+        yield (
+            f"arch.batch: vmap, but arch.num_devices = {arch.num_devices}: seeds that are spread over devices go one "
+            "after another; choose map"
+        )
     for key in ("num_envs", "num_eval_episodes"):
         if getattr(arch, key) % arch.num_devices:
             yield (

@@ -14,7 +14,6 @@ from jax_party.records import Objective, State, TrialRecord
 from launcher import console, outcome
 from launcher.estimate import ASSUMED_RATE, COLD_COMPILE_S, START_S, TRIAL_S, estimate
 from launcher.progress import Progress
-from launcher.resources import Machine, take_core
 from mava_configs import ALGORITHMS
 
 
@@ -180,27 +179,3 @@ def test_estimates_rest_on_earlier_trials_of_this_machine(tmp_path: Path) -> Non
     guess = estimate(tmp_path, "ff_mappo", False, 1_000_000, 4, 2)
     assert guess.seconds == pytest.approx(START_S + (1_000_000 / 2000.0 + 4 * TRIAL_S) / 2)
     assert guess.source == "2,000 steps/s a worker, the median of 2 earlier trials here"
-
-
-def test_cores_are_taken_once_and_let_go(tmp_path: Path) -> None:
-    first = take_core([0, 1], 0.0, tmp_path)
-    second = take_core([0, 1], 0.0, tmp_path)
-    assert first is not None and second is not None
-    assert {first[0], second[0]} == {0, 1}
-    assert take_core([0, 1], 0.1, tmp_path) is None
-    first[1].close()
-    third = take_core([0, 1], 0.0, tmp_path)
-    assert third is not None and third[0] == first[0]
-    second[1].close()
-    third[1].close()
-
-
-def test_workers_follow_the_machine() -> None:
-    from jax_party.errors import SweepError
-
-    assert Machine((0, 1, 2), 0).workers(None) == 3
-    assert Machine((0, 1, 2), 0).workers(5) == 5
-    assert Machine((0, 1, 2), 2).workers(None) == 2
-    assert Machine((0, 1), 1).trial_resources() == {"cpu": 1, "gpu": 1}
-    with pytest.raises(SweepError, match="WORKERS=3: there are 2 accelerators"):
-        Machine((0, 1, 2), 2).workers(3)
