@@ -28,7 +28,7 @@ help: ## List the targets and their variables
 	@sed -nE 's/^#> ?//p' $(MAKEFILE_LIST)
 
 #> variables of `make sweep` (defaults are in sweeps/*.yaml):
-#>   ALG          system or alias: ff_ippo (ippo), ff_mappo (mappo), rec_ippo, rec_mappo, ff_sable (sable), rec_sable,
+#>   ALG          one or more, with commas; system or alias: ff_ippo (ippo), ff_mappo (mappo), rec_ippo, rec_mappo, ff_sable (sable), rec_sable,
 #>                mat, ff_iql (idqn), rec_iql, rec_qmix (qmix), ff_isac (sac), ff_masac (masac), ff_hasac (hasac)
 #>   SAMPLES      configurations to draw for each scenario
 #>   SCENARIO     one or more, with commas: p-base,p-no-rank

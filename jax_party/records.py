@@ -167,6 +167,7 @@ class SweepManifest:
 
     name: str
     algorithm: str
+    algorithms: tuple[str, ...]
     created: str
     num_trials: int
     objective: Objective
@@ -291,6 +292,7 @@ _RECORD_CHECKS: Final[Mapping[str, _Check]] = {
 _MANIFEST_CHECKS: Final[Mapping[str, _Check]] = {
     "name": _STR,
     "algorithm": _STR,
+    "algorithms": _REASONS,
     "created": _STR,
     "num_trials": _COUNT,
     "objective": _OBJECTIVE,
@@ -790,11 +792,13 @@ def read_manifest(folder: Path) -> SweepManifest:
     path = Path(folder) / MANIFEST_FILE
     data = _read_yaml(path, "give a sweep's folder")
     if "num_seeds" not in data:  # written before a trial could have several seeds
-        data |= {"num_seeds": 1, "pack": 1, "gpus_per_trial": None}
+        data |= {"algorithms": [data.get("algorithm")], "num_seeds": 1, "pack": 1, "gpus_per_trial": None}
         if _is_str_dict(data.get("objective")):
             data["objective"] = {"aggregate": Aggregate.MEAN.value, **data["objective"]}
     _check_fields(data, _MANIFEST_CHECKS, path)
-    return SweepManifest(**{**data, "objective": Objective(**data["objective"])})
+    return SweepManifest(
+        **{**data, "algorithms": tuple(data["algorithms"]), "objective": Objective(**data["objective"])}
+    )
 
 
 def write_manifest(folder: Path, manifest: SweepManifest) -> None:

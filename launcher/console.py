@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jax_party.records import FINISHED, State
-from launcher.progress import Progress, Row, Snapshot
+from launcher.progress import Progress, Row, Snapshot, best_row
 
 MAX_ROWS = 20
 FIXED_WIDTH = 66  # of the table without its scenario and value columns
@@ -94,7 +95,7 @@ class LineDisplay:
 
     def ended(self, row: Row) -> None:
         """Print how the trial ended."""
-        self._print(trial_line(row))
+        self._print(trial_line(row, self._progress.where(row)))
 
     def retried(self, row: Row, reason: str) -> None:
         """Print why the trial is tried again."""
@@ -129,8 +130,9 @@ def render(snapshot: Snapshot, width: int = 200, max_rows: int = MAX_ROWS) -> Gr
     Sampled values that do not fit into `width` characters are left out, from the last.
     """
     shown = choose_rows(snapshot, max_rows)
-    scenarios = max((len(row.scenario) for row in shown), default=0)
-    names = fitting_names(shown[0].hyperparameters if shown else {}, width - FIXED_WIDTH - scenarios)
+    places = max((len(snapshot.where(row)) for row in shown), default=0)
+    keys = {key: None for row in shown for key in row.hyperparameters}
+    names = fitting_names(keys, width - FIXED_WIDTH - places)
     table = Table(title=status_line(snapshot), title_justify="left", expand=False)
     for heading in ("trial", "scenario"):
         table.add_column(heading, no_wrap=True)
@@ -141,7 +143,7 @@ def render(snapshot: Snapshot, width: int = 200, max_rows: int = MAX_ROWS) -> Gr
         table.add_column(heading, justify="right", no_wrap=True)
     for row in shown:
         best = snapshot.best is not None and row.trial_id == snapshot.best.trial_id
-        table.add_row(*_cells(row, list(names), best), style="bold" if best else None)
+        table.add_row(*_cells(row, snapshot.where(row), list(names), best), style="bold" if best else None)
     hidden = snapshot.planned - len(shown)
     return Group(table, Text(f"… {hidden} more" if hidden > 0 else ""))
 
@@ -170,12 +172,12 @@ def status_line(snapshot: Snapshot) -> str:
     return "; ".join(parts)
 
 
-def trial_line(row: Row) -> str:
-    """One trial in one line."""
+def trial_line(row: Row, where: str) -> str:
+    """One trial in one line; `where` it is played."""
     values = " ".join(
         f"{name}={value_text(row.hyperparameters[key])}" for key, name in short_names(row.hyperparameters).items()
     )
-    words = [f"trial {row.number} {row.state.value} {row.scenario} {values}"]
+    words = [f"trial {row.number} {row.state.value} {where} {values}"]
     if row.best is not None and row.last is not None:
         words.append(f"best {row.best:.4g} last {row.last:.4g}")
     if row.steps_per_second:
@@ -185,14 +187,30 @@ def trial_line(row: Row) -> str:
     return "; ".join(words)
 
 
-def show_report(console: Console, snapshot: Snapshot, best: Row | None, score: float | None, folder: Path) -> None:
-    """What came out: counts, the best trial and its values, failures, and where the tables are."""
+def show_report(console: Console, snapshot: Snapshot, scores: Mapping[str, float], folder: Path) -> None:
+    """What came out: counts, the best trial of each algorithm and scenario, failures, and where the tables are.
+
+    Args:
+      console: where to.
+      snapshot: the sweep.
+      scores: by trial id, of those that have one.
+      folder: the sweep's.
+    """
     counts = snapshot.counts
     facts = {"trials": ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])}
-    if best is not None and score is not None:
-        facts["best"] = f"{snapshot.objective.metric} {score:.6g}: {best.trial_id}"
-        facts["scenario"] = best.scenario
-        facts |= {key: value_text(value) for key, value in best.hyperparameters.items()}
+    scored = [replace(row, best=scores.get(row.trial_id)) for row in snapshot.rows]
+    groups = list(dict.fromkeys(row.group for row in scored))
+    for group in groups:
+        best = best_row([row for row in scored if row.group == group], snapshot.objective)
+        if best is None or best.best is None:
+            continue
+        name = "best" if len(groups) == 1 else f"best of {snapshot.where(best)}"
+        facts[name] = f"{snapshot.objective.metric} {best.best:.6g}: {best.trial_id}"
+        values = {key: value_text(value) for key, value in best.hyperparameters.items()}
+        if len(groups) == 1:
+            facts |= {"scenario": best.scenario, **values}
+        else:
+            facts[name] += f" ({', '.join(f'{key}={value}' for key, value in values.items())})"
     failed = [row for row in snapshot.rows if row.state is State.FAILED]
     facts |= {f"failed {row.number}": row.error or "for no recorded reason" for row in failed[:5]}
     if len(failed) > 5:
@@ -235,12 +253,12 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _cells(row: Row, keys: list[str], best: bool) -> list[Text]:
+def _cells(row: Row, where: str, keys: list[str], best: bool) -> list[Text]:
     state = row.state.value + (f" (try {row.retries + 1})" if row.retries and row.state not in FINISHED else "")
     texts = [
         ("★ " if best else "") + str(row.number),
-        row.scenario,
-        *(value_text(row.hyperparameters.get(key)) for key in keys),
+        where,
+        *(value_text(row.hyperparameters[key]) if key in row.hyperparameters else "" for key in keys),
     ]
     numbers = ["" if value is None else f"{value:.4g}" for value in (row.last, row.best)]
     rate = f"{row.steps_per_second:,.0f}" if row.steps_per_second else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,19 +33,29 @@ class Estimate:
     source: str
 
 
-def estimate(out: Path, algorithm: str, gpu: bool, steps: int, trials: int, workers: int) -> Estimate:
-    """Estimate the wall time of `trials` trials with `steps` environment steps in all, on `workers` workers.
+def estimate(out: Path, steps: Mapping[str, int], gpu: bool, trials: int, workers: int) -> Estimate:
+    """Estimate the wall time of a sweep.
 
-    The rate is the median of earlier trials of this algorithm under `out` on this host and kind of device;
+    The rate is the median of earlier trials of an algorithm under `out` on this host and kind of device;
     without any, `ASSUMED_RATE`, and that nothing is compiled yet.
+
+    Args:
+      out: where sweeps are.
+      steps: environment steps in all, by algorithm.
+      gpu: whether they are played on GPUs.
+      trials: how many.
+      workers: at a time.
     """
-    rates = [rate for record in _earlier(out, algorithm, gpu) if (rate := record.steps_per_second)]
-    rate = statistics.median(rates) if rates else ASSUMED_RATE[algorithm]
     busy = max(1, min(workers, trials))
-    seconds = START_S + (0.0 if rates else COLD_COMPILE_S) + (steps / rate + trials * TRIAL_S) / busy
-    if rates:
-        return Estimate(seconds, f"{rate:,.0f} steps/s a worker, the median of {len(rates)} earlier trials here")
-    return Estimate(seconds, f"{rate:,.0f} steps/s a worker, assumed: no earlier trials of {algorithm} under {out}")
+    seconds, sources = START_S + trials * TRIAL_S / busy, []
+    for algorithm, number in steps.items():
+        rates = [rate for record in _earlier(out, algorithm, gpu) if (rate := record.steps_per_second)]
+        rate = statistics.median(rates) if rates else ASSUMED_RATE[algorithm]
+        seconds += (0.0 if rates else COLD_COMPILE_S) + number / rate / busy
+        known = f"the median of {len(rates)} earlier trials here"
+        assumed = f"assumed: no earlier trials of {algorithm} under {out}"
+        sources.append(f"{rate:,.0f} steps/s a worker, {known if rates else assumed}")
+    return Estimate(seconds, "; ".join(sources))
 
 
 def _earlier(out: Path, algorithm: str, gpu: bool) -> list[TrialRecord]:

@@ -41,7 +41,7 @@ class Scheduler(StrEnum):
 
 
 HELP: Mapping[str, str] = {
-    "ALG": "algorithm or its alias (mappo, ff_mappo, ippo, ...); required",
+    "ALG": "algorithm or its alias (mappo, ff_mappo, ippo, ...), or several by commas; required",
     "SAMPLES": "configurations to draw for every scenario; default: the sweep file's",
     "SCENARIO": "scenarios, by commas: p-base,p-no-rank; default: the sweep file's",
     "TIMESTEPS": "environment steps a trial; default: the sweep file's",
@@ -76,7 +76,7 @@ RESUME_HELP: Mapping[str, str] = {
 class SweepOptions:
     """A sweep as it was asked for; None leaves the choice to the sweep file."""
 
-    algorithm: str
+    algorithms: tuple[str, ...]
     samples: int | None = None
     scenarios: tuple[str, ...] | None = None
     timesteps: int | None = None
@@ -140,7 +140,7 @@ def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
     if "ALG" not in values:
         raise SweepError("ALG: which algorithm? For example ALG=mappo; `list-algorithms` lists them")
     read: dict[str, Any] = {
-        "algorithm": values["ALG"],
+        "algorithms": _names(values, "ALG"),
         "samples": _count(values, "SAMPLES"),
         "scenarios": _names(values, "SCENARIO"),
         "timesteps": _count(values, "TIMESTEPS"),

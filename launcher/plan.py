@@ -20,6 +20,7 @@ from jax_party.errors import ConfigError, SweepError
 from jax_party.records import Objective, SweepManifest, TrialRecord
 from launcher.options import Search, SweepOptions
 from sweeps.space import (
+    Axis,
     AxisType,
     Budget,
     SweepSpec,
@@ -27,6 +28,7 @@ from sweeps.space import (
     did_you_mean,
     find_spec,
     load_spec,
+    merge_specs,
     parse_spec,
     with_values,
 )
@@ -40,8 +42,9 @@ NUM_DEVICES_KEY = "arch.num_devices"
 
 @dataclass(frozen=True)
 class Base:
-    """The composed config of one scenario, before any sampled value is put in."""
+    """The composed config of one algorithm in one scenario, before any sampled value is put in."""
 
+    algorithm: str
     scenario: str
     environment: str
     config: Mapping[str, Any]
@@ -70,7 +73,7 @@ class Study:
     """What is the same for all trials of a sweep: enough to make another trial of it."""
 
     name: str
-    algorithm: str
+    algorithms: tuple[str, ...]
     spec: SweepSpec
     seed: int
     search: Search
@@ -80,6 +83,15 @@ class Study:
     def objective(self) -> Objective:
         """What the sweep looks for."""
         return Objective(self.spec.metric, self.spec.mode, self.spec.aggregate)
+
+    @property
+    def label(self) -> str:
+        """What the sweep's folder is named after: the algorithm, or several in one word."""
+        return label_of(self.algorithms)
+
+    def axes_of(self, base: Base) -> tuple[Axis, ...]:
+        """The axes that exist for a base."""
+        return self.spec.axes_for(base.algorithm, base.scenario)
 
     @property
     def num_seeds(self) -> int:
@@ -105,7 +117,7 @@ class Study:
             trial_id=trial.trial_id,
             number=trial.number,
             sweep=self.name,
-            algorithm=self.algorithm,
+            algorithm=trial.base.algorithm,
             environment=trial.base.environment,
             scenario=trial.base.scenario,
             seed=trial.seed,
@@ -127,16 +139,26 @@ def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int
     Raises:
       SweepError, ConfigError: what was asked for cannot be run.
     """
-    algorithm = mava_configs.resolve_algorithm(options.algorithm)
-    spec = load_spec(options.space or find_spec(algorithm))
-    if algorithm not in spec.algorithms:
-        raise SweepError(f"{spec.source}: algorithms: {algorithm} is not among {', '.join(spec.algorithms)}")
-    spec = _with_options(spec, options)
-    _check_search(spec, options)
-    study = Study(name, algorithm, spec, options.seed, options.search, compose_bases(algorithm, spec))
+    algorithms = tuple(map(mava_configs.resolve_algorithm, options.algorithms))
+    repeated = [name for index, name in enumerate(algorithms) if name in algorithms[:index]]
+    if repeated:
+        raise SweepError(f"ALG: {repeated[0]} is there twice")
+    specs = {}
+    for algorithm in algorithms:
+        spec = load_spec(options.space or find_spec(algorithm))
+        if algorithm not in spec.algorithms:
+            raise SweepError(f"{spec.source}: algorithms: {algorithm} is not among {', '.join(spec.algorithms)}")
+        specs[algorithm] = _with_options(_with_full_names(spec), options)
+    spec = merge_specs(specs)
+    bases = tuple(base for algorithm in algorithms for base in compose_bases(algorithm, spec))
+    study = Study(name, algorithms, spec, options.seed, options.search, bases)
     _check_seeds(study)
+    _check_conditions(study)
+    _check_search(study)
+    if options.search is Search.GRID and options.samples is not None:
+        raise SweepError("SAMPLES: SEARCH=grid runs every point of the grid once; leave SAMPLES out")
     for base in study.bases:
-        check_axes(spec, base.config, parse_config)
+        check_axes(spec, study.axes_of(base), base.config, parse_config)
         check_metric(parse_config(base.config), spec.metric, f"{spec.source}: objective.metric")
     return study, 1 if options.search is Search.GRID else options.samples or spec.num_samples
 
@@ -149,22 +171,30 @@ def compose_bases(algorithm: str, spec: SweepSpec) -> tuple[Base, ...]:
     """
     fixed = [f"{key}={_hydra_text(value)}" for key, value in spec.overrides.items()]
     if not spec.scenarios:
-        return (_base(mava_configs.compose(algorithm, fixed)),)
-    names = [_base(mava_configs.compose(algorithm, [*fixed, f"{SCENARIO_KEY}={name}"])) for name in spec.scenarios]
+        return (_base(algorithm, mava_configs.compose(algorithm, fixed)),)
+    names = [
+        _base(algorithm, mava_configs.compose(algorithm, [*fixed, f"{SCENARIO_KEY}={name}"])) for name in spec.scenarios
+    ]
     _check_environment(algorithm, fixed, spec, names)
     return tuple(names)
 
 
 def draw_plan(study: Study, samples: int) -> tuple[PlannedTrial, ...]:
-    """Draw the whole plan: `samples` configurations, each of them in every scenario.
+    """Draw the whole plan: `samples` configurations, each of them for every algorithm in every scenario.
 
-    Configurations that were drawn before are drawn again; where the space has too few, the plan is shorter.
+    Configurations that were drawn before are drawn again; where the space has too few, the plan is shorter. What
+    differs only in axes that do not exist for an algorithm or scenario is one trial.
     """
     from launcher.search import draw_configurations
 
     configurations = draw_configurations(study.spec.axes, samples, study.seed)
-    pairs = [(values, base) for values in configurations for base in study.bases]
-    return tuple(study.trial(number, base, values) for number, (values, base) in enumerate(pairs))
+    different: dict[str, PlannedTrial] = {}
+    for drawn in configurations:
+        for base in study.bases:
+            values = {axis.key: drawn[axis.name] for axis in study.axes_of(base)}
+            trial = study.trial(len(different), base, values)
+            different.setdefault(trial.trial_id, trial)
+    return tuple(different.values())
 
 
 def create_sweep_folder(options: SweepOptions, algorithm: str, now: datetime | None = None) -> tuple[str, Path]:
@@ -203,7 +233,8 @@ def write_plan(
     scenarios = {SCENARIO_KEY: list(study.spec.scenarios)} if study.spec.scenarios else {}
     manifest = SweepManifest(
         name=study.name,
-        algorithm=study.algorithm,
+        algorithm=study.label,
+        algorithms=study.algorithms,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         num_trials=num_trials,
         objective=study.objective,
@@ -213,7 +244,7 @@ def write_plan(
         gpus_per_trial=options.gpus_per_trial,
         search=study.search.value,
         scheduler=options.scheduler.value,
-        space={axis.key: axis.to_mapping() for axis in study.spec.axes},
+        space=study.spec.space(),
         overrides={**scenarios, **study.spec.overrides},
         provenance={**records.provenance(), "command": command},
     )
@@ -242,7 +273,7 @@ def study_from_manifest(folder: Path, manifest: SweepManifest) -> Study:
     overrides = dict(manifest.overrides or {})
     scenarios = tuple(overrides.pop(SCENARIO_KEY, ()))
     raw = {
-        "algorithms": [manifest.algorithm],
+        "algorithms": list(manifest.algorithms),
         "objective": dataclasses.asdict(manifest.objective),
         "scenarios": ["from-manifest"],
         "budget": {"total_timesteps": 1, "num_evaluation": 1},
@@ -250,8 +281,16 @@ def study_from_manifest(folder: Path, manifest: SweepManifest) -> Study:
         "space": manifest.space,
     }
     spec = dataclasses.replace(parse_spec(raw, str(folder / records.MANIFEST_FILE)), scenarios=scenarios)
-    bases = compose_bases(manifest.algorithm, spec)
-    return Study(manifest.name, manifest.algorithm, spec, manifest.seed, Search(manifest.search), bases)
+    algorithms = tuple(manifest.algorithms)
+    bases = tuple(base for algorithm in algorithms for base in compose_bases(algorithm, spec))
+    return Study(manifest.name, algorithms, spec, manifest.seed, Search(manifest.search), bases)
+
+
+def label_of(algorithms: Sequence[str]) -> str:
+    """One word for the algorithms of a sweep."""
+    if len(algorithms) <= 3:
+        return "-".join(algorithms)
+    return f"{algorithms[0]}-and-{len(algorithms) - 1}-more"
 
 
 def _with_options(spec: SweepSpec, options: SweepOptions) -> SweepSpec:
@@ -287,19 +326,48 @@ def _with_options(spec: SweepSpec, options: SweepOptions) -> SweepSpec:
     )  # fmt: skip
 
 
-def _check_search(spec: SweepSpec, options: SweepOptions) -> None:
-    grids = [axis.key for axis in spec.axes if axis.type is AxisType.GRID]
-    others = [axis for axis in spec.axes if axis.type is not AxisType.GRID]
-    if options.search is Search.GRID and others:
+def _with_full_names(spec: SweepSpec) -> SweepSpec:
+    """The spec with aliases of algorithms in conditions resolved."""
+    axes = []
+    for axis in spec.axes:
+        when = dict(axis.when)
+        if "algorithm" in when:
+            try:
+                when["algorithm"] = tuple(map(mava_configs.resolve_algorithm, when["algorithm"]))
+            except ConfigError as error:
+                reason = str(error).removeprefix("ALG=")
+                raise SweepError(f"{spec.source}: {axis.key}: when: algorithm: {reason}") from error
+        axes.append(dataclasses.replace(axis, when=when))
+    return dataclasses.replace(spec, axes=tuple(axes))
+
+
+def _check_conditions(study: Study) -> None:
+    """Conditions name scenarios that there are, and leave each algorithm and scenario an axis."""
+    known = mava_configs.scenarios(str(study.spec.overrides.get("env", "jaxparty")))
+    for axis in study.spec.axes:
+        for name in axis.when.get("scenario", ()):
+            if name not in known:
+                raise SweepError(
+                    f"{study.spec.source}: {axis.key}: when: scenario: unknown {name!r}"
+                    f"{did_you_mean(name, tuple(known))} (known: {', '.join(known)})"
+                )
+    for base in study.bases:
+        if not study.axes_of(base):
+            raise SweepError(f"{study.spec.source}: space: no axis exists for {base.algorithm} in {base.scenario}")
+
+
+def _check_search(study: Study) -> None:
+    axes = [axis for axis in study.spec.axes if any(axis in study.axes_of(base) for base in study.bases)]
+    grids = [axis.key for axis in axes if axis.type is AxisType.GRID]
+    others = [axis for axis in axes if axis.type is not AxisType.GRID]
+    if study.search is Search.GRID and others:
         named = ", ".join(f"{axis.key} ({axis.type})" for axis in others)
         raise SweepError(
-            f"{spec.source}: SEARCH=grid needs every axis to be a grid, but not so are {named}; write them as "
+            f"{study.spec.source}: SEARCH=grid needs every axis to be a grid, but not so are {named}; write them as "
             "{type: grid, values: [...]} in your own SPACE file, fix them with OVERRIDES, or use SEARCH=random"
         )
-    if options.search is Search.GRID and options.samples is not None:
-        raise SweepError("SAMPLES: SEARCH=grid runs every point of the grid once; leave SAMPLES out")
-    if options.search is Search.OPTUNA and grids:
-        raise SweepError(f"{spec.source}: {grids[0]}: SEARCH=optuna has no grid; write it as type: choice")
+    if study.search is Search.OPTUNA and grids:
+        raise SweepError(f"{study.spec.source}: {grids[0]}: SEARCH=optuna has no grid; write it as type: choice")
 
 
 def _check_seeds(study: Study) -> None:
@@ -325,10 +393,11 @@ def _check_environment(algorithm: str, fixed: list[str], spec: SweepSpec, bases:
             )
 
 
-def _base(config: Mapping[str, Any]) -> Base:
+def _base(algorithm: str, config: Mapping[str, Any]) -> Base:
     parsed = parse_config(config)
     budget = make_budget(parsed)
     return Base(
+        algorithm=algorithm,
         scenario=parsed.env.scenario.task_name,
         environment=parsed.env.env_name,
         config=config,
@@ -361,6 +430,6 @@ def _hydra_text(value: Any) -> str:
 
 
 __all__ = [
-    "Base", "PlannedTrial", "Study", "complete_plan", "compose_bases", "create_sweep_folder", "draw_plan", "read_study",
-    "study_from_manifest", "sweep_name_and_folder", "write_plan",
+    "Base", "PlannedTrial", "Study", "complete_plan", "compose_bases", "create_sweep_folder", "draw_plan", "label_of",
+    "read_study", "study_from_manifest", "sweep_name_and_folder", "write_plan",
 ]  # fmt: skip

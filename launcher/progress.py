@@ -19,6 +19,7 @@ class Row:
 
     trial_id: str
     number: int
+    algorithm: str
     scenario: str
     hyperparameters: Mapping[str, Any]
     total_steps: int
@@ -29,6 +30,11 @@ class Row:
     steps_per_second: float | None = None
     retries: int = 0
     error: str | None = None
+
+    @property
+    def group(self) -> str:
+        """Algorithm and scenario: what its results compare with."""
+        return f"{self.algorithm} {self.scenario}"
 
     @property
     def fraction(self) -> float:
@@ -47,6 +53,7 @@ class Snapshot:
     best: Row | None
     elapsed_s: float
     eta_s: float | None
+    several: bool = False
 
     @property
     def counts(self) -> Counter[State]:
@@ -54,6 +61,10 @@ class Snapshot:
         counts = Counter(row.state for row in self.rows)
         counts[State.PENDING] += self.planned - len(self.rows)
         return counts
+
+    def where(self, row: Row) -> str:
+        """The row's scenario, with its algorithm where the sweep has several."""
+        return row.group if self.several else row.scenario
 
     @property
     def ended(self) -> int:
@@ -82,8 +93,9 @@ class Progress:
         """A planned trial, new or from an earlier run of the sweep."""
         with self._lock:
             self._rows[record.trial_id] = Row(
-                record.trial_id, record.number, record.scenario, record.hyperparameters, record.total_steps,
-                record.state, record.env_steps, best, best, record.steps_per_second, 0, record.error,
+                record.trial_id, record.number, record.algorithm, record.scenario, record.hyperparameters,
+                record.total_steps, record.state, record.env_steps, best, best, record.steps_per_second, 0,
+                record.error,
             )  # fmt: skip
 
     def start(self, trial_id: str) -> None:
@@ -124,10 +136,15 @@ class Progress:
             row.state, row.error = state, error
             return replace(row)
 
-    def scenario_of(self, trial_id: str) -> str:
-        """The trial's scenario."""
+    def where(self, row: Row) -> str:
+        """The row's scenario, with its algorithm where the sweep has several."""
         with self._lock:
-            return self._rows[trial_id].scenario
+            return row.group if len({other.algorithm for other in self._rows.values()}) > 1 else row.scenario
+
+    def group_of(self, trial_id: str) -> str:
+        """The trial's algorithm and scenario."""
+        with self._lock:
+            return self._rows[trial_id].group
 
     def running(self) -> list[str]:
         """Trials that workers have now."""
@@ -140,7 +157,8 @@ class Progress:
             rows = tuple(replace(row) for row in sorted(self._rows.values(), key=lambda row: row.number))
             eta = self._eta(rows)
             elapsed = self.clock() - self._began
-        return Snapshot(self.name, self.objective, self.planned, rows, best_row(rows, self.objective), elapsed, eta)
+        best, several = best_row(rows, self.objective), len({row.algorithm for row in rows}) > 1
+        return Snapshot(self.name, self.objective, self.planned, rows, best, elapsed, eta, several)
 
     def _eta(self, rows: tuple[Row, ...]) -> float | None:
         """Seconds left at the rate since the first trial of this run began."""

@@ -23,7 +23,7 @@ from launcher.console import make_display, plain, show_report
 from launcher.options import Scheduler, Search
 from launcher.pack import chosen_experiment
 from launcher.plan import PlannedTrial, Study, complete_plan, study_from_manifest
-from launcher.progress import Progress, Row, best_row
+from launcher.progress import Progress
 from launcher.resources import Crew, start_ray
 from launcher.trainable import ExperimentTrainable, PackWorker
 
@@ -109,7 +109,7 @@ class Sweep:
 
 def _program_of(record: TrialRecord, static_axes: Sequence[str]) -> str:
     """What trials with equal compiled programs have in common."""
-    return json.dumps([record.scenario, [record.hyperparameters.get(key) for key in static_axes]])
+    return json.dumps([record.algorithm, record.scenario, [record.hyperparameters.get(key) for key in static_axes]])
 
 
 def run_sweep(sweep: Sweep, crew: Crew, console: Console) -> int:
@@ -239,20 +239,21 @@ def _our_id(trial: Any) -> str:
 
 def make_scheduler(sweep: Sweep, progress: Progress) -> Any:
     """FIFO (None), or ASHA with every recorded evaluation replayed into its rungs."""
-    from launcher.search import ScenarioASHA
+    from launcher.search import GroupedASHA
 
     if sweep.manifest.scheduler != Scheduler.ASHA:
         return None
     objective = sweep.manifest.objective
-    scenarios: dict[str, tuple[int, int]] = {}
+    groups: dict[str, tuple[int, int]] = {}
     for record in sweep.records.values():
-        if record.scenario not in scenarios:
+        group = progress.group_of(record.trial_id)
+        if group not in groups:
             budget = make_budget(parse_config(records.read_config(sweep.folder / record.trial_id)))
-            scenarios[record.scenario] = (budget.total_steps, budget.num_evaluations)
+            groups[group] = (budget.total_steps, budget.num_evaluations)
     if sweep.manifest.search == Search.OPTUNA:
         study = study_from_manifest(sweep.folder, sweep.manifest)
-        scenarios = {base.scenario: (base.total_steps, base.num_evaluations) for base in study.bases}
-    asha = ScenarioASHA(objective.metric, objective.mode, scenarios, progress.scenario_of)
+        groups = {f"{b.algorithm} {b.scenario}": (b.total_steps, b.num_evaluations) for b in study.bases}
+    asha = GroupedASHA(objective.metric, objective.mode, groups, progress.group_of)
     for trial_id, record in sweep.records.items():
         asha.remember(trial_id, outcome.evaluations(sweep.folder / trial_id, record))
     return asha
@@ -304,9 +305,9 @@ def _report(sweep: Sweep, progress: Progress, console: Console) -> int:
     for row in snapshot.rows:
         if row.state in (State.COMPLETE, State.PRUNED):
             folder = sweep.folder / row.trial_id
-            scores[row.trial_id] = outcome.score(folder, records.read_record(folder))
-    scored: list[Row] = [dataclasses.replace(row, best=scores.get(row.trial_id)) for row in snapshot.rows]
-    best = best_row(scored, snapshot.objective)
-    show_report(console, snapshot, best, best.best if best else None, sweep.folder)
+            score = outcome.score(folder, records.read_record(folder))
+            if score is not None:
+                scores[row.trial_id] = score
+    show_report(console, snapshot, scores, sweep.folder)
     failed = snapshot.counts[State.FAILED]
     return ALL_FAILED if failed and failed == len(snapshot.rows) else 0

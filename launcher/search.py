@@ -29,30 +29,34 @@ logger = logging.getLogger(__name__)
 
 
 def tune_domain(axis: Axis) -> Any:
-    """The axis as Tune's own domain; `int` has both ends in it, Tune's `randint` only the lower."""
+    """The axis as Tune's own domain; whole numbers have both ends in it, Tune's `randint` only the lower."""
     if not axis.type.is_range:
         values = list(axis.values)
         return tune.grid_search(values) if axis.type is AxisType.GRID else tune.choice(values)
     assert axis.low is not None and axis.high is not None
-    if axis.type is AxisType.INT:
-        return tune.randint(int(axis.low), int(axis.high) + 1)
-    draw = tune.loguniform if axis.type is AxisType.LOGUNIFORM else tune.uniform
+    if axis.type.is_int:
+        integers = tune.lograndint if axis.type.is_log else tune.randint
+        return integers(int(axis.low), int(axis.high) + 1)
+    if axis.type is AxisType.QUNIFORM:
+        assert axis.q is not None
+        return tune.quniform(axis.low, axis.high, axis.q)
+    draw = tune.loguniform if axis.type.is_log else tune.uniform
     return draw(axis.low, axis.high)
 
 
 def draw_configurations(axes: Sequence[Axis], samples: int, seed: int) -> list[dict[str, Any]]:
-    """Draw with Tune's variant generator: `samples` times the random axes, each with every grid point.
+    """Draw with Tune's variant generator: `samples` times the random axes, each with every grid point; by axis name.
 
     A draw that repeats an earlier one is drawn again, up to `REDRAWS` times; then the space counts as
     exhausted and there are fewer.
     """
     generator = np.random.default_rng(seed)
-    spec = {"config": {axis.key: tune_domain(axis) for axis in axes}}
+    spec = {"config": {axis.name: tune_domain(axis) for axis in axes}}
     drawn: dict[str, dict[str, Any]] = {}
     for _ in range(samples):
         for _ in range(REDRAWS):
             variants = generate_variants(copy.deepcopy(spec), constant_grid_search=True, random_state=generator)
-            block = [_plain(variant["config"]) for _, variant in variants]
+            block = [_tidy(axes, _plain(variant["config"])) for _, variant in variants]
             new = {_identity(values): values for values in block if _identity(values) not in drawn}
             if new:
                 drawn.update(new)
@@ -63,10 +67,10 @@ def draw_configurations(axes: Sequence[Axis], samples: int, seed: int) -> list[d
 
 
 class OptunaPlanner(Searcher):
-    """Tune's OptunaSearch, one study a scenario, that writes a planned trial's folder for each suggestion.
+    """Tune's OptunaSearch, one study an algorithm and scenario, that writes a trial's folder for each suggestion.
 
     Trials that are planned already (of a sweep that was stopped) are given out first, in their order. Trial
-    number n belongs to scenario n modulo the number of scenarios.
+    number n belongs to base n modulo the number of bases.
     """
 
     def __init__(
@@ -87,12 +91,12 @@ class OptunaPlanner(Searcher):
         self._running: dict[str, tuple[PlannedTrial, bool]] = {}
         self._samplers: list[Any] = [
             OptunaSearch(
-                space=_optuna_space(study.spec.axes),
+                space=_optuna_space(study.axes_of(base)),
                 metric=study.spec.metric,
                 mode=study.spec.mode,
                 # Several are asked for at a time: those that are not told of yet count as bad, so that they differ.
                 sampler=TPESampler(seed=_seed_of(study.seed, index, len(numbers)), constant_liar=True),
-                study_name=base.scenario,
+                study_name=f"{base.algorithm} {base.scenario}",
             )
             for index, base in enumerate(study.bases)
         ]
@@ -105,7 +109,8 @@ class OptunaPlanner(Searcher):
     def remember(self, number: int, values: Mapping[str, Any], score: float | None) -> None:
         """Tell the study of the trial's scenario about a trial that ended before."""
         sampler = self._samplers[number % len(self._samplers)]
-        parameters = {axis.key: _encode(axis, values[axis.key]) for axis in self._study.spec.axes}
+        axes = self._study.axes_of(self._study.bases[number % len(self._samplers)])
+        parameters = {axis.key: _encode(axis, values[axis.key]) for axis in axes}
         sampler.add_evaluated_point(parameters, score, error=score is None)
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
@@ -123,8 +128,9 @@ class OptunaPlanner(Searcher):
         number = self._new_numbers.pop(0)
         index = number % len(self._samplers)
         encoded = self._samplers[index].suggest(trial_id)
-        values = {axis.key: _decode(axis, encoded[axis.key]) for axis in self._study.spec.axes}
-        trial = self._write(self._study.trial(number, self._study.bases[index], values))
+        base = self._study.bases[index]
+        values = {axis.key: _decode(axis, encoded[axis.key]) for axis in self._study.axes_of(base)}
+        trial = self._write(self._study.trial(number, base, values))
         self._running[trial_id] = (trial, True)
         return {"trial_id": trial.trial_id}
 
@@ -147,32 +153,33 @@ class OptunaPlanner(Searcher):
         """Nothing to restore."""
 
 
-class ScenarioASHA(FIFOScheduler):
-    """Tune's ASHA, one for each scenario, since returns of different scenarios do not compare.
+class GroupedASHA(FIFOScheduler):
+    """Tune's ASHA, one for each algorithm and scenario: returns of scenarios do not compare, and no algorithm is to be
+    stopped because another learns sooner.
 
     Trials are known to it by our ids, so that what a stopped sweep had recorded can be replayed
     (`remember`) and counts as the same trial when it goes on.
     """
 
     def __init__(
-        self, metric: str, mode: str, scenarios: Mapping[str, tuple[int, int]], scenario_of: Callable[[str], str]
+        self, metric: str, mode: str, groups: Mapping[str, tuple[int, int]], group_of: Callable[[str], str]
     ) -> None:
-        """`scenarios` gives each one's total steps and evaluations; `scenario_of` a trial's scenario by our id."""
+        """`groups` gives each one's total steps and evaluations; `group_of` a trial's group by our id."""
         super().__init__()
         self._objective = metric
-        self._scenario_of = scenario_of
+        self._group_of = group_of
         self._asha: dict[str, Any] = {
-            scenario: ASHAScheduler(
+            group: ASHAScheduler(
                 time_attr="env_steps", metric=metric, mode=mode, max_t=total_steps,
                 grace_period=max(1, total_steps // evaluations), reduction_factor=ASHA_REDUCTION,
             )
-            for scenario, (total_steps, evaluations) in scenarios.items()
+            for group, (total_steps, evaluations) in groups.items()
         }  # fmt: skip
-        self._scenario: dict[str, str] = {}
+        self._group: dict[str, str] = {}
         self.reasons: dict[str, str] = {}
 
     def remember(self, trial_id: str, evaluations: Sequence[Evaluation]) -> None:
-        """Replay the recorded evaluations of a trial into its scenario's rungs."""
+        """Replay the recorded evaluations of a trial into its group's rungs."""
         for evaluation in evaluations:
             self._judge(trial_id, {"env_steps": evaluation.step, self._objective: evaluation.value})
 
@@ -186,15 +193,15 @@ class ScenarioASHA(FIFOScheduler):
         if decision == TrialScheduler.STOP:
             self.reasons[trial_id] = (
                 f"asha: {self._objective} {value:.4g} at {int(result['env_steps']):,} steps is not in the best "
-                f"1/{ASHA_REDUCTION} of its scenario"
+                f"1/{ASHA_REDUCTION} of its algorithm and scenario"
             )
         return decision
 
     def _judge(self, trial_id: str, result: dict[str, Any]) -> str:
-        if trial_id not in self._scenario:
-            self._scenario[trial_id] = self._scenario_of(trial_id)
-            self._asha[self._scenario[trial_id]].on_trial_add(None, _Stub(trial_id))
-        return str(self._asha[self._scenario[trial_id]].on_trial_result(None, _Stub(trial_id), result))
+        if trial_id not in self._group:
+            self._group[trial_id] = self._group_of(trial_id)
+            self._asha[self._group[trial_id]].on_trial_add(None, _Stub(trial_id))
+        return str(self._asha[self._group[trial_id]].on_trial_result(None, _Stub(trial_id), result))
 
 
 class _Stub:
@@ -227,8 +234,12 @@ def _encode(axis: Axis, value: Any) -> Any:
 
 def _decode(axis: Axis, value: Any) -> Any:
     if not axis.values:
-        return _plain({"": value})[""]
+        return axis.tidy(_plain({"": value})[""])
     return axis.values[_categories(axis).index(value)]
+
+
+def _tidy(axes: Sequence[Axis], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {axis.name: axis.tidy(values[axis.name]) for axis in axes}
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

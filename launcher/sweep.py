@@ -75,9 +75,9 @@ def start(options: SweepOptions, command: str, console: Console) -> int:
     machine = find_machine()
     study, samples = read_study(options)
     crew = Crew.of(machine, options.workers, options.pack, study.num_devices, options.gpus_per_trial)
-    name, folder = sweep_name_and_folder(options, study.algorithm, datetime.now())
+    name, folder = sweep_name_and_folder(options, study.label, datetime.now())
     if not options.dry_run:
-        name, folder = create_sweep_folder(options, study.algorithm)
+        name, folder = create_sweep_folder(options, study.label)
     study = dataclasses.replace(study, name=name)
     trials = () if options.search is Search.OPTUNA else draw_plan(study, samples)
     num_trials = len(trials) or samples * len(study.bases)
@@ -133,20 +133,21 @@ def _facts(
     crew: Crew, folder: Path,
 ) -> Mapping[str, str]:  # fmt: skip
     """What is about to happen, name by name."""
-    scenarios = [base.scenario for base in study.bases]
-    configurations = num_trials // len(scenarios)
-    steps = [base.total_steps for base in study.bases]
-    total = sum(steps) * configurations * study.num_seeds
+    scenarios = list(dict.fromkeys(base.scenario for base in study.bases))
+    bases = [trial.base for trial in trials] or list(study.bases) * (num_trials // len(study.bases))
+    steps = dict.fromkeys(study.algorithms, 0)
+    for base in bases:
+        steps[base.algorithm] += base.total_steps * study.num_seeds
+    each = sorted({base.total_steps for base in study.bases})
     unit = "seed" if study.num_seeds > 1 else "trial"
-    guess = estimate(options.out, study.algorithm, bool(crew.machine.gpus), total, num_trials, crew.workers)
+    guess = estimate(options.out, steps, bool(crew.machine.gpus), num_trials, crew.workers)
     seeds = sorted({trial.seed for trial in trials} or {study.seed})
     facts = {
-        "trials": f"{num_trials} = {configurations} configurations × {len(scenarios)} scenarios "
-        f"({', '.join(scenarios)})",
+        "trials": _count(num_trials, study, scenarios),
         "search": f"{study.search}, scheduler {options.scheduler}, {study.spec.mode} {study.spec.metric}",
         "space": ", ".join(study.spec.axis_keys()) + f" ({study.spec.source})",
         "seeds": _seeds(seeds, study),
-        "steps": f"{' and '.join(f'{count:,}' for count in sorted(set(steps)))} a {unit}, {total:,} in all",
+        "steps": f"{' and '.join(f'{count:,}' for count in each)} a {unit}, {sum(steps.values()):,} in all",
         "evaluations": f"{' and '.join(map(str, sorted({base.num_evaluations for base in study.bases})))} a trial",
         "workers": str(crew.workers) + (f", each with up to {crew.pack} trials" if crew.shared else ""),
         "device": crew.machine.describe(crew.workers, crew.needs),
@@ -155,9 +156,20 @@ def _facts(
     }
     notes = [note for base in study.bases[:1] for note in [base.note] if note]
     notes += [crew.machine.note] if crew.machine.note else []
-    if options.search is Search.RANDOM and configurations < samples:
+    if options.search is Search.RANDOM and num_trials < samples * len(study.bases):
+        configurations = f"{num_trials / len(study.bases):g}"
         notes.append(f"the space has no more than {configurations} different configurations; {samples} were asked for")
     return facts | ({"note": "; ".join(notes)} if notes else {})
+
+
+def _count(num_trials: int, study: Study, scenarios: Sequence[str]) -> str:
+    several = (
+        f" × {len(study.algorithms)} algorithms ({', '.join(study.algorithms)})" if len(study.algorithms) > 1 else ""
+    )
+    where = f" × {len(scenarios)} scenarios ({', '.join(scenarios)})"
+    if num_trials % len(study.bases):
+        return f"{num_trials}, of configurations{several}{where}, each different one once"
+    return f"{num_trials} = {num_trials // len(study.bases)} configurations{several}{where}"
 
 
 def _seeds(seeds: Sequence[int], study: Study) -> str:
@@ -168,9 +180,11 @@ def _seeds(seeds: Sequence[int], study: Study) -> str:
 
 
 def _show_trials(trials: Sequence[PlannedTrial], console: Console) -> None:
+    several = len({trial.base.algorithm for trial in trials}) > 1
     for trial in trials:
         values = " ".join(f"{key}={value_text(value)}" for key, value in trial.hyperparameters.items())
-        plain(console, f"  {trial.number:>4} {trial.base.scenario} {values}")
+        algorithm = f"{trial.base.algorithm} " if several else ""
+        plain(console, f"  {trial.number:>4} {algorithm}{trial.base.scenario} {values}")
 
 
 def _help(console: Console) -> int:

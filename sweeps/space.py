@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
+import json
 import math
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -31,21 +32,34 @@ class AxisType(StrEnum):
 
     UNIFORM = "uniform"
     LOGUNIFORM = "loguniform"
+    QUNIFORM = "quniform"
     INT = "int"
+    LOGINT = "logint"
     CHOICE = "choice"
     GRID = "grid"
 
     @property
     def is_range(self) -> bool:
         """Whether the axis is written with `low` and `high`, not with `values`."""
-        return self in (AxisType.UNIFORM, AxisType.LOGUNIFORM, AxisType.INT)
+        return self not in (AxisType.CHOICE, AxisType.GRID)
+
+    @property
+    def is_int(self) -> bool:
+        """Whether its values are whole numbers."""
+        return self in (AxisType.INT, AxisType.LOGINT)
+
+    @property
+    def is_log(self) -> bool:
+        """Whether equal ratios are equally likely."""
+        return self in (AxisType.LOGUNIFORM, AxisType.LOGINT)
 
 
 @dataclass(frozen=True)
 class Axis:
     """One trainer key that varies between trials.
 
-    Ranges have `low` and `high` (for `int`, both may be drawn); `choice` and `grid` have `values`.
+    Ranges have `low` and `high`, which may both be drawn, and `quniform` a step `q`; `choice` and `grid` have `values`.
+    An axis with `when` exists only for the algorithms, the scenarios, or both, that it names.
     """
 
     key: str
@@ -53,6 +67,24 @@ class Axis:
     low: float | None = None
     high: float | None = None
     values: tuple[Any, ...] = ()
+    q: float | None = None
+    when: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The key, with its condition: no two axes of a space have the same."""
+        conditions = [f"{what}={','.join(names)}" for what, names in sorted(self.when.items())]
+        return f"{self.key} ({' '.join(conditions)})" if conditions else self.key
+
+    def applies(self, algorithm: str, scenario: str) -> bool:
+        """Whether the axis exists there."""
+        return algorithm in self.when.get("algorithm", (algorithm,)) and scenario in self.when.get(
+            "scenario", (scenario,)
+        )
+
+    def tidy(self, value: Any) -> Any:
+        """A drawn value as it is written: 0.3 where a step times a whole number gave 0.30000000000000004."""
+        return value if self.q is None else round(value, 12)
 
     def extremes(self) -> tuple[Any, ...]:
         """The values that stand for all: both ends of a range, every value of a list."""
@@ -60,9 +92,11 @@ class Axis:
 
     def to_mapping(self) -> dict[str, Any]:
         """The axis as it is written in a sweep file."""
+        when = {"when": {what: list(names) for what, names in self.when.items()}} if self.when else {}
         if self.type.is_range:
-            return {"type": self.type.value, "low": self.low, "high": self.high}
-        return {"type": self.type.value, "values": copy.deepcopy(list(self.values))}
+            step = {} if self.q is None else {"q": self.q}
+            return {"type": self.type.value, "low": self.low, "high": self.high, **step, **when}
+        return {"type": self.type.value, "values": copy.deepcopy(list(self.values)), **when}
 
 
 @dataclass(frozen=True)
@@ -90,7 +124,61 @@ class SweepSpec:
 
     def axis_keys(self) -> tuple[str, ...]:
         """The dotted keys that vary."""
-        return tuple(axis.key for axis in self.axes)
+        return tuple(dict.fromkeys(axis.key for axis in self.axes))
+
+    def space(self) -> dict[str, Any]:
+        """The axes as they are written in a sweep file."""
+        written: dict[str, list[Any]] = {}
+        for axis in self.axes:
+            written.setdefault(axis.key, []).append(axis.to_mapping())
+        return {key: axes[0] if len(axes) == 1 else axes for key, axes in written.items()}
+
+    def axes_for(self, algorithm: str, scenario: str) -> tuple[Axis, ...]:
+        """The axes that exist there."""
+        return tuple(axis for axis in self.axes if axis.applies(algorithm, scenario))
+
+
+def merge_specs(specs: Mapping[str, SweepSpec]) -> SweepSpec:
+    """The sweep of several algorithms, each with the axes of its own file.
+
+    Args:
+      specs: by algorithm.
+
+    Raises:
+      SweepError: the files differ in what a sweep has one of.
+    """
+    files = list({spec.source: spec for spec in specs.values()}.values())
+    first = files[0]
+    if len(files) == 1:
+        return first
+    for other in files[1:]:
+        for name, option in _ONE_OF_EACH.items():
+            if getattr(other, name) != getattr(first, name):
+                raise SweepError(
+                    f"{first.source} and {other.source}: {name} differs ({getattr(first, name)}, "
+                    f"{getattr(other, name)}); give {option}"
+                )
+    named: dict[str, tuple[Axis, list[str]]] = {}
+    for algorithm, spec in specs.items():
+        for axis in spec.axes:
+            if algorithm in axis.when.get("algorithm", (algorithm,)):
+                rest = {what: names for what, names in axis.when.items() if what != "algorithm"}
+                axis = replace(axis, when=rest)
+                named.setdefault(json.dumps([axis.key, axis.to_mapping()]), (axis, []))[1].append(algorithm)
+    by_key: dict[str, list[Axis]] = {}  # in the order in which a file has them: plans are drawn in it
+    for axis, algorithms in named.values():
+        everywhere = len(algorithms) == len(specs)
+        conditional = axis if everywhere else replace(axis, when={**axis.when, "algorithm": tuple(algorithms)})
+        by_key.setdefault(axis.key, []).append(conditional)
+    source = ", ".join(spec.source for spec in files)
+    axes = tuple(axis for of_key in by_key.values() for axis in of_key)
+    return replace(first, source=source, algorithms=tuple(specs), axes=axes)
+
+
+_ONE_OF_EACH: Mapping[str, str] = {
+    "num_samples": "SAMPLES", "metric": "METRIC", "mode": "MODE", "aggregate": "AGGREGATE", "scenarios": "SCENARIO",
+    "budget": "TIMESTEPS and EVALUATIONS", "overrides": "a SPACE file of your own",
+}  # fmt: skip
 
 
 def find_spec(algorithm: str) -> Path:
@@ -143,11 +231,17 @@ def parse_spec(raw: Mapping[str, Any], source: str) -> SweepSpec:
     )
 
 
-def check_axes(spec: SweepSpec, config: Mapping[str, Any], parse_config: Callable[[Mapping[str, Any]], object]) -> None:
-    """Check every axis against the config that its values will be put into.
+def check_axes(
+    spec: SweepSpec,
+    axes: Sequence[Axis],
+    config: Mapping[str, Any],
+    parse_config: Callable[[Mapping[str, Any]], object],
+) -> None:
+    """Check axes against the config that their values will be put into.
 
     Args:
       spec: the sweep.
+      axes: those that exist for this config.
       config: one composed config.
       parse_config: raises `ConfigError` for a config that the trainer refuses.
 
@@ -155,8 +249,11 @@ def check_axes(spec: SweepSpec, config: Mapping[str, Any], parse_config: Callabl
       SweepError: an axis names no key of the config, or one of its extreme values is refused.
     """
     leaves = dict(flatten(config))
-    for axis in spec.axes:
+    keys = [axis.key for axis in axes]
+    for axis in axes:
         place = f"{spec.source}: {axis.key}"
+        if keys.count(axis.key) > 1:
+            raise SweepError(f"{place}: two axes of this key exist together; part them by `when`")
         if axis.key in spec.overrides:
             raise SweepError(f"{place}: is both an axis and a fixed override; keep one of them")
         if axis.key not in leaves:
@@ -285,7 +382,11 @@ def _axes(raw: Mapping[str, Any], source: str) -> tuple[Axis, ...]:
     space = raw.get("space")
     if not isinstance(space, Mapping) or not space:
         raise SweepError(f"{source}: space: is empty; name at least one trainer key, such as system.actor_lr")
-    return tuple(_axis(str(key), axis, f"{source}: {key}") for key, axis in space.items())
+    return tuple(
+        _axis(str(key), axis, f"{source}: {key}")
+        for key, axes in space.items()
+        for axis in (axes if isinstance(axes, list) else [axes])
+    )
 
 
 def _axis(key: str, raw: Any, place: str) -> Axis:
@@ -296,26 +397,50 @@ def _axis(key: str, raw: Any, place: str) -> Axis:
         kind = str(raw.get("type"))
         raise SweepError(f"{place}: type: unknown {kind!r}{did_you_mean(kind, known)} (known: {', '.join(known)})")
     axis_type = AxisType(raw["type"])
+    when = _when(raw, place)
     if axis_type.is_range:
-        check_known(raw, ("type", "low", "high"), place)
-        return _range_axis(key, axis_type, raw, place)
-    check_known(raw, ("type", "values"), place)
+        check_known(raw, ("type", "low", "high", "when") + ("q",) * (axis_type is AxisType.QUNIFORM), place)
+        return replace(_range_axis(key, axis_type, raw, place), when=when)
+    check_known(raw, ("type", "values", "when"), place)
     values = raw.get("values")
     if not isinstance(values, list) or not values:
         raise SweepError(f"{place}: values: expected a list of at least one value, got {values!r}")
     repeated = [value for index, value in enumerate(values) if value in values[:index]]
     if repeated:
         raise SweepError(f"{place}: values: {repeated[0]!r} is there twice")
-    return Axis(key, axis_type, values=tuple(values))
+    return Axis(key, axis_type, values=tuple(values), when=when)
+
+
+def _when(raw: Mapping[str, Any], place: str) -> dict[str, tuple[str, ...]]:
+    """The condition of an axis: names of algorithms and scenarios, one or a list."""
+    when = raw.get("when", {})
+    if not isinstance(when, Mapping) or ("when" in raw and not when):
+        raise SweepError(f"{place}: when: expected a mapping with algorithm, scenario or both, got {when!r}")
+    check_known(when, ("algorithm", "scenario"), f"{place}: when")
+    found = {}
+    for what, names in when.items():
+        listed = [names] if isinstance(names, str) else names
+        if not isinstance(listed, list) or not listed or not all(isinstance(name, str) and name for name in listed):
+            raise SweepError(f"{place}: when: {what}: expected a name or a list of names, got {names!r}")
+        found[str(what)] = tuple(listed)
+    return found
 
 
 def _range_axis(key: str, axis_type: AxisType, raw: Mapping[str, Any], place: str) -> Axis:
     low, high = (_bound(raw.get(name), axis_type, f"{place}: {name}") for name in ("low", "high"))
-    if axis_type is AxisType.LOGUNIFORM and low <= 0:
+    if axis_type.is_log and low <= 0:
         raise SweepError(f"{place}: log scale needs low > 0, got {low}")
     if low >= high:
         raise SweepError(f"{place}: needs low < high, got low {low} and high {high}")
-    return Axis(key, axis_type, low=low, high=high)
+    if axis_type is not AxisType.QUNIFORM:
+        return Axis(key, axis_type, low=low, high=high)
+    q = _bound(raw.get("q"), axis_type, f"{place}: q")
+    if q <= 0:
+        raise SweepError(f"{place}: q: expected a step above 0, got {q}")
+    for name, end in (("low", low), ("high", high)):
+        if not math.isclose(end / q, round(end / q), abs_tol=1e-9):
+            raise SweepError(f"{place}: {name}: {end} is no multiple of q = {q}")
+    return Axis(key, axis_type, low=low, high=high, q=q)
 
 
 def _bound(value: Any, axis_type: AxisType, place: str) -> float:
@@ -324,8 +449,8 @@ def _bound(value: Any, axis_type: AxisType, place: str) -> float:
             value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise SweepError(f"{place}: expected a finite number, got {value!r}")
-    if axis_type is not AxisType.INT:
+    if not axis_type.is_int:
         return float(value)
     if value != int(value):
-        raise SweepError(f"{place}: type int needs a whole number, got {value!r}")
+        raise SweepError(f"{place}: type {axis_type} needs a whole number, got {value!r}")
     return int(value)

@@ -139,7 +139,7 @@ def test_report_names_the_best_and_the_failed(tmp_path: Path) -> None:
     (tmp_path / "index.csv").touch()
     target = screen()
     snapshot = found.snapshot()
-    console.show_report(target, snapshot, snapshot.best, 1.25, tmp_path)
+    console.show_report(target, snapshot, {snapshot.best.trial_id: 1.25}, tmp_path)
     output = text(target)
     assert "1 COMPLETE, 1 FAILED" in output and "score 1.25: t-0" in output
     assert "TrainingDiverged: policy_loss is nan" in output and str(tmp_path / "index.csv") in output
@@ -164,7 +164,7 @@ def test_scores_come_from_the_folder(tmp_path: Path) -> None:
 
 
 def test_estimates_rest_on_earlier_trials_of_this_machine(tmp_path: Path) -> None:
-    guess = estimate(tmp_path, "ff_mappo", False, 1_000_000, 4, 2)
+    guess = estimate(tmp_path, {"ff_mappo": 1_000_000}, False, 4, 2)
     running = (1_000_000 / ASSUMED_RATE["ff_mappo"] + 4 * TRIAL_S) / 2
     assert guess.seconds == pytest.approx(START_S + COLD_COMPILE_S + running)
     assert set(ASSUMED_RATE) == set(ALGORITHMS)
@@ -176,6 +176,6 @@ def test_estimates_rest_on_earlier_trials_of_this_machine(tmp_path: Path) -> Non
         folder = tmp_path / "ff_mappo" / "2026-01-01" / "00-00-00" / f"t-{number}"
         found = record(number, state=State.COMPLETE, host=host, device=device, steps_per_second=rate)
         records.create_trial_folder(folder, {}, found)
-    guess = estimate(tmp_path, "ff_mappo", False, 1_000_000, 4, 2)
+    guess = estimate(tmp_path, {"ff_mappo": 1_000_000}, False, 4, 2)
     assert guess.seconds == pytest.approx(START_S + (1_000_000 / 2000.0 + 4 * TRIAL_S) / 2)
     assert guess.source == "2,000 steps/s a worker, the median of 2 earlier trials here"

@@ -29,7 +29,8 @@ def test_make_variables() -> None:
              "SEARCH=optuna", "SCHEDULER=asha", "WORKERS=2", "NAME=first", "SPACE=my.yaml", "METRIC=equality",
              "MODE=min", "OUT=/tmp/out", "OVERRIDES=arch.num_envs=64 network=mlp", "DRY_RUN=1"]  # fmt: skip
     assert parse_sweep_options(words) == SweepOptions(
-        algorithm="mappo", samples=16, scenarios=("p-base", "p-no-rank"), timesteps=1_000_000, evaluations=4, seed=3,
+        algorithms=("mappo",), samples=16, scenarios=("p-base", "p-no-rank"), timesteps=1_000_000, evaluations=4,
+        seed=3,
         search=Search.OPTUNA, scheduler=Scheduler.ASHA, workers=2, name="first", space=Path("my.yaml"),
         metric="equality", mode="min", out=Path("/tmp/out"), overrides=("arch.num_envs=64", "network=mlp"),
         dry_run=True,
@@ -38,7 +39,7 @@ def test_make_variables() -> None:
 
 def test_empty_values_mean_the_default() -> None:
     words = ["ALG=mappo", *(f"{key}=" for key in sweep.HELP if key != "ALG")]
-    assert parse_sweep_options(words) == SweepOptions("mappo")
+    assert parse_sweep_options(words) == SweepOptions(("mappo",))
 
 
 def test_resume_words(tmp_path: Path) -> None:

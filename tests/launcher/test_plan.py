@@ -183,3 +183,80 @@ def test_the_plan_on_disk_makes_the_same_study(tmp_path: Path) -> None:
     assert [again.trial(t.number, again.bases[t.number % 2], t.hyperparameters).trial_id for t in planned] == [
         trial.trial_id for trial in planned
     ]
+
+
+# -- Several algorithms, and axes that exist for some ------------------------------------------------------------------
+
+
+def test_several_algorithms_share_a_sweep(tmp_path: Path) -> None:
+    """Each with the axes of its own file; configurations are shared where they can be."""
+    found, samples = plan.read_study(parse_sweep_options(["ALG=mappo,ippo,sable", "SAMPLES=2"]), "sweep")
+    drawn = plan.draw_plan(found, samples)
+    assert found.label == "ff_mappo-ff_ippo-ff_sable"
+    assert [trial.base.algorithm for trial in drawn] == ["ff_mappo", "ff_ippo", "ff_sable"] * 2
+    mappo, ippo, sable = drawn[:3]
+    assert mappo.hyperparameters == ippo.hyperparameters
+    assert "system.critic_lr" not in sable.hyperparameters
+    shared = mappo.hyperparameters.keys() & sable.hyperparameters.keys()
+    same_range = {axis.key for axis in found.spec.axes if not axis.when}
+    assert same_range and same_range <= shared
+    assert all(mappo.hyperparameters[key] == sable.hyperparameters[key] for key in same_range)
+    for trial in drawn:
+        assert trial.config()["logger"]["system_name"] == trial.base.algorithm
+    folder = tmp_path / "sweep"
+    options = parse_sweep_options(["ALG=mappo,ippo,sable", "SAMPLES=2"])
+    plan.write_plan(folder, found, drawn, len(drawn), options, "")
+    manifest = records.read_manifest(folder)
+    assert manifest.algorithms == ("ff_mappo", "ff_ippo", "ff_sable")
+    again = plan.draw_plan(plan.study_from_manifest(folder, manifest), 2)
+    assert [trial.trial_id for trial in again] == [trial.trial_id for trial in drawn]
+    assert {records.read_record(folder / trial.trial_id).algorithm for trial in drawn} == set(found.algorithms)
+
+
+def test_what_differs_only_in_an_axis_that_does_not_exist_is_one_trial(tmp_path: Path) -> None:
+    space = own_space(
+        tmp_path,
+        "  system.gamma: {type: grid, values: [0.9, 0.99]}\n",
+        "  system.ent_coef: {type: grid, values: [0.0, 0.1, 0.2], when: {scenario: p-short}}\n",
+    )
+    drawn = trials(space, "SCENARIO=p-base,p-short", "SEARCH=grid")
+    assert Counter(trial.base.scenario for trial in drawn) == {"p-base": 2, "p-short": 6}
+    assert [trial.number for trial in drawn] == list(range(8))
+    assert all(("system.ent_coef" in t.hyperparameters) == (t.base.scenario == "p-short") for t in drawn)
+
+
+def test_four_algorithms_have_a_short_name() -> None:
+    assert plan.label_of(("a", "b", "c")) == "a-b-c"
+    assert plan.label_of(("a", "b", "c", "d")) == "a-and-3-more"
+
+
+@pytest.mark.parametrize(
+    ("words", "axes", "message"),
+    [
+        (["ALG=mappo,ff_mappo"], None, "ALG: ff_mappo is there twice"),
+        (["ALG=mappo,"], None, "ALG: expected different names by commas, got 'mappo,'"),
+        (["ALG=mappo,sable"], (LR,), "algorithms: ff_sable is not among ff_mappo"),
+        (
+            ["ALG=mappo"],
+            (LR, "  system.gamma: {type: choice, values: [0.9], when: {algorithm: ff_sabel}}\n"),
+            "system.gamma: when: algorithm: ff_sabel",
+        ),
+        (
+            ["ALG=mappo"],
+            (LR, "  system.gamma: {type: choice, values: [0.9], when: {scenario: p-bas}}\n"),
+            "system.gamma: when: scenario: unknown 'p-bas'; did you mean p-base?",
+        ),
+        (
+            ["ALG=mappo", "SCENARIO=p-base,p-short"],
+            ("  system.gamma: {type: choice, values: [0.9], when: {scenario: p-base}}\n",),
+            "space: no axis exists for ff_mappo in p-short",
+        ),
+    ],
+)
+def test_bad_algorithms_and_conditions_are_refused(
+    words: list[str], axes: tuple[str, ...] | None, message: str, tmp_path: Path
+) -> None:
+    space = [] if axes is None else [own_space(tmp_path, *axes)]
+    with pytest.raises(SweepError) as caught:
+        plan.read_study(parse_sweep_options([*words, *space]))
+    assert message in str(caught.value)

@@ -14,7 +14,7 @@ from jax_party.records import State
 from launcher import plan, run, sweep
 from launcher.options import parse_sweep_options
 from launcher.run import Sweep
-from launcher.search import ScenarioASHA
+from launcher.search import GroupedASHA
 
 WORDS = ["ALG=mappo", "SCENARIO=p-base,p-short", "SAMPLES=2", "TIMESTEPS=16384", "EVALUATIONS=4"]
 
@@ -101,7 +101,7 @@ def test_asha_is_told_what_is_recorded(tmp_path: Path) -> None:
         end(found, number, State.COMPLETE, value)
     found = Sweep.read(tmp_path)
     scheduler = run.make_scheduler(found, run.make_progress(found))
-    assert isinstance(scheduler, ScenarioASHA)
+    assert isinstance(scheduler, GroupedASHA)
 
     class Trial:
         config = {"trial_id": list(found.records)[6]}

@@ -11,7 +11,7 @@ from launcher import plan
 from launcher.options import parse_sweep_options
 from launcher.outcome import Evaluation
 from launcher.plan import PlannedTrial, Study
-from launcher.search import OptunaPlanner, ScenarioASHA, draw_configurations, tune_domain
+from launcher.search import GroupedASHA, OptunaPlanner, draw_configurations, tune_domain
 from sweeps.space import Axis, AxisType
 
 
@@ -113,12 +113,22 @@ class Trial:
         self.config = {"trial_id": trial_id}
 
 
-def asha() -> ScenarioASHA:
+def asha() -> GroupedASHA:
     scenarios = {"easy": (900, 9), "hard": (900, 9)}
-    return ScenarioASHA("score", "max", scenarios, lambda trial_id: trial_id.split("-")[0])
+    return GroupedASHA("score", "max", scenarios, lambda trial_id: trial_id.split("-")[0])
 
 
-def judge(scheduler: ScenarioASHA, trial_id: str, steps: int, score: Any) -> str:
+def test_whole_numbers_by_ratio_and_numbers_by_steps() -> None:
+    sizes, rates = Axis("size", AxisType.LOGINT, 8, 512), Axis("rate", AxisType.QUNIFORM, 0.1, 0.7, q=0.2 / 2)
+    drawn = draw_configurations([sizes, rates, Axis("rest", AxisType.UNIFORM, 0.0, 1.0)], 300, seed=0)
+    values = [one["size"] for one in drawn]
+    assert all(isinstance(value, int) for value in values)
+    assert (min(values) < 10, max(values) <= 512, max(values) > 400) == (True, True, True)
+    assert 0.4 < sum(value < 64 for value in values) / len(values) < 0.6, "64 is the middle of 8 to 512"
+    assert {one["rate"] for one in drawn} == {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7}
+
+
+def judge(scheduler: GroupedASHA, trial_id: str, steps: int, score: Any) -> str:
     return scheduler.on_trial_result(None, Trial(trial_id), {"env_steps": steps, "score": score})
 
 
@@ -128,7 +138,9 @@ def test_asha_compares_within_a_scenario() -> None:
         assert judge(scheduler, f"easy-{index}", 100, 100.0 + index) == "CONTINUE"
     assert judge(scheduler, "hard-0", 100, 1.0) == "CONTINUE", "a hard scenario's first is not weak"
     assert judge(scheduler, "easy-9", 100, 1.0) == "STOP"
-    assert scheduler.reasons == {"easy-9": "asha: score 1 at 100 steps is not in the best 1/3 of its scenario"}
+    assert scheduler.reasons == {
+        "easy-9": "asha: score 1 at 100 steps is not in the best 1/3 of its algorithm and scenario"
+    }
 
 
 def test_asha_goes_on_from_recorded_evaluations() -> None:

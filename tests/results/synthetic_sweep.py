@@ -70,7 +70,8 @@ def complete(folder: Path, number: int) -> None:
 def make_sweep(folder: Path, trials: int = 3, planned: int | None = None) -> Path:
     """A sweep of complete trials, and planned ones that have no folder yet."""
     manifest = SweepManifest(
-        name="demo", algorithm="ff_mappo", created="2026-01-02T03:04:05+00:00", num_trials=planned or trials,
+        name="demo", algorithm="ff_mappo", algorithms=("ff_mappo",), created="2026-01-02T03:04:05+00:00",
+        num_trials=planned or trials,
         objective=Objective("episode_return", "max"), seed=1, search="random", scheduler=None,
         space={"system.actor_lr": {"type": "log_uniform", "low": 1e-4, "high": 1e-2}}, overrides=["arch.num_envs=16"],
     )  # fmt: skip

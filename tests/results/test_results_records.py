@@ -393,7 +393,7 @@ def test_marl_eval_of_a_trial_that_has_not_begun_is_empty(trial: Path) -> None:
 def manifest(**changes: Any) -> SweepManifest:
     values: dict[str, Any] = {
         "name": "demo", "algorithm": "ff_mappo", "created": records.timestamp(), "num_trials": 4,
-        "objective": Objective("episode_return", "max"), "seed": 1, "search": "optuna",
+        "objective": Objective("episode_return", "max"), "seed": 1, "search": "optuna", "algorithms": ("ff_mappo",),
         "scheduler": {"name": "asha"}, "space": {"system.actor_lr": {"low": 1e-5}}, "overrides": ["a=1"],
         "provenance": {"git_sha": None},
     }  # fmt: skip
@@ -409,12 +409,13 @@ def test_a_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_a_manifest_from_before_there_were_several_seeds_is_read(tmp_path: Path) -> None:
     records.write_manifest(tmp_path, manifest())
     written = yaml.safe_load((tmp_path / "sweep.yaml").read_text())
-    for key in ("num_seeds", "pack", "gpus_per_trial"):
+    for key in ("algorithms", "num_seeds", "pack", "gpus_per_trial"):
         del written[key]
     del written["objective"]["aggregate"]
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(written))
     back = records.read_manifest(tmp_path)
     assert (back.num_seeds, back.objective) == (1, Objective("episode_return", "max", "mean"))
+    assert back.algorithms == (back.algorithm,)
 
 
 @pytest.mark.parametrize(

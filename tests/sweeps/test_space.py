@@ -57,7 +57,7 @@ BAD: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (with_axis(type="grid", values=3), "system.actor_lr: values: expected a list of at least one value, got 3"),
     (with_axis(type="choice", values=[1, 2, 1]), "system.actor_lr: values: 1 is there twice"),
     (with_axis(type="logunifrom", low=1, high=2), "system.actor_lr: type: unknown 'logunifrom'; did you mean loguni"),
-    (with_axis(type="uniform", low=1, high=2, step=1), "system.actor_lr: step: unknown (known: type, low, high)"),
+    (with_axis(type="uniform", low=1, high=2, step=1), "system.actor_lr: step: unknown (known: type, low, high, when)"),
     (with_axis(low=1, high=2), "system.actor_lr: type: unknown 'None'"),
     (setting(space={"system.actor_lr": 3}), "system.actor_lr: expected a mapping with a type, got 3"),
     (setting(space={}), "space: is empty"),
@@ -128,9 +128,9 @@ def refuse_large_rates(config: Any) -> None:
 
 def test_axes_against_the_composed_config() -> None:
     spec = space.parse_spec({**GOOD, "overrides": {}}, "mine.yaml")
-    space.check_axes(spec, CONFIG, lambda config: None)
+    space.check_axes(spec, spec.axes, CONFIG, lambda config: None)
     with pytest.raises(SweepError, match=r"^mine.yaml: system.actor_lr: 0.001 is not valid$"):
-        space.check_axes(spec, CONFIG, refuse_large_rates)
+        space.check_axes(spec, spec.axes, CONFIG, refuse_large_rates)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_axes_against_the_composed_config() -> None:
 def test_axes_that_name_no_free_key(key: str, message: str) -> None:
     spec = space.parse_spec({**GOOD, "space": {key: {"type": "grid", "values": [1]}}}, "mine.yaml")
     with pytest.raises(SweepError) as caught:
-        space.check_axes(spec, CONFIG, lambda config: None)
+        space.check_axes(spec, spec.axes, CONFIG, lambda config: None)
     assert str(caught.value).startswith(f"mine.yaml: {message}")
 
 
@@ -167,7 +167,7 @@ def test_every_sweep_file_fits_its_algorithms(path: Path) -> None:
         assert space.find_spec(algorithm) == path
         for scenario in spec.scenarios:
             config = mava_configs.compose(algorithm, [f"env/scenario={scenario}"])
-            space.check_axes(spec, config, parse_config)
+            space.check_axes(spec, spec.axes_for(algorithm, "p-base"), config, parse_config)
             programs = {
                 static_key(parse_config(space.with_values(config, {axis.key: value})))
                 for axis in spec.axes
@@ -180,3 +180,87 @@ def test_importing_sweeps_is_light() -> None:
     code = "import sweeps.space, sys; print(sorted({'jax', 'ray', 'hydra', 'pandas'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+# -- Axes that exist for some ------------------------------------------------------------------------------------------
+
+
+def spec_of(tmp_path: Path, **changes: Any) -> space.SweepSpec:
+    name = changes.pop("name", "mine")
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**GOOD, **changes}))
+    return space.load_spec(path)
+
+
+def test_an_axis_may_exist_for_some_algorithms_and_scenarios_alone(tmp_path: Path) -> None:
+    rate = {"type": "loguniform", "low": 1e-4, "high": 1e-2}
+    written = {
+        "system.actor_lr": [
+            {**rate, "when": {"algorithm": ["ff_ippo"]}},
+            {**rate, "high": 0.5, "when": {"algorithm": ["ff_mappo"], "scenario": ["p-base"]}},
+        ],
+        "system.gamma": {"type": "choice", "values": [0.9, 0.99]},
+    }
+    spec = spec_of(tmp_path, space=written)
+    assert spec.space() == written
+    assert spec.axis_keys() == ("system.actor_lr", "system.gamma")
+    names = [axis.name for axis in spec.axes]
+    assert names == [
+        "system.actor_lr (algorithm=ff_ippo)", "system.actor_lr (algorithm=ff_mappo scenario=p-base)", "system.gamma",
+    ]  # fmt: skip
+
+    def there(algorithm: str, scenario: str) -> list[int]:
+        return [names.index(axis.name) for axis in spec.axes_for(algorithm, scenario)]
+
+    assert there("ff_ippo", "p-short") == [0, 2]
+    assert there("ff_mappo", "p-base") == [1, 2]
+    assert there("ff_mappo", "p-short") == [2]
+
+
+def test_two_axes_of_a_key_must_not_exist_together(tmp_path: Path) -> None:
+    axis = {"type": "choice", "values": [0.9, 0.99]}
+    spec = spec_of(tmp_path, space={"system.gamma": [axis, {**axis, "when": {"algorithm": "ff_ippo"}}]})
+    with pytest.raises(SweepError, match=r"system\.gamma: two axes of this key exist together; part them by `when`"):
+        space.check_axes(spec, spec.axes_for("ff_ippo", "p-base"), CONFIG, lambda config: None)
+
+
+@pytest.mark.parametrize(
+    ("axis", "message"),
+    [
+        ({"when": {"algorithms": "ff_ippo"}}, "when: algorithms: unknown; did you mean algorithm?"),
+        ({"when": {}}, "when: expected a mapping with algorithm, scenario or both, got {}"),
+        ({"when": {"scenario": []}}, "when: scenario: expected a name or a list of names, got []"),
+        ({"type": "quniform"}, "q: expected a finite number, got None"),
+        ({"type": "quniform", "q": 0}, "q: expected a step above 0, got 0.0"),
+        ({"type": "quniform", "q": 0.3}, "low: 0.5 is no multiple of q = 0.3"),
+        ({"type": "quniform", "low": 0.6, "q": 0.3}, "high: 2.0 is no multiple of q = 0.3"),
+        ({"type": "uniform", "q": 0.5}, "q: unknown"),
+        ({"type": "logint", "low": 0, "high": 4}, "log scale needs low > 0, got 0"),
+        ({"type": "logint"}, "low: type logint needs a whole number, got 0.5"),
+    ],
+)
+def test_a_bad_axis_is_one_clear_error(axis: dict[str, Any], message: str, tmp_path: Path) -> None:
+    whole = {"type": "uniform", "low": 0.5, "high": 2.0, **axis}
+    with pytest.raises(SweepError) as caught:
+        spec_of(tmp_path, space={"system.actor_lr": whole})
+    assert "system.actor_lr: " + message in str(caught.value)
+
+
+def test_the_files_of_several_algorithms_are_merged(tmp_path: Path) -> None:
+    gamma, rate = {"type": "choice", "values": [0.9, 0.99]}, {"type": "uniform", "low": 0.1, "high": 0.2}
+    one = spec_of(tmp_path, name="one", algorithms=["a", "b"], space={"system.gamma": gamma, "system.x": rate})
+    narrow = {**rate, "high": 0.15}
+    two = spec_of(
+        tmp_path, name="two", algorithms=["c"],
+        space={"system.gamma": gamma, "system.x": narrow, "system.y": {**rate, "when": {"algorithm": "d"}}},
+    )  # fmt: skip
+    merged = space.merge_specs({"a": one, "b": one, "c": two})
+    assert merged.algorithms == ("a", "b", "c")
+    assert merged.space() == {
+        "system.gamma": gamma,
+        "system.x": [{**rate, "when": {"algorithm": ["a", "b"]}}, {**narrow, "when": {"algorithm": ["c"]}}],
+    }
+    assert space.merge_specs({"a": one, "b": one}) is one
+    other = spec_of(tmp_path, name="three", algorithms=["c"], num_samples=99)
+    with pytest.raises(SweepError, match=r"one\.yaml and .*three\.yaml: num_samples differs .*; give SAMPLES"):
+        space.merge_specs({"a": one, "c": other})
