@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jax_party.config.budget import make_budget
 from jax_party.config.experiment import ExperimentConfig, check_metric
 from jax_party.config.systems import (
     OffPolicyConfig,
@@ -128,6 +129,13 @@ def _replay(config: ExperimentConfig, batch_key: str, batch: int, start_key: str
         yield (
             f"system.buffer_size: {size} is smaller than a batch of {batch * replicas * length} steps, {factors}; "
             "raise the one or lower the other"
+        )
+    asked = (system.total_timesteps, system.num_updates) != (None, None)
+    budget = make_budget(config).total_steps if asked else start
+    if budget < start <= size:
+        yield (
+            f"system.{start_key}: {start} is more than the whole budget of {budget} steps (system.total_timesteps); "
+            "nothing would be learned; lower the one or raise the other"
         )
     if size < start:
         yield (

@@ -232,3 +232,51 @@ def _off_policy_forms(run: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         return recorded, system.training_form(state.params, steps)
 
     return both(run.state)
+
+
+# -- What follows ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["ff_sable", "rec_sable", "mat"])
+def test_advantages_are_those_of_a_hand_played_rollout(algorithm: str, begin: Callable[..., Any]) -> None:
+    """Episodes cut off after 5 steps in a rollout of 16: each is valued by its own last observation and memory, the one
+    that goes on by those at the rollout's end. IPPO, MAPPO and the off-policy systems have tests of their own."""
+    run = begin(algorithm, "env.scenario.task_config.horizon=truncate", "env.scenario.task_config.time_limit=5")
+    system, rng, gamma, lambda_ = run.system, np.random.default_rng(1), 0.99, 0.95
+    params = jax.tree.map(
+        lambda leaf: leaf + jnp.asarray(0.2 * rng.normal(size=leaf.shape), jnp.float32), run.state.params
+    )
+    begun = run.state._replace(params=params)
+    position, memories, rollout = jax.jit(system.play)(run.hyper, begun, jax.random.PRNGKey(2))
+    values, batch = jax.jit(system.judge)(run.hyper, params, position, memories, rollout)
+
+    @jax.jit
+    def again(memory: Any, observation: Any, action: jax.Array) -> Any:
+        """The memory after the actions that were taken."""
+        certain = 1e6 * jax.nn.one_hot(action, observation.action_mask.shape[-1])
+        memory, taken, _ = system.step(params, memory, observation, certain)
+        return memory, taken
+
+    value, step = jax.jit(system.bootstrap), jax.jit(jax.vmap(system.envs_under(run.hyper).env.step))
+    at = lambda time: jax.tree.map(lambda leaf: leaf[time], rollout.observation)  # noqa: E731
+    memory, states = system.initial_memory(4), run.state.envs.states
+    for time in range(5):
+        memory, taken = again(memory, at(time), rollout.action[time])
+        np.testing.assert_array_equal(taken, rollout.action[time])
+        states, played = step(states, rollout.action[time])
+    np.testing.assert_allclose(rollout.following[4], value(params, memory, played.observation), rtol=1e-4, atol=1e-4)
+
+    memory, _ = again(system.initial_memory(4), at(15), rollout.action[15])  # the fourth episode begins with step 15
+    v = [*np.asarray(values), np.asarray(value(params, memory, position.envs.observation))]
+    if algorithm == "rec_sable":
+        assert np.abs(v[16] - value(params, system.initial_memory(4), position.envs.observation)).max() > 1e-3
+    expected, running = np.zeros((16, 4, system.env.num_agents)), np.zeros(())
+    for t in reversed(range(16)):
+        if t in (4, 9, 14):
+            running = np.asarray(rollout.reward[t]) + gamma * np.asarray(rollout.following[t]) - v[t]
+        else:
+            running = np.asarray(rollout.reward[t]) + gamma * v[t + 1] - v[t] + gamma * lambda_ * running
+        expected[t] = running
+    ours = np.asarray(batch.advantage)
+    by_time = np.swapaxes(ours, 0, 1) if algorithm == "rec_sable" else ours.reshape(expected.shape)
+    np.testing.assert_allclose(by_time, expected, rtol=1e-3, atol=1e-3)

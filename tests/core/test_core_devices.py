@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -47,17 +48,28 @@ print(json.dumps(report))
 """
 
 
-@pytest.fixture(scope="module", params=["ff_mappo", "rec_sable", "rec_iql"])
-def reports(request: pytest.FixtureRequest, tiny_mapping: Callable[..., Any]) -> Any:
-    """What one device and four give, with the same global batch: plain, with memory, with replay."""
-    mapping = tiny_mapping(request.param, "arch.num_envs=8", "env.scenario.task_config.time_limit=12")
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], input=json.dumps(mapping), cwd=ROOT, env=environment, capture_output=True,
-        text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+@pytest.fixture(scope="module")
+def report(tiny_mapping: Callable[..., Any]) -> Callable[[str], Any]:
+    """`report("ff_mappo")`: what one device and four give, with the same global batch."""
+
+    @functools.cache
+    def make(algorithm: str) -> Any:
+        mapping = tiny_mapping(algorithm, "arch.num_envs=8", "env.scenario.task_config.time_limit=12")
+        environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT], input=json.dumps(mapping), cwd=ROOT, env=environment, capture_output=True,
+            text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return make
+
+
+@pytest.fixture(params=["ff_mappo", "rec_sable", "rec_iql"])
+def reports(request: pytest.FixtureRequest, report: Callable[[str], Any]) -> Any:
+    """Systems that are plain, with memory, with replay."""
+    return report(request.param)
 
 
 def test_environments_are_spread_over_the_devices(reports: Any) -> None:

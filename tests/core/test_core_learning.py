@@ -113,7 +113,9 @@ STAG_HUNT = (
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("algorithm", _systems([n for n in ALGORITHMS if n != "rec_qmix"], LIKE_ANOTHER))
+@pytest.mark.parametrize(
+    "algorithm", _systems([n for n in ALGORITHMS if n != "rec_qmix"], {*LIKE_ANOTHER, "mat", "ff_hasac"})
+)
 def test_the_one_shot_dilemma_ends_in_defection(algorithm: str, seed: int, trainer: Callable[..., Any]) -> None:
     """QMIX is left out: it has no individual rewards."""
     metrics = trainer(algorithm, "game", *ONE_SHOT).learn(seed)

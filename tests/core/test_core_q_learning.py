@@ -559,6 +559,8 @@ def test_the_recurrent_loss_is_that_of_a_plain_rewrite(
         ("ff_iql", ("system.sample_batch_size=512",),
          "system.buffer_size: 256 is smaller than a batch of 512 steps, system.sample_batch_size = 512"),
         ("ff_iql", ("system.min_buffer_size=512",), "min_buffer_size: 512 is more than system.buffer_size = 256"),
+        ("ff_iql", ("system.min_buffer_size=256", "system.total_timesteps=64"),
+         "system.min_buffer_size: 256 is more than the whole budget of 64 steps (system.total_timesteps); nothing"),
         ("ff_iql", ("system.rollout_length=128",), "does not hold one rollout of 4 environments × 128 steps = 512"),
         ("ff_iql", ("system.buffer_size=255",), "choose 252"),
         ("ff_iql", ("network=mlp",), "network: mlp is not for ff_iql; choose network=q_mlp"),

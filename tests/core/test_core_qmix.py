@@ -148,6 +148,19 @@ def test_the_error_is_that_of_the_teams_value(run: Any) -> None:
         np.testing.assert_allclose(error[index], reward[0] + 0.99 * v_t - value, rtol=1e-4, atol=1e-4)
 
 
+def test_nothing_follows_the_end_of_an_episode_that_ends_for_good(run: Any) -> None:
+    ended = run.batch._replace(discount=run.batch.discount * ~run.batch.done[..., None])
+    steps, values, following = jax.jit(run.system.values)(run.params, ended)
+    error, _ = jax.jit(run.system.errors)(run.hyper, run.params, ended)
+    done = np.asarray(steps.done)
+    assert done.any() and not done.all()
+    for index in np.ndindex(*error.shape):
+        value = _plain_mix(run.params.online.mixer, np.asarray(values)[index], _state(steps.observation, *index))
+        v_t = _plain_mix(run.params.target.mixer, np.asarray(following)[index], _state(steps.next_observation, *index))
+        target = np.asarray(steps.reward)[index][0] + (0.0 if done[index] else 0.99 * v_t)
+        np.testing.assert_allclose(error[index], target - value, rtol=1e-4, atol=1e-4)
+
+
 def test_agents_values_are_those_of_recurrent_q_learning(run: Any, begin: Callable[..., Any]) -> None:
     alone = begin("rec_iql", "env.scenario.task_config.time_limit=5", "env.scenario.task_config.horizon=truncate")
     params = Params(run.params.online.agent, run.params.target.agent)

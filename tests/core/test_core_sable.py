@@ -237,3 +237,15 @@ def test_refused_settings(algorithm: str, override: str, message: str, tiny_conf
     with pytest.raises(ConfigError) as caught:
         tiny_config(algorithm, override)
     assert message in str(caught.value)
+
+
+def test_the_past_fades_by_the_configured_factor(begin: Callable[..., Any]) -> None:
+    """What a step leaves of the first block's state is κ = factor × (1 − 2^−5) of it: no key or value depends on it."""
+    run = begin("rec_sable", "network.memory_config.decay_scaling_factor=0.4", "network.net_config.n_head=1")
+    system, params, observation = run.system, run.state.params, run.state.envs.observation
+    step = jax.jit(lambda memory: system.step(params, memory, observation, jnp.zeros(observation.action_mask.shape))[0])
+    nothing = system.initial_memory(observation.action_mask.shape[0])
+    past = jax.tree.map(lambda leaf: leaf + jax.random.normal(jax.random.PRNGKey(3), leaf.shape), nothing)
+    fresh, faded = step(nothing), step(past)
+    kept = np.asarray(faded.encoder[0] - fresh.encoder[0])
+    np.testing.assert_allclose(kept, 0.4 * (1 - 2.0**-5) * np.asarray(past.encoder[0]), rtol=1e-4, atol=1e-5)
