@@ -95,6 +95,7 @@ class TrialRecord:
     scenario: str
     seed: int
     num_seeds: int = 1
+    promoted_from: str | None = None
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     objective: Objective = Objective("episode_return", "max")
     state: State = State.PENDING
@@ -262,6 +263,7 @@ _RECORD_CHECKS: Final[Mapping[str, _Check]] = {
     "scenario": _STR,
     "seed": _INT,
     "num_seeds": _COUNT,
+    "promoted_from": _or_null(_STR),
     "hyperparameters": _DICT,
     "objective": _OBJECTIVE,
     "state": _STATE,
@@ -325,13 +327,13 @@ def _check_schema_version(data: Mapping[str, Any], source: str | Path) -> None:
 
 def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
     """A record of an earlier version as this one has it. Version 1 knew one seed a trial."""
-    if data["schema_version"] >= 2:
+    if data["schema_version"] == SCHEMA_VERSION:
         return dict(data)
     objective: Any = data.get("objective")
     if _is_str_dict(objective):
         objective = {"aggregate": Aggregate.MEAN.value, **objective}
-    new = {"retries": [], "num_seeds": 1, "batch": None, "compile_time_saved_s": None, "compile_cache": None}
-    return {**new, **data, "objective": objective, "schema_version": SCHEMA_VERSION}
+    new = dict.fromkeys(("batch", "compile_time_saved_s", "compile_cache", "promoted_from"))
+    return {**new, "retries": [], "num_seeds": 1, **data, "objective": objective, "schema_version": SCHEMA_VERSION}
 
 
 def _check_fields(data: Mapping[str, Any], checks: Mapping[str, _Check], source: str | Path) -> None:

@@ -70,6 +70,13 @@ RESUME_HELP: Mapping[str, str] = {
     "GPUS_PER_TRIAL": "share of a GPU that each worker takes; default: as the sweep began",
     "RETRY_FAILED": "1 runs the failed trials again",
 }
+PROMOTE_HELP: Mapping[str, str] = {
+    "TOP": "configurations of each algorithm and scenario; default 3",
+    "SEEDS": "fresh seeds for each; default 10",
+    "WORKERS": HELP["WORKERS"],
+    "PACK": RESUME_HELP["PACK"],
+    "GPUS_PER_TRIAL": RESUME_HELP["GPUS_PER_TRIAL"],
+}
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,18 @@ class ResumeOptions:
     pack: int | None = None
     gpus_per_trial: float | None = None
     retry_failed: bool = False
+
+
+@dataclass(frozen=True)
+class PromoteOptions:
+    """A sweep whose winners are to be tested."""
+
+    folder: Path
+    top: int = 3
+    seeds: int = 10
+    workers: int | None = None
+    pack: int | None = None
+    gpus_per_trial: float | None = None
 
 
 def read_words(words: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
@@ -172,17 +191,38 @@ def parse_resume_options(words: Sequence[str]) -> ResumeOptions:
     Raises:
       SweepError: no folder, an unknown option, or a value that it cannot have.
     """
-    folders = [word for word in words if "=" not in word or Path(word).is_dir()]
-    if len(folders) != 1:
-        raise SweepError(f"resume: expected one sweep folder, got {len(folders)}")
-    values = read_words([word for word in words if word not in folders], RESUME_HELP)
+    folder, values = _folder_and_values("resume", words, RESUME_HELP)
     return ResumeOptions(
-        Path(folders[0]),
+        folder,
         _count(values, "WORKERS"),
         _count(values, "PACK"),
         _share(values, "GPUS_PER_TRIAL"),
         _flag(values, "RETRY_FAILED"),
     )
+
+
+def parse_promote_options(words: Sequence[str]) -> PromoteOptions:
+    """Options of `promote <folder>`.
+
+    Raises:
+      SweepError: no folder, an unknown option, or a value that it cannot have.
+    """
+    folder, values = _folder_and_values("promote", words, PROMOTE_HELP)
+    return PromoteOptions(
+        folder,
+        _count(values, "TOP") or PromoteOptions.top,
+        _count(values, "SEEDS") or PromoteOptions.seeds,
+        _count(values, "WORKERS"),
+        _count(values, "PACK"),
+        _share(values, "GPUS_PER_TRIAL"),
+    )
+
+
+def _folder_and_values(command: str, words: Sequence[str], known: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
+    folders = [word for word in words if "=" not in word or Path(word).is_dir()]
+    if len(folders) != 1:
+        raise SweepError(f"{command}: expected one sweep folder, got {len(folders)}")
+    return Path(folders[0]), read_words([word for word in words if word not in folders], known)
 
 
 def _count(values: Mapping[str, str], key: str) -> int | None:

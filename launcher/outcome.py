@@ -32,6 +32,13 @@ def evaluations(folder: Path, record: TrialRecord) -> list[Evaluation]:
     return found
 
 
+def seed_scores(folder: Path, record: TrialRecord) -> list[float]:
+    """Each seed's absolute metric, in the order of seeds; empty where there is none."""
+    rows = [row for row in records.read_metrics(folder) if row.get("absolute")]
+    by_seed = {row["seed"]: row.get("evaluate", {}).get(record.objective.metric) for row in rows}
+    return [float(value) for _, value in sorted(by_seed.items()) if is_number(value)]
+
+
 def score(folder: Path, record: TrialRecord) -> float | None:
     """The trial's score: the absolute metric where there is one, else its best evaluation; None for a failed trial."""
     if record.state is State.FAILED:

@@ -20,6 +20,7 @@ from jax_party.errors import ConfigError, SweepError
 from jax_party.records import Objective, SweepManifest, TrialRecord
 from launcher.options import Search, SweepOptions
 from sweeps.space import (
+    FIRST_FRESH_SEED,
     Axis,
     AxisType,
     Budget,
@@ -374,6 +375,13 @@ def _check_seeds(study: Study) -> None:
     for key, name in ((NUM_SEEDS_KEY, "SEEDS"), (BATCH_KEY, "BATCH"), (NUM_DEVICES_KEY, "DEVICES_PER_TRIAL")):
         if key in study.spec.axis_keys():
             raise SweepError(f"{study.spec.source}: {key}: is no hyperparameter; give it as {name}")
+    for axis in study.spec.axes:
+        for seed in axis.extremes() if axis.key == SEED_KEY else ():
+            if seed >= FIRST_FRESH_SEED:
+                raise SweepError(
+                    f"{study.spec.source}: {SEED_KEY}: {seed} is kept for testing winners; take seeds below "
+                    f"{FIRST_FRESH_SEED:,}"
+                )
     if study.num_seeds > 1 and SEED_KEY in study.spec.axis_keys():
         raise SweepError(
             f"SEEDS={study.num_seeds}: {study.spec.source} has {SEED_KEY} as an axis; take that out, or leave SEEDS out"

@@ -79,14 +79,29 @@ class Sweep:
         return [key for key in trials[0].hyperparameters if any(key == s or key.startswith(f"{s}.") for s in static)]
 
     @property
+    def searched(self) -> list[TrialRecord]:
+        """The trials of the search itself, those that were promoted left out."""
+        return [record for record in self.records.values() if record.promoted_from is None]
+
+    @property
+    def searching(self) -> bool:
+        """Whether a trial of the search itself is still to be run or drawn."""
+        return len(self.searched) < self.manifest.num_trials or any(r.state not in FINISHED for r in self.searched)
+
+    @property
+    def planned(self) -> int:
+        """Trials in all, those not yet drawn among them."""
+        return max(len(self.searched), self.manifest.num_trials) + len(self.records) - len(self.searched)
+
+    @property
     def remaining(self) -> int:
         """Trials still to run, those not yet drawn among them."""
         left = sum(record.state not in FINISHED for record in self.records.values())
-        return left + max(0, self.manifest.num_trials - len(self.records))
+        return left + self.planned - len(self.records)
 
     def complete_plan(self) -> None:
         """Write what a driver that was killed while planning did not; Optuna's trials are planned one by one."""
-        if self.manifest.search != Search.OPTUNA and len(self.records) < self.manifest.num_trials:
+        if self.manifest.search != Search.OPTUNA and len(self.searched) < self.manifest.num_trials:
             complete_plan(self.folder, self.manifest)
             self.records = Sweep.read(self.folder).records
 
@@ -146,7 +161,7 @@ def run_sweep(sweep: Sweep, crew: Crew, console: Console) -> int:
 def make_progress(sweep: Sweep) -> Progress:
     """Progress with every trial that has a folder in it."""
     manifest = sweep.manifest
-    progress = Progress(manifest.name, manifest.objective, manifest.num_trials)
+    progress = Progress(manifest.name, manifest.objective, sweep.planned)
     for record in sweep.records.values():
         values = [item.value for item in outcome.evaluations(sweep.folder / record.trial_id, record)]
         progress.add(record, outcome.best(values, manifest.objective))
@@ -195,7 +210,7 @@ def _tune_run(sweep: Sweep, crew: Crew, progress: Progress, scheduler: Any, call
         "workers": list(shared),
         "worker": worker,
     }
-    if sweep.manifest.search == Search.OPTUNA:
+    if sweep.manifest.search == Search.OPTUNA and sweep.searching:
         search = tune.search.ConcurrencyLimiter(make_optuna(sweep, progress), max_concurrent=crew.trials)
     else:
         search = None
@@ -241,11 +256,11 @@ def make_scheduler(sweep: Sweep, progress: Progress) -> Any:
     """FIFO (None), or ASHA with every recorded evaluation replayed into its rungs."""
     from launcher.search import GroupedASHA
 
-    if sweep.manifest.scheduler != Scheduler.ASHA:
+    if sweep.manifest.scheduler != Scheduler.ASHA or not sweep.searching:
         return None
     objective = sweep.manifest.objective
     groups: dict[str, tuple[int, int]] = {}
-    for record in sweep.records.values():
+    for record in sweep.searched:
         group = progress.group_of(record.trial_id)
         if group not in groups:
             budget = make_budget(parse_config(records.read_config(sweep.folder / record.trial_id)))
@@ -254,8 +269,8 @@ def make_scheduler(sweep: Sweep, progress: Progress) -> Any:
         study = study_from_manifest(sweep.folder, sweep.manifest)
         groups = {f"{b.algorithm} {b.scenario}": (b.total_steps, b.num_evaluations) for b in study.bases}
     asha = GroupedASHA(objective.metric, objective.mode, groups, progress.group_of)
-    for trial_id, record in sweep.records.items():
-        asha.remember(trial_id, outcome.evaluations(sweep.folder / trial_id, record))
+    for record in sweep.searched:
+        asha.remember(record.trial_id, outcome.evaluations(sweep.folder / record.trial_id, record))
     return asha
 
 
@@ -275,9 +290,9 @@ def make_optuna(sweep: Sweep, progress: Progress) -> Any:
         return outcome.score(folder, records.read_record(folder))
 
     unfinished = [_planned(study, record) for record in sweep.unfinished]
-    numbers = [record.number for record in sweep.records.values()]
+    numbers = [record.number for record in sweep.searched]
     planner = OptunaPlanner(study, sweep.manifest.num_trials, unfinished, numbers, write, score)
-    for record in sweep.records.values():
+    for record in sweep.searched:
         if record.state in FINISHED:
             value = None if record.state is State.FAILED else score(record.trial_id)
             planner.remember(record.number, record.hyperparameters, value)
@@ -302,8 +317,9 @@ def _report(sweep: Sweep, progress: Progress, console: Console) -> int:
     """Print what came out."""
     snapshot = progress.snapshot()
     scores = {}
+    searched = {record.trial_id for record in sweep.searched}
     for row in snapshot.rows:
-        if row.state in (State.COMPLETE, State.PRUNED):
+        if row.trial_id in searched and row.state in (State.COMPLETE, State.PRUNED):
             folder = sweep.folder / row.trial_id
             score = outcome.score(folder, records.read_record(folder))
             if score is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,15 +15,18 @@ from rich.console import Console
 import mava_configs
 from jax_party import records
 from jax_party.errors import JaxPartyError, RecordError, SweepError
-from jax_party.records import State
+from jax_party.records import State, TrialRecord
 from launcher.console import duration, plain, show_facts, value_text
 from launcher.estimate import estimate
 from launcher.options import (
     HELP,
+    PROMOTE_HELP,
     RESUME_HELP,
+    PromoteOptions,
     ResumeOptions,
     Search,
     SweepOptions,
+    parse_promote_options,
     parse_resume_options,
     parse_sweep_options,
 )
@@ -46,6 +49,7 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 USAGE = """python -m launcher.sweep ALG=mappo [KEY=VALUE ...]     run a sweep
 python -m launcher.sweep resume <folder> [KEY=VALUE ...]  finish a sweep that was stopped or killed
+python -m launcher.sweep promote <folder> [KEY=VALUE ...] play the best configurations again on fresh seeds
 python -m launcher.sweep list-algorithms                  the algorithms and their aliases"""
 
 
@@ -61,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _list_algorithms(console)
         if words[:1] == ["resume"]:
             return resume(parse_resume_options(words[1:]), console)
+        if words[:1] == ["promote"]:
+            return promote(parse_promote_options(words[1:]), console)
         return start(parse_sweep_options(words), shlex.join(["python", "-m", "launcher.sweep", *words]), console)
     except KeyboardInterrupt:
         plain(console, "Stopped before any trial began")
@@ -87,38 +93,62 @@ def start(options: SweepOptions, command: str, console: Console) -> int:
         _show_trials(trials, console)
         return 0
     write_plan(folder, study, trials, num_trials, options, command)
-    from launcher.run import Sweep
-
-    return _drive(Sweep.read(folder), crew, console)
+    return _drive(_read_sweep(folder), crew, console)
 
 
 def resume(options: ResumeOptions, console: Console) -> int:
     """Run what is left of a sweep."""
+    sweep = _read_sweep(options.folder)
+
+    def take_up() -> None:
+        sweep.complete_plan()
+        sweep.set_back([State.RUNNING, State.FAILED] if options.retry_failed else [State.RUNNING])
+        _show_resume(sweep.remaining, len(sweep.records), crew.workers, sweep.folder, console)
+
+    crew = _crew_for(sweep, options.workers, options.pack, options.gpus_per_trial)
+    return _drive(sweep, crew, console, take_up)
+
+
+def promote(options: PromoteOptions, console: Console) -> int:
+    """Play the best configurations of a sweep again on fresh seeds."""
+    from launcher.promote import show_promotions, winners, write_promotions
+
+    sweep = _read_sweep(options.folder)
+    crew = _crew_for(sweep, options.workers, options.pack, options.gpus_per_trial)
+    promoted: list[TrialRecord] = []
+
+    def choose() -> None:
+        sweep.set_back([State.RUNNING])
+        chosen = winners(sweep, options.top)
+        promoted.extend(write_promotions(sweep, chosen, options.seeds))
+        plain(console, f"Promoting {len(chosen)} configurations of {sweep.folder}, {options.seeds} fresh seeds each")
+
+    code = _drive(sweep, crew, console, choose)
+    if code == 0:
+        show_promotions(sweep, promoted, console)
+    return code
+
+
+def _read_sweep(folder: Path) -> Sweep:
     from launcher.run import Sweep
 
-    sweep = Sweep.read(options.folder.absolute())
+    return Sweep.read(folder.absolute())
+
+
+def _crew_for(sweep: Sweep, workers: int | None, pack: int | None, gpus: float | None) -> Crew:
+    """The crew that a sweep began with, but for what is asked for now."""
     manifest = sweep.manifest
-    crew = Crew.of(
-        find_machine(),
-        options.workers,
-        options.pack or manifest.pack,
-        (manifest.overrides or {}).get(NUM_DEVICES_KEY, 1),
-        options.gpus_per_trial or manifest.gpus_per_trial,
-    )
-    return _drive(sweep, crew, console, options)
+    devices = (manifest.overrides or {}).get(NUM_DEVICES_KEY, 1)
+    return Crew.of(find_machine(), workers, pack or manifest.pack, devices, gpus or manifest.gpus_per_trial)
 
 
-def _drive(sweep: Sweep, crew: Crew, console: Console, options: ResumeOptions | None = None) -> int:
-    """Run a sweep as its folder's only driver."""
+def _drive(sweep: Sweep, crew: Crew, console: Console, prepare: Callable[[], None] = lambda: None) -> int:
+    """Run a sweep as its folder's only driver; `prepare` is called once that is sure."""
     from launcher.run import run_sweep
 
-    folder = sweep.folder
     try:
-        with records.lock_folder(folder, timeout=0.0):
-            if options is not None:
-                sweep.complete_plan()
-                sweep.set_back([State.RUNNING, State.FAILED] if options.retry_failed else [State.RUNNING])
-                _show_resume(sweep.remaining, len(sweep.records), crew.workers, folder, console)
+        with records.lock_folder(sweep.folder, timeout=0.0):
+            prepare()
             return run_sweep(sweep, crew, console)
     except RecordError as error:
         raise SweepError(str(error)) from error
@@ -189,8 +219,9 @@ def _show_trials(trials: Sequence[PlannedTrial], console: Console) -> None:
 
 def _help(console: Console) -> int:
     plain(console, USAGE)
-    width = max(map(len, (*HELP, *RESUME_HELP)))
-    for title, options in (("Options of a sweep:", HELP), ("Options of resume:", RESUME_HELP)):
+    width = max(map(len, (*HELP, *RESUME_HELP, *PROMOTE_HELP)))
+    commands = {"a sweep": HELP, "resume": RESUME_HELP, "promote": PROMOTE_HELP}
+    for title, options in ((f"Options of {name}:", options) for name, options in commands.items()):
         plain(console, f"\n{title}")
         for key, meaning in options.items():
             plain(console, f"  {key:<{width}}  {meaning}")

@@ -16,7 +16,7 @@ from typing import Any, Final
 import pandas as pd
 
 from jax_party import records
-from jax_party.aggregate import aggregate, aggregate_metrics, spread
+from jax_party.aggregate import aggregate, aggregate_metrics, interval, spread
 from jax_party.errors import RecordError
 from jax_party.records import Objective, State, SweepManifest, TrialRecord
 
@@ -66,6 +66,13 @@ OUTCOME_COLUMNS: Final[Mapping[str, str]] = {
     "objective.max": "float64",
     "evaluations": "Int64",
     "best_step": "Int64",
+    "promoted_from": "str",
+    "fresh.value": "float64",
+    "fresh.low": "float64",
+    "fresh.high": "float64",
+    "fresh.num_seeds": "Int64",
+    "fresh.estimator": "str",
+    "optimism_gap": "float64",
 }
 #: Where its files are; the config's columns come after these.
 PLACE_COLUMNS: Final[Mapping[str, str]] = {
@@ -162,9 +169,23 @@ def read_rows(folder: Path) -> list[IndexRow]:
     manifest = records.read_manifest(folder) if (folder / records.MANIFEST_FILE).exists() else None
     trials = [folder] if _is_trial(folder) else [trial for trial in _subfolders(folder) if _is_trial(trial)]
     rows = [_read_trial(trial, folder, manifest) for trial in trials]
+    _judge_promotions(rows)
     if manifest is not None:
         rows += _pending_rows(manifest, rows)
     return sorted(rows, key=lambda row: row.order)
+
+
+def _judge_promotions(rows: Sequence[IndexRow]) -> None:
+    """Put the scores on fresh seeds beside those that were tuned; of several promotions the last counts."""
+    by_id = {row.fixed["trial_id"]: row.fixed for row in rows}
+    for row in sorted(rows, key=lambda row: row.order):
+        origin = by_id.get(row.fixed.get("promoted_from"))
+        if origin is None or row.fixed.get("fresh.value") is None:
+            continue
+        origin |= {name: value for name, value in row.fixed.items() if name.startswith("fresh.")}
+        if origin.get("objective.value") is not None:
+            gap = origin["objective.value"] - row.fixed["fresh.value"]
+            origin["optimism_gap"] = gap if origin["objective.mode"] == "max" else -gap
 
 
 def _subfolders(folder: Path) -> Iterator[Path]:
@@ -218,10 +239,10 @@ def _trial_row(
     return IndexRow(fixed, _hyperparameters(record), metrics, _config_leaves(config), of_seeds)
 
 
-def _objective_values(
-    record: TrialRecord, lines: Sequence[Mapping[str, Any]], best_step: int | None
-) -> dict[str, float | None]:
-    """The objective over seeds: of the absolute metric where there is one, else of the best evaluation."""
+def _objective_values(record: TrialRecord, lines: Sequence[Mapping[str, Any]], best_step: int | None) -> dict[str, Any]:
+    """The objective over seeds: of the absolute metric where there is one, else of the best evaluation; of a promoted
+    trial with its interval.
+    """
     rows = [line for line in lines if line.get("absolute")]
     if not rows:
         rows = [line for line in lines if line["step"] == best_step]
@@ -229,7 +250,12 @@ def _objective_values(
     if record.state is State.FAILED or len(values) != record.num_seeds or None in values:
         return {}
     numbers = [float(value) for value in values]
-    return {
+    fresh: dict[str, Any] = {}
+    if record.promoted_from is not None and record.state is State.COMPLETE:
+        found = interval(numbers)
+        fresh = {f"fresh.{name}": value for name, value in found._asdict().items()}
+        fresh["fresh.num_seeds"] = record.num_seeds
+    return fresh | {
         "objective.value": aggregate(numbers, record.objective.aggregate),
         "objective.std": spread(numbers),
         "objective.min": min(numbers),

@@ -25,6 +25,8 @@ from jax_party.errors import ConfigError, SweepError
 SWEEPS_DIR = Path(__file__).parent
 SPEC_KEYS = ("algorithms", "num_samples", "objective", "scenarios", "budget", "overrides", "space")
 MODES = ("max", "min")
+FIRST_FRESH_SEED = 1_000_000_000
+"""Seeds of sweeps are below; from here on they are kept for testing what sweeps have chosen."""
 
 
 class AxisType(StrEnum):

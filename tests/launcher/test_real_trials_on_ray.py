@@ -279,6 +279,29 @@ def test_every_system_sweeps_at_its_defaults(algorithm: str, real_sweep: Begin, 
     driver.assert_nothing_left()
 
 
+@pytest.mark.slow
+def test_winners_are_played_again_on_fresh_seeds(real_sweep: Begin, tmp_path: Path) -> None:
+    driver = real_sweep(*WORDS, "TIMESTEPS=8192", "EVALUATIONS=2", "SAMPLES=3", f"OUT={tmp_path}")
+    assert driver.wait() == 0, driver.output()
+    driver = real_sweep("promote", str(sweep_folder(tmp_path)), "TOP=2", "SEEDS=3", "PACK=2", "WORKERS=1")
+    assert driver.wait() == 0, driver.output()
+    index = pd.read_parquet(sweep_folder(tmp_path) / "index.parquet").set_index("trial_id")
+    assert list(index["state"]) == ["COMPLETE"] * 5
+    tests = index[index["promoted_from"].notna()]
+    ranked = index[index["promoted_from"].isna()].sort_values("objective.value", ascending=False)
+    assert sorted(tests["promoted_from"]) == sorted(ranked.index[:2])
+    for trial_id, test in tests.iterrows():
+        rows = [row for row in records.read_metrics(sweep_folder(tmp_path) / trial_id) if row.get("absolute")]
+        assert [row["seed"] for row in rows] == [1_000_000_000 + index for index in range(3)]
+        winner = index.loc[test["promoted_from"]]
+        fresh = np.mean([row["evaluate"]["episode_return"] for row in rows])
+        assert winner["fresh.value"] == pytest.approx(fresh)
+        assert winner["optimism_gap"] == pytest.approx(winner["objective.value"] - fresh)
+        assert winner["fresh.low"] < fresh < winner["fresh.high"]
+    assert "optimism gap" in driver.output()
+    driver.assert_nothing_left()
+
+
 # -- Sockets -----------------------------------------------------------------------------------------------------------
 
 

@@ -153,6 +153,30 @@ def test_seeds_are_aggregated_and_their_spread_is_told(sweep: SweepMaker) -> Non
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("mode", "gap"), [("max", 2.0), ("min", -2.0)])
+def test_a_promotion_stands_in_the_winners_row_too(mode: str, gap: float, sweep: SweepMaker) -> None:
+    folder = sweep(trials=2, planned=1)
+    origin, test = trial_of(folder, 0), trial_of(folder, 1)
+    for trial, changes in ((origin, {}), (test, {"promoted_from": origin.name, "num_seeds": 3})):
+        objective = Objective("episode_return", mode)
+        records.write_record(trial, dataclasses.replace(records.read_record(trial), objective=objective, **changes))
+        (trial / "metrics" / "metrics.jsonl").unlink()
+    records.append_metrics(origin, {"step": 1, "seed": 42, "evaluate": {"episode_return": 4.0}, "absolute": True})
+    for seed, value in enumerate((1.0, 2.0, 3.0)):
+        row = {"step": 1, "seed": seed, "evaluate": {"episode_return": value}, "absolute": True}
+        records.append_metrics(test, row)
+    winner, tested = rows_of(folder)
+    for row in (winner, tested):
+        assert (row["fresh.value"], row["fresh.num_seeds"], row["fresh.estimator"]) == (2.0, 3, "mean")
+        assert (row["fresh.low"], row["fresh.high"]) == (
+            pytest.approx(-0.484, abs=1e-3),
+            pytest.approx(4.484, abs=1e-3),
+        )
+    assert (winner["objective.value"], winner["optimism_gap"]) == (4.0, gap)
+    assert tested["promoted_from"] == winner["trial_id"]
+    assert math.isnan(tested["optimism_gap"])
+
+
 def test_unlike_hyperparameters_share_a_column_as_text(sweep: SweepMaker) -> None:
     folder = sweep()
     for number, value in enumerate(("relu", 3, [1, 2])):

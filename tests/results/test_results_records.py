@@ -43,6 +43,7 @@ some_records = st.builds(
     hyperparameters=st.dictionaries(texts, cells, max_size=3),
     objective=st.builds(Objective, texts, st.sampled_from(["max", "min"]), st.sampled_from(list(map(str, Aggregate)))),
     num_seeds=counts,
+    promoted_from=st.none() | texts,
     retries=st.lists(texts, max_size=2).map(tuple),
     batch=st.none() | texts,
     compile_time_saved_s=st.none() | numbers,
@@ -81,7 +82,7 @@ def test_a_record_comes_back_from_json_as_it_was(record: TrialRecord) -> None:
 def test_a_record_of_version_1_is_read() -> None:
     """Which knew one seed a trial."""
     written = synthetic_sweep.record_of(0).to_dict() | {"schema_version": 1}
-    for key in ("num_seeds", "retries", "batch", "compile_time_saved_s", "compile_cache"):
+    for key in ("num_seeds", "promoted_from", "retries", "batch", "compile_time_saved_s", "compile_cache"):
         del written[key]
     del written["objective"]["aggregate"]
     assert TrialRecord.from_dict(written) == synthetic_sweep.record_of(0)

@@ -1,0 +1,133 @@
+"""Honest winners: the best configurations of a sweep, played again on seeds that none was chosen by.
+
+The best of many trials is partly the luckiest. Seeds that tune are below `FIRST_FRESH_SEED`, seeds that test are not,
+so that no trial is judged by a seed that chose it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from jax_party import records
+from jax_party.aggregate import Interval, interval
+from jax_party.errors import SweepError
+from jax_party.records import State, TrialRecord
+from launcher import outcome
+from launcher.console import show_facts
+from launcher.plan import NUM_SEEDS_KEY, SEED_KEY
+from sweeps.space import FIRST_FRESH_SEED, with_values
+
+if TYPE_CHECKING:
+    from launcher.run import Sweep
+
+
+@dataclass(frozen=True)
+class Winner:
+    """A configuration to play again: the trial that won, and its score there."""
+
+    record: TrialRecord
+    tuned: float
+
+
+def winners(sweep: Sweep, top: int) -> list[Winner]:
+    """The best `top` configurations of each algorithm and scenario, the best first.
+
+    Raises:
+      SweepError: some trial has not ended, or none is complete.
+    """
+    if sweep.searching:
+        raise SweepError(f"{sweep.folder}: its trials have not all ended; finish it: make resume SWEEP={sweep.folder}")
+    scored = [winner for record in sweep.searched for winner in _scored(sweep.folder, record)]
+    if not scored:
+        raise SweepError(f"{sweep.folder}: no trial is COMPLETE; there is nothing to promote")
+    sign = -1.0 if sweep.manifest.objective.mode == "max" else 1.0
+    chosen: dict[str, list[Winner]] = {}
+    seen: set[str] = set()
+    for winner in sorted(scored, key=lambda one: (sign * one.tuned, one.record.number)):
+        group = f"{winner.record.algorithm} {winner.record.scenario}"
+        configuration = json.dumps([group, _configuration(winner.record)], sort_keys=True)
+        if configuration not in seen and len(chosen.setdefault(group, [])) < top:
+            seen.add(configuration)
+            chosen[group].append(winner)
+    return [winner for of_group in chosen.values() for winner in of_group]
+
+
+def write_promotions(sweep: Sweep, chosen: list[Winner], num_seeds: int) -> list[TrialRecord]:
+    """Make a trial's folder, PENDING, for each winner; one that is there already is left as it is."""
+    number = 1 + max(record.number for record in sweep.records.values())
+    written = []
+    for winner in chosen:
+        origin = winner.record
+        seeds = {SEED_KEY: FIRST_FRESH_SEED, NUM_SEEDS_KEY: num_seeds}
+        config = with_values(records.read_config(sweep.folder / origin.trial_id), seeds)
+        trial_id = records.trial_id(sweep.manifest.name, config, FIRST_FRESH_SEED)
+        if trial_id not in sweep.records:
+            record = TrialRecord(
+                trial_id=trial_id,
+                number=number,
+                sweep=origin.sweep,
+                algorithm=origin.algorithm,
+                environment=origin.environment,
+                scenario=origin.scenario,
+                seed=FIRST_FRESH_SEED,
+                num_seeds=num_seeds,
+                promoted_from=origin.trial_id,
+                hyperparameters=_configuration(origin),
+                objective=origin.objective,
+                total_steps=origin.total_steps,
+            )
+            records.create_trial_folder(sweep.folder / trial_id, config, record)
+            sweep.records[trial_id] = record
+            number += 1
+        written.append(sweep.records[trial_id])
+    return written
+
+
+def fresh_score(folder: Path, record: TrialRecord) -> Interval | None:
+    """The score of a promoted trial over its seeds; None where it is not complete."""
+    if record.state is not State.COMPLETE:
+        return None
+    values = outcome.seed_scores(folder, record)
+    return interval(values) if len(values) == record.num_seeds else None
+
+
+def show_promotions(sweep: Sweep, promoted: list[TrialRecord], console: Console) -> None:
+    """What each winner was worth on fresh seeds."""
+    metric, mode = sweep.manifest.objective.metric, sweep.manifest.objective.mode
+    facts: dict[str, str] = {}
+    for planned in promoted:
+        record = sweep.records[planned.trial_id]
+        assert record.promoted_from is not None
+        tuned = outcome.score(sweep.folder / record.promoted_from, sweep.records[record.promoted_from])
+        fresh = fresh_score(sweep.folder / record.trial_id, record)
+        if fresh is None or tuned is None:
+            facts[record.promoted_from] = f"{record.state.value} {record.error or ''}".strip()
+            continue
+        gap = tuned - fresh.value if mode == "max" else fresh.value - tuned
+        between = "" if fresh.low is None else f" [{fresh.low:.5g}, {fresh.high:.5g}]"
+        facts[record.promoted_from] = (
+            f"tuned {tuned:.5g}, fresh {fresh.value:.5g}{between} ({fresh.estimator} of {record.num_seeds} seeds), "
+            f"optimism gap {gap:.3g}"
+        )
+    show_facts(console, f"{metric} on fresh seeds, with 95 % intervals", facts)
+
+
+def _scored(folder: Path, record: TrialRecord) -> Iterator[Winner]:
+    if record.state is State.COMPLETE:
+        score = outcome.score(folder / record.trial_id, record)
+        if score is not None:
+            yield Winner(record, score)
+
+
+def _configuration(record: TrialRecord) -> Mapping[str, Any]:
+    """The sampled values but for the seed."""
+    return {key: value for key, value in record.hyperparameters.items() if key != SEED_KEY}
+
+
+__all__ = ["Winner", "fresh_score", "show_promotions", "winners", "write_promotions"]

@@ -1,0 +1,166 @@
+"""Winners are the best configurations, and are tested on seeds that none was chosen by."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from jax_party import records
+from jax_party.aggregate import interquartile_mean, interval
+from jax_party.errors import SweepError
+from jax_party.records import State
+from launcher import plan, promote
+from launcher.options import PromoteOptions, parse_promote_options, parse_sweep_options
+from launcher.run import Sweep
+from sweeps.space import FIRST_FRESH_SEED
+
+SPACE = (
+    "algorithms: [ff_mappo]\nscenarios: [p-base]\nbudget: {total_timesteps: 8192, num_evaluation: 2}\nspace:\n"
+    "  system.actor_lr: {type: uniform, low: 0.0001, high: 0.001}\n"
+)
+
+
+def make_sweep(path: Path, *words: str, samples: int = 3, scores: dict[int, float] | None = None) -> Sweep:
+    """A sweep whose trials have ended with these scores, by number; those without one have failed."""
+    space = path / "space.yaml"
+    space.write_text(SPACE)
+    options = parse_sweep_options(["ALG=mappo", f"SPACE={space}", f"SAMPLES={samples}", *words])
+    study, _ = plan.read_study(options, "sweep-1")
+    trials = plan.draw_plan(study, samples)
+    plan.write_plan(path / "sweep", study, trials, len(trials), options, "")
+    for trial in trials:
+        if scores is not None:
+            end(path / "sweep" / trial.trial_id, [scores[trial.number]] if trial.number in scores else [])
+    return Sweep.read(path / "sweep")
+
+
+def end(folder: Path, values: list[float]) -> None:
+    """End a trial with an absolute metric a seed, or as FAILED."""
+    record = records.read_record(folder)
+    for index, value in enumerate(values):
+        row = {"step": 8192, "seed": record.seed + index, "evaluate": {"episode_return": value}}
+        records.append_metrics(folder, row | {"absolute": True})
+    mean = {"episode_return": float(np.mean(values))} if values else None
+    records.update_record(folder, state=State.COMPLETE if values else State.FAILED, absolute_metrics=mean)
+
+
+def test_the_best_of_each_scenario_are_chosen(tmp_path: Path) -> None:
+    scores = {0: 1.0, 1: 100.0, 2: 3.0, 3: 300.0, 4: 2.0}  # even numbers are p-base's; trial 5 has failed
+    sweep = make_sweep(tmp_path, "SCENARIO=p-base,p-short", scores=scores)
+    assert [(w.record.number, w.tuned) for w in promote.winners(sweep, 2)] == [
+        (3, 300.0), (1, 100.0), (2, 3.0), (4, 2.0),
+    ]  # fmt: skip
+    assert [w.record.number for w in promote.winners(sweep, 1)] == [3, 2]
+
+
+def test_the_smallest_win_where_less_is_better(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, "MODE=min", scores={0: 2.0, 1: 1.0, 2: 3.0})
+    assert [w.record.number for w in promote.winners(sweep, 2)] == [1, 0]
+
+
+def test_a_sweep_that_goes_on_or_has_no_winner_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SweepError, match="its trials have not all ended; finish it: make resume SWEEP="):
+        promote.winners(make_sweep(tmp_path), 1)
+    folder = tmp_path / "failed"
+    folder.mkdir()
+    with pytest.raises(SweepError, match="no trial is COMPLETE; there is nothing to promote"):
+        promote.winners(make_sweep(folder, scores={}), 1)
+
+
+def test_tests_have_the_winners_config_and_seeds_of_their_own(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, scores={0: 2.0, 1: 1.0, 2: 3.0})
+    chosen = promote.winners(sweep, 2)
+    written = promote.write_promotions(sweep, chosen, 4)
+    assert [record.number for record in written] == [3, 4]
+    for winner, record in zip(chosen, written, strict=True):
+        assert (record.seed, record.num_seeds, record.state) == (FIRST_FRESH_SEED, 4, State.PENDING)
+        assert record.promoted_from == winner.record.trial_id
+        ours, theirs = (records.read_config(sweep.folder / one.trial_id) for one in (record, winner.record))
+        assert ours["system"].pop("seed") == FIRST_FRESH_SEED > theirs["system"].pop("seed")
+        assert (ours["arch"].pop("num_seeds"), theirs["arch"].pop("num_seeds")) == (4, 1)
+        assert ours == theirs
+    again = Sweep.read(sweep.folder)
+    assert (again.remaining, again.planned, again.searching) == (2, 5, False)
+    assert [record.trial_id for record in promote.write_promotions(again, chosen, 4)] == [r.trial_id for r in written]
+    assert len(Sweep.read(sweep.folder).records) == 5
+    assert [w.record.number for w in promote.winners(again, 9)] == [2, 0, 1], "tests are not promoted"
+    again.complete_plan()
+    assert len(again.records) == 5
+
+
+def test_scores_and_gaps_are_shown(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, scores={0: 2.0, 1: 1.0, 2: 3.0})
+    written = promote.write_promotions(sweep, promote.winners(sweep, 1), 3)
+    end(sweep.folder / written[0].trial_id, [1.0, 2.0, 3.0])
+    sweep = Sweep.read(sweep.folder)
+    screen = Console(file=io.StringIO(), width=200)
+    promote.show_promotions(sweep, written, screen)
+    shown = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert "tuned 3, fresh 2 [-0.48414, 4.4841] (mean of 3 seeds), optimism gap 1" in shown
+
+
+@pytest.mark.parametrize("seeds", [f"[0, {FIRST_FRESH_SEED}]", f"[{2 * FIRST_FRESH_SEED}]"])
+def test_no_sweep_tunes_with_the_seeds_of_tests(seeds: str, tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text(SPACE + f"  system.seed: {{type: grid, values: {seeds}}}\n")
+    with pytest.raises(
+        SweepError, match=r"system\.seed: .* is kept for testing winners; take seeds below 1,000,000,000"
+    ):
+        plan.read_study(parse_sweep_options(["ALG=mappo", f"SPACE={space}"]))
+    with pytest.raises(SweepError, match="SEED: expected a whole number from 0 to 999999999"):
+        parse_sweep_options(["ALG=mappo", f"SEED={FIRST_FRESH_SEED}"])
+
+
+def test_options(tmp_path: Path) -> None:
+    assert parse_promote_options([str(tmp_path)]) == PromoteOptions(tmp_path, 3, 10)
+    assert parse_promote_options([str(tmp_path), "TOP=1", "SEEDS=4", "PACK=2"]) == PromoteOptions(
+        tmp_path, 1, 4, None, 2
+    )
+    for word in ("TOP=0", "SEEDS=0", "TOP=x"):
+        with pytest.raises(SweepError, match=rf"{word[:-2]}: expected a whole number from 1"):
+            parse_promote_options([str(tmp_path), word])
+    with pytest.raises(SweepError, match="promote: expected one sweep folder, got 0"):
+        parse_promote_options(["TOP=1"])
+
+
+# -- Intervals ---------------------------------------------------------------------------------------------------------
+
+
+def test_few_seeds_have_students_interval() -> None:
+    """By hand: the mean of 1, 2, 3 is 2, its standard error 1/√3, and t(0.975, 2) is 4.302653."""
+    found = interval([1.0, 2.0, 3.0])
+    assert (found.value, found.estimator) == (2.0, "mean")
+    assert (found.low, found.high) == pytest.approx((2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3)))
+    assert interval([5.0]) == (5.0, None, None, "mean")
+
+
+def test_many_seeds_have_the_bootstraps_interval_of_the_interquartile_mean() -> None:
+    values = list(np.random.default_rng(3).normal(size=12))
+    found = interval(values)
+    assert (found.value, found.estimator) == (interquartile_mean(values), "iqm")
+    generator = np.random.default_rng(7)
+    draws = generator.choice(values, (20_000, 12))
+    expected = np.percentile(stats.trim_mean(draws, 0.25, axis=1), [2.5, 97.5])
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.03)
+    assert found == interval(values), "the same each time it is collected"
+
+
+def test_intervals_hold_what_they_promise() -> None:
+    """The true value lies in 95 of 100 intervals: exactly so for Student's, nearly for the bootstrap's of 20 seeds."""
+    generator = np.random.default_rng(0)
+
+    def coverage(number: int, repeats: int) -> float:
+        def holds(found: Any) -> bool:
+            return bool(found.low <= 0.0 <= found.high)
+
+        return sum(holds(interval(list(generator.normal(size=number)))) for _ in range(repeats)) / repeats
+
+    assert 0.92 < coverage(5, 1000) < 0.98
+    assert 0.85 < coverage(20, 200) < 0.99
