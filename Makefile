@@ -19,7 +19,7 @@ arguments = $(foreach name,$(filter-out $(OWN) $(1),$(GIVEN)),$(name)=$(call quo
 # $(call only,A B): refuse any other variable on make's command line.
 only = $(foreach name,$(filter-out PYTHON EXTRA VENV $(1),$(GIVEN)),$(error $(name): `make $@` does not read it; it reads $(or $(1),none)))
 
-.PHONY: help setup setup-dev sweep resume promote run collect index test test-slow bench bench-learning lint format lock clean
+.PHONY: help setup setup-dev sweep resume promote rerun run collect index test test-slow bench bench-learning lint format lock clean
 
 help: ## List the targets and their variables
 	@echo 'usage: make TARGET [VARIABLE=value ...]'; echo
@@ -51,6 +51,7 @@ help: ## List the targets and their variables
 #> variables of the others:
 #>   resume       SWEEP=<sweep folder>; WORKERS; PACK; RETRY_FAILED=1 runs the failed trials again
 #>   promote      SWEEP=<sweep folder>; TOP=3 SEEDS=10; WORKERS; PACK
+#>   rerun        TRIAL=<trial id, or its folder>; OUT
 #>   collect      SWEEP=<sweep folder>
 #>   index        SWEEP=<sweep folder>; TOP=10; METRIC=equality MODE=max
 #>   run          ALG; ARGS='env/scenario=p-short system.actor_lr=3e-4'
@@ -98,6 +99,10 @@ run: setup ## Run one experiment: ALG=mappo ARGS='env/scenario=p-short'
 promote: setup ## Play a sweep's best configurations again on fresh seeds: SWEEP=<folder> TOP=3 SEEDS=10
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make promote SWEEP=experiment_results/…' >&2; exit 2; }
 	@$(PY) -m launcher.sweep promote $(call quoted,SWEEP) $(call arguments,SWEEP)
+
+rerun: setup ## Repeat a trial and compare every number: TRIAL=<id or folder>
+	@test -n '$(TRIAL)' || { echo 'TRIAL: name the trial, by its id or its folder: make rerun TRIAL=ff_mappo-…' >&2; exit 2; }
+	@$(PY) -m launcher.sweep rerun $(call quoted,TRIAL) $(call arguments,TRIAL)
 
 collect: setup ## Write the index of a sweep anew: SWEEP=<folder>
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make collect SWEEP=experiment_results/…' >&2; exit 2; }

@@ -56,7 +56,7 @@ def resume_experiment(folder: Path) -> Path:
     console = RunConsole(config.logger.use_console)
     budget = make_budget(config)
     console.header(config, budget, records.read_record(folder), str(folder))
-    prepare_process(cpu_cores=1)
+    prepare_process(cpu_devices=config.arch.num_devices)
     from jax_party.training import Experiment
 
     with records.lock_folder(folder):

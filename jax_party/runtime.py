@@ -15,15 +15,16 @@ def compilation_cache_dir() -> Path:
     return Path(base) / "jax_party" / "xla"
 
 
-def jax_environment(cpu_cores: int | None = None) -> dict[str, str]:
+def jax_environment(cpu_devices: int | None = None) -> dict[str, str]:
     """Environment variables for a process that will train.
 
     Args:
-      cpu_cores: how many cores the process may use; None leaves XLA's own choice (all it can see).
+      cpu_devices: on how many devices, a core each, the process may train on a CPU; None leaves it to XLA.
 
     Returns:
       Variables to set before JAX is imported: the shared persistent compilation cache, quiet logs, and
-      XLA's thread pools held to `cpu_cores`.
+      XLA's thread pools held to one thread for one device. Collectives of several devices wait for each other in
+      threads of one pool, and with no more threads than devices for ever: there are two for each.
     """
     variables = {
         "JAX_COMPILATION_CACHE_DIR": str(compilation_cache_dir()),
@@ -31,12 +32,14 @@ def jax_environment(cpu_cores: int | None = None) -> dict[str, str]:
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }
-    if cpu_cores is not None:
-        variables["NPROC"] = str(cpu_cores)
+    if cpu_devices is not None:
+        variables["NPROC"] = str(1 if cpu_devices == 1 else 2 * cpu_devices)
+        if cpu_devices > 1:
+            variables["JAX_NUM_CPU_DEVICES"] = str(cpu_devices)
     return variables
 
 
-def prepare_process(cpu_cores: int | None = None) -> None:
+def prepare_process(cpu_devices: int | None = None) -> None:
     """Put `jax_environment` into this process, leaving what the user has set."""
-    for name, value in jax_environment(cpu_cores).items():
+    for name, value in jax_environment(cpu_devices).items():
         os.environ.setdefault(name, value)

@@ -77,6 +77,7 @@ PROMOTE_HELP: Mapping[str, str] = {
     "PACK": RESUME_HELP["PACK"],
     "GPUS_PER_TRIAL": RESUME_HELP["GPUS_PER_TRIAL"],
 }
+RERUN_HELP: Mapping[str, str] = {"OUT": HELP["OUT"]}
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,14 @@ class PromoteOptions:
     workers: int | None = None
     pack: int | None = None
     gpus_per_trial: float | None = None
+
+
+@dataclass(frozen=True)
+class RerunOptions:
+    """A trial to repeat, by its id or its folder."""
+
+    trial: str
+    out: Path = Path("experiment_results")
 
 
 def read_words(words: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
@@ -216,6 +225,19 @@ def parse_promote_options(words: Sequence[str]) -> PromoteOptions:
         _count(values, "PACK"),
         _share(values, "GPUS_PER_TRIAL"),
     )
+
+
+def parse_rerun_options(words: Sequence[str]) -> RerunOptions:
+    """Options of `rerun <trial>`.
+
+    Raises:
+      SweepError: no trial, or an unknown option.
+    """
+    trials = [word for word in words if "=" not in word or Path(word).is_dir()]
+    if len(trials) != 1:
+        raise SweepError(f"rerun: expected one trial's id or folder, got {len(trials)}")
+    values = read_words([word for word in words if word not in trials], RERUN_HELP)
+    return RerunOptions(trials[0], Path(values.get("OUT", RerunOptions.out)))
 
 
 def _folder_and_values(command: str, words: Sequence[str], known: Mapping[str, str]) -> tuple[Path, dict[str, str]]:

@@ -244,10 +244,7 @@ def prepare_worker(
         prepare_process()
         return []
     held = [taken for taken in (take_core(cores, wait_s) for _ in range(devices)) if taken is not None]
-    if devices > 1:
-        os.environ["JAX_NUM_CPU_DEVICES"] = str(devices)
-    # XLA's collectives wait for each other in threads of one pool: with no more threads than devices they never end.
-    prepare_process(cpu_cores=1 if devices == 1 else 2 * devices)
+    prepare_process(cpu_devices=devices)
     if len(held) < devices:
         logger.warning("no free core among %s: this worker shares cores", list(cores))
         return []

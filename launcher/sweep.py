@@ -21,12 +21,14 @@ from launcher.estimate import estimate
 from launcher.options import (
     HELP,
     PROMOTE_HELP,
+    RERUN_HELP,
     RESUME_HELP,
     PromoteOptions,
     ResumeOptions,
     Search,
     SweepOptions,
     parse_promote_options,
+    parse_rerun_options,
     parse_resume_options,
     parse_sweep_options,
 )
@@ -50,6 +52,7 @@ INTERRUPTED = 130
 USAGE = """python -m launcher.sweep ALG=mappo [KEY=VALUE ...]     run a sweep
 python -m launcher.sweep resume <folder> [KEY=VALUE ...]  finish a sweep that was stopped or killed
 python -m launcher.sweep promote <folder> [KEY=VALUE ...] play the best configurations again on fresh seeds
+python -m launcher.sweep rerun <trial> [OUT=...]          repeat a trial and compare every number
 python -m launcher.sweep list-algorithms                  the algorithms and their aliases"""
 
 
@@ -67,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return resume(parse_resume_options(words[1:]), console)
         if words[:1] == ["promote"]:
             return promote(parse_promote_options(words[1:]), console)
+        if words[:1] == ["rerun"]:
+            from launcher.rerun import rerun
+
+            return rerun(parse_rerun_options(words[1:]), console)
         return start(parse_sweep_options(words), shlex.join(["python", "-m", "launcher.sweep", *words]), console)
     except KeyboardInterrupt:
         plain(console, "Stopped before any trial began")
@@ -220,7 +227,7 @@ def _show_trials(trials: Sequence[PlannedTrial], console: Console) -> None:
 def _help(console: Console) -> int:
     plain(console, USAGE)
     width = max(map(len, (*HELP, *RESUME_HELP, *PROMOTE_HELP)))
-    commands = {"a sweep": HELP, "resume": RESUME_HELP, "promote": PROMOTE_HELP}
+    commands = {"a sweep": HELP, "resume": RESUME_HELP, "promote": PROMOTE_HELP, "rerun": RERUN_HELP}
     for title, options in ((f"Options of {name}:", options) for name, options in commands.items()):
         plain(console, f"\n{title}")
         for key, meaning in options.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -257,6 +258,21 @@ def test_a_killed_driver_costs_no_bit(real_sweep: Begin, tmp_path: Path, unbroke
         assert records.read_record(folder).attempts == max(1, before[number].attempts + again)
     assert_all_complete(tmp_path, unbroken)
     resumed.assert_nothing_left()
+
+
+def test_a_trial_is_repeated_exactly(real_sweep: Begin, tmp_path: Path, unbroken: dict[int, Path]) -> None:
+    driver = real_sweep("rerun", str(unbroken[0]), f"OUT={tmp_path}")
+    assert driver.wait() == 0, driver.output()
+    assert f"The same: {EVALUATIONS} evaluations and 1 absolute metrics" in driver.output()
+    (again,) = tmp_path.glob("*/*/*-rerun")
+    assert metrics(again) == metrics(unbroken[0])
+    changed = tmp_path / "changed"
+    shutil.copytree(unbroken[0], changed)
+    path = changed / records.METRICS_FILE
+    path.write_text(path.read_text().replace('"policy_loss": ', '"policy_loss": 7.0, "was": ', 1))
+    driver = real_sweep("rerun", str(changed), f"OUT={tmp_path}")
+    assert driver.wait() == 1, driver.output()
+    assert "policy_loss was" in driver.output()
 
 
 # -- Every system ------------------------------------------------------------------------------------------------------
