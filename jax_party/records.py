@@ -176,6 +176,7 @@ class SweepManifest:
     num_seeds: int = 1
     pack: int = 1
     gpus_per_trial: float | None = None
+    budget: Mapping[str, float] = field(default_factory=dict)
     search: Any = None
     scheduler: Any = None
     space: Any = None
@@ -302,6 +303,7 @@ _MANIFEST_CHECKS: Final[Mapping[str, _Check]] = {
     "num_seeds": _COUNT,
     "pack": _COUNT,
     "gpus_per_trial": _or_null(_NUMBER),
+    "budget": _DICT,
     "search": _ANY,
     "scheduler": _ANY,
     "space": _ANY,
@@ -795,6 +797,7 @@ def read_manifest(folder: Path) -> SweepManifest:
     data = _read_yaml(path, "give a sweep's folder")
     if "num_seeds" not in data:  # written before a trial could have several seeds
         data |= {"algorithms": [data.get("algorithm")], "num_seeds": 1, "pack": 1, "gpus_per_trial": None}
+        data |= {"budget": {}}
         if _is_str_dict(data.get("objective")):
             data["objective"] = {"aggregate": Aggregate.MEAN.value, **data["objective"]}
     _check_fields(data, _MANIFEST_CHECKS, path)

@@ -17,6 +17,7 @@ from ray.tune import Callback
 from jax_party import records
 from jax_party.errors import RecordError
 from jax_party.records import FINISHED, State
+from launcher.budget import Spending
 from launcher.console import Display
 from launcher.progress import Progress
 
@@ -63,6 +64,10 @@ class Interrupt:
         self._event.set()
 
 
+class BudgetSpent(Interrupted):
+    """The sweep has spent its budget, and every trial that was running has ended its period."""
+
+
 class SweepCallback(Callback):
     """Keeps the progress and the records of trials that do not keep them themselves: the pruned and the broken."""
 
@@ -73,17 +78,25 @@ class SweepCallback(Callback):
         display: Display,
         interrupt: Interrupt,
         pruned: Callable[[str], str | None],
+        spending: Spending,
     ) -> None:
         self._folder = folder
         self._progress = progress
         self._display = display
         self._interrupt = interrupt
         self._pruned = pruned
+        self._spending = spending
+        self._in_period: set[str] | None = None
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Between events: leave if asked to, and let time pass on the display."""
         self._interrupt.check()
         self._display.tick()
+        if self._spending.update(self._progress.steps()) is not None:
+            if self._in_period is None:
+                self._in_period = set(self._progress.running())
+            if not self._in_period:
+                raise BudgetSpent
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker has the trial."""
@@ -94,9 +107,11 @@ class SweepCallback(Callback):
     ) -> None:
         """An evaluation."""
         self._progress.result(trial.config["trial_id"], result)
+        self._period_over(trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker failed and the trial is tried again."""
+        self._period_over(trial)
         reason = describe_failure(last_error(trial))
         logger.warning("%s: tried again: %s", trial.config["trial_id"], reason)
         try:
@@ -107,6 +122,7 @@ class SweepCallback(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The last attempt failed."""
+        self._period_over(trial)
         trial_id, reason = trial.config["trial_id"], describe_failure(last_error(trial))
         self._finish(trial_id, State.FAILED, reason)
 
@@ -114,18 +130,27 @@ class SweepCallback(Callback):
         """The trial ended by itself, or the scheduler stopped it."""
         trial_id = trial.config["trial_id"]
         reason = self._pruned(trial_id)
+        self._period_over(trial)
         if reason is not None:
             self._finish(trial_id, State.PRUNED, reason)
+        elif self._spending.reason is not None:
+            self._finish(trial_id, State.PENDING, None)
         else:
             self._finish(trial_id, State.FAILED, "ended without completing its budget")
 
-    def _finish(self, trial_id: str, state: State, error: str) -> None:
+    def _period_over(self, trial: Any) -> None:
+        """The trial is between periods, where a spent budget stops it."""
+        if self._in_period is not None:
+            self._in_period.discard(trial.config["trial_id"])
+
+    def _finish(self, trial_id: str, state: State, error: str | None) -> None:
         """Write how the trial ended, unless its own record says so already."""
         folder = self._folder / trial_id
         try:
             record = records.read_record(folder)
             if record.state not in FINISHED:
-                record = records.update_record(folder, state=state, error=error, ended_at=records.timestamp())
+                ended = None if state is State.PENDING else records.timestamp()
+                record = records.update_record(folder, state=state, error=error, ended_at=ended)
             state, error_text = record.state, record.error
         except RecordError as problem:
             logger.error("%s", problem)

@@ -169,6 +169,8 @@ def status_line(snapshot: Snapshot) -> str:
     if best is not None and best.best is not None:
         parts.append(f"best {snapshot.objective.metric} {best.best:.4g} (trial {best.number})")
     parts.append(f"{duration(snapshot.elapsed_s)} gone, ETA {duration(snapshot.eta_s)}")
+    if snapshot.budget:
+        parts.append(f"budget: {snapshot.budget}")
     return "; ".join(parts)
 
 

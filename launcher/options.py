@@ -56,6 +56,7 @@ HELP: Mapping[str, str] = {
     "PACK": "trials that share a worker, side by side in one program where they can; default 1",
     "DEVICES_PER_TRIAL": "devices that each experiment is spread over: GPUs, or CPU cores; default 1",
     "GPUS_PER_TRIAL": "share of a GPU that each worker takes, such as 0.25; default: one for each device",
+    "BUDGET": "what the sweep may spend: time=2h,steps=1e8,device_hours=4,trials=64; default: no limit",
     "NAME": "added to the sweep's name and folder",
     "SPACE": "your own sweep file; default: the one in sweeps/ that names the algorithm",
     "METRIC": "what the sweep looks for; default: the sweep file's objective",
@@ -68,6 +69,7 @@ RESUME_HELP: Mapping[str, str] = {
     "WORKERS": HELP["WORKERS"],
     "PACK": "trials that share a worker; default: as the sweep began",
     "GPUS_PER_TRIAL": "share of a GPU that each worker takes; default: as the sweep began",
+    "BUDGET": "what the sweep may spend, what it has spent included; default: as it began",
     "RETRY_FAILED": "1 runs the failed trials again",
 }
 PROMOTE_HELP: Mapping[str, str] = {
@@ -99,6 +101,7 @@ class SweepOptions:
     pack: int = 1
     devices_per_trial: int | None = None
     gpus_per_trial: float | None = None
+    budget: str | None = None
     name: str | None = None
     space: Path | None = None
     metric: str | None = None
@@ -116,6 +119,7 @@ class ResumeOptions:
     workers: int | None = None
     pack: int | None = None
     gpus_per_trial: float | None = None
+    budget: str | None = None
     retry_failed: bool = False
 
 
@@ -183,6 +187,7 @@ def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
         "pack": _count(values, "PACK"),
         "devices_per_trial": _count(values, "DEVICES_PER_TRIAL"),
         "gpus_per_trial": _share(values, "GPUS_PER_TRIAL"),
+        "budget": values.get("BUDGET"),
         "name": _sweep_name(values),
         "space": Path(values["SPACE"]) if "SPACE" in values else None,
         "metric": values.get("METRIC"),
@@ -206,6 +211,7 @@ def parse_resume_options(words: Sequence[str]) -> ResumeOptions:
         _count(values, "WORKERS"),
         _count(values, "PACK"),
         _share(values, "GPUS_PER_TRIAL"),
+        values.get("BUDGET"),
         _flag(values, "RETRY_FAILED"),
     )
 

@@ -18,6 +18,7 @@ from jax_party import records
 from jax_party.config import check_metric, make_budget, parse_config
 from jax_party.errors import ConfigError, SweepError
 from jax_party.records import Objective, SweepManifest, TrialRecord
+from launcher.budget import parse_budget
 from launcher.options import Search, SweepOptions
 from sweeps.space import (
     FIRST_FRESH_SEED,
@@ -243,6 +244,7 @@ def write_plan(
         num_seeds=study.num_seeds,
         pack=options.pack,
         gpus_per_trial=options.gpus_per_trial,
+        budget=parse_budget(options.budget) if options.budget else {},
         search=study.search.value,
         scheduler=options.scheduler.value,
         space=study.spec.space(),

@@ -30,6 +30,7 @@ class Row:
     steps_per_second: float | None = None
     retries: int = 0
     error: str | None = None
+    num_seeds: int = 1
 
     @property
     def group(self) -> str:
@@ -54,6 +55,7 @@ class Snapshot:
     elapsed_s: float
     eta_s: float | None
     several: bool = False
+    budget: str = ""
 
     @property
     def counts(self) -> Counter[State]:
@@ -80,6 +82,7 @@ class Progress:
     objective: Objective
     planned: int
     clock: Callable[[], float] = time.monotonic
+    budget: Callable[[], str] = str
     _rows: dict[str, Row] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _began: float = 0.0
@@ -95,7 +98,7 @@ class Progress:
             self._rows[record.trial_id] = Row(
                 record.trial_id, record.number, record.algorithm, record.scenario, record.hyperparameters,
                 record.total_steps, record.state, record.env_steps, best, best, record.steps_per_second, 0,
-                record.error,
+                record.error, record.num_seeds,
             )  # fmt: skip
 
     def start(self, trial_id: str) -> None:
@@ -141,6 +144,11 @@ class Progress:
         with self._lock:
             return row.group if len({other.algorithm for other in self._rows.values()}) > 1 else row.scenario
 
+    def steps(self) -> int:
+        """Environment steps of all trials and seeds, whenever they were trained."""
+        with self._lock:
+            return sum(row.env_steps * row.num_seeds for row in self._rows.values())
+
     def group_of(self, trial_id: str) -> str:
         """The trial's algorithm and scenario."""
         with self._lock:
@@ -158,7 +166,7 @@ class Progress:
             eta = self._eta(rows)
             elapsed = self.clock() - self._began
         best, several = best_row(rows, self.objective), len({row.algorithm for row in rows}) > 1
-        return Snapshot(self.name, self.objective, self.planned, rows, best, elapsed, eta, several)
+        return Snapshot(self.name, self.objective, self.planned, rows, best, elapsed, eta, several, self.budget())
 
     def _eta(self, rows: tuple[Row, ...]) -> float | None:
         """Seconds left at the rate since the first trial of this run began."""

@@ -119,6 +119,10 @@ class Needs:
         """What Ray reserves for a worker."""
         return {"cpu": 1.0, "gpu": self.gpus} if machine.gpus else {"cpu": 1.0}
 
+    def devices_held(self, machine: Machine) -> float:
+        """GPUs, or CPU cores, that a worker keeps from others."""
+        return self.gpus if machine.gpus else float(self.devices)
+
     def describe(self, gpu: bool) -> str:
         """In words."""
         if not gpu:

@@ -18,6 +18,7 @@ from jax_party.config import make_budget, parse_config, static_names
 from jax_party.errors import RecordError, SweepError
 from jax_party.records import FINISHED, State, SweepManifest, TrialRecord
 from launcher import outcome
+from launcher.budget import Spending
 from launcher.collection import BackgroundCollector, collect
 from launcher.console import make_display, plain, show_report
 from launcher.options import Scheduler, Search
@@ -127,23 +128,32 @@ def _program_of(record: TrialRecord, static_axes: Sequence[str]) -> str:
     return json.dumps([record.algorithm, record.scenario, [record.hyperparameters.get(key) for key in static_axes]])
 
 
-def run_sweep(sweep: Sweep, crew: Crew, console: Console) -> int:
+def run_sweep(sweep: Sweep, crew: Crew, console: Console, budget: Mapping[str, float]) -> int:
     """Run every trial that is left, then collect and report.
 
     Args:
       sweep: what to run.
       crew: who does the work.
       console: where progress is shown.
+      budget: what the sweep may spend, by kind.
 
     Returns:
       The exit code: 0; 1 where every trial failed; 128 and the signal's number where it was stopped.
     """
     from launcher.callback import Interrupt
 
+    spending = Spending(sweep.folder, budget, crew.workers * crew.needs.devices_held(crew.machine))
     progress = make_progress(sweep)
+    progress.budget = spending.describe
+    ended = sum(record.state in FINISHED for record in sweep.records.values())
+    if sweep.remaining and (spending.update(progress.steps()) or spending.allowed_trials(ended) == 0):
+        spent = spending.reason or f"trials {ended} of {budget['trials']:g}"
+        raise SweepError(
+            f"BUDGET: is spent already ({spent}); give a larger one: make resume SWEEP={sweep.folder} BUDGET=…"
+        )
     with Interrupt() as interrupt:
         if sweep.remaining:
-            _run_trials(sweep, crew, console, progress, interrupt)
+            _run_trials(sweep, crew, console, progress, interrupt, spending)
         else:
             plain(console, f"Sweep {sweep.manifest.name}: nothing left to run")
         problem = collect(sweep.folder)
@@ -155,6 +165,9 @@ def run_sweep(sweep: Sweep, crew: Crew, console: Console) -> int:
     if interrupt.signal is not None:
         plain(console, f"Stopped. Finish it with: make resume SWEEP={sweep.folder}")
         return 128 + interrupt.signal
+    if sweep.remaining:
+        spent = spending.reason or f"trials {sweep.planned - sweep.remaining} of {budget.get('trials', 0):g}"
+        plain(console, f"The budget is spent ({spent}). Go on with: make resume SWEEP={sweep.folder} BUDGET=…")
     return _report(sweep, progress, console)
 
 
@@ -168,7 +181,9 @@ def make_progress(sweep: Sweep) -> Progress:
     return progress
 
 
-def _run_trials(sweep: Sweep, crew: Crew, console: Console, progress: Progress, interrupt: Any) -> None:
+def _run_trials(
+    sweep: Sweep, crew: Crew, console: Console, progress: Progress, interrupt: Any, spending: Spending
+) -> None:
     from launcher.callback import Interrupted, SweepCallback
 
     ray = start_ray(crew, sweep.folder / LOG_FILE)
@@ -180,11 +195,12 @@ def _run_trials(sweep: Sweep, crew: Crew, console: Console, progress: Progress, 
         with ExitStack() as stack:
             stack.enter_context(BackgroundCollector(sweep.folder))
             stack.enter_context(display)
-            callback = SweepCallback(sweep.folder, progress, display, interrupt, reasons.get)
-            _tune_run(sweep, crew, progress, scheduler, callback)
+            callback = SweepCallback(sweep.folder, progress, display, interrupt, reasons.get, spending)
+            _tune_run(sweep, crew, progress, scheduler, callback, spending)
     except Interrupted:
         pass
     finally:
+        spending.write()
         ray.shutdown()
         sweep.records = Sweep.read(sweep.folder).records
         try:
@@ -193,7 +209,7 @@ def _run_trials(sweep: Sweep, crew: Crew, console: Console, progress: Progress, 
             logger.warning("%s", error)
 
 
-def _tune_run(sweep: Sweep, crew: Crew, progress: Progress, scheduler: Any, callback: Any) -> None:
+def _tune_run(sweep: Sweep, crew: Crew, progress: Progress, scheduler: Any, callback: Any, spending: Spending) -> None:
     """Hand the trials to Tune and wait."""
     from ray import tune
 
@@ -210,17 +226,20 @@ def _tune_run(sweep: Sweep, crew: Crew, progress: Progress, scheduler: Any, call
         "workers": list(shared),
         "worker": worker,
     }
+    ended = sum(record.state in FINISHED for record in sweep.records.values())
+    allowed = spending.allowed_trials(ended)
     if sweep.manifest.search == Search.OPTUNA and sweep.searching:
         search = tune.search.ConcurrencyLimiter(make_optuna(sweep, progress), max_concurrent=crew.trials)
     else:
         search = None
-        config["trial_id"] = tune.grid_search([record.trial_id for record in sweep.unfinished])
+        config["trial_id"] = tune.grid_search([record.trial_id for record in sweep.unfinished][:allowed])
     tune.run(
         ExperimentTrainable,
         name="tune",
         storage_path=str(sweep.folder),
         config=config,
-        num_samples=sweep.remaining if search is not None else 1,
+        num_samples=min(sweep.remaining, allowed or sweep.remaining) if search is not None else 1,
+        stop=lambda trial_id, result: spending.reason is not None,
         search_alg=search,
         scheduler=scheduler,
         resources_per_trial={"cpu": SHARE // crew.pack / SHARE} if shared else crew.needs.resources(crew.machine),

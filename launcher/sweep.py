@@ -16,6 +16,7 @@ import mava_configs
 from jax_party import records
 from jax_party.errors import JaxPartyError, RecordError, SweepError
 from jax_party.records import State, TrialRecord
+from launcher.budget import parse_budget
 from launcher.console import duration, plain, show_facts, value_text
 from launcher.estimate import estimate
 from launcher.options import (
@@ -85,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def start(options: SweepOptions, command: str, console: Console) -> int:
     """Plan a sweep, write the plan, and run it."""
+    budget = parse_budget(options.budget) if options.budget else {}
     machine = find_machine()
     study, samples = read_study(options)
     crew = Crew.of(machine, options.workers, options.pack, study.num_devices, options.gpus_per_trial)
@@ -100,7 +102,7 @@ def start(options: SweepOptions, command: str, console: Console) -> int:
         _show_trials(trials, console)
         return 0
     write_plan(folder, study, trials, num_trials, options, command)
-    return _drive(_read_sweep(folder), crew, console)
+    return _drive(_read_sweep(folder), crew, console, budget)
 
 
 def resume(options: ResumeOptions, console: Console) -> int:
@@ -113,7 +115,8 @@ def resume(options: ResumeOptions, console: Console) -> int:
         _show_resume(sweep.remaining, len(sweep.records), crew.workers, sweep.folder, console)
 
     crew = _crew_for(sweep, options.workers, options.pack, options.gpus_per_trial)
-    return _drive(sweep, crew, console, take_up)
+    budget = parse_budget(options.budget) if options.budget else sweep.manifest.budget
+    return _drive(sweep, crew, console, budget, take_up)
 
 
 def promote(options: PromoteOptions, console: Console) -> int:
@@ -130,7 +133,7 @@ def promote(options: PromoteOptions, console: Console) -> int:
         promoted.extend(write_promotions(sweep, chosen, options.seeds))
         plain(console, f"Promoting {len(chosen)} configurations of {sweep.folder}, {options.seeds} fresh seeds each")
 
-    code = _drive(sweep, crew, console, choose)
+    code = _drive(sweep, crew, console, {}, choose)
     if code == 0:
         show_promotions(sweep, promoted, console)
     return code
@@ -149,14 +152,20 @@ def _crew_for(sweep: Sweep, workers: int | None, pack: int | None, gpus: float |
     return Crew.of(find_machine(), workers, pack or manifest.pack, devices, gpus or manifest.gpus_per_trial)
 
 
-def _drive(sweep: Sweep, crew: Crew, console: Console, prepare: Callable[[], None] = lambda: None) -> int:
+def _drive(
+    sweep: Sweep,
+    crew: Crew,
+    console: Console,
+    budget: Mapping[str, float],
+    prepare: Callable[[], None] = lambda: None,
+) -> int:
     """Run a sweep as its folder's only driver; `prepare` is called once that is sure."""
     from launcher.run import run_sweep
 
     try:
         with records.lock_folder(sweep.folder, timeout=0.0):
             prepare()
-            return run_sweep(sweep, crew, console)
+            return run_sweep(sweep, crew, console, budget)
     except RecordError as error:
         raise SweepError(str(error)) from error
 
@@ -187,6 +196,7 @@ def _facts(
         "steps": f"{' and '.join(f'{count:,}' for count in each)} a {unit}, {sum(steps.values()):,} in all",
         "evaluations": f"{' and '.join(map(str, sorted({base.num_evaluations for base in study.bases})))} a trial",
         "workers": str(crew.workers) + (f", each with up to {crew.pack} trials" if crew.shared else ""),
+        **({"budget": options.budget} if options.budget else {}),
         "device": crew.machine.describe(crew.workers, crew.needs),
         "folder": str(folder),
         "time": f"about {duration(guess.seconds)} ({guess.source})",

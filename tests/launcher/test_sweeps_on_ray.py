@@ -114,6 +114,34 @@ def test_interrupted_asha_sweep_is_resumed(sweep: Begin, tmp_path: Path) -> None
     assert all(record.env_steps < 16384 for record in pruned)
 
 
+def test_a_spent_budget_stops_between_periods_and_a_larger_one_goes_on(sweep: Begin, tmp_path: Path) -> None:
+    driver = sweep(
+        "ALG=mappo", "SAMPLES=5", "TIMESTEPS=16384", "EVALUATIONS=4", f"OUT={tmp_path}", "WORKERS=2",
+        "BUDGET=steps=20000", delay_s=0.3,
+    )  # fmt: skip
+    assert driver.wait() == 0, driver.output()
+    folder = sweep_folder(tmp_path)
+    assert f"Go on with: make resume SWEEP={folder} BUDGET=" in driver.output()
+    before = trials(tmp_path)
+    assert {record.state for record in before.values()} <= {State.COMPLETE, State.PENDING}
+    assert sum(record.env_steps for record in before.values()) >= 20_000
+    assert any(0 < record.env_steps < 16_384 for record in before.values()), "stopped in the middle of its budget"
+    assert any(record.env_steps == 0 for record in before.values())
+    driver.assert_nothing_left()
+
+    refused = sweep("resume", str(folder))
+    assert refused.wait() == 2
+    assert "SweepError: BUDGET: is spent already (steps " in refused.output()
+    resumed = sweep("resume", str(folder), "WORKERS=2", "BUDGET=steps=1e6,time=1h")
+    assert resumed.wait() == 0, resumed.output()
+    ended = trials(tmp_path)
+    assert {record.state for record in ended.values()} == {State.COMPLETE}
+    for number, record in ended.items():
+        assert steps(tmp_path, record) == [4096, 8192, 12288, 16384]
+        assert record.attempts == before[number].attempts + (before[number].state is State.PENDING)
+    resumed.assert_nothing_left()
+
+
 @pytest.mark.slow
 def test_a_trial_of_no_work_costs_little(tmp_path: Path) -> None:
     from launcher.no_work import measure

@@ -410,7 +410,7 @@ def test_a_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_a_manifest_from_before_there_were_several_seeds_is_read(tmp_path: Path) -> None:
     records.write_manifest(tmp_path, manifest())
     written = yaml.safe_load((tmp_path / "sweep.yaml").read_text())
-    for key in ("algorithms", "num_seeds", "pack", "gpus_per_trial"):
+    for key in ("algorithms", "num_seeds", "pack", "gpus_per_trial", "budget"):
         del written[key]
     del written["objective"]["aggregate"]
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(written))

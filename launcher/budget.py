@@ -1,0 +1,135 @@
+"""What a sweep may spend, and what it has spent: wall time, environment steps, device-hours, trials."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from jax_party import records
+from jax_party.errors import SweepError
+from launcher.console import duration
+from sweeps.space import did_you_mean
+
+SPENT_FILE: Final = "spent.json"
+WRITE_EVERY_S: Final = 5.0
+KINDS: Final = ("time", "steps", "device_hours", "trials")
+_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def parse_budget(text: str, place: str = "BUDGET") -> dict[str, float]:
+    """A budget as it is written, `time=2h,steps=1e8,device_hours=4,trials=64`; times in seconds.
+
+    Raises:
+      SweepError: an unknown kind, or an amount that is not above 0.
+    """
+    limits: dict[str, float] = {}
+    for part in text.split(","):
+        kind, separator, amount = (word.strip() for word in part.partition("="))
+        if not separator:
+            raise SweepError(f"{place}: expected kinds and amounts, such as time=2h,steps=1e8, got {part!r}")
+        if kind not in KINDS:
+            raise SweepError(f"{place}: {kind}: unknown{did_you_mean(kind, KINDS)} (known: {', '.join(KINDS)})")
+        if kind in limits:
+            raise SweepError(f"{place}: {kind} is there twice")
+        limits[kind] = _amount(kind, amount, place)
+    return limits
+
+
+def _amount(kind: str, text: str, place: str) -> float:
+    match = re.fullmatch(r"([0-9.]+(?:e[+-]?[0-9]+)?)([smhd]?)", text, re.IGNORECASE)
+    number = 0.0
+    if match is not None and (kind == "time") == bool(match[2]):
+        try:
+            number = float(match[1]) * _UNITS.get(match[2].lower(), 1.0)
+        except ValueError:
+            number = 0.0
+    if number <= 0 or (kind in ("steps", "trials") and number != int(number)):
+        expected = {"time": "a time above 0 with its unit, such as 90m, 2h or 3d", "device_hours": "a number above 0"}
+        raise SweepError(f"{place}: {kind}: expected {expected.get(kind, 'a whole number from 1')}, got {text!r}")
+    return number
+
+
+class Spending:
+    """What a sweep spends while its driver runs; what earlier drivers spent is read from its folder.
+
+    Args:
+      folder: the sweep's.
+      limits: by kind; none is no limit.
+      devices: that its workers hold: GPUs, or CPU cores.
+      clock: seconds.
+    """
+
+    def __init__(
+        self, folder: Path, limits: Mapping[str, float], devices: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.limits = dict(limits)
+        self.reason: str | None = None
+        self._path = folder / SPENT_FILE
+        self._devices = devices
+        self._clock = clock
+        self._before = _read(self._path)
+        self._began = self._written = clock()
+        self._steps = 0
+
+    def amounts(self) -> dict[str, float]:
+        """What is spent so far, of each kind that passes while trials run."""
+        seconds = self._clock() - self._began
+        return {
+            "time": self._before["time"] + seconds,
+            "steps": float(self._steps),
+            "device_hours": self._before["device_hours"] + seconds * self._devices / 3600.0,
+        }
+
+    def update(self, steps: int) -> str | None:
+        """Count what has passed; what is spent, in words, or None.
+
+        Args:
+          steps: environment steps of all trials and seeds, whenever they were trained.
+        """
+        self._steps = steps
+        spent = self.amounts()
+        for kind, amount in spent.items():
+            if self.reason is None and amount >= self.limits.get(kind, float("inf")):
+                self.reason = self._part(kind, amount)
+        if self._clock() - self._written >= WRITE_EVERY_S:
+            self.write()
+        return self.reason
+
+    def write(self) -> None:
+        """Put what is spent into the folder."""
+        self._written = self._clock()
+        kept = {kind: amount for kind, amount in self.amounts().items() if kind != "steps"}
+        records.write_json_atomically(self._path, kept)
+
+    def describe(self) -> str:
+        """What is spent of each limit; empty where there is none."""
+        spent = self.amounts()
+        return ", ".join(self._part(kind, spent[kind]) for kind in self.limits if kind in spent)
+
+    def allowed_trials(self, ended: int) -> int | None:
+        """How many more trials may run, None for any number."""
+        limit = self.limits.get("trials")
+        return None if limit is None else max(0, int(limit) - ended)
+
+    def _part(self, kind: str, amount: float) -> str:
+        limit = self.limits[kind]
+        if kind == "time":
+            return f"time {duration(amount)} of {duration(limit)}"
+        return f"{kind} {amount:,.0f} of {limit:,.0f}" if kind == "steps" else f"{kind} {amount:.3g} of {limit:g}"
+
+
+def _read(path: Path) -> dict[str, float]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {kind: float(found[kind]) for kind in ("time", "device_hours")}
+    except FileNotFoundError:
+        return {"time": 0.0, "device_hours": 0.0}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SweepError(f"{path}: cannot be read ({error}); restore it, or remove it to count from 0") from error
+
+
+__all__ = ["KINDS", "SPENT_FILE", "Spending", "parse_budget"]

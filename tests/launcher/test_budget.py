@@ -1,0 +1,108 @@
+"""What a sweep may spend, what it has spent, and how that is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jax_party import records
+from jax_party.errors import SweepError
+from launcher import plan
+from launcher.budget import SPENT_FILE, WRITE_EVERY_S, Spending, parse_budget
+from launcher.options import parse_resume_options, parse_sweep_options
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        ("time=2h", {"time": 7200.0}),
+        ("time=1.5d, steps=1e8", {"time": 129_600.0, "steps": 1e8}),
+        ("time=90m,device_hours=0.5,trials=64", {"time": 5400.0, "device_hours": 0.5, "trials": 64.0}),
+        ("time=30s", {"time": 30.0}),
+    ],
+)
+def test_budgets_are_read(text: str, limits: dict[str, float]) -> None:
+    assert parse_budget(text) == limits
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("2h", "BUDGET: expected kinds and amounts, such as time=2h,steps=1e8, got '2h'"),
+        ("times=2h", "BUDGET: times: unknown; did you mean time? (known: time, steps, device_hours, trials)"),
+        ("time=-1h", "BUDGET: time: expected a time above 0 with its unit, such as 90m, 2h or 3d, got '-1h'"),
+        ("time=0h", "BUDGET: time: expected a time above 0 with its unit, such as 90m, 2h or 3d, got '0h'"),
+        ("time=2", "BUDGET: time: expected a time above 0 with its unit, such as 90m, 2h or 3d, got '2'"),
+        ("steps=1.5", "BUDGET: steps: expected a whole number from 1, got '1.5'"),
+        ("steps=2h", "BUDGET: steps: expected a whole number from 1, got '2h'"),
+        ("trials=0", "BUDGET: trials: expected a whole number from 1, got '0'"),
+        ("device_hours=1.2.3", "BUDGET: device_hours: expected a number above 0, got '1.2.3'"),
+        ("time=1h,time=2h", "BUDGET: time is there twice"),
+    ],
+)
+def test_a_bad_budget_is_one_clear_error(text: str, message: str) -> None:
+    with pytest.raises(SweepError) as caught:
+        parse_budget(text)
+    assert str(caught.value) == message
+
+
+def test_what_passes_is_counted_and_the_first_limit_to_be_reached_is_named(tmp_path: Path) -> None:
+    clock = Clock()
+    spending = Spending(tmp_path, parse_budget("time=1h,steps=1000,device_hours=3"), 4.0, clock)
+    clock.now += 1800.0
+    assert spending.update(999) is None
+    assert spending.describe() == "time 30:00 of 1:00:00, steps 999 of 1,000, device_hours 2 of 3"
+    clock.now += 900.0
+    assert spending.update(999) == "device_hours 3 of 3"
+    assert spending.update(5000) == "device_hours 3 of 3", "that is what stopped it"
+
+
+def test_no_limit_is_never_reached(tmp_path: Path) -> None:
+    clock = Clock()
+    spending = Spending(tmp_path, {}, 4.0, clock)
+    clock.now += 1e9
+    assert (spending.update(10**15), spending.describe(), spending.allowed_trials(10**6)) == (None, "", None)
+
+
+def test_what_earlier_drivers_spent_counts(tmp_path: Path) -> None:
+    """What a killed driver spent is known to within some seconds."""
+    clock = Clock()
+    first = Spending(tmp_path, {}, 2.0, clock)
+    clock.now += 3600.0
+    first.update(0)
+    clock.now += WRITE_EVERY_S - 1.0
+    first.update(0)  # not written: too soon
+    second = Spending(tmp_path, parse_budget("time=2h,device_hours=3"), 1.0, clock)
+    clock.now += 1800.0
+    assert second.update(0) is None
+    assert second.describe() == "time 1:30:00 of 2:00:00, device_hours 2.5 of 3"
+    clock.now += 1800.0
+    assert second.update(0) == "time 2:00:00 of 2:00:00"
+
+
+def test_trials_are_so_many_in_all(tmp_path: Path) -> None:
+    spending = Spending(tmp_path, parse_budget("trials=5"), 1.0)
+    assert [spending.allowed_trials(ended) for ended in (0, 3, 5, 9)] == [5, 2, 0, 0]
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / SPENT_FILE).write_text("{")
+    with pytest.raises(SweepError, match=r"spent\.json: cannot be read .*; restore it, or remove it to count from 0"):
+        Spending(tmp_path, {}, 1.0)
+
+
+def test_the_budget_is_kept_with_the_sweep(tmp_path: Path) -> None:
+    options = parse_sweep_options(["ALG=mappo", "SAMPLES=1", "BUDGET=time=2h,trials=3"])
+    study, samples = plan.read_study(options, "sweep-1")
+    plan.write_plan(tmp_path / "sweep", study, plan.draw_plan(study, samples), 1, options, "")
+    assert records.read_manifest(tmp_path / "sweep").budget == {"time": 7200.0, "trials": 3.0}
+    assert parse_resume_options([str(tmp_path), "BUDGET=steps=10"]).budget == "steps=10"
