@@ -154,7 +154,7 @@ def choose(program: Program, hypers: Sequence[Hyper], states: Sequence[LearnerSt
     """The faster form for these learners.
 
     Both are compiled, and timed over a few updates on copies of the states, past the steps in which nothing is learned.
-    The choice is kept beside the compiled programs and read from there the next time.
+    The choice is kept among the compiled programs and read from there the next time.
 
     Args:
       program: their functions.
@@ -164,7 +164,7 @@ def choose(program: Program, hypers: Sequence[Hyper], states: Sequence[LearnerSt
     """
     if len(states) == 1 or len(program.devices) > 1:
         return Form.MAP
-    path = compilation_cache_dir().parent / _CHOICES / f"{signature}-{len(states)}-{os.environ.get('NPROC', '')}.json"
+    path = compilation_cache_dir() / _CHOICES / f"{signature}-{len(states)}-{os.environ.get('NPROC', '')}.json"
     remembered = _remembered(path)
     if remembered is not None:
         return remembered
@@ -173,8 +173,11 @@ def choose(program: Program, hypers: Sequence[Hyper], states: Sequence[LearnerSt
     seconds = {form: _time(Learners(batch, hypers, _copies(states))) for form, batch in batches.items()}
     best = min(seconds, key=lambda form: seconds[form])
     _logger.info("%d learners at once: %s", len(states), ", ".join(f"{f} {s:.3f} s" for f, s in seconds.items()))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    records.write_json_atomically(path, {"form": best, "seconds_per_update": seconds})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        records.write_json_atomically(path, {"form": best, "seconds_per_update": seconds})
+    except (OSError, records.RecordError) as error:
+        _logger.warning("%s: cannot be kept: %s", path, error)
     return best
 
 

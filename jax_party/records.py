@@ -32,7 +32,7 @@ from typing import Any, BinaryIO, Final
 
 import yaml
 
-from jax_party.aggregate import Aggregate
+from jax_party.aggregate import Aggregate, aggregate
 from jax_party.errors import RecordError
 
 SCHEMA_VERSION: Final = 2
@@ -720,6 +720,36 @@ def evaluations_by_step(rows: Iterable[Mapping[str, Any]], num_seeds: int) -> di
         if not row.get("absolute"):
             of_step.setdefault(row["step"], []).append(row)
     return {step: of_seeds for step, of_seeds in of_step.items() if len(of_seeds) == num_seeds}
+
+
+def seed_values(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> list[float]:
+    """The objective of each seed: of the absolute metric where there is one, else at the best evaluation.
+
+    Args:
+      record: of the trial.
+      rows: of its metrics.jsonl.
+
+    Returns:
+      In the order of seeds; empty where some seed has no number.
+    """
+    rows = list(rows)
+    metric = record.objective.metric
+
+    def values(of_seeds: Iterable[Mapping[str, Any]]) -> list[float]:
+        by_seed: dict[int, Any] = {
+            row.get("seed", record.seed): (row.get("evaluate") or {}).get(metric) for row in of_seeds
+        }
+        numbers = [float(value) for _, value in sorted(by_seed.items()) if _is_number(value)]
+        return numbers if len(numbers) == record.num_seeds else []
+
+    absolute = [row for row in rows if row.get("absolute")]
+    if absolute:
+        return values(absolute)
+    evaluations = [numbers for one in evaluations_by_step(rows, record.num_seeds).values() if (numbers := values(one))]
+    if not evaluations:
+        return []
+    sign = 1.0 if record.objective.mode == "max" else -1.0
+    return max(evaluations, key=lambda numbers: sign * aggregate(numbers, record.objective.aggregate))
 
 
 # -- marl-eval ---------------------------------------------------------------------------------------------------------

@@ -33,6 +33,9 @@ from jax_party.records import State, TrialRecord, VaultEntry
 from jax_party.systems.base import Hyper, LearnerState, UpdateOutput
 from jax_party.vault import VaultWriter
 
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
+"""What XLA's error says where a device has no memory left."""
+
 _VAULT_KINDS = ("train", "test")
 
 _logger = logging.getLogger(__name__)
@@ -175,7 +178,7 @@ class Experiment:
         Args:
           states: one a seed.
           losses: of each seed, of each update.
-          seconds: that the updates took.
+          seconds: of the time that the updates took, this experiment's share.
 
         Returns:
           The seeds' training metrics of the period.
@@ -360,14 +363,26 @@ class Experiment:
         if number == 1:
             form = Form.MAP
         elif form == "auto":
-            hypers = [self.hyper] * number
-            states = [learner.state for learner in self.learners] * company
-            form = choose(self.program, hypers, states, self.record.compile_signature or "")
+            form = Form.MAP if most_at_once == 1 else self._faster_form(company)
         width = width_of(Form(form), number)
         self.batch = Batch(self.program, width if most_at_once is None else min(width, most_at_once))
         self.batch.compile(self.hyper)
         if number > 1:
             self._update_record(batch=str(form))
+
+    def _faster_form(self, company: int) -> Form:
+        """The faster form; one after another where there is no memory to try the other."""
+        number = company * len(self.learners)
+        states = [learner.state for learner in self.learners] * company
+        try:
+            return choose(self.program, [self.hyper] * number, states, self.record.compile_signature or "")
+        except jax.errors.JaxRuntimeError as error:
+            if OUT_OF_MEMORY not in str(error):
+                raise
+            _logger.warning(
+                "%s: no memory to try %d learners at once: they go one by one", self.record.trial_id, number
+            )
+            return Form.MAP
 
     def _open_vaults(self) -> None:
         config, trial = self.config.vault, self.record.trial_id
@@ -430,12 +445,13 @@ class Experiment:
             of_seeds = self._evaluate_best(batch)
             means = [_means(episodes) for episodes in of_seeds]
             absolute = aggregate_metrics(means, self.record.objective.aggregate)
-            if not any(row.get("absolute") for row in records.read_metrics(self.folder)):
-                rows = [
-                    self._row(learner, mean, episodes, {}) | {"absolute": True}
-                    for learner, mean, episodes in zip(self.learners, means, of_seeds, strict=True)
-                ]
-                records.append_metrics(self.folder, *rows)
+            there = {row.get("seed") for row in records.read_metrics(self.folder) if row.get("absolute")}
+            rows = [
+                self._row(learner, mean, episodes, {}) | {"absolute": True}
+                for learner, mean, episodes in zip(self.learners, means, of_seeds, strict=True)
+                if learner.seed not in there
+            ]
+            records.append_metrics(self.folder, *rows)
         if self.config.logger.use_json:
             records.write_marl_eval(self.folder)
         self._update_record(state=State.COMPLETE, absolute_metrics=absolute, ended_at=records.timestamp())
@@ -566,7 +582,8 @@ def _train_and_evaluate(experiments: Sequence[Experiment], batch: Batch) -> dict
         side_by_side.each(Experiment.take_outputs, [index] * len(experiments), side_by_side.split(outputs))
     states = learners.release()
     seconds = time.perf_counter() - start - (program.compile_seconds - compiled)
-    of_period = side_by_side.split(states), side_by_side.split(losses), [seconds] * len(experiments)
+    shares = [seconds * len(experiment.learners) / len(hypers) for experiment in experiments]
+    of_period = side_by_side.split(states), side_by_side.split(losses), shares
     training = side_by_side.each(Experiment.take_states, *of_period)
     start = time.perf_counter()
     keys = [key for experiment in experiments for key in experiment.evaluation_keys()]

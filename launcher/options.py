@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from jax_party.errors import SweepError
 from sweeps.space import check_aggregate, check_mode, did_you_mean, positive_int
 
+MAX_PACK = 512
+
 M = TypeVar("M", bound=StrEnum)
 
 
@@ -184,7 +186,7 @@ def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
         "search": _member(values, "SEARCH", Search),
         "scheduler": _member(values, "SCHEDULER", Scheduler),
         "workers": _count(values, "WORKERS"),
-        "pack": _count(values, "PACK"),
+        "pack": _pack(values),
         "devices_per_trial": _count(values, "DEVICES_PER_TRIAL"),
         "gpus_per_trial": _share(values, "GPUS_PER_TRIAL"),
         "budget": values.get("BUDGET"),
@@ -209,7 +211,7 @@ def parse_resume_options(words: Sequence[str]) -> ResumeOptions:
     return ResumeOptions(
         folder,
         _count(values, "WORKERS"),
-        _count(values, "PACK"),
+        _pack(values),
         _share(values, "GPUS_PER_TRIAL"),
         values.get("BUDGET"),
         _flag(values, "RETRY_FAILED"),
@@ -228,7 +230,7 @@ def parse_promote_options(words: Sequence[str]) -> PromoteOptions:
         _count(values, "TOP") or PromoteOptions.top,
         _count(values, "SEEDS") or PromoteOptions.seeds,
         _count(values, "WORKERS"),
-        _count(values, "PACK"),
+        _pack(values),
         _share(values, "GPUS_PER_TRIAL"),
     )
 
@@ -267,6 +269,14 @@ def _share(values: Mapping[str, str], key: str) -> float | None:
         number = 0.0
     if not 0.0 < number < math.inf or (number > 1 and number != int(number)):
         raise SweepError(f"{key}: expected a share of one, such as 0.25, or a whole number, got {values[key]!r}")
+    return number
+
+
+def _pack(values: Mapping[str, str]) -> int | None:
+    """`PACK`: each trial takes a share of a CPU, of which Ray counts ten-thousandths."""
+    number = _count(values, "PACK")
+    if number is not None and number > MAX_PACK:
+        raise SweepError(f"PACK: expected a whole number from 1 to {MAX_PACK}, got {values['PACK']!r}")
     return number
 
 

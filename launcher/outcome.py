@@ -33,10 +33,8 @@ def evaluations(folder: Path, record: TrialRecord) -> list[Evaluation]:
 
 
 def seed_scores(folder: Path, record: TrialRecord) -> list[float]:
-    """Each seed's absolute metric, in the order of seeds; empty where there is none."""
-    rows = [row for row in records.read_metrics(folder) if row.get("absolute")]
-    by_seed = {row["seed"]: row.get("evaluate", {}).get(record.objective.metric) for row in rows}
-    return [float(value) for _, value in sorted(by_seed.items()) if is_number(value)]
+    """The objective of each seed, in their order; empty where some seed has none."""
+    return records.seed_values(record, records.read_metrics(folder))
 
 
 def score(folder: Path, record: TrialRecord) -> float | None:

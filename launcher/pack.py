@@ -12,6 +12,7 @@ import importlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -24,7 +25,8 @@ EXPERIMENT_VARIABLE = "JAX_PARTY_EXPERIMENT"
 DEFAULT_EXPERIMENT = "jax_party.training:Experiment"
 LOCK_WAIT_S = 60.0
 GATHER_S = 1.0
-OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
+IDLE_S = 30.0
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # in XLA's error; not imported: only what trains may import JAX
 
 logger = logging.getLogger(__name__)
 
@@ -51,15 +53,22 @@ class Pack:
       size: how many trials at a time.
       factory: makes an experiment from a parsed config and a folder.
       gather_s: how long a period waits for trials that have not asked for theirs yet.
+      idle_s: after how long without asking a trial may lose its place.
     """
 
     def __init__(
-        self, sweep: Path, size: int, factory: Callable[..., ExperimentLike], gather_s: float = GATHER_S
+        self,
+        sweep: Path,
+        size: int,
+        factory: Callable[..., ExperimentLike],
+        gather_s: float = GATHER_S,
+        idle_s: float = IDLE_S,
     ) -> None:
         self.size = size
         self._sweep = sweep
         self._factory = factory
         self._gather_s = gather_s
+        self._idle_s = idle_s
         self._members: dict[str, _Member] = {}
         self._changed = threading.Condition()
         self._playing = threading.Lock()
@@ -72,21 +81,35 @@ class Pack:
         return len(self._members)
 
     def join(self, trial_id: str) -> bool:
-        """Take a trial in, if there is room."""
+        """Take a trial in, if there is room.
+
+        A trial that has asked for nothing for `IDLE_S` makes room: whoever asked for it has died.
+        """
         with self._changed:
-            if trial_id not in self._members and len(self._members) >= self.size:
-                return False
-            self._members.setdefault(trial_id, _Member(trial_id))
-            return True
+            if trial_id in self._members:
+                return True
+            if len(self._members) < self.size:
+                self._members[trial_id] = _Member(trial_id)
+                return True
+            now = time.monotonic()
+            idle = [m.trial_id for m in self._members.values() if m.asked is None and now - m.seen > self._idle_s]
+        for gone in idle:
+            logger.warning("%s: has asked for nothing for %g s; its place is taken", gone, self._idle_s)
+            self.leave(gone)
+        return self.join(trial_id) if idle else False
 
     def leave(self, trial_id: str) -> None:
         """Let go of a trial and its folder, once its period is over; no error if it is not here."""
-        with self._changed:
-            member = self._members.pop(trial_id, None)
-            self._changed.notify_all()
-        if member is not None:
-            with self._playing:
+        if trial_id not in self._members:
+            return
+        with self._playing:
+            with self._changed:
+                member = self._members.pop(trial_id, None)
+                self._changed.notify_all()
+            if member is not None:
                 member.close()
+                if member.asked is not None:
+                    member.asked.set_exception(SweepError(f"{trial_id}: left while its period was asked for"))
 
     def step(self, trial_id: str) -> dict[str, Any]:
         """Play one evaluation period of a trial that has joined; returns once it is over.
@@ -95,6 +118,8 @@ class Pack:
           Exception: what went wrong with this trial, or with all that played with it.
         """
         with self._changed:
+            if trial_id not in self._members:
+                raise SweepError(f"{trial_id}: has not joined, or was idle for so long that its place was taken")
             asked = self._members[trial_id].asked = Future()
             self._changed.notify_all()
         with self._playing:  # whoever comes first plays for all that have asked by then
@@ -121,13 +146,12 @@ class Pack:
             outcomes = self._outcomes(members)
         except BaseException as error:
             outcomes = [error] * len(members)
-            for member in members:
-                member.close()
         for member, outcome in zip(members, outcomes, strict=True):
-            asked, member.asked = member.asked, None
+            asked, member.asked, member.seen = member.asked, None, time.monotonic()
             assert asked is not None
             member.over = isinstance(outcome, BaseException) or bool(outcome.get("finished"))
             if isinstance(outcome, BaseException):
+                member.close()  # what it has in memory may not be what is in its folder
                 asked.set_exception(outcome)
             else:
                 asked.set_result(outcome)
@@ -179,7 +203,7 @@ class Pack:
     def _make_smaller(self, members: Sequence[_Member], error: Exception) -> bool:
         """Halve the batched program, and have the trials taken up anew from their checkpoints; False if it is one."""
         widths = [member.experiment.batch.width for member in members if hasattr(member.experiment, "batch")]
-        before = max([*widths, self._most_at_once or 1])
+        before = max(widths, default=self._most_at_once or self.size)  # while one was opened nothing is known of it
         for member in members:
             member.close()
         if before == 1:
@@ -200,6 +224,7 @@ class _Member:
         self.experiment: Any = None
         self.asked: Future[dict[str, Any]] | None = None
         self.over = False
+        self.seen = time.monotonic()
         self.held = contextlib.ExitStack()
 
     def close(self) -> None:

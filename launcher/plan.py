@@ -189,7 +189,8 @@ def draw_plan(study: Study, samples: int) -> tuple[PlannedTrial, ...]:
     """
     from launcher.search import draw_configurations
 
-    configurations = draw_configurations(study.spec.axes, samples, study.seed)
+    axes = [axis for axis in study.spec.axes if any(axis in study.axes_of(base) for base in study.bases)]
+    configurations = draw_configurations(axes, samples, study.seed)
     different: dict[str, PlannedTrial] = {}
     for drawn in configurations:
         for base in study.bases:
@@ -197,6 +198,24 @@ def draw_plan(study: Study, samples: int) -> tuple[PlannedTrial, ...]:
             trial = study.trial(len(different), base, values)
             different.setdefault(trial.trial_id, trial)
     return tuple(different.values())
+
+
+def check_plan(study: Study, trials: Sequence[PlannedTrial]) -> None:
+    """Refuse a plan with a trial that the trainer would refuse: a range's ends say nothing of what lies between.
+
+    Raises:
+      SweepError: with the first such trial's values.
+    """
+    for trial in trials:
+        try:
+            parse_config(trial.config())
+        except ConfigError as error:
+            values = ", ".join(f"{key}={value}" for key, value in trial.hyperparameters.items())
+            reason = str(error).splitlines()[0]
+            raise SweepError(
+                f"{study.spec.source}: trial {trial.number} ({values}) cannot be run: {reason}; list the values that "
+                "can as type: choice"
+            ) from error
 
 
 def create_sweep_folder(options: SweepOptions, algorithm: str, now: datetime | None = None) -> tuple[str, Path]:
@@ -379,11 +398,16 @@ def _check_seeds(study: Study) -> None:
             raise SweepError(f"{study.spec.source}: {key}: is no hyperparameter; give it as {name}")
     for axis in study.spec.axes:
         for seed in axis.extremes() if axis.key == SEED_KEY else ():
-            if seed >= FIRST_FRESH_SEED:
+            if isinstance(seed, (int, float)) and seed >= FIRST_FRESH_SEED:
                 raise SweepError(
                     f"{study.spec.source}: {SEED_KEY}: {seed} is kept for testing winners; take seeds below "
                     f"{FIRST_FRESH_SEED:,}"
                 )
+    if study.seed + study.num_seeds > FIRST_FRESH_SEED:
+        raise SweepError(
+            f"SEEDS={study.num_seeds}: from SEED={study.seed} they reach seeds that are kept for testing winners; take "
+            f"a SEED below {FIRST_FRESH_SEED - study.num_seeds + 1:,}"
+        )
     if study.num_seeds > 1 and SEED_KEY in study.spec.axis_keys():
         raise SweepError(
             f"SEEDS={study.num_seeds}: {study.spec.source} has {SEED_KEY} as an axis; take that out, or leave SEEDS out"
@@ -440,6 +464,6 @@ def _hydra_text(value: Any) -> str:
 
 
 __all__ = [
-    "Base", "PlannedTrial", "Study", "complete_plan", "compose_bases", "create_sweep_folder", "draw_plan", "label_of",
-    "read_study", "study_from_manifest", "sweep_name_and_folder", "write_plan",
+    "Base", "PlannedTrial", "Study", "check_plan", "complete_plan", "compose_bases", "create_sweep_folder", "draw_plan",
+    "label_of", "read_study", "study_from_manifest", "sweep_name_and_folder", "write_plan",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from jax_party import records
-from jax_party.aggregate import Interval, interval
+from jax_party.aggregate import Interval, aggregate, interval
 from jax_party.errors import SweepError
 from jax_party.records import State, TrialRecord
 from launcher import outcome
@@ -104,11 +104,12 @@ def show_promotions(sweep: Sweep, promoted: list[TrialRecord], console: Console)
     for planned in promoted:
         record = sweep.records[planned.trial_id]
         assert record.promoted_from is not None
-        tuned = outcome.score(sweep.folder / record.promoted_from, sweep.records[record.promoted_from])
+        chosen_by = outcome.seed_scores(sweep.folder / record.promoted_from, sweep.records[record.promoted_from])
         fresh = fresh_score(sweep.folder / record.trial_id, record)
-        if fresh is None or tuned is None:
+        if fresh is None or not chosen_by:
             facts[record.promoted_from] = f"{record.state.value} {record.error or ''}".strip()
             continue
+        tuned = aggregate(chosen_by, fresh.estimator)
         gap = tuned - fresh.value if mode == "max" else fresh.value - tuned
         between = "" if fresh.low is None else f" [{fresh.low:.5g}, {fresh.high:.5g}]"
         facts[record.promoted_from] = (

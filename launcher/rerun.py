@@ -123,6 +123,9 @@ def play(folder: Path, console: Console) -> None:
                 plain(console, f"  step {result['env_steps']:>12,}  {metric} {result[metric]:.6g}")
         except TrainingDiverged as error:
             plain(console, f"  {error}")
+        except KeyboardInterrupt:
+            records.update_record(folder, state=State.PENDING)
+            raise SweepError(f"stopped; what there is of the repetition lies in {folder}") from None
         finally:
             experiment.close()
 

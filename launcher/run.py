@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -66,18 +67,18 @@ class Sweep:
     def unfinished(self) -> list[TrialRecord]:
         """Trials to run: those that had begun come first, then by compiled program, in the plan's order otherwise."""
         left = [record for record in self.records.values() if record.state not in FINISHED]
-        keys = self._static_axes(left)
-        programs = {record.trial_id: _program_of(record, keys) for record in left}
+        keys = self._static_keys(left)
+        programs = {record.trial_id: _program_of(record, keys[record.algorithm]) for record in left}
         first = {program: number for number, program in reversed(list(enumerate(programs.values())))}
         return sorted(left, key=lambda r: (r.env_steps == 0, first[programs[r.trial_id]], r.number))
 
-    def _static_axes(self, trials: Sequence[TrialRecord]) -> list[str]:
-        """The axes over which every value has a compiled program of its own."""
-        if not trials:
-            return []
-        config = parse_config(records.read_config(self.folder / trials[0].trial_id))
-        static = set(static_names(config))
-        return [key for key in trials[0].hyperparameters if any(key == s or key.startswith(f"{s}.") for s in static)]
+    def _static_keys(self, trials: Sequence[TrialRecord]) -> dict[str, set[str]]:
+        """The keys, by algorithm, of which every value has a compiled program of its own."""
+        first = {record.algorithm: record.trial_id for record in reversed(trials)}
+        return {
+            algorithm: set(static_names(parse_config(records.read_config(self.folder / trial_id))))
+            for algorithm, trial_id in first.items()
+        }
 
     @property
     def searched(self) -> list[TrialRecord]:
@@ -123,9 +124,14 @@ class Sweep:
         return changed
 
 
-def _program_of(record: TrialRecord, static_axes: Sequence[str]) -> str:
+def _program_of(record: TrialRecord, static: set[str]) -> str:
     """What trials with equal compiled programs have in common."""
-    return json.dumps([record.algorithm, record.scenario, [record.hyperparameters.get(key) for key in static_axes]])
+    axes = {
+        key: value
+        for key, value in record.hyperparameters.items()
+        if any(key == name or key.startswith(f"{name}.") for name in static)
+    }
+    return json.dumps([record.algorithm, record.scenario, axes], sort_keys=True)
 
 
 def run_sweep(sweep: Sweep, crew: Crew, console: Console, budget: Mapping[str, float]) -> int:
@@ -196,7 +202,14 @@ def _run_trials(
             stack.enter_context(BackgroundCollector(sweep.folder))
             stack.enter_context(display)
             callback = SweepCallback(sweep.folder, progress, display, interrupt, reasons.get, spending)
-            _tune_run(sweep, crew, progress, scheduler, callback, spending)
+            if sweep.searching:
+                planner = make_optuna(sweep, progress) if sweep.manifest.search == Search.OPTUNA else None
+                ids = [record.trial_id for record in sweep.unfinished if record.promoted_from is None]
+                _tune_run(sweep, crew, ids, scheduler, callback, spending, planner)
+            # Winners are tested with their whole budget, and tell the search nothing.
+            tests = [record.trial_id for record in sweep.unfinished if record.promoted_from is not None]
+            if tests and spending.reason is None:
+                _tune_run(sweep, crew, tests, None, callback, spending)
     except Interrupted:
         pass
     finally:
@@ -209,8 +222,17 @@ def _run_trials(
             logger.warning("%s", error)
 
 
-def _tune_run(sweep: Sweep, crew: Crew, progress: Progress, scheduler: Any, callback: Any, spending: Spending) -> None:
-    """Hand the trials to Tune and wait."""
+def _tune_run(
+    sweep: Sweep,
+    crew: Crew,
+    ids: Sequence[str],
+    scheduler: Any,
+    callback: Any,
+    spending: Spending,
+    planner: Any = None,
+) -> None:
+    """Hand trials to Tune and wait: those that `planner` gives, or those of these ids."""
+    import ray
     from ray import tune
 
     worker = {
@@ -228,17 +250,19 @@ def _tune_run(sweep: Sweep, crew: Crew, progress: Progress, scheduler: Any, call
     }
     ended = sum(record.state in FINISHED for record in sweep.records.values())
     allowed = spending.allowed_trials(ended)
-    if sweep.manifest.search == Search.OPTUNA and sweep.searching:
-        search = tune.search.ConcurrencyLimiter(make_optuna(sweep, progress), max_concurrent=crew.trials)
+    search, number = None, 1
+    if planner is not None:
+        search = tune.search.ConcurrencyLimiter(planner, max_concurrent=crew.trials)
+        number = planner.remaining if allowed is None else min(planner.remaining, allowed)
     else:
-        search = None
-        config["trial_id"] = tune.grid_search([record.trial_id for record in sweep.unfinished][:allowed])
+        config["trial_id"] = tune.grid_search(list(ids)[:allowed])
     tune.run(
         ExperimentTrainable,
         name="tune",
         storage_path=str(sweep.folder),
         config=config,
-        num_samples=min(sweep.remaining, allowed or sweep.remaining) if search is not None else 1,
+        max_concurrent_trials=None if search is not None else crew.trials,
+        num_samples=number,
         stop=lambda trial_id, result: spending.reason is not None,
         search_alg=search,
         scheduler=scheduler,
@@ -251,6 +275,8 @@ def _tune_run(sweep: Sweep, crew: Crew, progress: Progress, scheduler: Any, call
         trial_dirname_creator=_our_id,
         trial_name_creator=_our_id,
     )
+    for name in shared:
+        ray.kill(shared[name])
 
 
 def _start_shared_workers(settings: Mapping[str, Any], crew: Crew) -> dict[str, Any]:
@@ -263,7 +289,7 @@ def _start_shared_workers(settings: Mapping[str, Any], crew: Crew) -> dict[str, 
         "max_concurrency": 2 * crew.pack + 2,
     }  # fmt: skip
     actor = ray.remote(PackWorker)
-    names = [f"worker-{number}" for number in range(crew.workers)]
+    names = [f"worker-{uuid.uuid4().hex[:8]}" for _ in range(crew.workers)]
     return {name: actor.options(name=name, **options).remote(settings) for name in names}
 
 
@@ -275,7 +301,7 @@ def make_scheduler(sweep: Sweep, progress: Progress) -> Any:
     """FIFO (None), or ASHA with every recorded evaluation replayed into its rungs."""
     from launcher.search import GroupedASHA
 
-    if sweep.manifest.scheduler != Scheduler.ASHA or not sweep.searching:
+    if sweep.manifest.scheduler != Scheduler.ASHA:
         return None
     objective = sweep.manifest.objective
     groups: dict[str, tuple[int, int]] = {}
@@ -308,7 +334,7 @@ def make_optuna(sweep: Sweep, progress: Progress) -> Any:
         folder = sweep.folder / trial_id
         return outcome.score(folder, records.read_record(folder))
 
-    unfinished = [_planned(study, record) for record in sweep.unfinished]
+    unfinished = [_planned(study, record) for record in sweep.unfinished if record.promoted_from is None]
     numbers = [record.number for record in sweep.searched]
     planner = OptunaPlanner(study, sweep.manifest.num_trials, unfinished, numbers, write, score)
     for record in sweep.searched:

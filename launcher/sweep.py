@@ -37,6 +37,7 @@ from launcher.plan import (
     NUM_DEVICES_KEY,
     PlannedTrial,
     Study,
+    check_plan,
     create_sweep_folder,
     draw_plan,
     read_study,
@@ -95,6 +96,7 @@ def start(options: SweepOptions, command: str, console: Console) -> int:
         name, folder = create_sweep_folder(options, study.label)
     study = dataclasses.replace(study, name=name)
     trials = () if options.search is Search.OPTUNA else draw_plan(study, samples)
+    check_plan(study, trials)
     num_trials = len(trials) or samples * len(study.bases)
     facts = _facts(study, options, samples, num_trials, trials, crew, folder)
     show_facts(console, f"Sweep {name}", facts)

@@ -148,17 +148,21 @@ class SharedRoom:
         Raises:
           SweepError: nobody has room for a minute.
         """
-        deadline = time.monotonic() + JOIN_WAIT_S
+        deadline, problem = time.monotonic() + JOIN_WAIT_S, "all are full"
         while time.monotonic() < deadline:
-            # A worker may be starting again; and one may have the trial still, whose trainable has died.
-            with contextlib.suppress(ray.exceptions.RayActorError):
-                members = ray.get([worker.leave.remote(trial_id) for worker in self._workers])
-                for _, worker in sorted(zip(members, self._workers, strict=True), key=lambda pair: -pair[0]):
+            members: list[tuple[int, Any]] = []
+            for worker in self._workers:  # one may be starting again, or have the trial still, whose trainable has died
+                try:
+                    members.append((_ask(worker.leave.remote(trial_id)), worker))
+                except ray.exceptions.RayActorError as error:
+                    problem = str(error).strip().splitlines()[0]
+            for _, worker in sorted(members, key=lambda pair: -pair[0]):
+                with contextlib.suppress(ray.exceptions.RayActorError):
                     if _ask(worker.join.remote(trial_id)):
                         self._worker = worker
                         return
             time.sleep(0.2)
-        raise SweepError(f"{trial_id}: no worker has had room for it for {JOIN_WAIT_S:g} s")
+        raise SweepError(f"{trial_id}: no worker has had room for it for {JOIN_WAIT_S:g} s ({problem})")
 
     def step(self, trial_id: str) -> dict[str, Any]:
         """Play one evaluation period."""

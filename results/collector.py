@@ -9,7 +9,7 @@ import io
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -107,13 +107,16 @@ class CollectedPaths:
 
 @dataclass(frozen=True)
 class IndexRow:
-    """One planned trial: the index's row in four groups of columns, and its evaluations as (seed, step, values)."""
+    """One planned trial: the index's row in four groups of columns, its evaluations as (seed, step, values), and the
+    objective of each seed.
+    """
 
     fixed: dict[str, Any]
     hyperparameters: dict[str, Any]
     metrics: dict[str, float | None]
     config: dict[str, Any]
     evaluations: list[tuple[int, int, dict[str, float | None]]]
+    seed_values: list[float] = field(default_factory=list)
 
     @property
     def order(self) -> tuple[bool, int, str]:
@@ -177,15 +180,15 @@ def read_rows(folder: Path) -> list[IndexRow]:
 
 def _judge_promotions(rows: Sequence[IndexRow]) -> None:
     """Put the scores on fresh seeds beside those that were tuned; of several promotions the last counts."""
-    by_id = {row.fixed["trial_id"]: row.fixed for row in rows}
+    by_id = {row.fixed["trial_id"]: row for row in rows}
     for row in sorted(rows, key=lambda row: row.order):
         origin = by_id.get(row.fixed.get("promoted_from"))
         if origin is None or row.fixed.get("fresh.value") is None:
             continue
-        origin |= {name: value for name, value in row.fixed.items() if name.startswith("fresh.")}
-        if origin.get("objective.value") is not None:
-            gap = origin["objective.value"] - row.fixed["fresh.value"]
-            origin["optimism_gap"] = gap if origin["objective.mode"] == "max" else -gap
+        origin.fixed.update({name: value for name, value in row.fixed.items() if name.startswith("fresh.")})
+        if origin.seed_values:
+            gap = aggregate(origin.seed_values, row.fixed["fresh.estimator"]) - row.fixed["fresh.value"]
+            origin.fixed["optimism_gap"] = gap if origin.fixed["objective.mode"] == "max" else -gap
 
 
 def _subfolders(folder: Path) -> Iterator[Path]:
@@ -225,10 +228,11 @@ def _trial_row(
         for step, rows in records.evaluations_by_step(lines, record.num_seeds).items()
     ]
     best = _best(evaluations, record.objective)
+    numbers = records.seed_values(record, lines)
     fixed = _fixed_values(record, place) | {
         "evaluations": len(evaluations),
         "best_step": best[0] if best else None,
-        **_objective_values(record, lines, best[0] if best else None),
+        **_objective_values(record, numbers),
     }
     sources = {
         "last.": evaluations[-1][1] if evaluations else {},
@@ -236,20 +240,13 @@ def _trial_row(
         "absolute.": record.absolute_metrics or {},
     }
     metrics = {prefix + name: value for prefix, values in sources.items() for name, value in values.items()}
-    return IndexRow(fixed, _hyperparameters(record), metrics, _config_leaves(config), of_seeds)
+    return IndexRow(fixed, _hyperparameters(record), metrics, _config_leaves(config), of_seeds, numbers)
 
 
-def _objective_values(record: TrialRecord, lines: Sequence[Mapping[str, Any]], best_step: int | None) -> dict[str, Any]:
-    """The objective over seeds: of the absolute metric where there is one, else of the best evaluation; of a promoted
-    trial with its interval.
-    """
-    rows = [line for line in lines if line.get("absolute")]
-    if not rows:
-        rows = [line for line in lines if line["step"] == best_step]
-    values = [row["evaluate"].get(record.objective.metric) for row in rows]
-    if record.state is State.FAILED or len(values) != record.num_seeds or None in values:
+def _objective_values(record: TrialRecord, numbers: Sequence[float]) -> dict[str, Any]:
+    """The objective over seeds; of a promoted trial with its interval."""
+    if record.state is State.FAILED or not numbers:
         return {}
-    numbers = [float(value) for value in values]
     fresh: dict[str, Any] = {}
     if record.promoted_from is not None and record.state is State.COMPLETE:
         found = interval(numbers)

@@ -126,6 +126,18 @@ def test_a_batched_program_does_what_each_learner_does_alone(algorithm: str, beg
         np.testing.assert_allclose(np.asarray(left), np.asarray(right), rtol=2e-3, atol=2e-4)
 
 
+def test_a_seeds_absolute_metric_that_a_kill_cut_off_is_made_again(tmp_path: Path, trial: Any) -> None:
+    folder = trial(tmp_path / "trial", "ff_ippo", "arch.num_seeds=2", "arch.batch=map")
+    whole = _rows(_run(folder).folder)
+    path = folder / records.METRICS_FILE
+    path.write_bytes(path.read_bytes()[:-40])
+    records.update_record(folder, state=State.RUNNING, absolute_metrics=None)
+    assert len(_rows(folder)) == len(whole) - 1
+    again = _run(folder)
+    assert _rows(folder) == whole
+    assert again.record.state is State.COMPLETE
+
+
 def test_the_batched_form_resumes_bit_for_bit(tmp_path: Path, trial: Any) -> None:
     options = ("arch.num_seeds=2", "arch.batch=vmap", "vault=both")
     unbroken = _run(trial(tmp_path / "unbroken", "ff_ippo", *options))
@@ -183,7 +195,7 @@ def test_the_faster_form_is_chosen_once(
     before = jax.tree.map(np.array, run.state)
     chosen = choose(run.program, [run.hyper] * 2, [run.state] * 2, "signature")
     _equal(before, run.state)
-    (file,) = (tmp_path / "batch_forms").iterdir()
+    (file,) = (tmp_path / "xla" / "batch_forms").iterdir()
     kept = json.loads(file.read_text())
     assert kept["form"] == chosen == min(kept["seconds_per_update"], key=kept["seconds_per_update"].get)
     other = next(form for form in Form if form is not chosen)

@@ -85,8 +85,8 @@ def pack(folders: list[Path]) -> Iterator[Callable[..., Pack]]:
     Counting.played.clear()
     Together.widths.clear()
 
-    def make(size: int, factory: Callable[..., Any] = Counting, gather_s: float = 30.0) -> Pack:
-        made.append(Pack(folders[0].parent, size, factory, gather_s))
+    def make(size: int, factory: Callable[..., Any] = Counting, gather_s: float = 30.0, idle_s: float = 30.0) -> Pack:
+        made.append(Pack(folders[0].parent, size, factory, gather_s, idle_s))
         return made[-1]
 
     yield make
@@ -157,6 +157,37 @@ def test_what_goes_wrong_with_one_is_its_own(pack: Callable[..., Pack], folders:
     outcomes = step_all(four, names)
     assert isinstance(outcomes[3], RecordError)
     assert isinstance(outcomes[0], dict)
+    assert folders[1].name not in Counting.open_now, "what failed is taken up anew from its folder"
+
+
+def test_a_trial_that_nobody_asks_for_any_more_makes_room(pack: Callable[..., Pack], folders: list[Path]) -> None:
+    names = [folders[number].name for number in (0, 2, 3)]
+    two = pack(2, gather_s=0.0, idle_s=0.3)
+    assert two.join(names[0]) and two.join(names[1])
+    two.step(names[0])
+    assert not two.join(names[2]), "none has been idle for long"
+    time.sleep(0.4)
+    two.step(names[1])
+    assert two.join(names[2])
+    assert Counting.open_now == {names[1]}
+    with pytest.raises(SweepError, match="has not joined, or was idle for so long that its place was taken"):
+        two.step(names[0])
+
+
+def test_leaving_waits_for_the_period_that_was_asked_for(pack: Callable[..., Pack], folders: list[Path]) -> None:
+    """As where a trainable died in its step: nobody waits for ever."""
+    names = [folders[0].name, folders[2].name]
+    two = pack(2, gather_s=30.0)
+    assert all(two.join(name) for name in names)
+    with ThreadPoolExecutor(2) as threads:
+        waiting = threads.submit(two.step, names[0])
+        while two._members[names[0]].asked is None:
+            time.sleep(0.01)
+        leaving = threads.submit(two.leave, names[0])
+        assert two.step(names[1])["env_steps"] == 1
+        assert waiting.result(10.0)["env_steps"] == 1
+        leaving.result(10.0)
+    assert (two.members, Counting.open_now) == (1, {names[1]})
 
 
 def test_out_of_memory_halves_what_goes_at_once(pack: Callable[..., Pack], folders: list[Path]) -> None:
@@ -174,6 +205,19 @@ def test_out_of_memory_halves_what_goes_at_once(pack: Callable[..., Pack], folde
         "out of memory with 2 at once (RESOURCE_EXHAUSTED: Out of memory allocating 2 bytes.): 1 from now on",
     ]
     assert records.read_record(folders[1]).retries == ()
+
+
+def test_out_of_memory_while_a_trial_is_taken_up_halves_too(pack: Callable[..., Pack], folders: list[Path]) -> None:
+    class Large(Together):
+        def __init__(self, config: Any, folder: Path, *, company: int, most_at_once: int | None) -> None:
+            if (most_at_once or company) > 2:
+                raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 bytes.")
+            super().__init__(config, folder, company=company, most_at_once=most_at_once)
+
+    four = pack(4, Large)
+    assert four.join(folders[0].name)
+    assert four.step(folders[0].name)["env_steps"] == 1
+    assert Together.widths == [2, 1]
 
 
 def test_one_that_does_not_fit_alone_fails(

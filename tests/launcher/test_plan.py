@@ -225,6 +225,23 @@ def test_what_differs_only_in_an_axis_that_does_not_exist_is_one_trial(tmp_path:
     assert all(("system.ent_coef" in t.hyperparameters) == (t.base.scenario == "p-short") for t in drawn)
 
 
+def test_an_axis_that_exists_for_none_makes_no_trials_differ(tmp_path: Path) -> None:
+    space = own_space(
+        tmp_path,
+        "  system.gamma: {type: choice, values: [0.9, 0.99]}\n",
+        "  system.clip_eps: {type: uniform, low: 0.1, high: 0.3, when: {algorithm: ff_ippo}}\n",
+    )
+    assert len(trials(space, "SAMPLES=8")) == 2
+
+
+def test_a_range_whose_middle_cannot_be_run_is_refused(tmp_path: Path) -> None:
+    space = own_space(tmp_path, "  system.num_minibatches: {type: int, low: 1, high: 8}\n")
+    found, _ = study(space)
+    message = r"trial \d+ \(system.num_minibatches=[357]\) cannot be run: system.num_minibatches: [357] does not divide"
+    with pytest.raises(SweepError, match=message):
+        plan.check_plan(found, plan.draw_plan(found, 8))
+
+
 def test_four_algorithms_have_a_short_name() -> None:
     assert plan.label_of(("a", "b", "c")) == "a-b-c"
     assert plan.label_of(("a", "b", "c", "d")) == "a-and-3-more"

@@ -16,7 +16,7 @@ from jax_party import records
 from jax_party.aggregate import interquartile_mean, interval
 from jax_party.errors import SweepError
 from jax_party.records import State
-from launcher import plan, promote
+from launcher import plan, promote, run
 from launcher.options import PromoteOptions, parse_promote_options, parse_sweep_options
 from launcher.run import Sweep
 from sweeps.space import FIRST_FRESH_SEED
@@ -106,6 +106,19 @@ def test_scores_and_gaps_are_shown(tmp_path: Path) -> None:
     assert "tuned 3, fresh 2 [-0.48414, 4.4841] (mean of 3 seeds), optimism gap 1" in shown
 
 
+def test_winners_are_tested_apart_from_the_search(tmp_path: Path) -> None:
+    """Neither Optuna nor ASHA hears of them, also where trials of the search are run again beside them."""
+    sweep = make_sweep(tmp_path, "SEARCH=optuna", "SCHEDULER=asha", "SCENARIO=p-base,p-short", scores={0: 2.0, 1: 1.0})
+    promote.write_promotions(sweep, promote.winners(sweep, 1), 3)
+    sweep = Sweep.read(sweep.folder)
+    failed = sweep.set_back([State.FAILED])
+    planner = run.make_optuna(sweep, run.make_progress(sweep))
+    assert planner.remaining == len(failed) == 4
+    given = [planner.suggest(str(index))["trial_id"] for index in range(4)]
+    assert sorted(given) == sorted(failed)
+    assert planner.suggest("5") == planner.FINISHED
+
+
 @pytest.mark.parametrize("seeds", [f"[0, {FIRST_FRESH_SEED}]", f"[{2 * FIRST_FRESH_SEED}]"])
 def test_no_sweep_tunes_with_the_seeds_of_tests(seeds: str, tmp_path: Path) -> None:
     space = tmp_path / "space.yaml"
@@ -114,6 +127,9 @@ def test_no_sweep_tunes_with_the_seeds_of_tests(seeds: str, tmp_path: Path) -> N
         SweepError, match=r"system\.seed: .* is kept for testing winners; take seeds below 1,000,000,000"
     ):
         plan.read_study(parse_sweep_options(["ALG=mappo", f"SPACE={space}"]))
+    with pytest.raises(SweepError, match=r"SEEDS=8: from SEED=999999999 they reach seeds that are kept for testing"):
+        plan.read_study(parse_sweep_options(["ALG=mappo", "SEED=999999999", "SEEDS=8"]))
+    plan.read_study(parse_sweep_options(["ALG=mappo", "SEED=999999992", "SEEDS=8"]))
     with pytest.raises(SweepError, match="SEED: expected a whole number from 0 to 999999999"):
         parse_sweep_options(["ALG=mappo", f"SEED={FIRST_FRESH_SEED}"])
 
