@@ -16,6 +16,7 @@ from rich.console import Console
 
 from jax_party import records
 from jax_party.aggregate import Interval, aggregate, interval
+from jax_party.config import parse_config
 from jax_party.errors import SweepError
 from jax_party.records import State, TrialRecord
 from launcher import outcome
@@ -65,7 +66,9 @@ def write_promotions(sweep: Sweep, chosen: list[Winner], num_seeds: int) -> list
     for winner in chosen:
         origin = winner.record
         seeds = {SEED_KEY: FIRST_FRESH_SEED, NUM_SEEDS_KEY: num_seeds}
-        config = with_values(records.read_config(sweep.folder / origin.trial_id), seeds)
+        composed = records.read_config(sweep.folder / origin.trial_id)
+        parse_config(composed)  # of an earlier version: refused by the key that it lacks
+        config = with_values(composed, seeds)
         trial_id = records.trial_id(sweep.manifest.name, config, FIRST_FRESH_SEED)
         if trial_id not in sweep.records:
             record = TrialRecord(
