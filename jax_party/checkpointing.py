@@ -11,6 +11,8 @@ import orbax.checkpoint as ocp
 
 from jax_party.errors import CheckpointError
 
+TAKEOVER = "takeover-"
+
 _logger = logging.getLogger(__name__)
 
 
@@ -38,9 +40,32 @@ class Checkpoints:
         path = self.folder / str(step)
         self._checkpointer.save(path, tree, force=True)
         self._checkpointer.wait_until_finished()
-        for old in self.steps()[: -self._max_to_keep]:
+        steps = self.steps()
+        for old in steps[: -self._max_to_keep]:
             shutil.rmtree(self.folder / str(old))
+        for taken in self.folder.glob(f"{TAKEOVER}*"):  # a checkpoint that is kept may be taken up again with it
+            if int(taken.name.removeprefix(TAKEOVER)) < steps[-self._max_to_keep :][0]:
+                shutil.rmtree(taken)
         return path
+
+    def restore_from(self, path: Path, target: Any) -> Any:
+        """What another trial's checkpoint holds.
+
+        Args:
+          path: where a copy of it lies.
+          target: as for `restore`.
+
+        Raises:
+          CheckpointError: it cannot be read.
+        """
+        try:
+            return self._checkpointer.restore(path.resolve(), target)
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(
+                f"{path}: the learner that was taken over cannot be read ({reason}); restore it, or remove the trial's "
+                "folder to train it again"
+            ) from error
 
     def restore(self, target: Any) -> tuple[int, Any] | None:
         """The newest checkpoint that can be read, as (step, tree); None where there is none.

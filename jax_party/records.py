@@ -32,10 +32,11 @@ from typing import Any, BinaryIO, Final
 
 import yaml
 
-from jax_party.aggregate import Aggregate, aggregate
+from jax_party.aggregate import Aggregate, aggregate, aggregate_metrics
 from jax_party.errors import RecordError
+from jax_party.objectives import MODES, Objective
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 CONFIG_FILE: Final = "config.yaml"
 RECORD_FILE: Final = "record.json"
 MANIFEST_FILE: Final = "sweep.yaml"
@@ -64,12 +65,20 @@ FINISHED: Final = frozenset({State.COMPLETE, State.FAILED, State.PRUNED})
 
 
 @dataclass(frozen=True)
-class Objective:
-    """The metric that a sweep optimises, its direction (`max` or `min`), and how several seeds become one number."""
+class Takeover:
+    """A trial of a population went on from another's learner, with new values.
 
-    metric: str
-    mode: str
-    aggregate: str = Aggregate.MEAN.value
+    Attributes:
+      step: environment steps that the trial had trained.
+      source: the other trial's id.
+      source_step: environment steps that its learner had trained.
+      hyperparameters: the values that the trial had until then.
+    """
+
+    step: int
+    source: str
+    source_step: int
+    hyperparameters: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -96,8 +105,9 @@ class TrialRecord:
     seed: int
     num_seeds: int = 1
     promoted_from: str | None = None
+    lineage: tuple[Takeover, ...] = ()
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    objective: Objective = Objective("episode_return", "max")
+    objective: Objective = field(default_factory=lambda: Objective("episode_return", "max"))
     state: State = State.PENDING
     error: str | None = None
     attempts: int = 0
@@ -131,6 +141,7 @@ class TrialRecord:
         place = f"record of {self.trial_id}"
         fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         fields["objective"] = dataclasses.asdict(self.objective)
+        fields["lineage"] = [dataclasses.asdict(takeover) for takeover in self.lineage]
         fields["vaults"] = [dataclasses.asdict(entry) for entry in self.vaults]
         values: dict[str, Any] = plain(fields, place)
         if finite(values["hyperparameters"]) != values["hyperparameters"]:
@@ -156,7 +167,8 @@ class TrialRecord:
         _check_fields(data, _RECORD_CHECKS, source)
         values = dict(data)
         values["state"] = State(data["state"])
-        values["objective"] = Objective(**data["objective"])
+        values["objective"] = _objective(data["objective"])
+        values["lineage"] = tuple(Takeover(**takeover) for takeover in data["lineage"])
         values["retries"] = tuple(data["retries"])
         values["vaults"] = tuple(VaultEntry(**entry) for entry in data["vaults"])
         return cls(**values)
@@ -171,6 +183,7 @@ class SweepManifest:
     algorithms: tuple[str, ...]
     created: str
     num_trials: int
+    samples: int | None = None
     objective: Objective
     seed: int
     num_seeds: int = 1
@@ -178,7 +191,10 @@ class SweepManifest:
     gpus_per_trial: float | None = None
     budget: Mapping[str, float] = field(default_factory=dict)
     search: Any = None
+    sampler: Any = None
     scheduler: Any = None
+    scenario_mode: str = "grid"
+    warm_start: tuple[str, ...] = ()
     space: Any = None
     overrides: Any = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -204,10 +220,25 @@ def _is_str_dict(value: Any) -> bool:
 def _is_objective(value: Any) -> bool:
     return (
         _is_str_dict(value)
-        and set(value) == {"metric", "mode", "aggregate"}
+        and set(value) == {"metric", "mode", "aggregate", "others", "constraints"}
         and isinstance(value["metric"], str)
-        and value["mode"] in ("max", "min")
+        and value["mode"] in MODES
         and value["aggregate"] in set(Aggregate)
+        and isinstance(value["others"], (list, tuple))
+        and all(len(pair) == 2 and isinstance(pair[0], str) and pair[1] in MODES for pair in value["others"])
+        and _is_str_dict(value["constraints"])
+        and all(_is_number(bound) for bound in value["constraints"].values())
+    )
+
+
+def _is_takeover(value: Any) -> bool:
+    return (
+        _is_str_dict(value)
+        and set(value) == {"step", "source", "source_step", "hyperparameters"}
+        and _is_int(value["step"])
+        and isinstance(value["source"], str)
+        and _is_int(value["source_step"])
+        and _is_str_dict(value["hyperparameters"])
     )
 
 
@@ -233,7 +264,14 @@ _COUNT: _Check = ("an integer of 0 or more", lambda value: _is_int(value) and va
 _NUMBER: _Check = ("a number", _is_number)
 _BOOL: _Check = ("a boolean", lambda value: isinstance(value, bool))
 _DICT: _Check = ("a mapping with string keys", _is_str_dict)
-_OBJECTIVE: _Check = (f"{{metric: a string, mode: max or min, aggregate: {' or '.join(Aggregate)}}}", _is_objective)
+_OBJECTIVE: _Check = (
+    f"{{metric: a string, mode: max or min, aggregate: {' or '.join(Aggregate)}, others, constraints}}",
+    _is_objective,
+)
+_LINEAGE: _Check = (
+    "a list of {step, source, source_step, hyperparameters}",
+    lambda value: isinstance(value, list) and all(map(_is_takeover, value)),
+)
 _VERSIONS: _Check = (
     "a mapping from package to version or null",
     lambda value: _is_str_dict(value) and all(v is None or isinstance(v, str) for v in value.values()),
@@ -265,6 +303,7 @@ _RECORD_CHECKS: Final[Mapping[str, _Check]] = {
     "seed": _INT,
     "num_seeds": _COUNT,
     "promoted_from": _or_null(_STR),
+    "lineage": _LINEAGE,
     "hyperparameters": _DICT,
     "objective": _OBJECTIVE,
     "state": _STATE,
@@ -298,6 +337,7 @@ _MANIFEST_CHECKS: Final[Mapping[str, _Check]] = {
     "algorithms": _REASONS,
     "created": _STR,
     "num_trials": _COUNT,
+    "samples": _or_null(_COUNT),
     "objective": _OBJECTIVE,
     "seed": _INT,
     "num_seeds": _COUNT,
@@ -305,7 +345,10 @@ _MANIFEST_CHECKS: Final[Mapping[str, _Check]] = {
     "gpus_per_trial": _or_null(_NUMBER),
     "budget": _DICT,
     "search": _ANY,
+    "sampler": _ANY,
     "scheduler": _ANY,
+    "scenario_mode": _STR,
+    "warm_start": _REASONS,
     "space": _ANY,
     "overrides": _ANY,
     "provenance": _DICT,
@@ -328,14 +371,23 @@ def _check_schema_version(data: Mapping[str, Any], source: str | Path) -> None:
 
 
 def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of an earlier version as this one has it. Version 1 knew one seed a trial."""
+    """A record of an earlier version as this one has it. Version 1 knew one seed a trial, 2 one objective."""
     if data["schema_version"] == SCHEMA_VERSION:
         return dict(data)
-    objective: Any = data.get("objective")
-    if _is_str_dict(objective):
-        objective = {"aggregate": Aggregate.MEAN.value, **objective}
+    objective = _upgraded_objective(data.get("objective"))
     new = dict.fromkeys(("batch", "compile_time_saved_s", "compile_cache", "promoted_from"))
-    return {**new, "retries": [], "num_seeds": 1, **data, "objective": objective, "schema_version": SCHEMA_VERSION}
+    new |= {"retries": [], "num_seeds": 1, "lineage": []}
+    return {**new, **data, "objective": objective, "schema_version": SCHEMA_VERSION}
+
+
+def _upgraded_objective(objective: Any) -> Any:
+    if not _is_str_dict(objective):
+        return objective
+    return {"aggregate": Aggregate.MEAN.value, "others": [], "constraints": {}, **objective}
+
+
+def _objective(data: Mapping[str, Any]) -> Objective:
+    return Objective(**{**data, "others": tuple((metric, mode) for metric, mode in data["others"])})
 
 
 def _check_fields(data: Mapping[str, Any], checks: Mapping[str, _Check], source: str | Path) -> None:
@@ -416,6 +468,13 @@ def trial_id(sweep_name: str, config: Mapping[str, Any], seed: int) -> str:
         )
     content = _canonical({"config": config, "seed": seed}, "config")
     return f"{sweep_name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
+def configuration_id(record: TrialRecord) -> str:
+    """8 hex digits that trials of the same algorithm and values share, whatever their seed and scenario."""
+    values = {key: value for key, value in record.hyperparameters.items() if key != "system.seed"}
+    content = _canonical([record.algorithm, values], "configuration")
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
 # -- Files -------------------------------------------------------------------------------------------------------------
@@ -545,6 +604,9 @@ def create_trial_folder(folder: Path, config: Mapping[str, Any], record: TrialRe
 
 def _check_same_trial(folder: Path, config: Mapping[str, Any], record: TrialRecord) -> None:
     there, here = read_record(folder).to_dict(), record.to_dict()
+    if there["lineage"]:  # its values have changed since, which its id has not
+        there["hyperparameters"] = there["lineage"][0]["hyperparameters"]
+        config = read_config(folder)
     for key in _IDENTITY:
         if there[key] != here[key]:
             raise RecordError(
@@ -611,6 +673,11 @@ def add_retry(folder: Path, reason: str) -> TrialRecord:
       RecordError: the record cannot be read.
     """
     return update_record(folder, retries=(*read_record(folder).retries, f"{timestamp()} {reason}"))
+
+
+def takeover_folder(folder: Path, step: int) -> Path:
+    """Where a trial keeps the learner that it took over after `step` environment steps: an Orbax checkpoint."""
+    return Path(folder) / "checkpoints" / f"takeover-{step}"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -722,6 +789,33 @@ def evaluations_by_step(rows: Iterable[Mapping[str, Any]], num_seeds: int) -> di
     return {step: of_seeds for step, of_seeds in of_step.items() if len(of_seeds) == num_seeds}
 
 
+def score_metrics(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
+    """What a trial is judged by: its absolute metrics where it has them, else the evaluation with the best objective.
+
+    Args:
+      record: of the trial.
+      rows: of its metrics.jsonl.
+
+    Returns:
+      Metric -> number, seeds aggregated; empty where the objective was never measured.
+    """
+    objective = record.objective
+    if (record.absolute_metrics or {}).get(objective.metric) is not None:
+        return dict(record.absolute_metrics or {})
+    sign = 1.0 if objective.mode == "max" else -1.0
+    best: tuple[float, dict[str, float | None]] | None = None
+    for of_seeds in evaluations_by_step(rows, record.num_seeds).values():
+        numbers = [
+            {name: value for name, value in (row.get("evaluate") or {}).items() if value is None or _is_number(value)}
+            for row in of_seeds
+        ]
+        metrics = aggregate_metrics(numbers, objective.aggregate)
+        value = metrics.get(objective.metric)
+        if value is not None and (best is None or sign * value > best[0]):
+            best = (sign * value, metrics)
+    return {} if best is None else best[1]
+
+
 def seed_values(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> list[float]:
     """The objective of each seed: of the absolute metric where there is one, else at the best evaluation.
 
@@ -828,12 +922,12 @@ def read_manifest(folder: Path) -> SweepManifest:
     if "num_seeds" not in data:  # written before a trial could have several seeds
         data |= {"algorithms": [data.get("algorithm")], "num_seeds": 1, "pack": 1, "gpus_per_trial": None}
         data |= {"budget": {}}
-        if _is_str_dict(data.get("objective")):
-            data["objective"] = {"aggregate": Aggregate.MEAN.value, **data["objective"]}
+    if "scenario_mode" not in data:  # nor several objectives, nor scenarios but as a grid
+        data |= {"samples": None, "sampler": None, "scenario_mode": "grid", "warm_start": []}
+        data["objective"] = _upgraded_objective(data.get("objective"))
     _check_fields(data, _MANIFEST_CHECKS, path)
-    return SweepManifest(
-        **{**data, "algorithms": tuple(data["algorithms"]), "objective": Objective(**data["objective"])}
-    )
+    tuples = {name: tuple(data[name]) for name in ("algorithms", "warm_start")}
+    return SweepManifest(**{**data, **tuples, "objective": _objective(data["objective"])})
 
 
 def write_manifest(folder: Path, manifest: SweepManifest) -> None:

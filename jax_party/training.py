@@ -11,6 +11,7 @@ import itertools
 import logging
 import math
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -332,6 +333,8 @@ class Experiment:
                     vault.truncate(0)
         else:
             self._take_up(restored[1])
+        if self.record.lineage and self.record.lineage[-1].step == self.env_steps:
+            self._take_over()
         records.truncate_metrics(self.folder, self.env_steps)
 
     def _take_up(self, tree: dict[str, Any]) -> None:
@@ -347,6 +350,20 @@ class Experiment:
             for kind, vault in learner.vaults.items():
                 vault.truncate(int(kept["vault_steps"][kind]))
         _logger.info("%s: resumed at step %d", self.record.trial_id, self.env_steps)
+
+    def _take_over(self) -> None:
+        """Go on from the learner of another trial; its random numbers become this trial's own."""
+        tree = self._checkpoints.restore_from(
+            records.takeover_folder(self.folder, self.env_steps), self._checkpoint_target()
+        )
+        own = zlib.crc32(self.record.trial_id.encode())
+        for learner, taken in zip(self.learners, tree["learners"], strict=True):
+            state: LearnerState = taken["state"]
+            key = jax.device_put(jax.random.fold_in(state.key, own), state.key.sharding)
+            learner.state = state._replace(key=key)
+        _logger.info(
+            "%s: took over %s at step %d", self.record.trial_id, self.record.lineage[-1].source, self.env_steps
+        )
 
     def _compile(self, at_once: int) -> None:
         """All functions of a learner at a time, once the environment is known to be playable."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from jax_party.objectives import Objective
 from jax_party.records import FINISHED, State
-from launcher.progress import Progress, Row, Snapshot, best_row
+from launcher.progress import Progress, Row, Snapshot
+
+if TYPE_CHECKING:
+    from launcher.ranking import Entry
 
 MAX_ROWS = 20
 FIXED_WIDTH = 66  # of the table without its scenario and value columns
@@ -189,30 +192,19 @@ def trial_line(row: Row, where: str) -> str:
     return "; ".join(words)
 
 
-def show_report(console: Console, snapshot: Snapshot, scores: Mapping[str, float], folder: Path) -> None:
-    """What came out: counts, the best trial of each algorithm and scenario, failures, and where the tables are.
+def show_report(console: Console, snapshot: Snapshot, ranked: Mapping[str, Sequence[Entry]], folder: Path) -> None:
+    """What came out: counts, the best of each algorithm and scenario, failures, and where the tables are.
 
     Args:
       console: where to.
       snapshot: the sweep.
-      scores: by trial id, of those that have one.
+      ranked: the configurations of each group, the best first.
       folder: the sweep's.
     """
     counts = snapshot.counts
     facts = {"trials": ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])}
-    scored = [replace(row, best=scores.get(row.trial_id)) for row in snapshot.rows]
-    groups = list(dict.fromkeys(row.group for row in scored))
-    for group in groups:
-        best = best_row([row for row in scored if row.group == group], snapshot.objective)
-        if best is None or best.best is None:
-            continue
-        name = "best" if len(groups) == 1 else f"best of {snapshot.where(best)}"
-        facts[name] = f"{snapshot.objective.metric} {best.best:.6g}: {best.trial_id}"
-        values = {key: value_text(value) for key, value in best.hyperparameters.items()}
-        if len(groups) == 1:
-            facts |= {"scenario": best.scenario, **values}
-        else:
-            facts[name] += f" ({', '.join(f'{key}={value}' for key, value in values.items())})"
+    for group, entries in ranked.items():
+        facts |= _best_of(group, entries, snapshot.objective, len(ranked) == 1)
     failed = [row for row in snapshot.rows if row.state is State.FAILED]
     facts |= {f"failed {row.number}": row.error or "for no recorded reason" for row in failed[:5]}
     if len(failed) > 5:
@@ -222,6 +214,29 @@ def show_report(console: Console, snapshot: Snapshot, scores: Mapping[str, float
         if (folder / name).exists():
             facts[name] = str(folder / name)
     show_facts(console, f"Sweep {snapshot.name}", facts)
+
+
+def _best_of(group: str, entries: Sequence[Entry], objective: Objective, alone: bool) -> dict[str, str]:
+    """The best configuration of a group; of several objectives the whole Pareto front."""
+    of_group = "" if alone else f" of {group}"
+    if not entries[0].feasible:
+        bounds = ", ".join(f"{name} {bound:g}" for name, bound in objective.constraints.items())
+        return {f"best{of_group}": f"none of {len(entries)} keeps to {bounds}"}
+    if len(objective.metrics) > 1:
+        front = [entry for entry in entries if entry.on_front]
+        return {f"front{of_group} {place}": _entry_text(one, objective) for place, one in enumerate(front[:10], 1)}
+    best = entries[0]
+    found = {f"best{of_group}": _entry_text(best, objective)}
+    values = {key: value_text(value) for key, value in best.trials[0].hyperparameters.items()}
+    if alone:
+        return {**found, "scenario": ", ".join(record.scenario for record in best.trials), **values}
+    return {f"best{of_group}": f"{_entry_text(best, objective)} ({', '.join(f'{k}={v}' for k, v in values.items())})"}
+
+
+def _entry_text(entry: Entry, objective: Objective) -> str:
+    numbers = ", ".join(f"{name} {entry.metrics[name]:.6g}" for name in objective.metrics)
+    mean = f" (mean of {len(entry.trials)} scenarios)" if len(entry.trials) > 1 else ""
+    return f"{numbers}{mean}: {', '.join(record.trial_id for record in entry.trials)}"
 
 
 def short_names(hyperparameters: Mapping[str, Any]) -> dict[str, str]:

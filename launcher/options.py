@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jax_party.errors import SweepError
-from sweeps.space import check_aggregate, check_mode, did_you_mean, positive_int
+from sweeps.space import ScenarioMode, check_aggregate, check_scenario_mode, did_you_mean, positive_int
 
 MAX_PACK = 512
 
@@ -25,6 +25,22 @@ class Search(StrEnum):
     RANDOM = "random"
     GRID = "grid"
     OPTUNA = "optuna"
+    HYPEROPT = "hyperopt"
+    BOHB = "bohb"
+
+    @property
+    def learns(self) -> bool:
+        """Whether it draws by what earlier trials have scored."""
+        return self not in (Search.RANDOM, Search.GRID)
+
+
+class Sampler(StrEnum):
+    """How Optuna draws."""
+
+    TPE = "tpe"
+    GP = "gp"
+    CMAES = "cmaes"
+    NSGA2 = "nsga2"
 
 
 class Batch(StrEnum):
@@ -36,10 +52,24 @@ class Batch(StrEnum):
 
 
 class Scheduler(StrEnum):
-    """Whether weak trials are stopped early."""
+    """Whether weak trials are stopped early, or go on from better ones."""
 
     FIFO = "fifo"
     ASHA = "asha"
+    MEDIAN = "median"
+    HYPERBAND = "hyperband"
+    PBT = "pbt"
+    PB2 = "pb2"
+
+    @property
+    def is_population(self) -> bool:
+        """Whether trials take over the learners of others."""
+        return self in (Scheduler.PBT, Scheduler.PB2)
+
+    @property
+    def by_group(self) -> bool:
+        """Whether it looks at all trials at once, so that each algorithm and scenario needs a pass of its own."""
+        return self.is_population or self is Scheduler.HYPERBAND
 
 
 HELP: Mapping[str, str] = {
@@ -52,8 +82,11 @@ HELP: Mapping[str, str] = {
     "SEEDS": "seeds that each trial trains side by side, from SEED on; its objective is their aggregate; default 1",
     "AGGREGATE": "how seeds become one number: mean, iqm, median or min; default: the sweep file's objective",
     "BATCH": "how seeds go side by side: map (one after another), vmap (one batched program) or auto (the faster)",
-    "SEARCH": "random, grid or optuna; default random",
-    "SCHEDULER": "fifo or asha (stops weak trials early, by algorithm and scenario); default fifo",
+    "SCENARIO_MODE": "grid (each configuration in every one), axis (each drawn with one), mean (every one, averaged)",
+    "SEARCH": "random, grid, optuna, hyperopt or bohb; default random",
+    "SAMPLER": "how optuna draws: tpe, gp, cmaes or nsga2; default tpe, for several objectives nsga2",
+    "SCHEDULER": "fifo, asha, median, hyperband (stop weak trials), pbt, pb2 (weak go on from better); default fifo",
+    "FROM": "earlier sweeps' folders, by commas, whose trials the searcher is told of",
     "WORKERS": "worker processes; default: one a core, or one an accelerator",
     "PACK": "trials that share a worker, side by side in one program where they can; default 1",
     "DEVICES_PER_TRIAL": "devices that each experiment is spread over: GPUs, or CPU cores; default 1",
@@ -61,8 +94,9 @@ HELP: Mapping[str, str] = {
     "BUDGET": "what the sweep may spend: time=2h,steps=1e8,device_hours=4,trials=64; default: no limit",
     "NAME": "added to the sweep's name and folder",
     "SPACE": "your own sweep file; default: the one in sweeps/ that names the algorithm",
-    "METRIC": "what the sweep looks for; default: the sweep file's objective",
-    "MODE": "max or min; default: the sweep file's objective",
+    "METRIC": "what the sweep looks for, or several by commas; default: the sweep file's objective",
+    "MODE": "max or min, or one a metric by commas; default: the sweep file's objective",
+    "CONSTRAINTS": "bounds that a trial must keep to: min_cooperation_rate=0.2,max_episode_length=50",
     "OUT": "where sweep folders go; default experiment_results",
     "OVERRIDES": 'fixed settings for every trial: OVERRIDES="arch.num_envs=64 network=mlp"',
     "DRY_RUN": "1 prints the plan and starts nothing",
@@ -73,6 +107,10 @@ RESUME_HELP: Mapping[str, str] = {
     "GPUS_PER_TRIAL": "share of a GPU that each worker takes; default: as the sweep began",
     "BUDGET": "what the sweep may spend, what it has spent included; default: as it began",
     "RETRY_FAILED": "1 runs the failed trials again",
+}
+EXTEND_HELP: Mapping[str, str] = {
+    "SAMPLES": "further configurations for every algorithm and scenario; required",
+    **{key: RESUME_HELP[key] for key in ("WORKERS", "PACK", "GPUS_PER_TRIAL", "BUDGET")},
 }
 PROMOTE_HELP: Mapping[str, str] = {
     "TOP": "configurations of each algorithm and scenario; default 3",
@@ -97,8 +135,11 @@ class SweepOptions:
     seeds: int | None = None
     aggregate: str | None = None
     batch: Batch | None = None
+    scenario_mode: ScenarioMode | None = None
     search: Search = Search.RANDOM
-    scheduler: Scheduler = Scheduler.FIFO
+    sampler: Sampler | None = None
+    scheduler: Scheduler | None = None
+    warm_start: tuple[str, ...] = ()
     workers: int | None = None
     pack: int = 1
     devices_per_trial: int | None = None
@@ -106,8 +147,9 @@ class SweepOptions:
     budget: str | None = None
     name: str | None = None
     space: Path | None = None
-    metric: str | None = None
-    mode: str | None = None
+    metric: tuple[str, ...] | None = None
+    mode: tuple[str, ...] | None = None
+    constraints: Mapping[str, str] | None = None
     out: Path = Path("experiment_results")
     overrides: tuple[str, ...] = ()
     dry_run: bool = False
@@ -123,6 +165,14 @@ class ResumeOptions:
     gpus_per_trial: float | None = None
     budget: str | None = None
     retry_failed: bool = False
+
+
+@dataclass(frozen=True)
+class ExtendOptions:
+    """A sweep that is to have more trials."""
+
+    resume: ResumeOptions
+    samples: int
 
 
 @dataclass(frozen=True)
@@ -184,7 +234,10 @@ def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
         "aggregate": check_aggregate(values["AGGREGATE"], "AGGREGATE") if "AGGREGATE" in values else None,
         "batch": _member(values, "BATCH", Batch),
         "search": _member(values, "SEARCH", Search),
+        "sampler": _member(values, "SAMPLER", Sampler),
         "scheduler": _member(values, "SCHEDULER", Scheduler),
+        "scenario_mode": _scenario_mode(values),
+        "warm_start": _names(values, "FROM"),
         "workers": _count(values, "WORKERS"),
         "pack": _pack(values),
         "devices_per_trial": _count(values, "DEVICES_PER_TRIAL"),
@@ -192,8 +245,9 @@ def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
         "budget": values.get("BUDGET"),
         "name": _sweep_name(values),
         "space": Path(values["SPACE"]) if "SPACE" in values else None,
-        "metric": values.get("METRIC"),
-        "mode": check_mode(values["MODE"], "MODE") if "MODE" in values else None,
+        "metric": _names(values, "METRIC"),
+        "mode": tuple(values["MODE"].split(",")) if "MODE" in values else None,
+        "constraints": _bounds(values),
         "out": Path(values["OUT"]) if "OUT" in values else None,
         "overrides": _words(values, "OVERRIDES"),
         "dry_run": _flag(values, "DRY_RUN"),
@@ -215,6 +269,28 @@ def parse_resume_options(words: Sequence[str]) -> ResumeOptions:
         _share(values, "GPUS_PER_TRIAL"),
         values.get("BUDGET"),
         _flag(values, "RETRY_FAILED"),
+    )
+
+
+def parse_extend_options(words: Sequence[str]) -> ExtendOptions:
+    """Options of `extend <folder>`.
+
+    Raises:
+      SweepError: no folder, no SAMPLES, an unknown option, or a value that it cannot have.
+    """
+    folder, values = _folder_and_values("extend", words, EXTEND_HELP)
+    samples = _count(values, "SAMPLES")
+    if samples is None:
+        raise SweepError("SAMPLES: how many more configurations? For example SAMPLES=8")
+    return ExtendOptions(
+        ResumeOptions(
+            folder,
+            _count(values, "WORKERS"),
+            _pack(values),
+            _share(values, "GPUS_PER_TRIAL"),
+            values.get("BUDGET"),
+        ),
+        samples,
     )
 
 
@@ -288,6 +364,23 @@ def _names(values: Mapping[str, str], key: str) -> tuple[str, ...] | None:
     if "" in names or repeated:
         raise SweepError(f"{key}: expected different names by commas, got {values[key]!r}")
     return tuple(names)
+
+
+def _scenario_mode(values: Mapping[str, str]) -> ScenarioMode | None:
+    return check_scenario_mode(values["SCENARIO_MODE"], "SCENARIO_MODE") if "SCENARIO_MODE" in values else None
+
+
+def _bounds(values: Mapping[str, str]) -> dict[str, str] | None:
+    """Constraints as they are written; their numbers are checked with the objective."""
+    if "CONSTRAINTS" not in values:
+        return None
+    bounds = {}
+    for part in values["CONSTRAINTS"].split(","):
+        name, separator, bound = (word.strip() for word in part.partition("="))
+        if not separator or name in bounds:
+            raise SweepError(f"CONSTRAINTS: expected different bounds such as min_cooperation_rate=0.2, got {part!r}")
+        bounds[name] = bound
+    return bounds
 
 
 def _words(values: Mapping[str, str], key: str) -> tuple[str, ...]:

@@ -47,6 +47,11 @@ def score(folder: Path, record: TrialRecord) -> float | None:
     return best([evaluation.value for evaluation in evaluations(folder, record)], record.objective)
 
 
+def metrics(folder: Path, record: TrialRecord) -> dict[str, float | None]:
+    """What the trial is judged by: metric -> number, seeds aggregated; empty where it has nothing."""
+    return records.score_metrics(record, records.read_metrics(folder))
+
+
 def best(values: list[float], objective: Objective) -> float | None:
     """The largest or smallest, as the objective wants it; None where there is none."""
     if not values:

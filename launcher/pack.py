@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from jax_party import records
 from jax_party.errors import SweepError
+from launcher.population import Inheritance, settle, take_over
 
 EXPERIMENT_VARIABLE = "JAX_PARTY_EXPERIMENT"
 DEFAULT_EXPERIMENT = "jax_party.training:Experiment"
@@ -80,8 +81,8 @@ class Pack:
         """How many trials it has."""
         return len(self._members)
 
-    def join(self, trial_id: str) -> bool:
-        """Take a trial in, if there is room.
+    def join(self, trial_id: str, inherited: Inheritance | None = None) -> bool:
+        """Take a trial in, if there is room; it may be to go on from another's learner.
 
         A trial that has asked for nothing for `IDLE_S` makes room: whoever asked for it has died.
         """
@@ -89,14 +90,14 @@ class Pack:
             if trial_id in self._members:
                 return True
             if len(self._members) < self.size:
-                self._members[trial_id] = _Member(trial_id)
+                self._members[trial_id] = _Member(trial_id, inherited)
                 return True
             now = time.monotonic()
             idle = [m.trial_id for m in self._members.values() if m.asked is None and now - m.seen > self._idle_s]
         for gone in idle:
             logger.warning("%s: has asked for nothing for %g s; its place is taken", gone, self._idle_s)
             self.leave(gone)
-        return self.join(trial_id) if idle else False
+        return self.join(trial_id, inherited) if idle else False
 
     def leave(self, trial_id: str) -> None:
         """Let go of a trial and its folder, once its period is over; no error if it is not here."""
@@ -190,6 +191,9 @@ class Pack:
         try:
             folder = self._sweep / member.trial_id
             member.held.enter_context(records.lock_folder(folder, timeout=LOCK_WAIT_S))
+            if member.inherited is not None:
+                take_over(folder, member.inherited)
+            settle(folder, records.read_record(folder))
             config = parse_config(records.read_config(folder))
             options = {"company": self.size, "most_at_once": self._most_at_once} if self._side_by_side else {}
             member.experiment = self._factory(config, folder, **options)
@@ -219,8 +223,9 @@ class Pack:
 class _Member:
     """A trial in a pack."""
 
-    def __init__(self, trial_id: str) -> None:
+    def __init__(self, trial_id: str, inherited: Inheritance | None) -> None:
         self.trial_id = trial_id
+        self.inherited = inherited
         self.experiment: Any = None
         self.asked: Future[dict[str, Any]] | None = None
         self.over = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -17,25 +18,30 @@ import mava_configs
 from jax_party import records
 from jax_party.config import check_metric, make_budget, parse_config
 from jax_party.errors import ConfigError, SweepError
-from jax_party.records import Objective, SweepManifest, TrialRecord
+from jax_party.objectives import Objective, bound_metric
+from jax_party.records import SweepManifest, TrialRecord
 from launcher.budget import parse_budget
-from launcher.options import Search, SweepOptions
+from launcher.combinations import check_combination, default_sampler, default_scheduler
+from launcher.options import Sampler, Scheduler, Search, SweepOptions
 from sweeps.space import (
     FIRST_FRESH_SEED,
     Axis,
     AxisType,
     Budget,
+    ScenarioMode,
     SweepSpec,
     check_axes,
     did_you_mean,
     find_spec,
     load_spec,
+    make_objective,
     merge_specs,
     parse_spec,
     with_values,
 )
 
 SCENARIO_KEY = "env/scenario"
+SCENARIO_AXIS = "scenario"
 SEED_KEY = "system.seed"
 NUM_SEEDS_KEY = "arch.num_seeds"
 BATCH_KEY = "arch.batch"
@@ -71,6 +77,23 @@ class PlannedTrial:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Trials that a searcher draws by one space.
+
+    Attributes:
+      name: an algorithm and, unless there are several, a scenario.
+      bases: what it draws for: the only one; one of them, by the axis `SCENARIO_AXIS`; or all of them at once.
+      axes: its space.
+      size: trials of each configuration.
+    """
+
+    name: str
+    bases: tuple[Base, ...]
+    axes: tuple[Axis, ...]
+    size: int
+
+
+@dataclass(frozen=True)
 class Study:
     """What is the same for all trials of a sweep: enough to make another trial of it."""
 
@@ -79,12 +102,81 @@ class Study:
     spec: SweepSpec
     seed: int
     search: Search
+    sampler: Sampler | None
+    scheduler: Scheduler
     bases: tuple[Base, ...]
+    warm_start: tuple[str, ...] = ()
 
     @property
     def objective(self) -> Objective:
         """What the sweep looks for."""
-        return Objective(self.spec.metric, self.spec.mode, self.spec.aggregate)
+        return self.spec.objective
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """Every axis that exists for some base."""
+        return tuple(axis for axis in self.spec.axes if any(axis in self.axes_of(base) for base in self.bases))
+
+    @property
+    def scenario_axis(self) -> Axis:
+        """The scenario as an axis."""
+        kind = AxisType.GRID if self.search is Search.GRID else AxisType.CHOICE
+        return Axis(SCENARIO_AXIS, kind, values=tuple(dict.fromkeys(base.scenario for base in self.bases)))
+
+    @functools.cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """What searchers draw for, in the order in which each round of them goes."""
+        mode = self.spec.scenario_mode
+        if mode is ScenarioMode.GRID:
+            return tuple(Group(f"{b.algorithm} {b.scenario}", (b,), self.axes_of(b), 1) for b in self.bases)
+        groups = []
+        for algorithm in self.algorithms:
+            bases = tuple(base for base in self.bases if base.algorithm == algorithm)
+            axes = tuple(axis for axis in self.axes if any(axis in self.axes_of(base) for base in bases))
+            if mode is ScenarioMode.AXIS:
+                groups.append(Group(algorithm, bases, (self.scenario_axis, *axes), 1))
+            else:
+                groups.append(Group(algorithm, bases, axes, len(bases)))
+        return tuple(groups)
+
+    @property
+    def round_size(self) -> int:
+        """Trials of a configuration for every group."""
+        return sum(group.size for group in self.groups)
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Which configuration of which group a trial number is, where each round goes through all groups."""
+        configuration, rest = divmod(number, self.round_size)
+        for index, group in enumerate(self.groups):
+            if rest < group.size:
+                return configuration, index
+            rest -= group.size
+        raise AssertionError(number)
+
+    def first_number(self, configuration: int, group: int) -> int:
+        """The number of the first trial of a group's configuration."""
+        return configuration * self.round_size + sum(one.size for one in self.groups[:group])
+
+    def trials_of(self, group: Group, number: int, values: Mapping[str, Any]) -> tuple[PlannedTrial, ...]:
+        """The trials of a configuration.
+
+        Args:
+          group: what it was drawn for.
+          number: of the first of them.
+          values: by the axes' names.
+        """
+        bases = group.bases
+        if SCENARIO_AXIS in values:
+            bases = tuple(base for base in bases if base.scenario == values[SCENARIO_AXIS])
+        return tuple(
+            self.trial(number + index, base, {axis.key: values[axis.name] for axis in self.axes_of(base)})
+            for index, base in enumerate(bases)
+        )
+
+    def base_of(self, record: TrialRecord) -> Base:
+        """What a trial that was planned before was made from."""
+        (base,) = (b for b in self.bases if (b.algorithm, b.scenario) == (record.algorithm, record.scenario))
+        return base
 
     @property
     def label(self) -> str:
@@ -153,16 +245,23 @@ def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int
         specs[algorithm] = _with_options(_with_full_names(spec), options)
     spec = merge_specs(specs)
     bases = tuple(base for algorithm in algorithms for base in compose_bases(algorithm, spec))
-    study = Study(name, algorithms, spec, options.seed, options.search, bases)
+    sampler = options.sampler or default_sampler(options.search, len(spec.objective.metrics))
+    scheduler = options.scheduler or default_scheduler(options.search)
+    study = Study(name, algorithms, spec, options.seed, options.search, sampler, scheduler, bases, options.warm_start)
     _check_seeds(study)
     _check_conditions(study)
-    _check_search(study)
     if options.search is Search.GRID and options.samples is not None:
         raise SweepError("SAMPLES: SEARCH=grid runs every point of the grid once; leave SAMPLES out")
+    samples = 1 if options.search is Search.GRID else options.samples or spec.num_samples
+    check_combination(study, samples)
     for base in study.bases:
+        config = parse_config(base.config)
         check_axes(spec, study.axes_of(base), base.config, parse_config)
-        check_metric(parse_config(base.config), spec.metric, f"{spec.source}: objective.metric")
-    return study, 1 if options.search is Search.GRID else options.samples or spec.num_samples
+        for metric in study.objective.metrics:
+            check_metric(config, metric, f"{spec.source}: objective.metric")
+        for bound in study.objective.constraints:
+            check_metric(config, bound_metric(bound), f"{spec.source}: objective.constraints: {bound}")
+    return study, samples
 
 
 def compose_bases(algorithm: str, spec: SweepSpec) -> tuple[Base, ...]:
@@ -189,11 +288,14 @@ def draw_plan(study: Study, samples: int) -> tuple[PlannedTrial, ...]:
     """
     from launcher.search import draw_configurations
 
-    axes = [axis for axis in study.spec.axes if any(axis in study.axes_of(base) for base in study.bases)]
+    by_axis = study.spec.scenario_mode is ScenarioMode.AXIS
+    axes = [*([study.scenario_axis] if by_axis else []), *study.axes]
     configurations = draw_configurations(axes, samples, study.seed)
     different: dict[str, PlannedTrial] = {}
     for drawn in configurations:
         for base in study.bases:
+            if by_axis and base.scenario != drawn[SCENARIO_AXIS]:
+                continue
             values = {axis.key: drawn[axis.name] for axis in study.axes_of(base)}
             trial = study.trial(len(different), base, values)
             different.setdefault(trial.trial_id, trial)
@@ -248,9 +350,15 @@ def sweep_name_and_folder(options: SweepOptions, algorithm: str, moment: datetim
 
 
 def write_plan(
-    folder: Path, study: Study, trials: Sequence[PlannedTrial], num_trials: int, options: SweepOptions, command: str
+    folder: Path,
+    study: Study,
+    trials: Sequence[PlannedTrial],
+    num_trials: int,
+    options: SweepOptions,
+    command: str,
+    samples: int | None = None,
 ) -> None:
-    """Write sweep.yaml, then every planned trial's folder."""
+    """Write sweep.yaml, then every planned trial's folder; `samples` is how many configurations were asked for."""
     scenarios = {SCENARIO_KEY: list(study.spec.scenarios)} if study.spec.scenarios else {}
     manifest = SweepManifest(
         name=study.name,
@@ -258,6 +366,7 @@ def write_plan(
         algorithms=study.algorithms,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         num_trials=num_trials,
+        samples=samples,
         objective=study.objective,
         seed=study.seed,
         num_seeds=study.num_seeds,
@@ -265,7 +374,10 @@ def write_plan(
         gpus_per_trial=options.gpus_per_trial,
         budget=parse_budget(options.budget) if options.budget else {},
         search=study.search.value,
-        scheduler=options.scheduler.value,
+        sampler=None if study.sampler is None else study.sampler.value,
+        scheduler=study.scheduler.value,
+        scenario_mode=study.spec.scenario_mode.value,
+        warm_start=tuple(str(Path(folder).absolute()) for folder in study.warm_start),
         space=study.spec.space(),
         overrides={**scenarios, **study.spec.overrides},
         provenance={**records.provenance(), "command": command},
@@ -281,7 +393,7 @@ def complete_plan(folder: Path, manifest: SweepManifest) -> None:
     The plan is drawn again, from the seed; a longer draw begins with the shorter one.
     """
     study = study_from_manifest(folder, manifest)
-    samples = 1 if study.search is Search.GRID else manifest.num_trials
+    samples = manifest.samples or (1 if study.search is Search.GRID else manifest.num_trials)
     for trial in draw_plan(study, samples)[: manifest.num_trials]:
         study.write(folder, trial)
 
@@ -296,8 +408,14 @@ def study_from_manifest(folder: Path, manifest: SweepManifest) -> Study:
     scenarios = tuple(overrides.pop(SCENARIO_KEY, ()))
     raw = {
         "algorithms": list(manifest.algorithms),
-        "objective": dataclasses.asdict(manifest.objective),
+        "objective": {
+            "metric": list(manifest.objective.metrics),
+            "mode": list(manifest.objective.modes),
+            "aggregate": manifest.objective.aggregate,
+            "constraints": manifest.objective.constraints,
+        },
         "scenarios": ["from-manifest"],
+        "scenario_mode": manifest.scenario_mode,
         "budget": {"total_timesteps": 1, "num_evaluation": 1},
         "overrides": overrides,
         "space": manifest.space,
@@ -305,7 +423,18 @@ def study_from_manifest(folder: Path, manifest: SweepManifest) -> Study:
     spec = dataclasses.replace(parse_spec(raw, str(folder / records.MANIFEST_FILE)), scenarios=scenarios)
     algorithms = tuple(manifest.algorithms)
     bases = tuple(base for algorithm in algorithms for base in compose_bases(algorithm, spec))
-    return Study(manifest.name, algorithms, spec, manifest.seed, Search(manifest.search), bases)
+    search = Search(manifest.search)
+    return Study(
+        manifest.name,
+        algorithms,
+        spec,
+        manifest.seed,
+        search,
+        Sampler(manifest.sampler) if manifest.sampler else default_sampler(search, 1),
+        Scheduler(manifest.scheduler),
+        bases,
+        manifest.warm_start,
+    )
 
 
 def label_of(algorithms: Sequence[str]) -> str:
@@ -343,9 +472,26 @@ def _with_options(spec: SweepSpec, options: SweepOptions) -> SweepSpec:
         raise SweepError(f"{SEED_KEY}: give the seed as SEED={fixed[SEED_KEY]}, or make it an axis")
     scenarios = options.scenarios or (() if "env" in fixed else spec.scenarios)
     return dataclasses.replace(
-        spec, metric=options.metric or spec.metric, mode=options.mode or spec.mode,
-        aggregate=options.aggregate or spec.aggregate, scenarios=scenarios, budget=budget, overrides=fixed, axes=axes,
+        spec, objective=_objective(spec.objective, options), scenarios=scenarios, budget=budget, overrides=fixed,
+        axes=axes, scenario_mode=options.scenario_mode or spec.scenario_mode,
     )  # fmt: skip
+
+
+def _objective(written: Objective, options: SweepOptions) -> Objective:
+    """The sweep file's objective with what the command line changes."""
+    metrics = options.metric or written.metrics
+    mode: Any = options.mode
+    if mode is not None and len(mode) == 1:
+        mode = mode[0]
+    if mode is None:
+        mode = written.modes if len(metrics) == len(written.metrics) else written.mode
+    return make_objective(
+        metrics,
+        mode,
+        options.aggregate or written.aggregate,
+        written.constraints if options.constraints is None else options.constraints,
+        names={"metric": "METRIC", "mode": "MODE", "aggregate": "AGGREGATE", "constraints": "CONSTRAINTS"},
+    )
 
 
 def _with_full_names(spec: SweepSpec) -> SweepSpec:
@@ -376,20 +522,6 @@ def _check_conditions(study: Study) -> None:
     for base in study.bases:
         if not study.axes_of(base):
             raise SweepError(f"{study.spec.source}: space: no axis exists for {base.algorithm} in {base.scenario}")
-
-
-def _check_search(study: Study) -> None:
-    axes = [axis for axis in study.spec.axes if any(axis in study.axes_of(base) for base in study.bases)]
-    grids = [axis.key for axis in axes if axis.type is AxisType.GRID]
-    others = [axis for axis in axes if axis.type is not AxisType.GRID]
-    if study.search is Search.GRID and others:
-        named = ", ".join(f"{axis.key} ({axis.type})" for axis in others)
-        raise SweepError(
-            f"{study.spec.source}: SEARCH=grid needs every axis to be a grid, but not so are {named}; write them as "
-            "{type: grid, values: [...]} in your own SPACE file, fix them with OVERRIDES, or use SEARCH=random"
-        )
-    if study.search is Search.OPTUNA and grids:
-        raise SweepError(f"{study.spec.source}: {grids[0]}: SEARCH=optuna has no grid; write it as type: choice")
 
 
 def _check_seeds(study: Study) -> None:
@@ -464,6 +596,6 @@ def _hydra_text(value: Any) -> str:
 
 
 __all__ = [
-    "Base", "PlannedTrial", "Study", "check_plan", "complete_plan", "compose_bases", "create_sweep_folder", "draw_plan",
-    "label_of", "read_study", "study_from_manifest", "sweep_name_and_folder", "write_plan",
+    "Base", "Group", "PlannedTrial", "Study", "check_plan", "complete_plan", "compose_bases", "create_sweep_folder",
+    "draw_plan", "label_of", "read_study", "study_from_manifest", "sweep_name_and_folder", "write_plan",
 ]  # fmt: skip

@@ -6,8 +6,7 @@ so that no trial is judged by a seed that chose it.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from jax_party.records import State, TrialRecord
 from launcher import outcome
 from launcher.console import show_facts
 from launcher.plan import NUM_SEEDS_KEY, SEED_KEY
+from launcher.ranking import rank
 from sweeps.space import FIRST_FRESH_SEED, with_values
 
 if TYPE_CHECKING:
@@ -30,33 +30,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Winner:
-    """A configuration to play again: the trial that won, and its score there."""
+    """A configuration to play again: a trial that won, and the score that it won with."""
 
     record: TrialRecord
     tuned: float
 
 
 def winners(sweep: Sweep, top: int) -> list[Winner]:
-    """The best `top` configurations of each algorithm and scenario, the best first.
+    """The best `top` configurations of each algorithm and scenario, the best first; of several objectives, of the
+    Pareto front; where scenarios are averaged, of each algorithm, in every scenario.
 
     Raises:
       SweepError: some trial has not ended, or none is complete.
     """
     if sweep.searching:
         raise SweepError(f"{sweep.folder}: its trials have not all ended; finish it: make resume SWEEP={sweep.folder}")
-    scored = [winner for record in sweep.searched for winner in _scored(sweep.folder, record)]
-    if not scored:
+    complete = [record for record in sweep.searched if record.state is State.COMPLETE]
+    ranked = rank(sweep.folder, sweep.manifest, complete)
+    if not ranked:
         raise SweepError(f"{sweep.folder}: no trial is COMPLETE; there is nothing to promote")
-    sign = -1.0 if sweep.manifest.objective.mode == "max" else 1.0
-    chosen: dict[str, list[Winner]] = {}
-    seen: set[str] = set()
-    for winner in sorted(scored, key=lambda one: (sign * one.tuned, one.record.number)):
-        group = f"{winner.record.algorithm} {winner.record.scenario}"
-        configuration = json.dumps([group, _configuration(winner.record)], sort_keys=True)
-        if configuration not in seen and len(chosen.setdefault(group, [])) < top:
-            seen.add(configuration)
-            chosen[group].append(winner)
-    return [winner for of_group in chosen.values() for winner in of_group]
+    several = len(sweep.manifest.objective.metrics) > 1
+    chosen: list[Winner] = []
+    for entries in ranked.values():
+        good = [entry for entry in entries if entry.feasible and (entry.on_front or not several)]
+        different = {records.configuration_id(entry.trials[0]): entry for entry in reversed(good)}
+        for entry in list(reversed(different.values()))[:top]:
+            chosen += [Winner(record, entry.score) for record in entry.trials]
+    if not chosen:
+        bounds = ", ".join(f"{name}={bound:g}" for name, bound in sweep.manifest.objective.constraints.items())
+        raise SweepError(f"{sweep.folder}: no trial keeps to the constraints ({bounds}); there is nothing to promote")
+    return chosen
 
 
 def write_promotions(sweep: Sweep, chosen: list[Winner], num_seeds: int) -> list[TrialRecord]:
@@ -120,13 +123,6 @@ def show_promotions(sweep: Sweep, promoted: list[TrialRecord], console: Console)
             f"optimism gap {gap:.3g}"
         )
     show_facts(console, f"{metric} on fresh seeds, with 95 % intervals", facts)
-
-
-def _scored(folder: Path, record: TrialRecord) -> Iterator[Winner]:
-    if record.state is State.COMPLETE:
-        score = outcome.score(folder / record.trial_id, record)
-        if score is not None:
-            yield Winner(record, score)
 
 
 def _configuration(record: TrialRecord) -> Mapping[str, Any]:

@@ -295,11 +295,18 @@ def _visible_gpus() -> int:
     return min(present, len([item for item in visible.split(",") if item.strip() not in ("", "-1")]))
 
 
+_LOGGED = (
+    ("ray", logging.WARNING), ("launcher", logging.INFO), ("optuna", logging.WARNING), ("hyperopt", logging.WARNING),
+    ("hpbandster", logging.WARNING), ("py.warnings", logging.WARNING),
+)  # fmt: skip
+
+
 def _log_to_file(path: Path) -> None:
     """Send Ray's and our warnings to a file, and nothing to the terminal."""
+    logging.captureWarnings(True)
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name, level in (("ray", logging.WARNING), ("launcher", logging.INFO), ("optuna", logging.WARNING)):
+    for name, level in _LOGGED:
         target = logging.getLogger(name)
         target.handlers = [handler]
         target.propagate = False

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import random
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from jax_party import records
-from jax_party.config import make_budget, parse_config, static_names
+from jax_party.config import parse_config, static_names
 from jax_party.errors import RecordError, SweepError
 from jax_party.records import FINISHED, State, SweepManifest, TrialRecord
 from launcher import outcome
@@ -24,15 +26,19 @@ from launcher.collection import BackgroundCollector, collect
 from launcher.console import make_display, plain, show_report
 from launcher.options import Scheduler, Search
 from launcher.pack import chosen_experiment
-from launcher.plan import PlannedTrial, Study, complete_plan, study_from_manifest
+from launcher.plan import SCENARIO_AXIS, PlannedTrial, Study, complete_plan, study_from_manifest
 from launcher.progress import Progress
+from launcher.ranking import rank
 from launcher.resources import Crew, start_ray
 from launcher.trainable import ExperimentTrainable, PackWorker
+from sweeps.space import ScenarioMode
 
 LOG_FILE = "sweep.log"
 MAX_FAILURES = 2
 DYING_WORKER_S = 30.0
 ALL_FAILED = 1
+KEPT_LEARNERS = 3
+"""Of each trial of a population: as many as the others may still take over."""
 SHARE = 10_000
 """Ray counts shares of a CPU in ten-thousandths."""
 
@@ -102,8 +108,8 @@ class Sweep:
         return left + self.planned - len(self.records)
 
     def complete_plan(self) -> None:
-        """Write what a driver that was killed while planning did not; Optuna's trials are planned one by one."""
-        if self.manifest.search != Search.OPTUNA and len(self.searched) < self.manifest.num_trials:
+        """Write what a driver that was killed while planning did not; searchers that learn plan one by one."""
+        if not Search(self.manifest.search).learns and len(self.searched) < self.manifest.num_trials:
             complete_plan(self.folder, self.manifest)
             self.records = Sweep.read(self.folder).records
 
@@ -195,21 +201,14 @@ def _run_trials(
     ray = start_ray(crew, sweep.folder / LOG_FILE)
     interrupt.install()
     try:
-        scheduler = make_scheduler(sweep, progress)
         display = make_display(console, progress)
-        reasons = getattr(scheduler, "reasons", {})
         with ExitStack() as stack:
             stack.enter_context(BackgroundCollector(sweep.folder))
             stack.enter_context(display)
-            callback = SweepCallback(sweep.folder, progress, display, interrupt, reasons.get, spending)
-            if sweep.searching:
-                planner = make_optuna(sweep, progress) if sweep.manifest.search == Search.OPTUNA else None
-                ids = [record.trial_id for record in sweep.unfinished if record.promoted_from is None]
-                _tune_run(sweep, crew, ids, scheduler, callback, spending, planner)
-            # Winners are tested with their whole budget, and tell the search nothing.
-            tests = [record.trial_id for record in sweep.unfinished if record.promoted_from is not None]
-            if tests and spending.reason is None:
-                _tune_run(sweep, crew, tests, None, callback, spending)
+            for part in _passes(sweep, progress, crew.trials):
+                if spending.reason is None:
+                    callback = SweepCallback(sweep.folder, progress, display, interrupt, part.reason, spending)
+                    _tune_run(sweep, crew, part, callback, spending)
     except Interrupted:
         pass
     finally:
@@ -222,16 +221,42 @@ def _run_trials(
             logger.warning("%s", error)
 
 
-def _tune_run(
-    sweep: Sweep,
-    crew: Crew,
-    ids: Sequence[str],
-    scheduler: Any,
-    callback: Any,
-    spending: Spending,
-    planner: Any = None,
-) -> None:
-    """Hand trials to Tune and wait: those that `planner` gives, or those of these ids."""
+def _passes(sweep: Sweep, progress: Progress, max_concurrent: int) -> Iterator[Pass]:
+    """The search, and then the tests of its winners: they play their whole budget, and tell the search nothing."""
+    if sweep.searching:
+        yield from search_passes(sweep, progress, max_concurrent)
+    tests = [record.trial_id for record in sweep.unfinished if record.promoted_from is not None]
+    if tests:
+        yield Pass(tests)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A part of a sweep that goes to Tune at once.
+
+    Attributes:
+      ids: of the trials to play, unless a planner draws them.
+      scheduler: Tune's; None for first in, first out.
+      planner: draws the trials.
+      values: of a population, what Tune may change, by trial id.
+      group: whose trials these are, where it is those of one.
+    """
+
+    ids: Sequence[str] = ()
+    scheduler: Any = None
+    planner: Any = None
+    values: Mapping[str, Mapping[str, Any]] | None = None
+    group: str | None = None
+
+    @property
+    def reason(self) -> Callable[[str], str | None]:
+        """Why the scheduler has stopped a trial, by our id."""
+        reasons: Mapping[str, str] = getattr(self.scheduler, "reasons", {})
+        return reasons.get
+
+
+def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spending) -> None:
+    """Hand trials to Tune and wait."""
     import ray
     from ray import tune
 
@@ -247,26 +272,32 @@ def _tune_run(
         "metric": sweep.manifest.objective.metric,
         "workers": list(shared),
         "worker": worker,
+        "population": part.values is not None,
     }
     ended = sum(record.state in FINISHED for record in sweep.records.values())
     allowed = spending.allowed_trials(ended)
-    search, number = None, 1
-    if planner is not None:
-        search = tune.search.ConcurrencyLimiter(planner, max_concurrent=crew.trials)
-        number = planner.remaining if allowed is None else min(planner.remaining, allowed)
+    number = 1
+    if part.planner is not None:
+        number = part.planner.remaining if allowed is None else min(part.planner.remaining, allowed)
     else:
-        config["trial_id"] = tune.grid_search(list(ids)[:allowed])
+        config["trial_id"] = tune.grid_search(list(part.ids)[:allowed])
+    if part.values is not None:
+        values = {trial_id: dict(part.values[trial_id]) for trial_id in part.ids}
+        config["values"] = tune.sample_from(lambda drawn: values[drawn["trial_id"]])
+    # Whoever judges trials together, or draws them, must see them all; else Tune makes them as they are needed.
+    judged_together = part.planner is not None or Scheduler(sweep.manifest.scheduler).by_group
     tune.run(
         ExperimentTrainable,
         name="tune",
         storage_path=str(sweep.folder),
         config=config,
-        max_concurrent_trials=None if search is not None else crew.trials,
+        max_concurrent_trials=None if judged_together else crew.trials,
         num_samples=number,
         stop=lambda trial_id, result: spending.reason is not None,
-        search_alg=search,
-        scheduler=scheduler,
+        search_alg=part.planner,
+        scheduler=part.scheduler,
         resources_per_trial={"cpu": SHARE // crew.pack / SHARE} if shared else crew.needs.resources(crew.machine),
+        checkpoint_config=tune.CheckpointConfig(num_to_keep=KEPT_LEARNERS if part.values is not None else None),
         max_failures=MAX_FAILURES,
         reuse_actors=True,
         callbacks=[callback],
@@ -297,51 +328,133 @@ def _our_id(trial: Any) -> str:
     return str(trial.config["trial_id"])
 
 
-def make_scheduler(sweep: Sweep, progress: Progress) -> Any:
-    """FIFO (None), or ASHA with every recorded evaluation replayed into its rungs."""
-    from launcher.search import GroupedASHA
+def search_passes(sweep: Sweep, progress: Progress, max_concurrent: int) -> Iterator[Pass]:
+    """The passes of the search itself, each made once those before it have ended."""
+    manifest = sweep.manifest
+    search, scheduler = Search(manifest.search), Scheduler(manifest.scheduler)
+    if scheduler is Scheduler.FIFO and not search.learns:
+        yield Pass([record.trial_id for record in sweep.unfinished if record.promoted_from is None])
+        return
+    study = study_from_manifest(sweep.folder, manifest)
+    if not scheduler.by_group:
+        planner = make_planner(sweep, study, progress, max_concurrent) if search.learns else None
+        ids = [record.trial_id for record in sweep.unfinished if record.promoted_from is None]
+        yield Pass(ids, make_stopping(sweep, study, scheduler, progress), planner)
+        return
+    groups = dict.fromkeys(f"{base.algorithm} {base.scenario}" for base in study.bases)
+    for name in groups:
+        ids = [
+            record.trial_id
+            for record in sweep.unfinished
+            if record.promoted_from is None and f"{record.algorithm} {record.scenario}" == name
+        ]
+        part = group_pass(sweep, study, name, ids, progress, max_concurrent)
+        if part.ids or (part.planner is not None and part.planner.remaining):
+            yield part
 
-    if sweep.manifest.scheduler != Scheduler.ASHA:
+
+def group_pass(
+    sweep: Sweep, study: Study, name: str, ids: Sequence[str], progress: Progress, max_concurrent: int
+) -> Pass:
+    """The pass of one algorithm and scenario, whose trials a scheduler looks at together."""
+    from launcher import schedulers
+    from launcher.search import seed_of
+
+    base = next(base for base in study.bases if f"{base.algorithm} {base.scenario}" == name)
+    length = schedulers.Length(base.total_steps, base.num_evaluations)
+    objective, scheduler = study.objective, study.scheduler
+    seed = seed_of(study.seed, *name.encode(), len(ids))
+    random.seed(seed)  # what Tune's populations and BOHB draw from
+    np.random.seed(seed)
+    if not scheduler.is_population:
+        planner = None
+        if study.search.learns:
+            (group,) = [index for index, one in enumerate(study.groups) if base in one.bases]
+            planner = make_planner(sweep, study, progress, max_concurrent, [group])
+        hyperband = schedulers.make_hyperband(study.search is Search.BOHB, objective.metric, objective.mode, length)
+        return Pass(() if planner else ids, hyperband, planner, group=name)
+    axes = study.axes_of(base)
+    values = {
+        trial_id: {
+            axis.key: schedulers.travelling(axis, value) if scheduler is Scheduler.PB2 else value
+            for axis in axes
+            for value in [sweep.records[trial_id].hyperparameters[axis.key]]
+        }
+        for trial_id in ids
+    }
+    population = schedulers.make_population(scheduler, objective.metric, objective.mode, length, axes)
+    return Pass(ids, population, values=values, group=name)
+
+
+def make_stopping(sweep: Sweep, study: Study, kind: Scheduler, progress: Progress) -> Any:
+    """ASHA or the median rule with every recorded evaluation replayed into it; None for FIFO."""
+    if kind is Scheduler.FIFO:
         return None
-    objective = sweep.manifest.objective
-    groups: dict[str, tuple[int, int]] = {}
+    from launcher.schedulers import GroupedStopping, Length
+
+    groups = {f"{b.algorithm} {b.scenario}": Length(b.total_steps, b.num_evaluations) for b in study.bases}
+    stopping = GroupedStopping(kind, study.objective.metric, study.objective.mode, groups, progress.group_of)
     for record in sweep.searched:
-        group = progress.group_of(record.trial_id)
-        if group not in groups:
-            budget = make_budget(parse_config(records.read_config(sweep.folder / record.trial_id)))
-            groups[group] = (budget.total_steps, budget.num_evaluations)
-    if sweep.manifest.search == Search.OPTUNA:
-        study = study_from_manifest(sweep.folder, sweep.manifest)
-        groups = {f"{b.algorithm} {b.scenario}": (b.total_steps, b.num_evaluations) for b in study.bases}
-    asha = GroupedASHA(objective.metric, objective.mode, groups, progress.group_of)
-    for record in sweep.searched:
-        asha.remember(record.trial_id, outcome.evaluations(sweep.folder / record.trial_id, record))
-    return asha
+        stopping.remember(record.trial_id, outcome.evaluations(sweep.folder / record.trial_id, record))
+    return stopping
 
 
-def make_optuna(sweep: Sweep, progress: Progress) -> Any:
-    """The Optuna searcher, told of every trial that has ended, with the unfinished ones to be run first."""
-    from launcher.search import OptunaPlanner
-
-    study = study_from_manifest(sweep.folder, sweep.manifest)
+def make_planner(
+    sweep: Sweep, study: Study, progress: Progress, max_concurrent: int, groups: Sequence[int] | None = None
+) -> Any:
+    """A planner that knows every trial of the sweep, and of those that it begins from; for these groups, or all."""
+    from launcher.planner import Planner, Told
+    from launcher.warm_start import earlier_trials
 
     def write(trial: PlannedTrial) -> PlannedTrial:
         trial = dataclasses.replace(trial, trial_id=unused_id(sweep.folder, trial.trial_id))
         progress.add(study.write(sweep.folder, trial))
         return trial
 
-    def score(trial_id: str) -> float | None:
+    def reached(trial_id: str) -> Told | None:
         folder = sweep.folder / trial_id
-        return outcome.score(folder, records.read_record(folder))
+        record = records.read_record(folder)
+        if record.state is State.FAILED:
+            return None
+        found = outcome.evaluations(folder, record)
+        return Told({}, outcome.metrics(folder, record), len(found))
 
-    unfinished = [_planned(study, record) for record in sweep.unfinished if record.promoted_from is None]
-    numbers = [record.number for record in sweep.searched]
-    planner = OptunaPlanner(study, sweep.manifest.num_trials, unfinished, numbers, write, score)
-    for record in sweep.searched:
-        if record.state in FINISHED:
-            value = None if record.state is State.FAILED else score(record.trial_id)
-            planner.remember(record.number, record.hyperparameters, value)
-    return planner
+    chosen = list(range(len(study.groups))) if groups is None else list(groups)
+    return Planner(
+        study,
+        sweep.manifest.num_trials,
+        chosen,
+        earlier_trials(study),
+        known_configurations(sweep, study, write),
+        write,
+        reached,
+        max_concurrent,
+    )
+
+
+def known_configurations(sweep: Sweep, study: Study, write: Callable[[PlannedTrial], PlannedTrial]) -> list[Any]:
+    """What a searcher has drawn already; trials of a configuration that a killed driver did not write are written."""
+    from launcher.planner import Configuration
+
+    of_configuration: dict[tuple[int, int], list[TrialRecord]] = {}
+    for record in sorted(sweep.searched, key=lambda record: record.number):
+        configuration, group = study.place(record.number)
+        of_configuration.setdefault((study.first_number(configuration, group), group), []).append(record)
+    known = []
+    for (number, group), found in of_configuration.items():
+        first = found[0]
+        base = study.base_of(first)
+        values = {axis.name: first.hyperparameters[axis.key] for axis in study.axes_of(base)}
+        if study.spec.scenario_mode is ScenarioMode.AXIS:
+            values[SCENARIO_AXIS] = first.scenario
+        there = {(record.algorithm, record.scenario): record for record in found}
+        trials = []
+        for trial in study.trials_of(study.groups[group], number, values):
+            planned = there.get((trial.base.algorithm, trial.base.scenario))
+            trials.append(write(trial) if planned is None else _planned(study, planned))
+        ended = {record.trial_id for record in found if record.state in FINISHED}
+        known.append(Configuration(group, number, values, trials, ended=ended))
+    return known
 
 
 def unused_id(folder: Path, trial_id: str) -> str:
@@ -354,21 +467,14 @@ def unused_id(folder: Path, trial_id: str) -> str:
 
 
 def _planned(study: Study, record: TrialRecord) -> PlannedTrial:
-    base = study.bases[record.number % len(study.bases)]
+    base = study.base_of(record)
     return PlannedTrial(record.number, record.trial_id, record.seed, record.hyperparameters, base)
 
 
 def _report(sweep: Sweep, progress: Progress, console: Console) -> int:
     """Print what came out."""
     snapshot = progress.snapshot()
-    scores = {}
-    searched = {record.trial_id for record in sweep.searched}
-    for row in snapshot.rows:
-        if row.trial_id in searched and row.state in (State.COMPLETE, State.PRUNED):
-            folder = sweep.folder / row.trial_id
-            score = outcome.score(folder, records.read_record(folder))
-            if score is not None:
-                scores[row.trial_id] = score
-    show_report(console, snapshot, scores, sweep.folder)
+    scored = [record for record in sweep.searched if record.state in (State.COMPLETE, State.PRUNED)]
+    show_report(console, snapshot, rank(sweep.folder, sweep.manifest, scored), sweep.folder)
     failed = snapshot.counts[State.FAILED]
     return ALL_FAILED if failed and failed == len(snapshot.rows) else 0

@@ -20,14 +20,17 @@ from launcher.budget import parse_budget
 from launcher.console import duration, plain, show_facts, value_text
 from launcher.estimate import estimate
 from launcher.options import (
+    EXTEND_HELP,
     HELP,
     PROMOTE_HELP,
     RERUN_HELP,
     RESUME_HELP,
+    ExtendOptions,
     PromoteOptions,
     ResumeOptions,
     Search,
     SweepOptions,
+    parse_extend_options,
     parse_promote_options,
     parse_rerun_options,
     parse_resume_options,
@@ -45,6 +48,8 @@ from launcher.plan import (
     write_plan,
 )
 from launcher.resources import Crew, find_machine, prepare_driver
+from launcher.warm_start import check_warm_start
+from sweeps.space import ScenarioMode
 
 if TYPE_CHECKING:  # it imports Ray, which bad input need not wait for
     from launcher.run import Sweep
@@ -53,6 +58,7 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 USAGE = """python -m launcher.sweep ALG=mappo [KEY=VALUE ...]     run a sweep
 python -m launcher.sweep resume <folder> [KEY=VALUE ...]  finish a sweep that was stopped or killed
+python -m launcher.sweep extend <folder> SAMPLES=8 ...    add configurations to a sweep
 python -m launcher.sweep promote <folder> [KEY=VALUE ...] play the best configurations again on fresh seeds
 python -m launcher.sweep rerun <trial> [OUT=...]          repeat a trial and compare every number
 python -m launcher.sweep list-algorithms                  the algorithms and their aliases"""
@@ -70,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _list_algorithms(console)
         if words[:1] == ["resume"]:
             return resume(parse_resume_options(words[1:]), console)
+        if words[:1] == ["extend"]:
+            return extend(parse_extend_options(words[1:]), console)
         if words[:1] == ["promote"]:
             return promote(parse_promote_options(words[1:]), console)
         if words[:1] == ["rerun"]:
@@ -90,20 +98,22 @@ def start(options: SweepOptions, command: str, console: Console) -> int:
     budget = parse_budget(options.budget) if options.budget else {}
     machine = find_machine()
     study, samples = read_study(options)
+    earlier = check_warm_start(study)
     crew = Crew.of(machine, options.workers, options.pack, study.num_devices, options.gpus_per_trial)
     name, folder = sweep_name_and_folder(options, study.label, datetime.now())
     if not options.dry_run:
         name, folder = create_sweep_folder(options, study.label)
     study = dataclasses.replace(study, name=name)
-    trials = () if options.search is Search.OPTUNA else draw_plan(study, samples)
+    trials = () if study.search.learns else draw_plan(study, samples)
     check_plan(study, trials)
-    num_trials = len(trials) or samples * len(study.bases)
+    num_trials = len(trials) or samples * study.round_size
     facts = _facts(study, options, samples, num_trials, trials, crew, folder)
-    show_facts(console, f"Sweep {name}", facts)
+    known = {"from": f"{earlier} trials of {', '.join(study.warm_start)}"} if earlier else {}
+    show_facts(console, f"Sweep {name}", {**facts, **known})
     if options.dry_run:
         _show_trials(trials, console)
         return 0
-    write_plan(folder, study, trials, num_trials, options, command)
+    write_plan(folder, study, trials, num_trials, options, command, samples)
     return _drive(_read_sweep(folder), crew, console, budget)
 
 
@@ -118,6 +128,26 @@ def resume(options: ResumeOptions, console: Console) -> int:
 
     crew = _crew_for(sweep, options.workers, options.pack, options.gpus_per_trial)
     budget = parse_budget(options.budget) if options.budget else sweep.manifest.budget
+    return _drive(sweep, crew, console, budget, take_up)
+
+
+def extend(options: ExtendOptions, console: Console) -> int:
+    """Add configurations to a sweep, and run them."""
+    from launcher.extend import extended
+
+    asked = options.resume
+    sweep = _read_sweep(asked.folder)
+    manifest = extended(sweep, options.samples)
+
+    def take_up() -> None:
+        records.write_manifest(sweep.folder, manifest)
+        sweep.manifest = manifest
+        sweep.complete_plan()
+        sweep.set_back([State.RUNNING])
+        _show_resume(sweep.remaining, len(sweep.records), crew.workers, sweep.folder, console)
+
+    crew = _crew_for(sweep, asked.workers, asked.pack, asked.gpus_per_trial)
+    budget = parse_budget(asked.budget) if asked.budget else manifest.budget
     return _drive(sweep, crew, console, budget, take_up)
 
 
@@ -192,7 +222,7 @@ def _facts(
     seeds = sorted({trial.seed for trial in trials} or {study.seed})
     facts = {
         "trials": _count(num_trials, study, scenarios),
-        "search": f"{study.search}, scheduler {options.scheduler}, {study.spec.mode} {study.spec.metric}",
+        "search": _search(study),
         "space": ", ".join(study.spec.axis_keys()) + f" ({study.spec.source})",
         "seeds": _seeds(seeds, study),
         "steps": f"{' and '.join(f'{count:,}' for count in each)} a {unit}, {sum(steps.values()):,} in all",
@@ -205,10 +235,25 @@ def _facts(
     }
     notes = [note for base in study.bases[:1] for note in [base.note] if note]
     notes += [crew.machine.note] if crew.machine.note else []
-    if options.search is Search.RANDOM and num_trials < samples * len(study.bases):
-        configurations = f"{num_trials / len(study.bases):g}"
+    if options.search is Search.RANDOM and num_trials < samples * study.round_size:
+        configurations = f"{num_trials / study.round_size:g}"
         notes.append(f"the space has no more than {configurations} different configurations; {samples} were asked for")
     return facts | ({"note": "; ".join(notes)} if notes else {})
+
+
+def _search(study: Study) -> str:
+    """How configurations are drawn, and what for."""
+    sampler = f" ({study.sampler})" if study.sampler else ""
+    looked_for = " and ".join(
+        f"{mode} {metric}" for metric, mode in zip(study.objective.metrics, study.objective.modes, strict=True)
+    )
+    over = (
+        f" over {len(study.bases) // len(study.algorithms)} scenarios, their mean"
+        if (study.spec.scenario_mode is ScenarioMode.MEAN)
+        else ""
+    )
+    bounds = "".join(f", {name} {bound:g}" for name, bound in study.objective.constraints.items())
+    return f"{study.search}{sampler}, scheduler {study.scheduler}, {looked_for}{over}{bounds}"
 
 
 def _count(num_trials: int, study: Study, scenarios: Sequence[str]) -> str:
@@ -216,6 +261,10 @@ def _count(num_trials: int, study: Study, scenarios: Sequence[str]) -> str:
         f" × {len(study.algorithms)} algorithms ({', '.join(study.algorithms)})" if len(study.algorithms) > 1 else ""
     )
     where = f" × {len(scenarios)} scenarios ({', '.join(scenarios)})"
+    if study.spec.scenario_mode is ScenarioMode.AXIS:
+        return (
+            f"{num_trials}, of configurations{several} with one of {len(scenarios)} scenarios ({', '.join(scenarios)})"
+        )
     if num_trials % len(study.bases):
         return f"{num_trials}, of configurations{several}{where}, each different one once"
     return f"{num_trials} = {num_trials // len(study.bases)} configurations{several}{where}"
@@ -224,7 +273,7 @@ def _count(num_trials: int, study: Study, scenarios: Sequence[str]) -> str:
 def _seeds(seeds: Sequence[int], study: Study) -> str:
     if study.num_seeds > 1:
         last = study.seed + study.num_seeds - 1
-        return f"{study.seed} to {last} in each trial, which counts by their {study.spec.aggregate}"
+        return f"{study.seed} to {last} in each trial, which counts by their {study.objective.aggregate}"
     return ", ".join(map(str, seeds[:8])) + (f", … {len(seeds) - 8} more" if len(seeds) > 8 else "")
 
 
@@ -238,8 +287,14 @@ def _show_trials(trials: Sequence[PlannedTrial], console: Console) -> None:
 
 def _help(console: Console) -> int:
     plain(console, USAGE)
-    width = max(map(len, (*HELP, *RESUME_HELP, *PROMOTE_HELP)))
-    commands = {"a sweep": HELP, "resume": RESUME_HELP, "promote": PROMOTE_HELP, "rerun": RERUN_HELP}
+    width = max(map(len, (*HELP, *RESUME_HELP, *EXTEND_HELP, *PROMOTE_HELP)))
+    commands = {
+        "a sweep": HELP,
+        "resume": RESUME_HELP,
+        "extend": EXTEND_HELP,
+        "promote": PROMOTE_HELP,
+        "rerun": RERUN_HELP,
+    }
     for title, options in ((f"Options of {name}:", options) for name, options in commands.items()):
         plain(console, f"\n{title}")
         for key, meaning in options.items():

@@ -10,6 +10,8 @@ import contextlib
 import json
 import logging
 import math
+import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,10 +24,12 @@ from jax_party import records
 from jax_party.errors import ConfigError, SweepError, TrainingDiverged
 from jax_party.records import State
 from launcher.pack import DEFAULT_EXPERIMENT, Pack, load_factory
+from launcher.population import Inheritance, copy_learner
 from launcher.resources import prepare_worker
 
 JOIN_WAIT_S = 60.0
 MARKER_FILE = "trial.json"
+LEARNER_FOLDER = "learner"
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +39,8 @@ class ExperimentTrainable(tune.Trainable):
 
     Config keys: `trial_id`; `sweep`, the sweep's folder; `metric`, the objective's; `workers`, the names of those that
     trials share, or none where each trainable is a worker of its own; `worker`, what those are made with
-    (`make_pack`).
+    (`make_pack`); `population`, whether trials may go on from one another's learners, which Tune's checkpoints then
+    hold, and `hyperparameters`, the values that such a trial has then.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -43,6 +48,7 @@ class ExperimentTrainable(tune.Trainable):
         if not hasattr(self, "_room"):
             self._room: Room = SharedRoom(config["workers"]) if config["workers"] else OwnRoom(config["worker"])
         self._joined: str | None = None
+        self._inherited: Inheritance | None = None
         self._last: dict[str, Any] = {"env_steps": 0}
 
     def step(self) -> dict[str, Any]:
@@ -50,7 +56,7 @@ class ExperimentTrainable(tune.Trainable):
         trial_id = self.config["trial_id"]
         try:
             if self._joined is None:
-                self._room.join(trial_id)
+                self._room.join(trial_id, self._inherited)
                 self._joined = trial_id
             result = self._room.step(trial_id)
         except (ConfigError, TrainingDiverged) as error:  # trying again would give the same
@@ -73,14 +79,28 @@ class ExperimentTrainable(tune.Trainable):
         if self._joined is not None:  # Tune has put the next trial into `config` by now
             trial_id, self._joined = self._joined, None
             self._room.leave(trial_id)
+        if self._inherited is not None:
+            shutil.rmtree(self._inherited.learner.parent, ignore_errors=True)
+            self._inherited = None
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """A marker: which trial, how far. The checkpoint itself is in the trial's folder."""
-        marker = {"trial_id": self.config["trial_id"], "env_steps": self._last["env_steps"]}
+        """A marker: which trial, how far. The trial's folder has the checkpoint; of a population's there is a copy."""
+        trial_id = self.config["trial_id"]
+        marker = {"trial_id": trial_id, "env_steps": self._last["env_steps"]}
+        if self.config["population"]:
+            folder = Path(self.config["sweep"]) / trial_id
+            marker["env_steps"] = copy_learner(folder, Path(checkpoint_dir, LEARNER_FOLDER))
         Path(checkpoint_dir, MARKER_FILE).write_text(json.dumps(marker), encoding="utf-8")
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing to load: the experiment resumes from the trial's folder."""
+        """Another trial's learner is kept, to go on from; a trial's own is in its folder."""
+        folder = Path(str(checkpoint))
+        marker = json.loads((folder / MARKER_FILE).read_text(encoding="utf-8"))
+        if marker["trial_id"] == self.config["trial_id"]:
+            return
+        kept = Path(tempfile.mkdtemp(prefix="jax_party-learner-")) / LEARNER_FOLDER
+        shutil.copytree(folder / LEARNER_FOLDER, kept)  # Tune's copy may go any time
+        self._inherited = Inheritance(marker["trial_id"], marker["env_steps"], kept, self.config["hyperparameters"])
 
     def _fail(self, error: Exception) -> None:
         """See to it that the record says FAILED, and why."""
@@ -101,8 +121,8 @@ class ExperimentTrainable(tune.Trainable):
 class Room(Protocol):
     """Where a trainable's trials are played."""
 
-    def join(self, trial_id: str) -> None:
-        """Take a trial in."""
+    def join(self, trial_id: str, inherited: Inheritance | None) -> None:
+        """Take a trial in, which may be to go on from another's learner."""
 
     def step(self, trial_id: str) -> dict[str, Any]:
         """Play one evaluation period of it."""
@@ -117,9 +137,9 @@ class OwnRoom:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._cores, self._pack = make_pack(settings)
 
-    def join(self, trial_id: str) -> None:
+    def join(self, trial_id: str, inherited: Inheritance | None) -> None:
         """There is room for one."""
-        if not self._pack.join(trial_id):
+        if not self._pack.join(trial_id, inherited):
             raise SweepError(f"{trial_id}: this worker has not let go of another trial")
 
     def step(self, trial_id: str) -> dict[str, Any]:
@@ -142,7 +162,7 @@ class SharedRoom:
         self._workers = [ray.get_actor(name) for name in names]
         self._worker: Any = None
 
-    def join(self, trial_id: str) -> None:
+    def join(self, trial_id: str, inherited: Inheritance | None) -> None:
         """Find room, first with a worker that has trials already: packs are to be full.
 
         Raises:
@@ -158,7 +178,7 @@ class SharedRoom:
                     problem = str(error).strip().splitlines()[0]
             for _, worker in sorted(members, key=lambda pair: -pair[0]):
                 with contextlib.suppress(ray.exceptions.RayActorError):
-                    if _ask(worker.join.remote(trial_id)):
+                    if _ask(worker.join.remote(trial_id, inherited)):
                         self._worker = worker
                         return
             time.sleep(0.2)
@@ -188,9 +208,9 @@ class PackWorker:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._cores, self._pack = make_pack(settings)
 
-    def join(self, trial_id: str) -> bool:
+    def join(self, trial_id: str, inherited: Inheritance | None) -> bool:
         """Take a trial in, if there is room."""
-        return self._pack.join(trial_id)
+        return self._pack.join(trial_id, inherited)
 
     def step(self, trial_id: str) -> dict[str, Any]:
         """Play one evaluation period of a trial."""

@@ -5,6 +5,7 @@ It may run at any moment, also while the sweep does. Equal folders give equal by
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import logging
@@ -16,9 +17,10 @@ from typing import Any, Final
 import pandas as pd
 
 from jax_party import records
-from jax_party.aggregate import aggregate, aggregate_metrics, interval, spread
+from jax_party.aggregate import Aggregate, aggregate, aggregate_metrics, interval, spread
 from jax_party.errors import RecordError
-from jax_party.records import Objective, State, SweepManifest, TrialRecord
+from jax_party.objectives import Objective, feasible, pareto_front
+from jax_party.records import State, SweepManifest, TrialRecord
 
 INDEX_FILE: Final = "index.parquet"
 INDEX_CSV_FILE: Final = "index.csv"
@@ -32,6 +34,7 @@ IDENTITY_COLUMNS: Final[Mapping[str, str]] = {
     "algorithm": "str",
     "environment": "str",
     "scenario": "str",
+    "configuration": "str",
     "num_seeds": "Int64",
     "seed": "Int64",
 }
@@ -64,6 +67,10 @@ OUTCOME_COLUMNS: Final[Mapping[str, str]] = {
     "objective.std": "float64",
     "objective.min": "float64",
     "objective.max": "float64",
+    "objective.over_scenarios": "float64",
+    "objective.feasible": "boolean",
+    "objective.pareto": "boolean",
+    "lineage": "str",
     "evaluations": "Int64",
     "best_step": "Int64",
     "promoted_from": "str",
@@ -107,8 +114,8 @@ class CollectedPaths:
 
 @dataclass(frozen=True)
 class IndexRow:
-    """One planned trial: the index's row in four groups of columns, its evaluations as (seed, step, values), and the
-    objective of each seed.
+    """One planned trial: the index's row in four groups of columns, its evaluations as (seed, step, values), the
+    objective of each seed, and the metrics that it is judged by.
     """
 
     fixed: dict[str, Any]
@@ -117,6 +124,7 @@ class IndexRow:
     config: dict[str, Any]
     evaluations: list[tuple[int, int, dict[str, float | None]]]
     seed_values: list[float] = field(default_factory=list)
+    score_metrics: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def order(self) -> tuple[bool, int, str]:
@@ -174,6 +182,7 @@ def read_rows(folder: Path) -> list[IndexRow]:
     rows = [_read_trial(trial, folder, manifest) for trial in trials]
     _judge_promotions(rows)
     if manifest is not None:
+        _judge_objectives(rows, manifest)
         rows += _pending_rows(manifest, rows)
     return sorted(rows, key=lambda row: row.order)
 
@@ -189,6 +198,52 @@ def _judge_promotions(rows: Sequence[IndexRow]) -> None:
         if origin.seed_values:
             gap = aggregate(origin.seed_values, row.fixed["fresh.estimator"]) - row.fixed["fresh.value"]
             origin.fixed["optimism_gap"] = gap if origin.fixed["objective.mode"] == "max" else -gap
+
+
+def _judge_objectives(rows: Sequence[IndexRow], manifest: SweepManifest) -> None:
+    """Put the means over scenarios, where configurations count by them, and the Pareto fronts of several objectives."""
+    objective = manifest.objective
+    judged: dict[tuple[str, str], list[tuple[list[IndexRow], dict[str, float | None]]]] = {}
+    searched = [row for row in rows if row.score_metrics and row.fixed.get("promoted_from") is None]
+    if manifest.scenario_mode == "mean":
+        scenarios = {row.fixed["scenario"] for row in searched}
+        of_configuration: dict[tuple[Any, ...], dict[str, IndexRow]] = {}
+        for row in searched:
+            key = (row.fixed["configuration"], row.fixed["seed"])
+            of_configuration.setdefault(key, {}).setdefault(row.fixed["scenario"], row)
+        for of_scenarios in of_configuration.values():
+            if set(of_scenarios) == scenarios:
+                together = list(of_scenarios.values())
+                means = aggregate_metrics([row.score_metrics for row in together], Aggregate.MEAN)
+                judged.setdefault((together[0].fixed["algorithm"], ""), []).append((together, means))
+                for row in together:
+                    row.fixed["objective.over_scenarios"] = means.get(objective.metric)
+                    row.fixed["objective.feasible"] = feasible(objective, means)
+    else:
+        for row in searched:
+            group = (row.fixed["algorithm"], row.fixed["scenario"])
+            judged.setdefault(group, []).append(([row], row.score_metrics))
+    if len(objective.metrics) > 1:
+        for of_group in judged.values():
+            _judge_front(objective, of_group)
+
+
+def _judge_front(
+    objective: Objective, of_group: Sequence[tuple[Sequence[IndexRow], Mapping[str, float | None]]]
+) -> None:
+    """Say of each configuration of a group whether it is on the front of those that keep to the constraints."""
+    points: list[list[float]] = []
+    able: list[Sequence[IndexRow]] = []
+    for rows, metrics in of_group:
+        values = [metrics.get(name) for name in objective.metrics]
+        if feasible(objective, metrics) and None not in values:
+            points.append([float(value) for value in values if value is not None])
+            able.append(rows)
+        for row in rows:
+            row.fixed["objective.pareto"] = False
+    for rows, on_front in zip(able, pareto_front(points, objective.modes), strict=True):
+        for row in rows:
+            row.fixed["objective.pareto"] = on_front
 
 
 def _subfolders(folder: Path) -> Iterator[Path]:
@@ -229,10 +284,12 @@ def _trial_row(
     ]
     best = _best(evaluations, record.objective)
     numbers = records.seed_values(record, lines)
+    judged = {} if record.state is State.FAILED else records.score_metrics(record, lines)
     fixed = _fixed_values(record, place) | {
         "evaluations": len(evaluations),
         "best_step": best[0] if best else None,
         **_objective_values(record, numbers),
+        **({"objective.feasible": feasible(record.objective, judged)} if judged else {}),
     }
     sources = {
         "last.": evaluations[-1][1] if evaluations else {},
@@ -240,7 +297,7 @@ def _trial_row(
         "absolute.": record.absolute_metrics or {},
     }
     metrics = {prefix + name: value for prefix, values in sources.items() for name, value in values.items()}
-    return IndexRow(fixed, _hyperparameters(record), metrics, _config_leaves(config), of_seeds, numbers)
+    return IndexRow(fixed, _hyperparameters(record), metrics, _config_leaves(config), of_seeds, numbers, judged)
 
 
 def _objective_values(record: TrialRecord, numbers: Sequence[float]) -> dict[str, Any]:
@@ -302,6 +359,8 @@ def _fixed_values(record: TrialRecord, place: PurePosixPath) -> dict[str, Any]:
     values = {name: getattr(record, name) for name in _COPIED}
     values["state"] = record.state.value
     values["retries"] = "; ".join(record.retries) or None
+    values["configuration"] = records.configuration_id(record)
+    values["lineage"] = json.dumps([dataclasses.asdict(one) for one in record.lineage]) if record.lineage else None
     values["jax_version"] = record.versions.get("jax")
     values["objective.metric"] = record.objective.metric
     values["objective.mode"] = record.objective.mode

@@ -17,6 +17,8 @@ from jax_party.records import State
 from results.collector import METRIC_PREFIXES, collect, hyperparameter_columns
 from results.index import load_index
 
+_JUDGED: Final = ("objective.feasible", "objective.pareto")
+
 #: The exit code of a command that could not do what it was asked for.
 BAD_INPUT: Final = 2
 
@@ -58,9 +60,17 @@ def show_main(arguments: Sequence[str] | None = None) -> int:
 
 
 def best_rows(index: pd.DataFrame, column: str, mode: str, top: int) -> pd.DataFrame:
-    """The `top` rows of the index by `column`, the best first; rows without a value are left out."""
-    measured = index[index[column].notna()]
-    return measured.sort_values([column, "trial_id"], ascending=[mode == "min", True], kind="stable").head(top)
+    """The `top` rows of the index by `column`, the best first; rows without a value are left out.
+
+    Rows that keep to the sweep's constraints come before those that do not, and those of a Pareto front before others.
+    """
+    measured = index[index[column].notna()].copy()
+    measured["_worse"] = [
+        (row.get("objective.feasible") is not True) + (row.get("objective.pareto") is not True)
+        for row in measured[[name for name in _JUDGED if name in measured]].astype(object).to_dict("records")
+    ]
+    order = ["_worse", column, "trial_id"]
+    return measured.sort_values(order, ascending=[True, mode == "min", True], kind="stable").head(top)[index.columns]
 
 
 def _positive(text: str) -> int:
@@ -101,7 +111,9 @@ def _states(index: pd.DataFrame) -> str:
 def _print_index(index: pd.DataFrame, column: str, mode: str, top: int) -> None:
     chosen = best_rows(index, column, mode, top)
     varied = [name for name in hyperparameter_columns(index) if index[name].nunique(dropna=False) > 1]
-    shown = list(dict.fromkeys(["trial_id", "state", column, "best_step", "env_steps", "steps_per_second", *varied]))
+    judged = [name for name in (*_JUDGED, "objective.over_scenarios") if index[name].nunique() > 1]
+    shown = ["trial_id", "state", column, *judged, "best_step", "env_steps", "steps_per_second", *varied]
+    shown = list(dict.fromkeys(shown))
     table = Table(title=f"{_states(index)}, by {column} ({mode})", title_justify="left")
     table.add_column("#", justify="right")
     for name in shown:

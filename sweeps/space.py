@@ -21,12 +21,26 @@ import yaml
 
 from jax_party.aggregate import Aggregate
 from jax_party.errors import ConfigError, SweepError
+from jax_party.objectives import MODES, Objective
 
 SWEEPS_DIR = Path(__file__).parent
-SPEC_KEYS = ("algorithms", "num_samples", "objective", "scenarios", "budget", "overrides", "space")
-MODES = ("max", "min")
+SPEC_KEYS = (
+    "algorithms", "num_samples", "objective", "scenarios", "scenario_mode", "budget", "overrides", "space",
+)  # fmt: skip
 FIRST_FRESH_SEED = 1_000_000_000
 """Seeds of sweeps are below; from here on they are kept for testing what sweeps have chosen."""
+
+
+class ScenarioMode(StrEnum):
+    """What several scenarios are to a sweep.
+
+    `grid`: every configuration is played in each. `axis`: each configuration is drawn with one of them. `mean`: every
+    configuration is played in each, and counts by the mean of its objective over all of them.
+    """
+
+    GRID = "grid"
+    AXIS = "axis"
+    MEAN = "mean"
 
 
 class AxisType(StrEnum):
@@ -116,10 +130,9 @@ class SweepSpec:
     source: str
     algorithms: tuple[str, ...]
     num_samples: int
-    metric: str
-    mode: str
-    aggregate: str
+    objective: Objective
     scenarios: tuple[str, ...]
+    scenario_mode: ScenarioMode
     budget: Budget
     overrides: Mapping[str, Any]
     axes: tuple[Axis, ...]
@@ -178,8 +191,8 @@ def merge_specs(specs: Mapping[str, SweepSpec]) -> SweepSpec:
 
 
 _ONE_OF_EACH: Mapping[str, str] = {
-    "num_samples": "SAMPLES", "metric": "METRIC", "mode": "MODE", "aggregate": "AGGREGATE", "scenarios": "SCENARIO",
-    "budget": "TIMESTEPS and EVALUATIONS", "overrides": "a SPACE file of your own",
+    "num_samples": "SAMPLES", "objective": "METRIC, MODE, AGGREGATE and CONSTRAINTS", "scenarios": "SCENARIO",
+    "scenario_mode": "SCENARIO_MODE", "budget": "TIMESTEPS and EVALUATIONS", "overrides": "a SPACE file of your own",
 }  # fmt: skip
 
 
@@ -214,16 +227,21 @@ def load_spec(path: Path) -> SweepSpec:
 def parse_spec(raw: Mapping[str, Any], source: str) -> SweepSpec:
     """Check a sweep given as a mapping; `source` begins every message."""
     check_known(raw, SPEC_KEYS, source)
-    objective = _section(raw, "objective", ("metric", "mode", "aggregate"), source)
+    objective = _section(raw, "objective", ("metric", "mode", "aggregate", "constraints"), source)
     budget = _section(raw, "budget", ("total_timesteps", "num_evaluation"), source)
     return SweepSpec(
         source=source,
         algorithms=_names(raw, "algorithms", source),
         num_samples=positive_int(raw.get("num_samples", 1), f"{source}: num_samples"),
-        metric=str(objective.get("metric", "episode_return")),
-        mode=check_mode(objective.get("mode", "max"), f"{source}: objective.mode"),
-        aggregate=check_aggregate(objective.get("aggregate", "mean"), f"{source}: objective.aggregate"),
+        objective=make_objective(
+            objective.get("metric", "episode_return"),
+            objective.get("mode", "max"),
+            objective.get("aggregate", "mean"),
+            objective.get("constraints") or {},
+            f"{source}: objective.",
+        ),
         scenarios=_names(raw, "scenarios", source),
+        scenario_mode=check_scenario_mode(raw.get("scenario_mode", "grid"), f"{source}: scenario_mode"),
         budget=Budget(
             positive_int(budget.get("total_timesteps"), f"{source}: budget.total_timesteps"),
             positive_int(budget.get("num_evaluation"), f"{source}: budget.num_evaluation"),
@@ -307,15 +325,69 @@ def check_known(raw: Mapping[str, Any], known: tuple[str, ...], place: str) -> N
             raise SweepError(f"{place}: {key}: unknown{did_you_mean(str(key), known)} (known: {', '.join(known)})")
 
 
-def check_mode(value: object, place: str) -> str:
-    """`max` or `min`.
+def make_objective(
+    metric: Any, mode: Any, aggregate: Any, constraints: Any, place: str = "", names: Mapping[str, str] | None = None
+) -> Objective:
+    """An objective as it is written: one metric or a list of them, with one mode for all or a list.
+
+    Args:
+      metric, mode, aggregate, constraints: what was written.
+      place: begins every message.
+      names: what the four are called there, where that is not their own name.
 
     Raises:
-      SweepError: anything else.
+      SweepError: something in it is wrong.
     """
-    if value not in MODES:
-        raise SweepError(f"{place}: expected max or min, got {value!r}")
-    return str(value)
+    called = {name: f"{place}{(names or {}).get(name, name)}" for name in _OBJECTIVE_PARTS}
+    metrics = list(metric) if isinstance(metric, (list, tuple)) else [metric]
+    modes = list(mode) if isinstance(mode, (list, tuple)) else [mode] * len(metrics)
+    if not metrics or not all(isinstance(one, str) and one for one in metrics) or len(set(metrics)) < len(metrics):
+        raise SweepError(f"{called['metric']}: expected a metric, or a list of different ones, got {metric!r}")
+    if len(modes) != len(metrics):
+        raise SweepError(f"{called['mode']}: expected one for all or {len(metrics)}, one a metric, got {mode!r}")
+    for one in modes:
+        if one not in MODES:
+            raise SweepError(f"{called['mode']}: expected max or min, got {one!r}")
+    pairs = [(str(name), str(one)) for name, one in zip(metrics, modes, strict=True)]
+    return Objective(
+        *pairs[0],
+        aggregate=check_aggregate(aggregate, called["aggregate"]),
+        others=tuple(pairs[1:]),
+        constraints=_constraints(constraints, called["constraints"]),
+    )
+
+
+_OBJECTIVE_PARTS = ("metric", "mode", "aggregate", "constraints")
+
+
+def _constraints(raw: Any, place: str) -> dict[str, float]:
+    if not isinstance(raw, Mapping):
+        raise SweepError(f"{place}: expected bounds such as min_cooperation_rate: 0.2, got {raw!r}")
+    found = {}
+    for name, bound in raw.items():
+        if not isinstance(name, str) or name[:4] not in ("min_", "max_") or not name[4:]:
+            raise SweepError(f"{place}: {name}: expected min_ or max_ and a metric, such as min_cooperation_rate")
+        try:
+            found[name] = (
+                float(bound) if isinstance(bound, (int, float, str)) and not isinstance(bound, bool) else math.nan
+            )
+        except ValueError:
+            found[name] = math.nan
+        if not math.isfinite(found[name]):
+            raise SweepError(f"{place}: {name}: expected a finite number, got {bound!r}")
+    return found
+
+
+def check_scenario_mode(value: object, place: str) -> ScenarioMode:
+    """What several scenarios are to the sweep.
+
+    Raises:
+      SweepError: it is none of the known ways.
+    """
+    known = tuple(member.value for member in ScenarioMode)
+    if value not in known:
+        raise SweepError(f"{place}: unknown {value!r}{did_you_mean(str(value), known)} (known: {', '.join(known)})")
+    return ScenarioMode(str(value))
 
 
 def check_aggregate(value: object, place: str) -> str:

@@ -14,6 +14,7 @@ from jax_party.records import Objective, State, TrialRecord
 from launcher import console, outcome
 from launcher.estimate import ASSUMED_RATE, COLD_COMPILE_S, START_S, TRIAL_S, estimate
 from launcher.progress import Progress
+from launcher.ranking import Entry
 from mava_configs import ALGORITHMS
 
 
@@ -139,7 +140,9 @@ def test_report_names_the_best_and_the_failed(tmp_path: Path) -> None:
     (tmp_path / "index.csv").touch()
     target = screen()
     snapshot = found.snapshot()
-    console.show_report(target, snapshot, {snapshot.best.trial_id: 1.25}, tmp_path)
+    record = TrialRecord(trial_id="t-0", algorithm="ff_ippo", environment="JaxParty", scenario="p-base", seed=0)
+    entry = Entry("ff_ippo p-base", (record,), {"score": 1.25}, 1.25, feasible=True)
+    console.show_report(target, snapshot, {entry.group: [entry]}, tmp_path)
     output = text(target)
     assert "1 COMPLETE, 1 FAILED" in output and "score 1.25: t-0" in output
     assert "TrainingDiverged: policy_loss is nan" in output and str(tmp_path / "index.csv") in output

@@ -11,7 +11,8 @@ import pytest
 
 from jax_party.errors import SweepError
 from launcher import sweep
-from launcher.options import Scheduler, Search, SweepOptions, parse_resume_options, parse_sweep_options
+from launcher.options import Sampler, Scheduler, Search, SweepOptions, parse_resume_options, parse_sweep_options
+from sweeps.space import ScenarioMode
 
 GRID = "{type: grid, values: [1.0e-4, 1.0e-3]}"
 FILE = """
@@ -27,12 +28,15 @@ space: {space}
 def test_make_variables() -> None:
     words = ["ALG=mappo", "SAMPLES=16", "SCENARIO=p-base,p-no-rank", "TIMESTEPS=1e6", "EVALUATIONS=4", "SEED=3",
              "SEARCH=optuna", "SCHEDULER=asha", "WORKERS=2", "NAME=first", "SPACE=my.yaml", "METRIC=equality",
-             "MODE=min", "OUT=/tmp/out", "OVERRIDES=arch.num_envs=64 network=mlp", "DRY_RUN=1"]  # fmt: skip
+             "MODE=min", "SAMPLER=gp", "SCENARIO_MODE=mean", "FROM=a,b", "CONSTRAINTS=min_equality=0.2",
+             "OUT=/tmp/out", "OVERRIDES=arch.num_envs=64 network=mlp", "DRY_RUN=1"]  # fmt: skip
     assert parse_sweep_options(words) == SweepOptions(
         algorithms=("mappo",), samples=16, scenarios=("p-base", "p-no-rank"), timesteps=1_000_000, evaluations=4,
         seed=3,
         search=Search.OPTUNA, scheduler=Scheduler.ASHA, workers=2, name="first", space=Path("my.yaml"),
-        metric="equality", mode="min", out=Path("/tmp/out"), overrides=("arch.num_envs=64", "network=mlp"),
+        metric=("equality",), mode=("min",), sampler=Sampler.GP, scenario_mode=ScenarioMode.MEAN,
+        warm_start=("a", "b"), constraints={"min_equality": "0.2"}, out=Path("/tmp/out"),
+        overrides=("arch.num_envs=64", "network=mlp"),
         dry_run=True,
     )  # fmt: skip
 
@@ -74,7 +78,7 @@ BAD = [
     (["ALG=mappo", "SEED=-1"], "SweepError: SEED: expected a whole number from 0 to 999999999, got '-1'"),
     (["ALG=mappo", "SEED=abc"], "SweepError: SEED: expected a whole number from 0"),
     (["ALG=mappo", "SEARCH=optunna"], "SweepError: SEARCH: unknown 'optunna'; did you mean optuna?"),
-    (["ALG=mappo", "SCHEDULER=pbt"], "SweepError: SCHEDULER: unknown 'pbt' (known: fifo, asha)"),
+    (["ALG=mappo", "SCHEDULER=pbtt"], "SweepError: SCHEDULER: unknown 'pbtt'; did you mean pbt?"),
     (["ALG=mappo", "MODE=up"], "SweepError: MODE: expected max or min, got 'up'"),
     (["ALG=mappo", "DRY_RUN=yes"], "SweepError: DRY_RUN: expected 0 or 1, got 'yes'"),
     (["ALG=mappo", "NAME=a/b"], "SweepError: NAME: expected up to 64 letters"),

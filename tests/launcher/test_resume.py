@@ -14,7 +14,7 @@ from jax_party.records import State
 from launcher import plan, run, sweep
 from launcher.options import parse_sweep_options
 from launcher.run import Sweep
-from launcher.search import GroupedASHA
+from launcher.schedulers import GroupedStopping
 
 WORDS = ["ALG=mappo", "SCENARIO=p-base,p-short", "SAMPLES=2", "TIMESTEPS=16384", "EVALUATIONS=4"]
 
@@ -25,6 +25,11 @@ def write_sweep(folder: Path, *words: str) -> Sweep:
     trials = plan.draw_plan(study, samples)
     plan.write_plan(folder, study, trials, len(trials), options, "the command")
     return Sweep.read(folder)
+
+
+def planner_of(found: Sweep) -> Any:
+    (part,) = run.search_passes(found, run.make_progress(found), 9)
+    return part.planner
 
 
 def trial_folder(found: Sweep, number: int) -> Path:
@@ -100,8 +105,9 @@ def test_asha_is_told_what_is_recorded(tmp_path: Path) -> None:
     for number, value in ((0, 10.0), (2, 11.0), (4, 12.0)):
         end(found, number, State.COMPLETE, value)
     found = Sweep.read(tmp_path)
-    scheduler = run.make_scheduler(found, run.make_progress(found))
-    assert isinstance(scheduler, GroupedASHA)
+    (part,) = run.search_passes(found, run.make_progress(found), 2)
+    scheduler = part.scheduler
+    assert isinstance(scheduler, GroupedStopping)
 
     class Trial:
         config = {"trial_id": list(found.records)[6]}
@@ -117,14 +123,14 @@ def test_optuna_is_told_what_has_ended(tmp_path: Path) -> None:
     plan.write_plan(tmp_path, study, (), 4, options, "the command")
     found = Sweep.read(tmp_path)
     assert found.remaining == 4
-    planner = run.make_optuna(found, run.make_progress(found))
+    planner = planner_of(found)
     ids = [planner.suggest(str(index))["trial_id"] for index in range(3)]
     found = Sweep.read(tmp_path)
     assert list(found.records) == ids
     end(found, 0, State.COMPLETE, 3.0)
     end(found, 1, State.FAILED, 3.0, error="no")
     found = Sweep.read(tmp_path)
-    resumed = run.make_optuna(found, run.make_progress(found))
+    resumed = planner_of(found)
     assert resumed.remaining == 2
     assert resumed.suggest("a")["trial_id"] == ids[2]
     assert resumed.suggest("b")["trial_id"] not in ids

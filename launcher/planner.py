@@ -1,0 +1,312 @@
+"""Tune's searchers behind our plans: each suggestion becomes a trial's folder, or one in each scenario."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, TPESampler
+from ray.tune.search import Searcher
+
+from jax_party.aggregate import Aggregate, aggregate_metrics
+from jax_party.objectives import Objective, violations
+from launcher.options import Sampler, Search
+from launcher.plan import Group, PlannedTrial, Study
+from launcher.search import Space, seed_of
+
+FINISHED: Any = Searcher.FINISHED
+MAX_POPULATION = 50
+MIN_POPULATION = 4
+
+optuna.logging.disable_default_handler()  # it writes to the terminal; the sweep's log has it all
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a searcher is told of a configuration.
+
+    Attributes:
+      values: by the axes' names.
+      metrics: what its trial reached, or the means over its trials; None where one failed.
+      evaluation: at which they were reached.
+    """
+
+    values: Mapping[str, Any]
+    metrics: Mapping[str, float | None] | None
+    evaluation: int = 0
+
+
+@dataclass
+class Configuration:
+    """What a searcher has drawn, and the trials that play it.
+
+    Attributes:
+      group: place of its group.
+      number: of the first of its trials.
+      values: by the axes' names.
+      trials: the planned ones.
+      encoded: the values as its searcher gave them; empty for those that it is told to give.
+      ended: ids of those that have ended.
+    """
+
+    group: int
+    number: int
+    values: Mapping[str, Any]
+    trials: Sequence[PlannedTrial]
+    encoded: Mapping[str, Any] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+
+    @property
+    def key(self) -> str:
+        """What its searcher knows it by."""
+        return f"configuration-{self.number}"
+
+    @property
+    def over(self) -> bool:
+        """Whether all its trials have ended."""
+        return len(self.ended) == len(self.trials)
+
+
+class Planner(Searcher):
+    """One of Tune's searchers for each group of trials.
+
+    A searcher is told of everything that is known by the suggestions that it would have made: points that it gives out
+    first. So each of them goes on where a stopped sweep was, whether or not it can be saved.
+
+    Args:
+      study: the sweep.
+      num_trials: planned in all.
+      groups: places of those that are to be drawn for.
+      history: of earlier sweeps, by group.
+      known: what is planned already, in the order of numbers; what has not ended is given out first.
+      write: makes the trial's folder, and gives the trial with the id that it has there.
+      reached: a trial's metrics, by its id; None where it failed.
+      max_concurrent: trials that may run at a time; paused ones do not count.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        num_trials: int,
+        groups: Sequence[int],
+        history: Mapping[int, Sequence[Told]],
+        known: Sequence[Configuration],
+        write: Callable[[PlannedTrial], PlannedTrial],
+        reached: Callable[[str], Told | None],
+        max_concurrent: int,
+    ) -> None:
+        super().__init__(metric=study.objective.metric, mode=study.objective.mode)
+        self._study = study
+        self._write = write
+        self._reached = reached
+        self._max_concurrent = max_concurrent
+        self._spaces = {group: Space(study.groups[group].axes) for group in groups}
+        self._limits: dict[str, list[float]] = {}
+        self._running: dict[str, tuple[Configuration, PlannedTrial]] = {}
+        self._paused: set[str] = set()
+        known = [one for one in known if one.group in groups]
+        drawn = {(one.group, one.number) for one in known}
+        rounds = math.ceil(num_trials / study.round_size)
+        self._new = [
+            (group, number)
+            for configuration in range(rounds)
+            for group in groups
+            for number in [study.first_number(configuration, group)]
+            if number < num_trials and (group, number) not in drawn
+        ]
+        self._waiting = [(one, trial) for one in known for trial in one.trials if trial.trial_id not in one.ended]
+        self._searchers: dict[int, Searcher] = {}
+        for group in groups:
+            of_group = [one for one in known if one.group == group]
+            self._searchers[group] = self._begin(group, history.get(group, ()), of_group, rounds)
+
+    def _begin(self, group: int, history: Sequence[Told], known: Sequence[Configuration], rounds: int) -> Searcher:
+        """A searcher that has been told of everything."""
+        space = self._spaces[group]
+        points = [space.encode(values) for values in (*(t.values for t in history), *(k.values for k in known))]
+        searcher = make_searcher(
+            self._study, self._study.groups[group], points, seed_of(self._study.seed, group, len(known)), rounds,
+            lambda parameters: self._limits.get(_identity(parameters), [0.0] * len(self._study.objective.constraints)),
+        )  # fmt: skip
+        for index, told in enumerate(history):
+            searcher.suggest(f"earlier-{index}")
+            self._tell(searcher, f"earlier-{index}", space.encode(told.values), told)
+        for one in known:
+            searcher.suggest(one.key)
+            if one.over:
+                self._tell(searcher, one.key, space.encode(one.values), self._of_configuration(one))
+        return searcher
+
+    @property
+    def remaining(self) -> int:
+        """How many trials it has still to give out."""
+        return len(self._waiting) + sum(self._study.groups[group].size for group, _ in self._new)
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        """The study has its own metric and mode."""
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        """The config of the next trial; None where it is to be asked later, `FINISHED` after the last."""
+        if not self._waiting and not self._new:
+            return FINISHED
+        if len(self._running) - len(self._paused) >= self._max_concurrent:
+            return None
+        if not self._waiting:
+            one = self._draw(*self._new[0])
+            if one is None:
+                return None
+            self._new.pop(0)
+            self._waiting = [(one, trial) for trial in one.trials]
+        self._running[trial_id] = self._waiting.pop(0)
+        return {"trial_id": self._running[trial_id][1].trial_id}
+
+    def _draw(self, group: int, number: int) -> Configuration | None:
+        drawn = Configuration(group, number, {}, ())
+        encoded = self._searchers[group].suggest(drawn.key)
+        if not isinstance(encoded, Mapping):
+            return None
+        values = self._spaces[group].decode(encoded)
+        planned = self._study.trials_of(self._study.groups[group], number, values)
+        return Configuration(group, number, values, [self._write(trial) for trial in planned], encoded)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """What hyperband says of a bracket, for BOHB; other searchers learn of ends only."""
+        if self._study.search is Search.BOHB and math.isfinite(result.get(self._study.objective.metric, math.nan)):
+            one, _ = self._running[trial_id]
+            self._searchers[one.group].on_trial_result(one.key, result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell the searcher what the trial has reached, as its folder has it, once all of its configuration have."""
+        one, trial = self._running.pop(trial_id)
+        self._paused.discard(trial_id)
+        one.ended.add(trial.trial_id)
+        if one.over:
+            searcher = self._searchers[one.group]
+            if self._study.search is Search.BOHB:  # it has had its results already
+                searcher.on_trial_complete(one.key)
+            else:
+                encoded = one.encoded or self._spaces[one.group].encode(one.values)
+                self._tell(searcher, one.key, encoded, self._of_configuration(one))
+
+    def on_pause(self, trial_id: str) -> None:
+        """Hyperband lets the trial wait."""
+        self._paused.add(trial_id)
+
+    def on_unpause(self, trial_id: str) -> None:
+        """Hyperband lets the trial go on."""
+        self._paused.discard(trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the folders are the truth."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+    def _of_configuration(self, one: Configuration) -> Told:
+        """What its trials have reached; the means of several."""
+        found = [self._reached(trial.trial_id) for trial in one.trials]
+        if any(told is None or told.metrics is None for told in found):
+            return Told(one.values, None)
+        of_trials = [told.metrics for told in found if told is not None and told.metrics is not None]
+        return Told(
+            one.values,
+            aggregate_metrics(of_trials, Aggregate.MEAN),
+            max(told.evaluation for told in found if told is not None),
+        )
+
+    def _tell(self, searcher: Searcher, key: str, encoded: Mapping[str, Any], told: Told) -> None:
+        objective, metrics = self._study.objective, told.metrics or {}
+        result = {name: metrics.get(name) for name in objective.metrics}
+        if any(value is None for value in result.values()):
+            searcher.on_trial_complete(key, error=True)
+            return
+        self._limits[_identity(encoded)] = _bounded(objective, metrics)
+        if self._study.search is Search.BOHB:
+            searcher.on_trial_result(key, {**result, "hyperband_info": {"budget": told.evaluation}})
+        searcher.on_trial_complete(key, result=result)
+
+
+def make_searcher(
+    study: Study,
+    group: Group,
+    points: Sequence[Mapping[str, Any]],
+    seed: int,
+    rounds: int,
+    constraints: Callable[[Mapping[str, Any]], Sequence[float]],
+) -> Searcher:
+    """One of Tune's searchers.
+
+    Args:
+      study: the sweep.
+      group: what it draws for.
+      points: encoded values that it is to give out first.
+      seed: of its draws.
+      rounds: configurations that it will be asked for, about.
+      constraints: from a configuration's encoded values, by how much it misses each.
+    """
+    domains = Space(group.axes).domains()
+    objective = study.objective
+    first = [dict(point) for point in points] or None
+    if study.search is Search.HYPEROPT:
+        from ray.tune.search.hyperopt import HyperOptSearch
+
+        return HyperOptSearch(
+            HyperOptSearch.convert_search_space(domains), objective.metric, objective.mode, points_to_evaluate=first,
+            n_initial_points=min(20, max(5, rounds // 4)), random_state_seed=seed,
+        )  # fmt: skip
+    if study.search is Search.BOHB:
+        from ray.tune.search.bohb import TuneBOHB
+
+        space = TuneBOHB.convert_search_space(domains)
+        return TuneBOHB(space, metric=objective.metric, mode=objective.mode, points_to_evaluate=first, seed=seed)
+    from ray.tune.search.optuna import OptunaSearch
+
+    several = len(objective.metrics) > 1
+    return OptunaSearch(
+        OptunaSearch.convert_search_space(domains),
+        metric=list(objective.metrics) if several else objective.metric,
+        mode=list(objective.modes) if several else objective.mode,
+        points_to_evaluate=first,
+        sampler=_sampler(study, seed, rounds, constraints),
+        study_name=group.name,
+    )
+
+
+def _sampler(
+    study: Study, seed: int, rounds: int, constraints: Callable[[Mapping[str, Any]], Sequence[float]]
+) -> BaseSampler:
+    if study.sampler is Sampler.CMAES:
+        return CmaEsSampler(seed=seed, warn_independent_sampling=False)
+    bounded: dict[str, Any] = {}
+    if study.objective.constraints:
+        bounded["constraints_func"] = lambda trial: constraints(trial.params)
+    with warnings.catch_warnings():
+        # Optuna would have `set_constraint` called on its trials, which Tune keeps to itself.
+        warnings.simplefilter("ignore", FutureWarning)
+        if study.sampler is Sampler.GP:
+            return GPSampler(seed=seed, warn_independent_sampling=False, **bounded)
+        if study.sampler is Sampler.NSGA2:
+            population = min(MAX_POPULATION, max(MIN_POPULATION, rounds // 5))
+            return NSGAIISampler(seed=seed, population_size=population, **bounded)
+        # Several are asked for at a time: those that are not told of yet count as bad, so that they differ.
+        return TPESampler(seed=seed, constant_liar=True, **bounded)
+
+
+def _bounded(objective: Objective, metrics: Mapping[str, float | None]) -> list[float]:
+    """What Optuna counts: 0 or less where a constraint is kept; finite."""
+    return [min(missed, 1e9) for missed in violations(objective, metrics)]
+
+
+def _identity(parameters: Mapping[str, Any]) -> str:
+    return json.dumps(parameters, sort_keys=True, default=str)
+
+
+__all__ = ["Configuration", "Planner", "Told", "make_searcher"]

@@ -1,0 +1,116 @@
+"""Earlier sweeps, whose trials a searcher is told of before it draws: `FROM=<sweep folder>`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jax_party import records
+from jax_party.aggregate import Aggregate, aggregate_metrics
+from jax_party.errors import RecordError, SweepError
+from jax_party.records import State, TrialRecord
+from launcher import outcome
+from launcher.plan import SCENARIO_AXIS, Group, Study
+from sweeps.space import ScenarioMode
+
+if TYPE_CHECKING:
+    from launcher.planner import Told
+
+
+def earlier_trials(study: Study) -> dict[int, list[Told]]:
+    """What each group's searcher is told, by the group's place.
+
+    Raises:
+      SweepError: as `check_warm_start`.
+    """
+    from launcher.planner import Told
+
+    told: dict[int, list[Told]] = {index: [] for index in range(len(study.groups))}
+    for folder in study.warm_start:
+        found = _read(Path(folder), study)
+        for index, group in enumerate(study.groups):
+            for values, of_trials in _configurations(study, group, found):
+                reached = [outcome.metrics(trial, record) for trial, record in of_trials]
+                number = max(len(outcome.evaluations(trial, record)) for trial, record in of_trials)
+                told[index].append(Told(values, aggregate_metrics(reached, Aggregate.MEAN), number))
+    return told
+
+
+def check_warm_start(study: Study) -> int:
+    """How many trials of the earlier sweeps are of use.
+
+    Raises:
+      SweepError: one of them is no sweep, looked for something else, has other axes, or no trial in this space.
+    """
+    count = 0
+    for folder in study.warm_start:
+        found = _read(Path(folder), study)
+        of_folder = sum(
+            len(of_trials) for group in study.groups for _, of_trials in _configurations(study, group, found)
+        )
+        if not of_folder:
+            raise SweepError(
+                f"FROM={folder}: none of its {len(found)} finished trials lies in this space, with its algorithm and "
+                "scenario; take another sweep, or leave FROM out"
+            )
+        count += of_folder
+    return count
+
+
+def _read(folder: Path, study: Study) -> list[tuple[Path, TrialRecord]]:
+    """The finished trials of a sweep that can tell this one something."""
+    try:
+        manifest = records.read_manifest(folder)
+        found = [(path.parent, records.read_record(path.parent)) for path in folder.glob(f"*/{records.RECORD_FILE}")]
+    except RecordError as error:
+        raise SweepError(f"FROM={folder}: {error}") from error
+    if manifest.objective != study.objective:
+        there, here = (dataclasses.asdict(one) for one in (manifest.objective, study.objective))
+        different = [name for name in there if there[name] != here[name]]
+        raise SweepError(
+            f"FROM={folder}: looked for something else: objective.{different[0]} was {there[different[0]]}, here "
+            f"{here[different[0]]}; give the same objective, or leave FROM out"
+        )
+    only = sorted(set(manifest.space or {}) ^ set(study.spec.axis_keys()))
+    if only:
+        raise SweepError(
+            f"FROM={folder}: is a sweep of another space: only one of the two varies {', '.join(only)}; use the same "
+            "axes, or leave FROM out"
+        )
+    whole = (State.COMPLETE, State.PRUNED)
+    return sorted(
+        ((path, record) for path, record in found if record.state in whole and record.promoted_from is None),
+        key=lambda pair: pair[1].number,
+    )
+
+
+def _configurations(
+    study: Study, group: Group, found: Sequence[tuple[Path, TrialRecord]]
+) -> Iterator[tuple[Mapping[str, Any], list[tuple[Path, TrialRecord]]]]:
+    """The configurations of a group's space that all its trials were played of, with those."""
+    from launcher.search import Space
+
+    space = Space(group.axes)
+    names = [(base.algorithm, base.scenario) for base in group.bases]
+    played: dict[str, tuple[Mapping[str, Any], dict[tuple[str, str], tuple[Path, TrialRecord]]]] = {}
+    for path, record in found:
+        place = (record.algorithm, record.scenario)
+        if place not in names:
+            continue
+        axes = study.axes_of(study.base_of(record))
+        if any(axis.key not in record.hyperparameters for axis in axes):
+            continue
+        values: dict[str, Any] = {axis.name: record.hyperparameters[axis.key] for axis in axes}
+        if study.spec.scenario_mode is ScenarioMode.AXIS:
+            values[SCENARIO_AXIS] = record.scenario
+        if space.holds(values):
+            key = record.trial_id if group.size == 1 else str(sorted(values.items(), key=str))
+            played.setdefault(key, (values, {}))[1].setdefault(place, (path, record))
+    for drawn, of_places in played.values():
+        if len(of_places) == group.size:
+            yield drawn, list(of_places.values())
+
+
+__all__ = ["check_warm_start", "earlier_trials"]
