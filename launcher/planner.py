@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from jax_party.aggregate import Aggregate, aggregate_metrics
@@ -129,7 +130,9 @@ class Planner(Searcher):
     def _begin(self, group: int, history: Sequence[Told], known: Sequence[Configuration], rounds: int) -> Searcher:
         """A searcher that has been told of everything."""
         space = self._spaces[group]
-        points = [space.encode(values) for values in (*(t.values for t in history), *(k.values for k in known))]
+        told = [*history, *(self._of_configuration(one) if one.over else Told(one.values, None) for one in known)]
+        metric = self._study.objective.metric
+        points = [(space.encode(one.values), (one.metrics or {}).get(metric)) for one in told]
         searcher = make_searcher(
             self._study, self._study.groups[group], points, seed_of(self._study.seed, group, len(known)), rounds,
             lambda parameters: self._limits.get(_identity(parameters), [0.0] * len(self._study.objective.constraints)),
@@ -237,7 +240,7 @@ class Planner(Searcher):
 def make_searcher(
     study: Study,
     group: Group,
-    points: Sequence[Mapping[str, Any]],
+    points: Sequence[tuple[Mapping[str, Any], float | None]],
     seed: int,
     rounds: int,
     constraints: Callable[[Mapping[str, Any]], Sequence[float]],
@@ -247,14 +250,14 @@ def make_searcher(
     Args:
       study: the sweep.
       group: what it draws for.
-      points: encoded values that it is to give out first.
+      points: encoded values that it is to give out first, each with the objective that it has reached already.
       seed: of its draws.
       rounds: configurations that it will be asked for, about.
       constraints: from a configuration's encoded values, by how much it misses each.
     """
     domains = Space(group.axes).domains()
     objective = study.objective
-    first = [dict(point) for point in points] or None
+    first = [dict(point) for point, _ in points] or None
     if study.search is Search.HYPEROPT:
         from ray.tune.search.hyperopt import HyperOptSearch
 
@@ -270,32 +273,52 @@ def make_searcher(
     from ray.tune.search.optuna import OptunaSearch
 
     several = len(objective.metrics) > 1
+    distributions = OptunaSearch.convert_search_space(domains)
+    ended = [
+        optuna.trial.create_trial(params=dict(point), distributions=distributions, value=value)
+        for point, value in points
+        if value is not None and not several
+    ]
     return OptunaSearch(
-        OptunaSearch.convert_search_space(domains),
+        distributions,
         metric=list(objective.metrics) if several else objective.metric,
         mode=list(objective.modes) if several else objective.mode,
         points_to_evaluate=first,
-        sampler=_sampler(study, seed, rounds, constraints),
+        sampler=_sampler(study, seed, rounds, constraints, ended),
         study_name=group.name,
     )
 
 
+class _NSGAII(NSGAIISampler):
+    """Optuna's, for which trials that it was given, not asked for, belong to a generation too."""
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        self.get_trial_generation(study, trial)
+        super().after_trial(study, trial, state, values)
+
+
 def _sampler(
-    study: Study, seed: int, rounds: int, constraints: Callable[[Mapping[str, Any]], Sequence[float]]
+    study: Study,
+    seed: int,
+    rounds: int,
+    constraints: Callable[[Mapping[str, Any]], Sequence[float]],
+    ended: list[FrozenTrial],
 ) -> BaseSampler:
-    if study.sampler is Sampler.CMAES:
-        return CmaEsSampler(seed=seed, warn_independent_sampling=False)
     bounded: dict[str, Any] = {}
     if study.objective.constraints:
         bounded["constraints_func"] = lambda trial: constraints(trial.params)
     with warnings.catch_warnings():
-        # Optuna would have `set_constraint` called on its trials, which Tune keeps to itself.
-        warnings.simplefilter("ignore", FutureWarning)
+        # Optuna would have `set_constraint` called on its trials, which Tune keeps to itself; and `source_trials` are new.
+        warnings.simplefilter("ignore")
+        if study.sampler is Sampler.CMAES:  # it learns nothing from trials that it was given; it can begin from them
+            return CmaEsSampler(seed=seed, warn_independent_sampling=False, source_trials=ended or None)
         if study.sampler is Sampler.GP:
             return GPSampler(seed=seed, warn_independent_sampling=False, **bounded)
         if study.sampler is Sampler.NSGA2:
             population = min(MAX_POPULATION, max(MIN_POPULATION, rounds // 5))
-            return NSGAIISampler(seed=seed, population_size=population, **bounded)
+            return _NSGAII(seed=seed, population_size=population, **bounded)
         # Several are asked for at a time: those that are not told of yet count as bad, so that they differ.
         return TPESampler(seed=seed, constant_liar=True, **bounded)
 
