@@ -6,10 +6,13 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 COLLECT_EVERY_S = 30.0
-COLLECT_TIMEOUT_S = 300.0
+COLLECT_SHARE = 0.05
+"""Of a sweep's time that goes into collecting while it runs: a large one, which takes long to read, is read seldom."""
+COLLECT_TIMEOUT_S = 3600.0
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +37,12 @@ def collect(folder: Path) -> str | None:
 
 
 class BackgroundCollector:
-    """Collects a sweep's folders every `every_s` seconds until it is left."""
+    """Collects a sweep's folders until it is left: every `every_s` seconds, or a `share` of the time if less often."""
 
-    def __init__(self, folder: Path, every_s: float = COLLECT_EVERY_S) -> None:
+    def __init__(self, folder: Path, every_s: float = COLLECT_EVERY_S, share: float = COLLECT_SHARE) -> None:
         self._folder = folder
         self._every_s = every_s
+        self._share = share
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="collector", daemon=True)
 
@@ -51,7 +55,10 @@ class BackgroundCollector:
         self._thread.join(timeout=COLLECT_TIMEOUT_S)
 
     def _run(self) -> None:
-        while not self._stop.wait(self._every_s):
+        pause = self._every_s
+        while not self._stop.wait(pause):
+            began = time.monotonic()
             problem = collect(self._folder)
+            pause = max(self._every_s, (time.monotonic() - began) / self._share)
             if problem:
                 logger.warning("collecting %s: %s", self._folder, problem)

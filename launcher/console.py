@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -91,10 +92,10 @@ class LineDisplay:
 
     def tick(self) -> None:
         """Print a status line if the last one is long enough ago."""
-        snapshot = self._progress.snapshot()
-        if snapshot.elapsed_s >= self._next:
-            self._next = snapshot.elapsed_s + self._every_s
-            self._print(status_line(snapshot))
+        elapsed = self._progress.elapsed_s
+        if elapsed >= self._next:
+            self._next = elapsed + self._every_s
+            self._print(status_line(self._progress.snapshot()))
 
     def ended(self, row: Row) -> None:
         """Print how the trial ended."""
@@ -160,7 +161,7 @@ def choose_rows(snapshot: Snapshot, max_rows: int) -> list[Row]:
         newest_first = -row.number if row.state in FINISHED else row.number
         return (0 if row.trial_id == best else order[row.state], newest_first)
 
-    return sorted(sorted(snapshot.rows, key=rank)[:max_rows], key=lambda row: row.number)
+    return sorted(heapq.nsmallest(max_rows, snapshot.rows, key=rank), key=lambda row: row.number)
 
 
 def status_line(snapshot: Snapshot) -> str:

@@ -260,6 +260,8 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
     import ray
     from ray import tune
 
+    from launcher.planned import InOrder, PlannedTrials
+
     worker = {
         "sweep": str(sweep.folder),
         "size": crew.pack,
@@ -276,16 +278,19 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
     }
     ended = sum(record.state in FINISHED for record in sweep.records.values())
     allowed = spending.allowed_trials(ended)
-    number = 1
+    number, search = 1, part.planner
+    # Whoever judges trials together, or draws them, must see them all; else Tune makes them as they are needed.
+    judged_together = part.planner is not None or Scheduler(sweep.manifest.scheduler).by_group
     if part.planner is not None:
         number = part.planner.remaining if allowed is None else min(part.planner.remaining, allowed)
-    else:
+    elif judged_together or part.values is not None:
         config["trial_id"] = tune.grid_search(list(part.ids)[:allowed])
+    else:
+        search = PlannedTrials(list(part.ids)[:allowed])
+        number = search.remaining
     if part.values is not None:
         values = {trial_id: dict(part.values[trial_id]) for trial_id in part.ids}
         config["values"] = tune.sample_from(lambda drawn: values[drawn["trial_id"]])
-    # Whoever judges trials together, or draws them, must see them all; else Tune makes them as they are needed.
-    judged_together = part.planner is not None or Scheduler(sweep.manifest.scheduler).by_group
     tune.run(
         ExperimentTrainable,
         name="tune",
@@ -294,8 +299,8 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
         max_concurrent_trials=None if judged_together else crew.trials,
         num_samples=number,
         stop=lambda trial_id, result: spending.reason is not None,
-        search_alg=part.planner,
-        scheduler=part.scheduler,
+        search_alg=search,
+        scheduler=part.scheduler or InOrder(),
         resources_per_trial={"cpu": SHARE // crew.pack / SHARE} if shared else crew.needs.resources(crew.machine),
         checkpoint_config=tune.CheckpointConfig(num_to_keep=KEPT_LEARNERS if part.values is not None else None),
         max_failures=MAX_FAILURES,

@@ -11,7 +11,7 @@ import copy
 import difflib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -286,12 +286,13 @@ def check_axes(
 
 
 def with_values(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a nested config with the dotted keys set; every key must be there already."""
-    changed = copy.deepcopy(dict(config))
+    """A nested config with the dotted keys set; every key must be there already. The rest is shared, not copied."""
+    changed = dict(config)
     for key, value in values.items():
         *parents, leaf = key.split(".")
-        node: MutableMapping[str, Any] = changed
+        node = changed
         for parent in parents:
+            node[parent] = dict(node[parent])
             node = node[parent]
         if leaf not in node:
             raise KeyError(key)

@@ -34,6 +34,8 @@ class StandIn:
         self._periods = len(records.read_metrics(folder))
         self.finished = record.state in FINISHED
         (folder / "pid").write_text(str(os.getpid()))
+        with (folder / "pids").open("a") as pids:
+            pids.write(f"{os.getpid()}\n")
         if not self.finished:
             records.update_record(
                 folder, state=State.RUNNING, attempts=self._attempt, error=None, device=f"cpu:{len(cores())}",
