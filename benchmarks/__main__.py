@@ -62,7 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=_positive, help="repeats of each measurement")
     parser.add_argument("--chunks", type=_chunks, nargs="?", default=("auto",), const=("auto", *CHUNKS.split(",")),
                         help=f"throughput: compare gradient chunk sizes; without a value {CHUNKS}")  # fmt: skip
-    parser.add_argument("--trials", type=_counts, default=(100, 1000), help="collector: sizes of the sweeps")
+    parser.add_argument(
+        "--trials",
+        type=_counts,
+        default=(100, 1000),
+        help="collector: sizes of the sweeps; scaling, resume: the largest",
+    )
     parser.add_argument("--systems", type=_systems, help="systems, learning: only these, by commas")
     parser.add_argument("--steps", type=_steps, help="learning: environment steps of each run, such as 2e6")
     parser.add_argument("--seeds", type=_positive, help="learning: runs of each system")

@@ -16,17 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from jax_party import records
-from jax_party.config import ExperimentConfig
+from jax_party.config import ExperimentConfig, make_budget
 from jax_party.errors import SweepError
 from jax_party.records import FINISHED, State
 from launcher.pack import EXPERIMENT_VARIABLE
 
 
 class NoWork:
-    """An experiment of one period that trains nothing and writes its folder as a real one does."""
+    """An experiment that trains nothing and writes its folder as a real one does, but for checkpoints and vaults."""
 
     def __init__(self, config: ExperimentConfig, folder: Path) -> None:
         self._folder = folder
+        self._budget = make_budget(config)
         self._record = records.read_record(folder)
         if self._record.state not in FINISHED:
             self._record = records.update_record(
@@ -34,15 +35,21 @@ class NoWork:
             )
 
     def step(self) -> dict[str, Any]:
-        """Report the whole budget as trained."""
-        steps = self._record.total_steps
+        """Report a period as trained."""
         if self._record.state not in FINISHED:
-            row = {"evaluation": 1, "step": steps, "seed": self._record.seed, "evaluate": {"episode_return": 0.0}}
+            steps = self._record.env_steps + self._budget.steps_per_evaluation
+            row = {"evaluation": self._evaluation(steps), "step": steps, "seed": self._record.seed,
+                   "evaluate": {"episode_return": 0.0}}  # fmt: skip
             records.append_metrics(self._folder, row)
-            self._record = records.update_record(
-                self._folder, state=State.COMPLETE, env_steps=steps, ended_at=records.timestamp()
-            )
-        return {"evaluation": 1, "env_steps": steps, "episode_return": 0.0, "finished": True}
+            changes: dict[str, Any] = {"env_steps": steps}
+            if self._evaluation(steps) == self._budget.num_evaluations:
+                changes |= {"state": State.COMPLETE, "ended_at": records.timestamp()}
+            self._record = records.update_record(self._folder, **changes)
+        steps, finished = self._record.env_steps, self._record.state in FINISHED
+        return {"evaluation": self._evaluation(steps), "env_steps": steps, "episode_return": 0.0, "finished": finished}
+
+    def _evaluation(self, steps: int) -> int:
+        return steps // self._budget.steps_per_evaluation
 
     def close(self) -> None:
         """Nothing to close."""
