@@ -68,9 +68,14 @@ class WatchedSweep:
         """What it has printed."""
         return self._log.read_text(errors="replace")
 
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
     def look(self) -> bool:
         """Take a sample; False once the sweep has ended."""
-        if self._process.poll() is not None:
+        if not self.running:
             return False
         try:
             times, memory = self._driver.cpu_times(), self._driver.memory_info().rss

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 from ray import cloudpickle
@@ -19,49 +16,12 @@ from jax_party.errors import RecordError
 from jax_party.records import FINISHED, State
 from launcher.budget import Spending
 from launcher.console import Display
+from launcher.interrupt import Interrupt, Interrupted
 from launcher.progress import Progress
 
 MAX_REASON = 300
 
 logger = logging.getLogger(__name__)
-
-
-class Interrupted(BaseException):
-    """The user wants the sweep to stop. Not an `Exception`, so that Tune does not wait for its workers."""
-
-
-class Interrupt:
-    """Catches SIGINT and SIGTERM while it is entered; the first is remembered, more change nothing."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._event = threading.Event()
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> Interrupt:
-        self.install()
-        return self
-
-    def install(self) -> None:
-        """Take the signals, again if somebody else has taken them since (Ray takes SIGTERM)."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous = signal.signal(number, self._catch)
-            self._previous.setdefault(number, previous)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def check(self) -> None:
-        """Raise `Interrupted` if a signal has come."""
-        if self._event.is_set():
-            raise Interrupted
-
-    def _catch(self, number: int, frame: FrameType | None) -> None:
-        self.signal = self.signal or number
-        self._event.set()
 
 
 class BudgetSpent(Interrupted):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import logging
 import random
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -24,13 +26,13 @@ from launcher import outcome
 from launcher.budget import Spending
 from launcher.collection import BackgroundCollector, collect
 from launcher.console import make_display, plain, show_report
+from launcher.interrupt import Interrupt, Interrupted
 from launcher.options import Scheduler, Search
 from launcher.pack import chosen_experiment
 from launcher.plan import SCENARIO_AXIS, PlannedTrial, Study, complete_plan, study_from_manifest
 from launcher.progress import Progress
 from launcher.ranking import rank
 from launcher.resources import Crew, start_ray
-from launcher.trainable import ExperimentTrainable, PackWorker
 from sweeps.space import ScenarioMode
 
 LOG_FILE = "sweep.log"
@@ -152,8 +154,6 @@ def run_sweep(sweep: Sweep, crew: Crew, console: Console, budget: Mapping[str, f
     Returns:
       The exit code: 0; 1 where every trial failed; 128 and the signal's number where it was stopped.
     """
-    from launcher.callback import Interrupt
-
     spending = Spending(sweep.folder, budget, crew.workers * crew.needs.devices_held(crew.machine))
     progress = make_progress(sweep)
     progress.budget = spending.describe
@@ -196,9 +196,13 @@ def make_progress(sweep: Sweep) -> Progress:
 def _run_trials(
     sweep: Sweep, crew: Crew, console: Console, progress: Progress, interrupt: Any, spending: Spending
 ) -> None:
-    from launcher.callback import Interrupted, SweepCallback
-
+    # While Ray's processes start: what of Tune's takes longest to load, and nothing of Ray's, which is loading itself.
+    loading = threading.Thread(target=importlib.import_module, args=("pandas",))
+    loading.start()
     ray = start_ray(crew, sweep.folder / LOG_FILE)
+    loading.join()
+    from launcher.callback import SweepCallback
+
     interrupt.install()
     try:
         display = make_display(console, progress)
@@ -261,6 +265,7 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
     from ray import tune
 
     from launcher.planned import InOrder, PlannedTrials
+    from launcher.trainable import ExperimentTrainable
 
     worker = {
         "sweep": str(sweep.folder),
@@ -318,6 +323,8 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
 def _start_shared_workers(settings: Mapping[str, Any], crew: Crew) -> dict[str, Any]:
     """Actors that trials share, by name; Ray starts one again that dies."""
     import ray
+
+    from launcher.trainable import PackWorker
 
     resources = crew.needs.resources(crew.machine)
     options = {
