@@ -85,6 +85,7 @@ class SweepCallback(Callback):
         self._period_over(trial)
         trial_id, reason = trial.config["trial_id"], describe_failure(last_error(trial))
         self._finish(trial_id, State.FAILED, reason)
+        forget(trial)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The trial ended by itself, or the scheduler stopped it."""
@@ -97,6 +98,7 @@ class SweepCallback(Callback):
             self._finish(trial_id, State.PENDING, None)
         else:
             self._finish(trial_id, State.FAILED, "ended without completing its budget")
+        forget(trial)
 
     def _period_over(self, trial: Any) -> None:
         """The trial is between periods, where a spent budget stops it."""
@@ -116,6 +118,12 @@ class SweepCallback(Callback):
             logger.error("%s", problem)
             state, error_text = State.FAILED, str(problem)
         self._display.ended(self._progress.end(trial_id, state, error_text))
+
+
+def forget(trial: Any) -> None:
+    """Drop the averages that Tune keeps of each metric of a trial that has ended: most of what it holds in memory."""
+    trial.run_metadata.metric_analysis = {}
+    trial.run_metadata.metric_n_steps = {}
 
 
 def last_error(trial: Any) -> BaseException | None:

@@ -121,9 +121,9 @@ class Sweep:
         Waits for a worker that is still dying to let go of the trial's folder.
         """
         changed = []
-        for trial_id in self.records:
+        for trial_id, known in list(self.records.items()):
             folder = self.folder / trial_id
-            if records.read_record(folder).state in states:
+            if known.state in states:
                 with records.lock_folder(folder, timeout=DYING_WORKER_S):
                     if records.read_record(folder).state in states:
                         record = records.update_record(folder, state=State.PENDING, error=None, ended_at=None)

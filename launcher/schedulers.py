@@ -11,7 +11,6 @@ import numpy as np
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import (
     ASHAScheduler,
-    FIFOScheduler,
     HyperBandForBOHB,
     HyperBandScheduler,
     MedianStoppingRule,
@@ -44,7 +43,7 @@ class Length:
         return max(1, self.total_steps // self.evaluations)
 
 
-class GroupedStopping(FIFOScheduler):
+class GroupedStopping(InOrder):
     """Tune's ASHA or median rule, one for each algorithm and scenario: returns of scenarios do not compare, and no
     algorithm is to be stopped because another learns sooner.
 

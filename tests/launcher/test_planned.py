@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+from ray.tune.trainable.metadata import _TrainingRunMetadata
+
+from launcher.callback import forget
 from launcher.planned import FINISHED, InOrder, PlannedTrials
 
 
@@ -20,3 +25,15 @@ def test_no_pending_trial_is_chosen_over_others() -> None:
             raise AssertionError("asked for all trials at each event")
 
     assert InOrder().choose_trial_to_run(Controller()) is None
+
+
+def test_what_tune_keeps_of_an_ended_trial_is_small() -> None:
+    metadata = _TrainingRunMetadata()
+    for step in range(20):
+        for metric in range(50):
+            metadata.update_metric(f"metric-{metric}", float(step), step)
+    metadata.last_result = {"env_steps": 7}
+    before = len(metadata.get_json_state())
+    forget(SimpleNamespace(run_metadata=metadata))
+    assert len(metadata.get_json_state()) < before / 20
+    assert metadata.last_result == {"env_steps": 7}
