@@ -119,8 +119,9 @@ class WatchedSweep:
         """Note a process's CPU seconds; gives its memory if it is Ray's own."""
         try:
             with child.oneshot():
-                times, worker = child.cpu_times(), _is_worker(child)
-                self._cpu[child.pid, child.create_time()] = worker, times.user + times.system
+                times, key = child.cpu_times(), (child.pid, child.create_time())
+                worker = _is_worker(child) or self._cpu.get(key, (False, 0.0))[0]  # one that is dying has no title
+                self._cpu[key] = worker, times.user + times.system
                 return 0 if worker else int(child.memory_info().rss)
         except psutil.NoSuchProcess:
             return 0

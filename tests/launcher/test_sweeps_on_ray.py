@@ -143,6 +143,16 @@ def test_a_spent_budget_stops_between_periods_and_a_larger_one_goes_on(sweep: Be
 
 
 @pytest.mark.slow
+def test_short_trials_do_not_keep_the_second_worker_from_starting(sweep: Begin, tmp_path: Path) -> None:
+    driver = sweep("ALG=mappo", "SAMPLES=24", "TIMESTEPS=1", f"OUT={tmp_path}", "WORKERS=2")
+    assert driver.wait() == 0, driver.output()
+    ended = trials(tmp_path)
+    assert [record.state for record in ended.values()] == [State.COMPLETE] * 24
+    pids = [(sweep_folder(tmp_path) / record.trial_id / "pids").read_text().split() for record in ended.values()]
+    assert all(len(of_trial) == 1 for of_trial in pids), "each trial is begun once"
+    assert len({pid for of_trial in pids for pid in of_trial}) == 2
+
+
 def test_a_trial_of_no_work_costs_little(tmp_path: Path) -> None:
     from launcher.no_work import measure
 
