@@ -21,6 +21,7 @@ from ray.tune.schedulers.pb2 import PB2
 
 from launcher.options import Scheduler
 from launcher.outcome import Evaluation
+from launcher.planned import InOrder
 from launcher.search import tune_domain
 from sweeps.space import Axis
 
