@@ -17,7 +17,7 @@ import mava_configs
 from jax_party import records
 from jax_party.config import check_metric, make_budget, parse_config
 from jax_party.errors import ConfigError, SweepError
-from jax_party.records import Objective, SweepManifest, TrialRecord
+from jax_party.records import Objective, SweepManifest, TrialRecord, label_of
 from launcher.budget import parse_budget
 from launcher.options import Search, SweepOptions
 from sweeps.space import (
@@ -306,13 +306,6 @@ def study_from_manifest(folder: Path, manifest: SweepManifest) -> Study:
     algorithms = tuple(manifest.algorithms)
     bases = tuple(base for algorithm in algorithms for base in compose_bases(algorithm, spec))
     return Study(manifest.name, algorithms, spec, manifest.seed, Search(manifest.search), bases)
-
-
-def label_of(algorithms: Sequence[str]) -> str:
-    """One word for the algorithms of a sweep."""
-    if len(algorithms) <= 3:
-        return "-".join(algorithms)
-    return f"{algorithms[0]}-and-{len(algorithms) - 1}-more"
 
 
 def _with_options(spec: SweepSpec, options: SweepOptions) -> SweepSpec:
