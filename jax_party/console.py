@@ -33,6 +33,10 @@ class RunConsole:
             self._console.print(f"note: {note}")
         self._console.print(f"folder: {folder}", soft_wrap=True)
 
+    def say(self, line: str) -> None:
+        """One line."""
+        self._console.print(line, markup=False, soft_wrap=True)
+
     @contextmanager
     def progress(self, budget: Budget, done: int) -> Iterator[Any]:
         """A progress bar over evaluation periods; yields a function to call with each period's result."""

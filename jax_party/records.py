@@ -24,7 +24,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -583,6 +583,13 @@ def _wait_for_lock(descriptor: int, folder: Path, timeout: float) -> None:
 _IDENTITY: Final = (
     "trial_id", "number", "sweep", "algorithm", "environment", "scenario", "seed", "hyperparameters", "objective",
 )  # fmt: skip
+
+
+def label_of(algorithms: Sequence[str]) -> str:
+    """One word for the algorithms of a sweep, which its folder is named after."""
+    if len(algorithms) <= 3:
+        return "-".join(algorithms)
+    return f"{algorithms[0]}-and-{len(algorithms) - 1}-more"
 
 
 def create_trial_folder(folder: Path, config: Mapping[str, Any], record: TrialRecord) -> None:

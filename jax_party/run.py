@@ -1,6 +1,7 @@
 """One experiment: `python -m jax_party.run --config-name ff_mappo env/scenario=p-no-rank system.actor_lr=3e-4`.
 
-A run that was stopped or killed goes on with `python -m jax_party.run --resume <folder>`.
+With `-m`, several of them (`jax_party.multirun`). A run that was stopped or killed goes on with
+`python -m jax_party.run --resume <folder>`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def run_experiment(mapping: Mapping[str, Any]) -> Path:
       JaxPartyError: the config is refused, the folder cannot be made, or training diverged.
     """
     config = parse_config(mapping)
-    folder = _make_folder(config)
+    folder = make_folder(config, config.logger.system_name)
     name = "-".join((config.logger.system_name, *folder.parts[-2:]))
     record = records.TrialRecord(
         trial_id=records.trial_id(name, mapping, config.system.seed),
@@ -91,11 +92,15 @@ def _stopped_by_hand(console: RunConsole, folder: Path) -> Iterator[None]:
         sys.exit(130)
 
 
-def _make_folder(config: ExperimentConfig) -> Path:
-    """`<base_exp_path>/<system>/<date>/<time>[-<name>]`, made anew: a second run in the same second gets `-2`."""
+def make_folder(config: ExperimentConfig, label: str) -> Path:
+    """`<base_exp_path>/<label>/<date>/<time>[-<name>]`, made anew: a second run in the same second gets `-2`.
+
+    Raises:
+      RecordError: it cannot be made.
+    """
     now = datetime.now()
     suffix = f"-{config.logger.run_name}" if config.logger.run_name else ""
-    day = Path(config.logger.base_exp_path) / config.logger.system_name / f"{now:%Y-%m-%d}"
+    day = Path(config.logger.base_exp_path) / label / f"{now:%Y-%m-%d}"
     number = 1
     while True:
         folder = day / (f"{now:%H-%M-%S}{suffix}" + (f"-{number}" if number > 1 else ""))
@@ -118,39 +123,48 @@ def hydra_entry_point(config_name: str = "ff_ippo") -> None:
     """
     import hydra
     from hydra.errors import HydraException
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    @hydra.main(config_path=_config_path(), config_name=config_name, version_base="1.3")
+    from jax_party.multirun import CommandLine, run_jobs
+
+    @hydra.main(config_path=config_path(), config_name=config_name, version_base="1.3")
     def main(composed: DictConfig) -> None:
-        _quiet_libraries()
-        container = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-        assert isinstance(container, dict)
+        quiet_libraries()
         try:
-            run_experiment({str(key): value for key, value in container.items()})
+            run_experiment(plain_config(composed))
         except JaxPartyError as error:
             sys.exit(_report(error))
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    names: tuple[str, ...] = (config_name,)
     try:
-        main()
+        asked = CommandLine.read(sys.argv[1:], config_name)
+        names = asked.config_names
+        if asked.several and asked.runs:
+            code = run_jobs(asked)
+            if code:
+                sys.exit(code)
+        else:
+            sys.argv[1:] = asked.words
+            main()
+    except JaxPartyError as error:
+        sys.exit(_report(error))
     except (HydraException, OmegaConfBaseException) as error:
-        reason = explain_hydra_error(error, Path(_config_path()).parent, sys.argv[1:], _config_name(config_name))
+        reason = explain_hydra_error(error, Path(config_path()).parent, sys.argv[1:], names[0])
         sys.exit(_report(ConfigError(reason)))
 
 
-def _config_name(default: str) -> str:
-    """The config that the command line names, or the default."""
-    words = sys.argv[1:]
-    for word, following in zip(words, [*words[1:], default], strict=True):
-        if word in ("--config-name", "-cn"):
-            return following
-        if word.startswith("--config-name="):
-            return word.partition("=")[2]
-    return default
+def plain_config(composed: Any) -> dict[str, Any]:
+    """What Hydra has composed as dictionaries, lists and scalars, interpolations resolved."""
+    from omegaconf import OmegaConf
+
+    container = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Orbax logs each save at INFO through absl."""
     logging.getLogger("absl").setLevel(logging.WARNING)
 
@@ -161,7 +175,12 @@ def _report(error: JaxPartyError) -> int:
     return 2
 
 
-def _config_path() -> str:
+def config_path() -> str:
+    """The folder of the systems' configs.
+
+    Raises:
+      JaxPartyError: there is no such package.
+    """
     spec = importlib.util.find_spec("mava_configs")
     if spec is None or spec.origin is None:
         raise JaxPartyError("mava_configs: not importable; install the project with `make setup` or `pip install .`")
@@ -171,7 +190,7 @@ def _config_path() -> str:
 def main() -> int:
     """The command line; returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    _quiet_libraries()
+    quiet_libraries()
     try:
         if sys.argv[1:2] == ["--resume"]:
             if len(sys.argv) != 3:

@@ -20,7 +20,7 @@ from jax_party import records
 from jax_party.config import check_metric, make_budget, parse_config
 from jax_party.errors import ConfigError, SweepError
 from jax_party.objectives import Objective, bound_metric
-from jax_party.records import SweepManifest, TrialRecord
+from jax_party.records import SweepManifest, TrialRecord, label_of
 from launcher.budget import parse_budget
 from launcher.combinations import check_combination, default_sampler, default_scheduler
 from launcher.options import Sampler, Scheduler, Search, SweepOptions
@@ -442,13 +442,6 @@ def study_from_manifest(folder: Path, manifest: SweepManifest) -> Study:
         bases,
         manifest.warm_start,
     )
-
-
-def label_of(algorithms: Sequence[str]) -> str:
-    """One word for the algorithms of a sweep."""
-    if len(algorithms) <= 3:
-        return "-".join(algorithms)
-    return f"{algorithms[0]}-and-{len(algorithms) - 1}-more"
 
 
 def _with_options(spec: SweepSpec, options: SweepOptions) -> SweepSpec:

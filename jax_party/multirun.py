@@ -1,0 +1,324 @@
+"""Several experiments of one command line: `python -m jax_party.run -m --config-name ff_ippo,mat system.seed=1,2,3`.
+
+Hydra makes the jobs and its launcher runs them. On disk they are a sweep: every job's trial folder and `sweep.yaml` are
+there before the first one starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jax_party import records
+from jax_party.config import ExperimentConfig, make_budget, parse_config
+from jax_party.console import RunConsole
+from jax_party.errors import ConfigError
+from jax_party.records import FINISHED, Objective, State, SweepManifest, TrialRecord
+from jax_party.run import config_path, make_folder, plain_config, quiet_libraries, resume_experiment
+
+ALL_FAILED = 1
+STOPPED = 130
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What a command line asks Hydra for.
+
+    Attributes:
+      words: all of it, overrides last: Hydra takes them only side by side.
+      config_names: one or, by commas, several.
+      several: whether it asks for several runs (`-m`).
+      runs: whether it asks for runs at all, rather than for help or the composed config.
+    """
+
+    words: tuple[str, ...]
+    config_names: tuple[str, ...]
+    overrides: tuple[str, ...]
+    several: bool
+    runs: bool
+
+    @classmethod
+    def read(cls, words: Sequence[str], default: str) -> CommandLine:
+        """Read the command line.
+
+        Args:
+          words: without the program's name.
+          default: the config where none is named.
+
+        Raises:
+          ConfigError: several configs without `-m`, one of them twice or without a name, or configs from elsewhere.
+        """
+        arguments = _hydra_parser().parse_intermixed_args(list(words))
+        names = tuple((arguments.config_name or default).split(","))
+        overrides = tuple(arguments.overrides)
+        several = arguments.multirun or "hydra.mode=MULTIRUN" in overrides
+        asked = ",".join(names)
+        if len(names) > 1 and not several:
+            raise ConfigError(f"--config-name {asked}: several configs are several runs; add -m")
+        for place, name in enumerate(names):
+            if not name or name in names[:place]:
+                what = f"{name} is there twice" if name else "a name is empty"
+                raise ConfigError(f"--config-name {asked}: {what}; name each config once")
+        if several and (arguments.config_dir or arguments.config_path):
+            raise ConfigError(
+                "--config-dir, --config-path: runs of -m are planned from mava_configs alone; leave them out"
+            )
+        others = (arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion)
+        return cls(_overrides_last(words, overrides), names, overrides, several, runs=not any(others))
+
+    def for_config(self, name: str, *overrides: str) -> list[str]:
+        """The same command line for one of its configs, with further overrides."""
+        words = [f"--config-name={name}"]
+        skip = False
+        for word in self.words:
+            if skip:
+                skip = False
+            elif word in ("--config-name", "-cn"):
+                skip = True
+            elif not word.startswith("--config-name="):
+                words.append(word)
+        return [*words, *overrides]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: its composed config, and the values of what the command line varies."""
+
+    mapping: Mapping[str, Any]
+    config: ExperimentConfig
+    hyperparameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a command line.
+
+    Attributes:
+      space: what the command line varies, as the axes of a grid.
+      overrides: what it fixes.
+    """
+
+    config_names: tuple[str, ...]
+    jobs: tuple[Job, ...]
+    space: Mapping[str, Any]
+    overrides: Mapping[str, Any]
+
+    @classmethod
+    def make(cls, asked: CommandLine) -> Plan:
+        """Compose every run.
+
+        Raises:
+          ConfigError: a run that the trainer would refuse.
+          HydraException, OmegaConfBaseException: one that Hydra refuses.
+        """
+        from hydra import compose, initialize_config_dir
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+        from hydra.core.global_hydra import GlobalHydra
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        jobs = []
+        with initialize_config_dir(config_path(), version_base="1.3"):
+            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+            overrides = parser.parse_overrides(list(asked.overrides))
+            space: dict[str, Any] = {}
+            for override in overrides:
+                if override.is_sweep_override() and override.is_discrete_sweep():
+                    texts = [f"{override.key_or_group}={text}" for text in override.sweep_string_iterator()]
+                    values = [one.value() for one in parser.parse_overrides(texts)]
+                    space[override.key_or_group] = {"type": "grid", "values": values}
+            fixed = {item.key_or_group: item.value() for item in overrides if not item.is_sweep_override()}
+            if fixed.get("hydra/sweeper", "basic") != "basic":
+                raise ConfigError(
+                    f"hydra/sweeper={fixed['hydra/sweeper']}: runs are planned before the first one starts; for a "
+                    "search use python -m launcher.sweep SEARCH=optuna"
+                )
+            (batch,) = BasicSweeper.split_arguments(overrides, None)
+            for name in asked.config_names:
+                for words in batch:
+                    mapping = plain_config(compose(name, list(words)))
+                    given = {item.key_or_group: item.value() for item in parser.parse_overrides(list(words))}
+                    jobs.append(Job(mapping, parse_config(mapping), {key: given[key] for key in space}))
+        _refuse_several_folders(jobs)
+        ours = {key: value for key, value in fixed.items() if not key.startswith(("hydra/", "hydra."))}
+        return cls(asked.config_names, tuple(jobs), space, ours)
+
+    @property
+    def label(self) -> str:
+        """What the folder is named after."""
+        return records.label_of(tuple(dict.fromkeys(job.config.logger.system_name for job in self.jobs)))
+
+    def write(self) -> tuple[str, Path]:
+        """Make the sweep's folder with every trial's in it, PENDING; the manifest is last.
+
+        Returns:
+          The sweep's name and its folder.
+
+        Raises:
+          RecordError: the folder cannot be made.
+        """
+        first = self.jobs[0].config
+        folder = make_folder(first, self.label)
+        name = "-".join((self.label, folder.parts[-2].replace("-", ""), folder.parts[-1].replace("-", "", 2)))
+        objective = Objective(first.env.eval_metric, "max")
+        trials = {job_id(name, job.mapping, job.config): job for job in self.jobs}
+        for number, (trial_id, job) in enumerate(trials.items()):
+            config = job.config
+            record = TrialRecord(
+                trial_id=trial_id,
+                number=number,
+                sweep=name,
+                algorithm=config.logger.system_name,
+                environment=config.env.env_name,
+                scenario=config.env.scenario.task_name,
+                seed=config.system.seed,
+                num_seeds=config.arch.num_seeds,
+                hyperparameters=job.hyperparameters,
+                objective=objective,
+                total_steps=make_budget(config).total_steps,
+            )
+            records.create_trial_folder(folder / trial_id, job.mapping, record)
+        manifest = SweepManifest(
+            name=name,
+            algorithm=self.label,
+            algorithms=self.config_names,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            num_trials=len(trials),
+            objective=objective,
+            seed=first.system.seed,
+            num_seeds=first.arch.num_seeds,
+            search="grid",
+            scheduler="fifo",
+            space=self.space,
+            overrides=self.overrides,
+            provenance={
+                **records.provenance(),
+                "command": shlex.join(["python", "-m", "jax_party.run", *sys.argv[1:]]),
+            },
+        )
+        records.write_manifest(folder, manifest)
+        return name, folder
+
+
+def run_jobs(asked: CommandLine) -> int:
+    """Plan every run, let Hydra's launcher run them, and say what came out.
+
+    Returns:
+      The exit code: 0, 1 where every run has failed.
+
+    Raises:
+      ConfigError, RecordError: nothing has been started.
+      HydraException, OmegaConfBaseException: what Hydra refuses.
+    """
+    plan = Plan.make(asked)
+    name, folder = plan.write()
+    console = RunConsole(plan.jobs[0].config.logger.use_console)
+    console.say(f"{name}: {len(_trials(folder))} runs")
+    console.say(f"folder: {folder}")
+    given = sys.argv
+    try:
+        for config_name in asked.config_names:
+            # Hydra's own files; nothing of ours is there.
+            place = folder / "hydra" / config_name
+            words = asked.for_config(config_name, f"hydra.sweep.dir={_quoted(place)}", "hydra.sweep.subdir=.")
+            sys.argv = [given[0], *words]
+            _hydra_main(config_name, _job_of(name, folder))()
+    except KeyboardInterrupt:
+        console.error(f"Stopped. Finish it with: python -m launcher.sweep resume {folder}")
+        return STOPPED
+    finally:
+        sys.argv = given
+    return _report(folder, console)
+
+
+def job_id(name: str, mapping: Mapping[str, Any], config: ExperimentConfig) -> str:
+    """The id of a run of this config in the sweep of this name."""
+    return records.trial_id(name, mapping, config.system.seed)
+
+
+def run_job(name: str, folder: Path, mapping: Mapping[str, Any]) -> None:
+    """Run a planned trial; what goes wrong is in its record, and the others go on.
+
+    Args:
+      name: the sweep's.
+      folder: the sweep's.
+      mapping: the composed config.
+    """
+    config = parse_config(mapping)
+    trial = folder / job_id(name, mapping, config)
+    try:
+        resume_experiment(trial)
+    except Exception as error:
+        if not (trial / records.RECORD_FILE).exists():
+            raise
+        if records.read_record(trial).state not in FINISHED:
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            records.update_record(trial, state=State.FAILED, error=reason, ended_at=records.timestamp())
+        RunConsole(enabled=True).error(f"{trial.name}: {records.read_record(trial).error}")
+
+
+def _job_of(name: str, folder: Path) -> Callable[[Any], None]:
+    """What Hydra calls for each job, in this process or in a launcher's worker."""
+
+    def job(composed: Any) -> None:
+        quiet_libraries()
+        run_job(name, folder, plain_config(composed))
+
+    return job
+
+
+def _hydra_main(config_name: str, job: Callable[[Any], None]) -> Callable[[], None]:
+    import hydra
+
+    main: Callable[[], None] = hydra.main(config_path=config_path(), config_name=config_name, version_base="1.3")(job)
+    return main
+
+
+def _hydra_parser() -> argparse.ArgumentParser:
+    from hydra._internal.utils import get_args_parser
+
+    parser: argparse.ArgumentParser = get_args_parser()
+    return parser
+
+
+def _overrides_last(words: Sequence[str], overrides: Sequence[str]) -> tuple[str, ...]:
+    left, options = list(overrides), []
+    for word in words:
+        if left and word == left[0]:
+            left.pop(0)
+        else:
+            options.append(word)
+    return (*options, *overrides)
+
+
+def _quoted(path: Path) -> str:
+    """A path as a quoted string of Hydra's override grammar."""
+    return "'" + str(path).replace("'", "\\'") + "'"
+
+
+def _refuse_several_folders(jobs: Sequence[Job]) -> None:
+    for key in ("base_exp_path", "run_name"):
+        values = dict.fromkeys(getattr(job.config.logger, key) for job in jobs)
+        if len(values) > 1:
+            raise ConfigError(
+                f"logger.{key}: {', '.join(map(str, values))}: runs of one command line lie in one folder; give one"
+            )
+
+
+def _trials(folder: Path) -> list[TrialRecord]:
+    found = [records.read_record(path.parent) for path in folder.glob(f"*/{records.RECORD_FILE}")]
+    return sorted(found, key=lambda record: record.number)
+
+
+def _report(folder: Path, console: RunConsole) -> int:
+    """Say how many runs came to what end; the exit code."""
+    states = [record.state for record in _trials(folder)]
+    counts = ", ".join(f"{states.count(state)} {state.value}" for state in State if state in states)
+    console.say(f"{counts}: {folder}")
+    console.say(f"tables: python -m results.collect {folder}")
+    return ALL_FAILED if all(state is State.FAILED for state in states) else 0
