@@ -137,9 +137,9 @@ class Planner(Searcher):
             self._study, self._study.groups[group], points, seed_of(self._study.seed, group, len(known)), rounds,
             lambda parameters: self._limits.get(_identity(parameters), [0.0] * len(self._study.objective.constraints)),
         )  # fmt: skip
-        for index, told in enumerate(history):
+        for index, earlier in enumerate(history):
             searcher.suggest(f"earlier-{index}")
-            self._tell(searcher, f"earlier-{index}", space.encode(told.values), told)
+            self._tell(searcher, f"earlier-{index}", space.encode(earlier.values), earlier)
         for one in known:
             searcher.suggest(one.key)
             if one.over:
@@ -310,7 +310,7 @@ def _sampler(
     if study.objective.constraints:
         bounded["constraints_func"] = lambda trial: constraints(trial.params)
     with warnings.catch_warnings():
-        # Optuna would have `set_constraint` called on its trials, which Tune keeps to itself; and `source_trials` are new.
+        # Optuna would have `set_constraint` called on its trials, which Tune keeps to itself; `source_trials` are new.
         warnings.simplefilter("ignore")
         if study.sampler is Sampler.CMAES:  # it learns nothing from trials that it was given; it can begin from them
             return CmaEsSampler(seed=seed, warn_independent_sampling=False, source_trials=ended or None)
