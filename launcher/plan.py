@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 import mava_configs
-from jax_party import records
+from jax_party import records, storage
 from jax_party.config import check_metric, make_budget, parse_config
-from jax_party.errors import ConfigError, SweepError
+from jax_party.errors import ConfigError, StorageError, SweepError
 from jax_party.records import Objective, SweepManifest, TrialRecord
 from launcher.budget import parse_budget
 from launcher.options import Search, SweepOptions
@@ -225,26 +225,39 @@ def create_sweep_folder(options: SweepOptions, algorithm: str, now: datetime | N
       SweepError: the folder cannot be made.
     """
     moment = now or datetime.now()
+    place = f"STORAGE: {options.storage}" if options.storage else f"OUT: {options.out}"
     for attempt in range(60):
         name, folder = sweep_name_and_folder(options, algorithm, moment + timedelta(seconds=attempt))
+        if storage.is_remote(folder):
+            if _claim(folder):
+                return name, folder
+            continue
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir()
         except FileExistsError as error:
             if folder.exists():
                 continue
-            raise SweepError(f"OUT: {options.out}: cannot make a folder there: {error.strerror}") from error
+            raise SweepError(f"{place}: cannot make a folder there: {error.strerror}") from error
         except OSError as error:
-            raise SweepError(f"OUT: {options.out}: cannot make a folder there: {error.strerror}") from error
+            raise SweepError(f"{place}: cannot make a folder there: {error.strerror}") from error
         return name, folder
-    raise SweepError(f"OUT: {folder.parent}: sixty sweeps began there within a minute; choose another NAME")
+    raise SweepError(f"{place}: sixty sweeps began there within a minute; choose another NAME")
+
+
+def _claim(folder: Path) -> bool:
+    """Whether a folder on remote storage is nobody else's."""
+    try:
+        return storage.claim(folder / records.LOCK_FILE)
+    except StorageError as error:
+        raise SweepError(f"STORAGE: {error}") from error
 
 
 def sweep_name_and_folder(options: SweepOptions, algorithm: str, moment: datetime) -> tuple[str, Path]:
     """The sweep's name and folder: `ff_mappo-20260102-030405-name` in `<out>/ff_mappo/2026-01-02/03-04-05-name`."""
     suffix = f"-{options.name}" if options.name else ""
     name = f"{algorithm}-{moment:%Y%m%d-%H%M%S}{suffix}"
-    return name, options.out.absolute() / algorithm / f"{moment:%Y-%m-%d}" / f"{moment:%H-%M-%S}{suffix}"
+    return name, storage.absolute(options.root) / algorithm / f"{moment:%Y-%m-%d}" / f"{moment:%H-%M-%S}{suffix}"
 
 
 def write_plan(
@@ -271,8 +284,7 @@ def write_plan(
         provenance={**records.provenance(), "command": command},
     )
     records.write_manifest(folder, manifest)
-    for trial in trials:
-        study.write(folder, trial)
+    storage.each(lambda trial: study.write(folder, trial), trials, storage.is_remote(folder))
 
 
 def complete_plan(folder: Path, manifest: SweepManifest) -> None:
@@ -282,8 +294,8 @@ def complete_plan(folder: Path, manifest: SweepManifest) -> None:
     """
     study = study_from_manifest(folder, manifest)
     samples = 1 if study.search is Search.GRID else manifest.num_trials
-    for trial in draw_plan(study, samples)[: manifest.num_trials]:
-        study.write(folder, trial)
+    planned = draw_plan(study, samples)[: manifest.num_trials]
+    storage.each(lambda trial: study.write(folder, trial), planned, storage.is_remote(folder))
 
 
 def study_from_manifest(folder: Path, manifest: SweepManifest) -> Study:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
+import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from jax_party import records
+from jax_party import records, storage
 from jax_party.config import make_budget, parse_config, static_names
 from jax_party.errors import RecordError, SweepError
 from jax_party.records import FINISHED, State, SweepManifest, TrialRecord
 from launcher import outcome
+from launcher.address import our_versions, runtime_env
 from launcher.budget import Spending
 from launcher.collection import BackgroundCollector, collect
 from launcher.console import make_display, plain, show_report
@@ -46,6 +49,7 @@ class Sweep:
     folder: Path
     manifest: SweepManifest
     records: dict[str, TrialRecord]
+    address: str | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Sweep:
@@ -54,11 +58,14 @@ class Sweep:
         Raises:
           SweepError: it is no sweep's folder, or something in it cannot be read.
         """
-        if not (folder / records.MANIFEST_FILE).is_file():
-            raise SweepError(f"{folder}: no sweep's folder ({records.MANIFEST_FILE} is missing); give the path of one")
         try:
+            storage.check(folder)
+            if not storage.is_file(folder / records.MANIFEST_FILE):
+                raise SweepError(
+                    f"{folder}: no sweep's folder ({records.MANIFEST_FILE} is missing); give the path of one"
+                )
             manifest = records.read_manifest(folder)
-            found = [records.read_record(path.parent) for path in folder.glob(f"*/{records.RECORD_FILE}")]
+            found = storage.each(records.read_record, records.trial_folders(folder), storage.is_remote(folder))
         except RecordError as error:
             raise SweepError(str(error)) from error
         return cls(folder, manifest, {item.trial_id: item for item in sorted(found, key=lambda item: item.number)})
@@ -101,6 +108,18 @@ class Sweep:
         left = sum(record.state not in FINISHED for record in self.records.values())
         return left + self.planned - len(self.records)
 
+    def evaluations(self, trials: Iterable[TrialRecord]) -> list[list[outcome.Evaluation]]:
+        """The recorded evaluations of each; none of those that have not begun, which are not looked for."""
+
+        def read(record: TrialRecord) -> list[outcome.Evaluation]:
+            return (
+                outcome.evaluations(self.folder / record.trial_id, record)
+                if record.attempts or record.env_steps
+                else []
+            )
+
+        return storage.each(read, trials, storage.is_remote(self.folder))
+
     def complete_plan(self) -> None:
         """Write what a driver that was killed while planning did not; Optuna's trials are planned one by one."""
         if self.manifest.search != Search.OPTUNA and len(self.searched) < self.manifest.num_trials:
@@ -110,17 +129,19 @@ class Sweep:
     def set_back(self, states: Sequence[State]) -> list[str]:
         """Make trials in these states PENDING; the ids of those that were.
 
-        Waits for a worker that is still dying to let go of the trial's folder.
+        Waits for a worker that is still dying to let go of the trial's folder; on remote storage, where a trial is
+        not locked, such a worker leaves the record to whoever comes next.
         """
+        remote = storage.is_remote(self.folder)
+        now = storage.each(lambda trial_id: records.read_record(self.folder / trial_id), self.records, remote)
         changed = []
-        for trial_id in self.records:
+        for trial_id in [record.trial_id for record in now if record.state in states]:
             folder = self.folder / trial_id
-            if records.read_record(folder).state in states:
-                with records.lock_folder(folder, timeout=DYING_WORKER_S):
-                    if records.read_record(folder).state in states:
-                        record = records.update_record(folder, state=State.PENDING, error=None, ended_at=None)
-                        self.records[trial_id] = record
-                        changed.append(trial_id)
+            with nullcontext() if remote else records.lock_folder(folder, timeout=DYING_WORKER_S):
+                if records.read_record(folder).state in states:
+                    record = records.update_record(folder, state=State.PENDING, error=None, ended_at=None)
+                    self.records[trial_id] = record
+                    changed.append(trial_id)
         return changed
 
 
@@ -181,9 +202,8 @@ def make_progress(sweep: Sweep) -> Progress:
     """Progress with every trial that has a folder in it."""
     manifest = sweep.manifest
     progress = Progress(manifest.name, manifest.objective, sweep.planned)
-    for record in sweep.records.values():
-        values = [item.value for item in outcome.evaluations(sweep.folder / record.trial_id, record)]
-        progress.add(record, outcome.best(values, manifest.objective))
+    for record, evaluations in zip(sweep.records.values(), sweep.evaluations(sweep.records.values()), strict=True):
+        progress.add(record, outcome.best([item.value for item in evaluations], manifest.objective))
     return progress
 
 
@@ -192,7 +212,8 @@ def _run_trials(
 ) -> None:
     from launcher.callback import Interrupted, SweepCallback
 
-    ray = start_ray(crew, sweep.folder / LOG_FILE)
+    log = _log_file(sweep.folder)
+    ray = start_ray(crew, log, sweep.address, runtime_env() if sweep.address else None)
     interrupt.install()
     try:
         scheduler = make_scheduler(sweep, progress)
@@ -215,6 +236,7 @@ def _run_trials(
     finally:
         spending.write()
         ray.shutdown()
+        _keep_log(log, sweep.folder)
         sweep.records = Sweep.read(sweep.folder).records
         try:
             sweep.set_back([State.RUNNING])
@@ -241,6 +263,9 @@ def _tune_run(
         "process": crew.settings(),
         "experiment": chosen_experiment(),
     }
+    if sweep.address is not None:
+        here = records.provenance()
+        worker |= {"versions": our_versions(), "code": [here["git_sha"], here["git_dirty"]]}
     shared = _start_shared_workers(worker, crew) if crew.shared else {}
     config: dict[str, Any] = {
         "sweep": str(sweep.folder),
@@ -259,7 +284,7 @@ def _tune_run(
     tune.run(
         ExperimentTrainable,
         name="tune",
-        storage_path=str(sweep.folder),
+        **_tune_storage(sweep.folder),
         config=config,
         max_concurrent_trials=None if search is not None else crew.trials,
         num_samples=number,
@@ -274,9 +299,36 @@ def _tune_run(
         raise_on_failed_trial=False,
         trial_dirname_creator=_our_id,
         trial_name_creator=_our_id,
+        _remote=False,  # with ray:// Tune would move itself to the cluster
     )
     for name in shared:
         ray.kill(shared[name])
+
+
+def _tune_storage(folder: Path) -> dict[str, Any]:
+    """Where Tune keeps its own files, which workers may write, too: beside the trials."""
+    if not storage.is_remote(folder):
+        return {"storage_path": str(folder)}
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    remote: Any = folder
+    return {"storage_path": remote.path, "storage_filesystem": PyFileSystem(FSSpecHandler(remote.fs))}
+
+
+def _log_file(folder: Path) -> Path:
+    """The sweep's log; of a sweep on remote storage in a local folder while it runs."""
+    if not storage.is_remote(folder):
+        return folder / LOG_FILE
+    return Path(tempfile.mkdtemp(prefix="jax_party-")) / LOG_FILE
+
+
+def _keep_log(log: Path, folder: Path) -> None:
+    """Put a log that was local behind the one on remote storage."""
+    if not storage.is_remote(folder):
+        return
+    there = storage.read_version(folder / LOG_FILE)
+    records.write_bytes_atomically(folder / LOG_FILE, (there.content if there else b"") + log.read_bytes())
+    shutil.rmtree(log.parent)
 
 
 def _start_shared_workers(settings: Mapping[str, Any], crew: Crew) -> dict[str, Any]:
@@ -314,8 +366,8 @@ def make_scheduler(sweep: Sweep, progress: Progress) -> Any:
         study = study_from_manifest(sweep.folder, sweep.manifest)
         groups = {f"{b.algorithm} {b.scenario}": (b.total_steps, b.num_evaluations) for b in study.bases}
     asha = GroupedASHA(objective.metric, objective.mode, groups, progress.group_of)
-    for record in sweep.searched:
-        asha.remember(record.trial_id, outcome.evaluations(sweep.folder / record.trial_id, record))
+    for record, evaluations in zip(sweep.searched, sweep.evaluations(sweep.searched), strict=True):
+        asha.remember(record.trial_id, evaluations)
     return asha
 
 

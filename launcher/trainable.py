@@ -21,6 +21,7 @@ from ray import tune
 from jax_party import records
 from jax_party.errors import ConfigError, SweepError, TrainingDiverged
 from jax_party.records import State
+from launcher.address import check_worker
 from launcher.pack import DEFAULT_EXPERIMENT, Pack, load_factory
 from launcher.resources import prepare_worker
 
@@ -84,7 +85,7 @@ class ExperimentTrainable(tune.Trainable):
 
     def _fail(self, error: Exception) -> None:
         """See to it that the record says FAILED, and why."""
-        folder = Path(self.config["sweep"]) / self.config["trial_id"]
+        folder = records.as_folder(self.config["sweep"]) / self.config["trial_id"]
         if records.read_record(folder).state not in records.FINISHED:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             records.update_record(folder, state=State.FAILED, error=reason, ended_at=records.timestamp())
@@ -207,12 +208,16 @@ def make_pack(settings: Mapping[str, Any]) -> tuple[Any, Pack]:
 
     Args:
       settings: `sweep`, the sweep's folder; `size`, trials at a time; `process`, what `prepare_worker` is called with;
-        and `experiment`, `module:factory` of what to run, or None for the real thing (for tests and benchmarks: a
-        factory takes a parsed config and a folder).
+        `experiment`, `module:factory` of what to run, or None for the real thing (for tests and benchmarks: a
+        factory takes a parsed config and a folder); and on a cluster that was joined `versions`, the driver's, and
+        `code`, the commit of the code that it has sent.
 
     Returns:
       What holds its cores, to be kept, and the pack.
     """
+    if settings.get("versions") is not None:
+        check_worker(settings["versions"])
+        records.set_code(*settings["code"])
     cores = prepare_worker(**settings["process"])
     factory = load_factory(settings["experiment"] or DEFAULT_EXPERIMENT)
-    return cores, Pack(Path(settings["sweep"]), settings["size"], factory)
+    return cores, Pack(records.as_folder(settings["sweep"]), settings["size"], factory)
