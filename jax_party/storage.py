@@ -71,11 +71,12 @@ def as_folder(text: str | Path) -> Path:
     scheme, separator, rest = text.partition("://")
     if not separator:
         return Path(text)
-    if scheme != "s3" or not rest.strip("/"):
+    parts = [part for part in rest.split("/") if part]
+    if scheme != "s3" or not parts:
         raise StorageError(f"{text}: expected a path or s3://bucket/prefix")
     from upath import UPath
 
-    folder: Any = UPath(text.rstrip("/"), **_OPTIONS)
+    folder: Any = UPath(f"s3://{'/'.join(parts)}", **_OPTIONS)
     return folder
 
 

@@ -6,6 +6,7 @@ keep off each other; the kernel lets go of a lock when its process dies.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.util
 import logging
@@ -249,7 +250,9 @@ def start_ray(crew: Crew, log_file: Path, address: str | None = None, runtime_en
     import ray
 
     if address is not None:
-        ray.init(address=address, runtime_env=runtime_env, log_to_driver=False, logging_level=logging.ERROR)
+        # Ray has workers look for code in the driver's folder first, and a node may have another checkout there.
+        with tempfile.TemporaryDirectory() as nowhere, contextlib.chdir(nowhere):
+            ray.init(address=address, runtime_env=runtime_env, log_to_driver=False, logging_level=logging.ERROR)
         _log_to_file(log_file)
         return ray
     ray.init(

@@ -256,7 +256,10 @@ def _tune_run(
     """Hand trials to Tune and wait: those that `planner` gives, or those of these ids."""
     import ray
     from ray import tune
+    from ray.tune.execution import class_cache
 
+    # Tune would put AWS's secrets where Ray shows them; each node has its own.
+    class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS_" in name}
     worker = {
         "sweep": str(sweep.folder),
         "size": crew.pack,

@@ -24,6 +24,7 @@ def test_a_folder_is_a_path_or_a_uri(tmp_path: Path) -> None:
     folder = storage.as_folder("s3://bucket/prefix/")
     assert storage.is_remote(folder) and not storage.is_remote(tmp_path)
     assert str(folder / "x") == "s3://bucket/prefix/x"
+    assert storage.as_folder("s3://bucket//prefix") == folder
     assert storage.absolute(folder) == folder
 
 
