@@ -6,10 +6,13 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 COLLECT_EVERY_S = 30.0
 COLLECT_TIMEOUT_S = 300.0
+PAUSE_FACTOR = 9.0
+"""Of the time that the last one took: collecting takes a tenth of a core at most."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ def collect(folder: Path) -> str | None:
 
 
 class BackgroundCollector:
-    """Collects a sweep's folders every `every_s` seconds until it is left."""
+    """Collects a sweep's folders every `every_s` seconds until it is left, and less often where that takes long."""
 
     def __init__(self, folder: Path, every_s: float = COLLECT_EVERY_S) -> None:
         self._folder = folder
@@ -51,7 +54,10 @@ class BackgroundCollector:
         self._thread.join(timeout=COLLECT_TIMEOUT_S)
 
     def _run(self) -> None:
-        while not self._stop.wait(self._every_s):
+        pause = self._every_s
+        while not self._stop.wait(pause):
+            began = time.monotonic()
             problem = collect(self._folder)
+            pause = max(self._every_s, PAUSE_FACTOR * (time.monotonic() - began))
             if problem:
                 logger.warning("collecting %s: %s", self._folder, problem)

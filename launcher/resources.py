@@ -261,7 +261,7 @@ def start_ray(crew: Crew, log_file: Path, address: str | None = None, runtime_en
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        num_cpus=crew.workers * (2 if crew.shared else 1),  # trials that share a worker have a place of their own too
+        num_cpus=crew.workers,
         num_gpus=crew.machine.gpus,
         object_store_memory=OBJECT_STORE_BYTES,
     )

@@ -294,7 +294,7 @@ def _tune_run(
         stop=lambda trial_id, result: spending.reason is not None,
         search_alg=search,
         scheduler=scheduler,
-        resources_per_trial={"cpu": SHARE // crew.pack / SHARE} if shared else crew.needs.resources(crew.machine),
+        resources_per_trial={"cpu": 1 / SHARE} if shared else crew.needs.resources(crew.machine),
         max_failures=MAX_FAILURES,
         reuse_actors=True,
         callbacks=[callback],
@@ -339,8 +339,10 @@ def _start_shared_workers(settings: Mapping[str, Any], crew: Crew) -> dict[str, 
     import ray
 
     resources = crew.needs.resources(crew.machine)
+    # Trials take the smallest share of a CPU that Ray counts, wherever there is one: each worker leaves room for all.
+    left = min(crew.trials / SHARE, 0.49)
     options = {
-        "num_cpus": resources["cpu"], "num_gpus": resources.get("gpu", 0), "max_restarts": -1,
+        "num_cpus": round(resources["cpu"] - left, 4), "num_gpus": resources.get("gpu", 0), "max_restarts": -1,
         "max_concurrency": 2 * crew.pack + 2,
     }  # fmt: skip
     actor = ray.remote(PackWorker)
