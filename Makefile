@@ -19,7 +19,7 @@ arguments = $(foreach name,$(filter-out $(OWN) $(1),$(GIVEN)),$(name)=$(call quo
 # $(call only,A B): refuse any other variable on make's command line.
 only = $(foreach name,$(filter-out PYTHON EXTRA VENV $(1),$(GIVEN)),$(error $(name): `make $@` does not read it; it reads $(or $(1),none)))
 
-.PHONY: help setup setup-dev sweep resume promote rerun run collect index test test-slow bench bench-learning lint format lock clean
+.PHONY: help setup setup-dev sweep resume promote rerun run collect index fetch test test-slow bench bench-learning lint format lock clean
 
 help: ## List the targets and their variables
 	@echo 'usage: make TARGET [VARIABLE=value ...]'; echo
@@ -44,16 +44,19 @@ help: ## List the targets and their variables
 #>   BUDGET       what the sweep may spend: time=2h,steps=1e8,device_hours=4,trials=64
 #>   SPACE        a search space of your own: path to a YAML file like sweeps/ppo.yaml
 #>   OUT          where sweep folders are made (experiment_results)
+#>   STORAGE      where they are made instead: a path that all machines share, or s3://bucket/prefix; STORAGE_ENDPOINT  its server
+#>   ADDRESS      a Ray cluster to join: auto, host:port or ray://host:port (docs/cluster.md)
 #>   NAME         appended to the sweep's folder
 #>   METRIC MODE  what to look for: episode_return max
 #>   OVERRIDES    further settings, as for Hydra: 'arch.num_envs=64 env.shared_reward=true'
 #>   DRY_RUN=1    print the plan only
 #>
-#> variables of the others:
+#> variables of the others (sweep folders may be s3://…, and ADDRESS and STORAGE_ENDPOINT be given, too):
 #>   resume       SWEEP=<sweep folder>; WORKERS; PACK; BUDGET; RETRY_FAILED=1 runs the failed trials again
 #>   promote      SWEEP=<sweep folder>; TOP=3 SEEDS=10; WORKERS; PACK
 #>   rerun        TRIAL=<trial id, or its folder>; OUT
 #>   collect      SWEEP=<sweep folder>
+#>   fetch        TRIAL=s3://…/<trial id>; TO=<new folder>
 #>   index        SWEEP=<sweep folder>; TOP=10; METRIC=equality MODE=max
 #>   run          ALG; ARGS='env/scenario=p-short system.actor_lr=3e-4'
 #>   test         ARGS='tests/core -k vault', as for pytest; test-slow too
@@ -113,6 +116,10 @@ index: setup ## Print the best trials of a sweep: SWEEP=<folder> TOP=10
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make index SWEEP=experiment_results/…' >&2; exit 2; }
 	$(call only,SWEEP TOP METRIC MODE)@$(PY) -m results.index $(call quoted,SWEEP) \
 	  $(if $(TOP),--top $(call quoted,TOP)) $(if $(METRIC),--metric $(call quoted,METRIC)) $(if $(MODE),--mode $(call quoted,MODE))
+
+fetch: setup ## Bring a trial here from remote storage: TRIAL=s3://…/<trial id> TO=<folder>
+	@test -n '$(TRIAL)' || { echo 'TRIAL: name the trial: make fetch TRIAL=s3://…/<trial id>' >&2; exit 2; }
+	$(call only,TRIAL TO)@$(PY) -m results.fetch $(call quoted,TRIAL) $(if $(TO),$(call quoted,TO))
 
 test: setup-dev ## Lint, type-check and test (under 25 minutes on 2 cores)
 	$(call only,ARGS)@$(MAKE) lint ARGS=

@@ -11,8 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from jax_party.errors import CheckpointError
-
-TAKEOVER = "takeover-"
+from jax_party.records import TAKEOVER
 
 _logger = logging.getLogger(__name__)
 

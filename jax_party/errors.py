@@ -19,6 +19,10 @@ class RecordError(JaxPartyError):
     """A trial folder whose record or metrics cannot be read or written."""
 
 
+class StorageError(RecordError):
+    """Storage that cannot be reached, or refuses; or a folder on it that another process holds."""
+
+
 class VaultError(JaxPartyError):
     """A vault that cannot be opened, or that another process is writing."""
 

@@ -32,9 +32,11 @@ from typing import Any, BinaryIO, Final
 
 import yaml
 
+from jax_party import storage
 from jax_party.aggregate import Aggregate, aggregate, aggregate_metrics
 from jax_party.errors import RecordError
 from jax_party.objectives import MODES, Objective
+from jax_party.storage import as_folder, is_remote
 
 SCHEMA_VERSION: Final = 3
 CONFIG_FILE: Final = "config.yaml"
@@ -43,6 +45,8 @@ MANIFEST_FILE: Final = "sweep.yaml"
 METRICS_FILE: Final = "metrics/metrics.jsonl"
 MARL_EVAL_FILE: Final = "metrics/metrics.json"
 LOCK_FILE: Final = ".lock"
+TAKEOVER: Final = "takeover."
+"""Begins the name of a folder beside a trial's checkpoints with a learner that it took over; then comes the step."""
 PACKAGES: Final = (
     "jax", "jaxlib", "jumanji", "flashbax", "flax", "optax", "orbax-checkpoint", "ray", "numpy", "jax-party",
 )  # fmt: skip
@@ -481,7 +485,10 @@ def configuration_id(record: TrialRecord) -> str:
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """Make `path` hold `content`, or leave it as it was: written aside, synced, then renamed."""
+    """Make `path` hold `content`, or leave it as it was: written aside, synced, then renamed; or in one request."""
+    if is_remote(path):
+        storage.write_bytes(path, content)
+        return
     aside = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
         with open(aside, "xb") as file:
@@ -502,7 +509,11 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 def write_json_atomically(path: Path, value: Any) -> None:
     """Make `path` hold `value` as indented JSON, or leave it as it was; numbers that are not finite become null."""
-    write_text_atomically(path, json.dumps(finite(plain(value, str(path))), indent=2) + "\n")
+    write_bytes_atomically(path, _json(value, path))
+
+
+def _json(value: Any, path: Path) -> bytes:
+    return (json.dumps(finite(plain(value, str(path))), indent=2) + "\n").encode()
 
 
 def write_yaml_atomically(path: Path, value: Any) -> None:
@@ -520,7 +531,7 @@ def _sync_folder(folder: Path) -> None:
 
 def _read_text(path: Path, remedy: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return storage.read_bytes(path).decode()
     except FileNotFoundError:
         raise RecordError(f"{path}: no such file; {remedy}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -542,6 +553,8 @@ def _read_yaml(path: Path, remedy: str) -> dict[str, Any]:
 def lock_folder(folder: Path, timeout: float = 5.0) -> Iterator[None]:
     """Hold `<folder>/.lock` for this process; the kernel lets go of it when the process dies.
 
+    On remote storage the file is a lease (`storage.lease`), which waits for no holder that lives.
+
     Args:
       folder: an existing folder.
       timeout: seconds to wait for another holder.
@@ -549,7 +562,11 @@ def lock_folder(folder: Path, timeout: float = 5.0) -> Iterator[None]:
     Raises:
       RecordError: another process still holds it after `timeout`, or there is no such folder.
     """
-    folder = Path(folder)
+    folder = as_folder(folder)
+    if is_remote(folder):
+        with storage.lease(folder / LOCK_FILE):
+            yield
+        return
     if not folder.is_dir():
         raise RecordError(f"{folder}: no such folder to lock; create it first")
     descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -600,11 +617,12 @@ def create_trial_folder(folder: Path, config: Mapping[str, Any], record: TrialRe
     Raises:
       RecordError: the folder holds another trial.
     """
-    folder = Path(folder)
-    if (folder / RECORD_FILE).exists():
+    folder = as_folder(folder)
+    if storage.is_file(folder / RECORD_FILE):
         _check_same_trial(folder, config, record)
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    if not is_remote(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     write_yaml_atomically(folder / CONFIG_FILE, config)
     write_record(folder, record)
 
@@ -632,8 +650,11 @@ def read_record(folder: Path) -> TrialRecord:
     Raises:
       RecordError: it is missing, not JSON, or not a record that this version reads.
     """
-    path = Path(folder) / RECORD_FILE
-    text = _read_text(path, "give a trial's folder")
+    path = as_folder(folder) / RECORD_FILE
+    return _parse_record(_read_text(path, "give a trial's folder"), path)
+
+
+def _parse_record(text: str | bytes, path: Path) -> TrialRecord:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
@@ -651,10 +672,33 @@ def write_record(folder: Path, record: TrialRecord) -> None:
     Raises:
       RecordError: a field has the wrong type; the file stays as it was.
     """
-    path = Path(folder) / RECORD_FILE
+    path = as_folder(folder) / RECORD_FILE
     data = record.to_dict()
     TrialRecord.from_dict(data, path)
     write_json_atomically(path, data)
+
+
+def change_record(folder: Path, change: Callable[[TrialRecord], TrialRecord]) -> TrialRecord:
+    """Read the record, change it, write it, and return it; on remote storage again from the start where another process
+    has changed it meanwhile.
+
+    Raises:
+      RecordError: it cannot be read, or a field has the wrong type; the file stays as it was.
+    """
+    path = as_folder(folder) / RECORD_FILE
+    if not is_remote(path):
+        record = change(read_record(folder))
+        write_record(folder, record)
+        return TrialRecord.from_dict(record.to_dict())
+    while True:
+        there = storage.read_version(path)
+        if there is None:
+            raise RecordError(f"{path}: no such file; give a trial's folder")
+        data = change(_parse_record(there.content, path)).to_dict()
+        record = TrialRecord.from_dict(data, path)
+        with contextlib.suppress(storage.ChangedError):
+            storage.write_version(path, _json(data, path), there.tag)
+            return record
 
 
 def update_record(folder: Path, **changes: Any) -> TrialRecord:
@@ -666,11 +710,9 @@ def update_record(folder: Path, **changes: Any) -> TrialRecord:
     for name in changes:
         if name not in _RECORD_CHECKS:
             raise RecordError(
-                f"{Path(folder) / RECORD_FILE}: {name}: no such field; use one of {', '.join(_RECORD_CHECKS)}"
+                f"{as_folder(folder) / RECORD_FILE}: {name}: no such field; use one of {', '.join(_RECORD_CHECKS)}"
             )
-    record = dataclasses.replace(read_record(folder), **changes)
-    write_record(folder, record)
-    return TrialRecord.from_dict(record.to_dict())
+    return change_record(folder, lambda record: dataclasses.replace(record, **changes))
 
 
 def add_retry(folder: Path, reason: str) -> TrialRecord:
@@ -679,12 +721,24 @@ def add_retry(folder: Path, reason: str) -> TrialRecord:
     Raises:
       RecordError: the record cannot be read.
     """
-    return update_record(folder, retries=(*read_record(folder).retries, f"{timestamp()} {reason}"))
+    note = f"{timestamp()} {reason}"
+    return change_record(folder, lambda record: dataclasses.replace(record, retries=(*record.retries, note)))
+
+
+def trial_folders(sweep: Path, *files: str) -> list[Path]:
+    """The folders right below a sweep's that hold one of these files, by default a record; by name."""
+    wanted = files or (RECORD_FILE,)
+    if is_remote(sweep):
+        names = (name.partition("/") for name in storage.files_below(sweep))
+        found = {name for name, _, rest in names if rest in wanted}
+    else:
+        found = {path.relative_to(sweep).parts[0] for name in wanted for path in sweep.glob(f"*/{name}")}
+    return [sweep / name for name in sorted(found)]
 
 
 def takeover_folder(folder: Path, step: int) -> Path:
     """Where a trial keeps the learner that it took over after `step` environment steps: an Orbax checkpoint."""
-    return Path(folder) / "checkpoints" / f"takeover-{step}"
+    return Path(folder) / "checkpoints" / f"{TAKEOVER}{step}"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -693,7 +747,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
       RecordError: it is missing or not a YAML mapping.
     """
-    return _read_yaml(Path(folder) / CONFIG_FILE, "restore the file or remove the folder")
+    return _read_yaml(as_folder(folder) / CONFIG_FILE, "restore the file or remove the folder")
 
 
 # -- Metrics -----------------------------------------------------------------------------------------------------------
@@ -707,7 +761,7 @@ def append_metrics(folder: Path, *rows: Mapping[str, Any]) -> None:
     Raises:
       RecordError: a row has no integer `step`, or holds what JSON cannot.
     """
-    path = Path(folder) / METRICS_FILE
+    path = as_folder(folder) / METRICS_FILE
     lines = []
     for row in rows:
         values = finite(plain(row, str(path)))
@@ -747,9 +801,9 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     Raises:
       RecordError: a whole line is not a JSON object.
     """
-    path = Path(folder) / METRICS_FILE
+    path = as_folder(folder) / METRICS_FILE
     try:
-        content = path.read_bytes()
+        content = storage.read_bytes(path)
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -776,7 +830,7 @@ def truncate_metrics(folder: Path, step: int) -> None:
     Raises:
       RecordError: a whole line is not a row.
     """
-    path = Path(folder) / METRICS_FILE
+    path = as_folder(folder) / METRICS_FILE
     if not path.exists():
         return
     content = path.read_bytes()
@@ -876,7 +930,7 @@ def write_marl_eval(folder: Path) -> None:
         f"seed_{seed}": _marl_eval_run(record, [row for row in rows if row.get("seed", record.seed) == seed])
         for seed in seeds
     }
-    path = Path(folder) / MARL_EVAL_FILE
+    path = as_folder(folder) / MARL_EVAL_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json_atomically(path, {record.environment: {record.scenario: {record.algorithm: runs}}})
 
@@ -924,7 +978,7 @@ def read_manifest(folder: Path) -> SweepManifest:
     Raises:
       RecordError: it is missing, not YAML, or a key is missing, unknown or ill-typed.
     """
-    path = Path(folder) / MANIFEST_FILE
+    path = as_folder(folder) / MANIFEST_FILE
     data = _read_yaml(path, "give a sweep's folder")
     if "num_seeds" not in data:  # written before a trial could have several seeds
         data |= {"algorithms": [data.get("algorithm")], "num_seeds": 1, "pack": 1, "gpus_per_trial": None}
@@ -943,12 +997,13 @@ def write_manifest(folder: Path, manifest: SweepManifest) -> None:
     Raises:
       RecordError: a field has the wrong type; the file stays as it was.
     """
-    path = Path(folder) / MANIFEST_FILE
+    path = as_folder(folder) / MANIFEST_FILE
     data = {item.name: getattr(manifest, item.name) for item in dataclasses.fields(manifest)}
     data["objective"] = dataclasses.asdict(manifest.objective)
     content = plain(data, str(path))
     _check_fields(content, _MANIFEST_CHECKS, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not is_remote(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     write_yaml_atomically(path, content)
 
 
@@ -962,6 +1017,11 @@ def provenance() -> dict[str, Any]:
     """
     known = _provenance()
     return {**known, "versions": dict(known["versions"])}
+
+
+def set_code(git_sha: str | None, git_dirty: bool | None) -> None:
+    """Say which code this is, where it was sent from a checkout and is none itself."""
+    _provenance().update(git_sha=git_sha, git_dirty=git_dirty)
 
 
 @functools.cache

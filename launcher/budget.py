@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from jax_party import records
-from jax_party.errors import SweepError
+from jax_party import records, storage
+from jax_party.errors import StorageError, SweepError
 from launcher.console import duration
 from sweeps.space import did_you_mean
 
 SPENT_FILE: Final = "spent.json"
 WRITE_EVERY_S: Final = 5.0
 KINDS: Final = ("time", "steps", "device_hours", "trials")
+logger = logging.getLogger(__name__)
+
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -103,7 +106,10 @@ class Spending:
         """Put what is spent into the folder."""
         self._written = self._clock()
         kept = {kind: amount for kind, amount in self.amounts().items() if kind != "steps"}
-        records.write_json_atomically(self._path, kept)
+        try:
+            records.write_json_atomically(self._path, kept)
+        except StorageError as error:  # written again in a moment
+            logger.warning("%s", error)
 
     def describe(self) -> str:
         """What is spent of each limit; empty where there is none."""
@@ -124,7 +130,7 @@ class Spending:
 
 def _read(path: Path) -> dict[str, float]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(storage.read_bytes(path))
         return {kind: float(found[kind]) for kind in ("time", "device_hours")}
     except FileNotFoundError:
         return {"time": 0.0, "device_hours": 0.0}

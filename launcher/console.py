@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from jax_party import storage
 from jax_party.objectives import Objective
 from jax_party.records import FINISHED, State
 from launcher.progress import Progress, Row, Snapshot
@@ -212,7 +213,7 @@ def show_report(console: Console, snapshot: Snapshot, ranked: Mapping[str, Seque
         facts["failed"] = f"… {len(failed) - 5} more"
     facts["folder"] = str(folder)
     for name in ("index.csv", "index.parquet", "evaluations.parquet"):
-        if (folder / name).exists():
+        if storage.is_file(folder / name):
             facts[name] = str(folder / name)
     show_facts(console, f"Sweep {snapshot.name}", facts)
 

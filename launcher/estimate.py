@@ -11,6 +11,7 @@ from pathlib import Path
 from jax_party import records
 from jax_party.errors import RecordError
 from jax_party.records import State, TrialRecord
+from jax_party.storage import is_remote
 
 ASSUMED_RATE = {
     "ff_ippo": 25_000.0, "ff_mappo": 18_000.0, "rec_ippo": 3_200.0, "rec_mappo": 3_200.0,
@@ -72,6 +73,8 @@ def _earlier(out: Path, algorithm: str, gpu: bool) -> list[TrialRecord]:
 
 
 def _records(root: Path) -> Iterator[TrialRecord]:
+    if is_remote(root):  # reading through other sweeps there takes longer than it is worth
+        return
     for sweep in sorted(root.glob("*/*"), reverse=True):
         for path in sorted(sweep.glob(f"*/{records.RECORD_FILE}")):
             try:

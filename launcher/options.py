@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jax_party.errors import SweepError
+from jax_party.errors import StorageError, SweepError
+from jax_party.storage import as_folder
 from sweeps.space import ScenarioMode, check_aggregate, check_scenario_mode, did_you_mean, positive_int
 
 MAX_PACK = 512
@@ -98,6 +100,9 @@ HELP: Mapping[str, str] = {
     "MODE": "max or min, or one a metric by commas; default: the sweep file's objective",
     "CONSTRAINTS": "bounds that a trial must keep to: min_cooperation_rate=0.2,max_episode_length=50",
     "OUT": "where sweep folders go; default experiment_results",
+    "STORAGE": "where sweep folders go instead: a path that all machines share, or s3://bucket/prefix",
+    "STORAGE_ENDPOINT": "the S3 server, such as http://127.0.0.1:5000; default: AWS_ENDPOINT_URL, or AWS",
+    "ADDRESS": "a Ray cluster to join: auto, host:port or ray://host:port; default: a Ray of our own, on this machine",
     "OVERRIDES": 'fixed settings for every trial: OVERRIDES="arch.num_envs=64 network=mlp"',
     "DRY_RUN": "1 prints the plan and starts nothing",
 }
@@ -107,10 +112,12 @@ RESUME_HELP: Mapping[str, str] = {
     "GPUS_PER_TRIAL": "share of a GPU that each worker takes; default: as the sweep began",
     "BUDGET": "what the sweep may spend, what it has spent included; default: as it began",
     "RETRY_FAILED": "1 runs the failed trials again",
+    "ADDRESS": HELP["ADDRESS"],
+    "STORAGE_ENDPOINT": HELP["STORAGE_ENDPOINT"],
 }
 EXTEND_HELP: Mapping[str, str] = {
     "SAMPLES": "further configurations for every algorithm and scenario; required",
-    **{key: RESUME_HELP[key] for key in ("WORKERS", "PACK", "GPUS_PER_TRIAL", "BUDGET")},
+    **{key: meaning for key, meaning in RESUME_HELP.items() if key != "RETRY_FAILED"},
 }
 PROMOTE_HELP: Mapping[str, str] = {
     "TOP": "configurations of each algorithm and scenario; default 3",
@@ -118,8 +125,10 @@ PROMOTE_HELP: Mapping[str, str] = {
     "WORKERS": HELP["WORKERS"],
     "PACK": RESUME_HELP["PACK"],
     "GPUS_PER_TRIAL": RESUME_HELP["GPUS_PER_TRIAL"],
+    "ADDRESS": HELP["ADDRESS"],
+    "STORAGE_ENDPOINT": HELP["STORAGE_ENDPOINT"],
 }
-RERUN_HELP: Mapping[str, str] = {"OUT": HELP["OUT"]}
+RERUN_HELP: Mapping[str, str] = {"OUT": HELP["OUT"], "STORAGE_ENDPOINT": HELP["STORAGE_ENDPOINT"]}
 
 
 @dataclass(frozen=True)
@@ -151,8 +160,15 @@ class SweepOptions:
     mode: tuple[str, ...] | None = None
     constraints: Mapping[str, str] | None = None
     out: Path = Path("experiment_results")
+    storage: Path | None = None
+    address: str | None = None
     overrides: tuple[str, ...] = ()
     dry_run: bool = False
+
+    @property
+    def root(self) -> Path:
+        """Where sweep folders go."""
+        return self.storage or self.out
 
 
 @dataclass(frozen=True)
@@ -165,6 +181,7 @@ class ResumeOptions:
     gpus_per_trial: float | None = None
     budget: str | None = None
     retry_failed: bool = False
+    address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -185,6 +202,7 @@ class PromoteOptions:
     workers: int | None = None
     pack: int | None = None
     gpus_per_trial: float | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -221,6 +239,9 @@ def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
       SweepError: an unknown option, or a value that it cannot have.
     """
     values = read_words(words, HELP)
+    _set_endpoint(values)
+    if "OUT" in values and "STORAGE" in values:
+        raise SweepError(f"OUT={values['OUT']}: STORAGE says where sweep folders go; leave one of them out")
     if "ALG" not in values:
         raise SweepError("ALG: which algorithm? For example ALG=mappo; `list-algorithms` lists them")
     read: dict[str, Any] = {
@@ -248,7 +269,9 @@ def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
         "metric": _names(values, "METRIC"),
         "mode": tuple(values["MODE"].split(",")) if "MODE" in values else None,
         "constraints": _bounds(values),
-        "out": Path(values["OUT"]) if "OUT" in values else None,
+        "out": _out(values),
+        "storage": _folder(values["STORAGE"], "STORAGE") if "STORAGE" in values else None,
+        "address": _address(values),
         "overrides": _words(values, "OVERRIDES"),
         "dry_run": _flag(values, "DRY_RUN"),
     }
@@ -269,6 +292,7 @@ def parse_resume_options(words: Sequence[str]) -> ResumeOptions:
         _share(values, "GPUS_PER_TRIAL"),
         values.get("BUDGET"),
         _flag(values, "RETRY_FAILED"),
+        _address(values),
     )
 
 
@@ -289,6 +313,7 @@ def parse_extend_options(words: Sequence[str]) -> ExtendOptions:
             _pack(values),
             _share(values, "GPUS_PER_TRIAL"),
             values.get("BUDGET"),
+            address=_address(values),
         ),
         samples,
     )
@@ -308,6 +333,7 @@ def parse_promote_options(words: Sequence[str]) -> PromoteOptions:
         _count(values, "WORKERS"),
         _pack(values),
         _share(values, "GPUS_PER_TRIAL"),
+        _address(values),
     )
 
 
@@ -321,14 +347,53 @@ def parse_rerun_options(words: Sequence[str]) -> RerunOptions:
     if len(trials) != 1:
         raise SweepError(f"rerun: expected one trial's id or folder, got {len(trials)}")
     values = read_words([word for word in words if word not in trials], RERUN_HELP)
-    return RerunOptions(trials[0], Path(values.get("OUT", RerunOptions.out)))
+    _set_endpoint(values)
+    return RerunOptions(trials[0], _out(values) or RerunOptions.out)
 
 
 def _folder_and_values(command: str, words: Sequence[str], known: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
     folders = [word for word in words if "=" not in word or Path(word).is_dir()]
     if len(folders) != 1:
         raise SweepError(f"{command}: expected one sweep folder, got {len(folders)}")
-    return Path(folders[0]), read_words([word for word in words if word not in folders], known)
+    values = read_words([word for word in words if word not in folders], known)
+    _set_endpoint(values)
+    return _folder(folders[0], command), values
+
+
+def _set_endpoint(values: Mapping[str, str]) -> None:
+    """Where all that speaks S3 looks for its server, also in the processes that are started from here."""
+    endpoint = values.get("STORAGE_ENDPOINT")
+    if endpoint is None:
+        return
+    if not re.fullmatch(r"https?://[^/@\s]+/?", endpoint):
+        shown = re.sub(r"//.*@", "//…@", endpoint)
+        raise SweepError(f"STORAGE_ENDPOINT: expected http://host:port or https://host, got {shown!r}")
+    os.environ["AWS_ENDPOINT_URL"] = endpoint.rstrip("/")
+
+
+def _folder(text: str, place: str) -> Path:
+    try:
+        return as_folder(text)
+    except StorageError as error:
+        raise SweepError(f"{place}: {error}") from error
+
+
+def _out(values: Mapping[str, str]) -> Path | None:
+    """`OUT`, a folder of this machine."""
+    if "://" in values.get("OUT", ""):
+        raise SweepError(f"OUT: expected a folder of this machine, got {values['OUT']!r}; give it as STORAGE")
+    return Path(values["OUT"]) if "OUT" in values else None
+
+
+def _address(values: Mapping[str, str]) -> str | None:
+    """`ADDRESS`: auto, host:port or ray://host:port."""
+    text = values.get("ADDRESS")
+    if text is None or text == "auto":
+        return text
+    match = re.fullmatch(r"(?:ray://)?(?:\[[0-9a-fA-F:]+\]|[^\s:/@\[\]]+):(\d{1,5})", text)
+    if match is None or not 0 < int(match[1]) < 65_536:
+        raise SweepError(f"ADDRESS: expected auto, host:port or ray://host:port, got {text!r}")
+    return text
 
 
 def _count(values: Mapping[str, str], key: str) -> int | None:

@@ -2,7 +2,8 @@
 
 A trial joins, asks for one period after another, and leaves; a pack plays the periods of all that ask within a moment
 of each other together, so that trials of one compiled program can go through it as one batched program. The trial's
-folder is the truth: a pack that takes a trial goes on from what is in it, whoever had it before.
+folder is the truth: a pack that takes a trial goes on from what is in it, whoever had it before. A folder on remote
+storage is mirrored in a local one (`jax_party.mirror`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jax_party import records
-from jax_party.errors import SweepError
-from launcher.population import Inheritance, settle, take_over
+from jax_party.errors import SweepError, TrainingDiverged
+from jax_party.mirror import Mirror
+from jax_party.storage import is_remote
+from launcher.population import Inheritance, copy_learner, settle, take_over
 
 EXPERIMENT_VARIABLE = "JAX_PARTY_EXPERIMENT"
 DEFAULT_EXPERIMENT = "jax_party.training:Experiment"
@@ -112,6 +115,12 @@ class Pack:
                 if member.asked is not None:
                     member.asked.set_exception(SweepError(f"{trial_id}: left while its period was asked for"))
 
+    def copy_learner(self, trial_id: str, to: Path) -> int:
+        """Copy the newest checkpoint of a trial that is here; the environment steps that it has trained."""
+        folder = self._members[trial_id].folder
+        assert folder is not None, "it has played a period"
+        return copy_learner(folder, to)
+
     def step(self, trial_id: str) -> dict[str, Any]:
         """Play one evaluation period of a trial that has joined; returns once it is over.
 
@@ -144,7 +153,9 @@ class Pack:
     def _play(self, members: list[_Member]) -> None:
         """A period of each, and its outcome."""
         try:
-            outcomes = self._outcomes(members)
+            outcomes = [
+                member.put_away(outcome) for member, outcome in zip(members, self._outcomes(members), strict=True)
+            ]
         except BaseException as error:
             outcomes = [error] * len(members)
         for member, outcome in zip(members, outcomes, strict=True):
@@ -189,14 +200,14 @@ class Pack:
         if member.experiment is not None:
             return None
         try:
-            folder = self._sweep / member.trial_id
-            member.held.enter_context(records.lock_folder(folder, timeout=LOCK_WAIT_S))
+            folder = member.take(self._sweep / member.trial_id)
             if member.inherited is not None:
                 take_over(folder, member.inherited)
             settle(folder, records.read_record(folder))
             config = parse_config(records.read_config(folder))
             options = {"company": self.size, "most_at_once": self._most_at_once} if self._side_by_side else {}
             member.experiment = self._factory(config, folder, **options)
+            member.push()
         except Exception as error:
             member.close()
             if OUT_OF_MEMORY in str(error):
@@ -227,17 +238,52 @@ class _Member:
         self.trial_id = trial_id
         self.inherited = inherited
         self.experiment: Any = None
+        self.folder: Path | None = None
+        self.mirror: Mirror | None = None
         self.asked: Future[dict[str, Any]] | None = None
         self.over = False
         self.seen = time.monotonic()
         self.held = contextlib.ExitStack()
 
+    def take(self, folder: Path) -> Path:
+        """Take the trial, so that nobody else writes in its folder; the local folder to play it in."""
+        if not is_remote(folder):
+            self.held.enter_context(records.lock_folder(folder, timeout=LOCK_WAIT_S))
+            self.folder = folder
+        else:
+            self.mirror = Mirror(folder)
+            self.folder = self.mirror.open()
+        return self.folder
+
+    def push(self) -> None:
+        """Begin to put what is new in the folder where it belongs."""
+        if self.mirror is not None:
+            self.mirror.push()
+
+    def put_away(self, outcome: dict[str, Any] | BaseException) -> dict[str, Any] | BaseException:
+        """Put what a period gave where it belongs, and at the trial's end wait for it; the outcome, or what failed."""
+        ended = isinstance(outcome, TrainingDiverged) or (isinstance(outcome, dict) and bool(outcome.get("finished")))
+        if self.mirror is None or (isinstance(outcome, BaseException) and not ended):
+            return outcome
+        try:
+            self.mirror.push()
+            if ended:
+                self.mirror.wait()
+        except Exception as error:
+            return error
+        return outcome
+
     def close(self) -> None:
         """Close the experiment and let go of the trial's folder."""
         with self.held:
             experiment, self.experiment = self.experiment, None
-            if experiment is not None:
-                experiment.close()
+            mirror, self.mirror = self.mirror, None
+            try:
+                if experiment is not None:
+                    experiment.close()
+            finally:
+                if mirror is not None:
+                    mirror.close()
 
 
 def load_factory(name: str) -> Callable[..., ExperimentLike]:

@@ -16,9 +16,9 @@ from typing import Any
 import yaml
 
 import mava_configs
-from jax_party import records
+from jax_party import records, storage
 from jax_party.config import check_metric, make_budget, parse_config
-from jax_party.errors import ConfigError, SweepError
+from jax_party.errors import ConfigError, StorageError, SweepError
 from jax_party.objectives import Objective, bound_metric
 from jax_party.records import SweepManifest, TrialRecord, label_of
 from launcher.budget import parse_budget
@@ -329,26 +329,39 @@ def create_sweep_folder(options: SweepOptions, algorithm: str, now: datetime | N
       SweepError: the folder cannot be made.
     """
     moment = now or datetime.now()
+    place = f"STORAGE: {options.storage}" if options.storage else f"OUT: {options.out}"
     for attempt in range(60):
         name, folder = sweep_name_and_folder(options, algorithm, moment + timedelta(seconds=attempt))
+        if storage.is_remote(folder):
+            if _claim(folder):
+                return name, folder
+            continue
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir()
         except FileExistsError as error:
             if folder.exists():
                 continue
-            raise SweepError(f"OUT: {options.out}: cannot make a folder there: {error.strerror}") from error
+            raise SweepError(f"{place}: cannot make a folder there: {error.strerror}") from error
         except OSError as error:
-            raise SweepError(f"OUT: {options.out}: cannot make a folder there: {error.strerror}") from error
+            raise SweepError(f"{place}: cannot make a folder there: {error.strerror}") from error
         return name, folder
-    raise SweepError(f"OUT: {folder.parent}: sixty sweeps began there within a minute; choose another NAME")
+    raise SweepError(f"{place}: sixty sweeps began there within a minute; choose another NAME")
+
+
+def _claim(folder: Path) -> bool:
+    """Whether a folder on remote storage is nobody else's."""
+    try:
+        return storage.claim(folder / records.LOCK_FILE)
+    except StorageError as error:
+        raise SweepError(f"STORAGE: {error}") from error
 
 
 def sweep_name_and_folder(options: SweepOptions, algorithm: str, moment: datetime) -> tuple[str, Path]:
     """The sweep's name and folder: `ff_mappo-20260102-030405-name` in `<out>/ff_mappo/2026-01-02/03-04-05-name`."""
     suffix = f"-{options.name}" if options.name else ""
     name = f"{algorithm}-{moment:%Y%m%d-%H%M%S}{suffix}"
-    return name, options.out.absolute() / algorithm / f"{moment:%Y-%m-%d}" / f"{moment:%H-%M-%S}{suffix}"
+    return name, storage.absolute(options.root) / algorithm / f"{moment:%Y-%m-%d}" / f"{moment:%H-%M-%S}{suffix}"
 
 
 def write_plan(
@@ -379,7 +392,7 @@ def write_plan(
         sampler=None if study.sampler is None else study.sampler.value,
         scheduler=study.scheduler.value,
         scenario_mode=study.spec.scenario_mode.value,
-        warm_start=tuple(str(Path(folder).absolute()) for folder in study.warm_start),
+        warm_start=tuple(str(storage.absolute(storage.as_folder(folder))) for folder in study.warm_start),
         space=study.spec.space(),
         overrides={**scenarios, **study.spec.overrides},
         provenance={**records.provenance(), "command": command},

@@ -1,7 +1,7 @@
 """A trial of a population goes on from another's learner: what Tune's populations exchange, on disk.
 
 What is exchanged is the newest checkpoint of the other trial, whole. It lies beside the trial's own checkpoints as
-`takeover-<step>`, and the record says so before anything is trained with it: a trial that is killed takes it
+`takeover.<step>`, and the record says so before anything is trained with it: a trial that is killed takes it
 over again.
 """
 

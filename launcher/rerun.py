@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from jax_party import records
+from jax_party import records, storage
 from jax_party.config import parse_config
 from jax_party.errors import SweepError, TrainingDiverged
 from jax_party.records import State, TrialRecord
@@ -51,9 +51,11 @@ def find_trial(trial: str, out: Path) -> Path:
     Raises:
       SweepError: there is none, or several.
     """
-    path = Path(trial)
-    if (path / records.RECORD_FILE).is_file():
-        return path.absolute()
+    path = records.as_folder(trial)
+    if storage.is_file(path / records.RECORD_FILE):
+        return storage.absolute(path)
+    if storage.is_remote(path):
+        raise SweepError(f"TRIAL={trial}: there is no trial there")
     found = [place.parent for place in out.glob(f"*/*/*/{path.name}/{records.RECORD_FILE}")] if path.name else []
     if len(found) == 1:
         return found[0].absolute()

@@ -6,6 +6,7 @@ keep off each other; the kernel lets go of a lock when its process dies.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.util
 import logging
@@ -46,15 +47,28 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Machine:
-    """What workers run on: `cores` that this process may use, and `gpus` that JAX here can use."""
+    """What workers run on: `cores` that this process may use, and `gpus` that JAX here can use.
+
+    A cluster that was joined is one machine with the cores and GPUs of all its `nodes`.
+    """
 
     cores: tuple[int, ...]
     gpus: int
     note: str | None = None
+    nodes: tuple[Machine, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Machine, ...]:
+        """The machines of which each worker is on one."""
+        return self.nodes or (self,)
 
     def describe(self, workers: int, needs: Needs) -> str:
         """In words, for the summary."""
         each = needs.describe(bool(self.gpus))
+        if self.nodes:
+            number = f"a cluster of {len(self.nodes)} node{'s' * (len(self.nodes) > 1)}"
+            what = f"{self.gpus} GPUs" if self.gpus else f"{len(self.cores)} cores"
+            return f"{number}, {what}, {each} a worker"
         if self.gpus:
             return f"{self.gpus} GPU{'s' * (self.gpus > 1)}, {each} a worker"
         shared = "" if workers * needs.devices <= len(self.cores) else ", shared: workers ask for more than there are"
@@ -89,14 +103,19 @@ class Needs:
                 f"GPUS_PER_TRIAL={gpus:g}: DEVICES_PER_TRIAL is {devices}; an experiment uses as many GPUs as it has "
                 "devices: give one of the two"
             )
-        if gpus > (machine.gpus or gpus):
-            raise SweepError(f"GPUS_PER_TRIAL={gpus:g}: there are {machine.gpus} GPUs; ask for fewer")
-        if not machine.gpus and devices > len(machine.cores):
-            raise SweepError(f"DEVICES_PER_TRIAL={devices}: there are {len(machine.cores)} CPU cores; ask for fewer")
+        most_gpus, most_cores = (max(map(count, machine.parts)) for count in (_gpus_of, _cores_of))
+        of_node = " on a node" if machine.nodes else ""
+        if gpus > (most_gpus or gpus):
+            raise SweepError(f"GPUS_PER_TRIAL={gpus:g}: there are {most_gpus} GPUs{of_node}; ask for fewer")
+        if not machine.gpus and devices > most_cores:
+            raise SweepError(f"DEVICES_PER_TRIAL={devices}: there are {most_cores} CPU cores{of_node}; ask for fewer")
         return cls(devices, gpus)
 
     def slots(self, machine: Machine) -> int:
         """Workers that the machine has room for."""
+        if machine.nodes:  # Ray gives each worker a CPU beside its GPUs
+            working = [node for node in machine.nodes if bool(node.gpus) == bool(machine.gpus)]
+            return sum(min(self.slots(node), len(node.cores)) for node in working)
         if machine.gpus:
             return machine.gpus * int(1.0 / self.gpus + 1e-9) if self.gpus < 1 else machine.gpus // int(self.gpus)
         return len(machine.cores) // self.devices
@@ -113,11 +132,15 @@ class Needs:
                 f"WORKERS={asked}: {machine.gpus} GPUs have room for {slots}, each with {self.describe(True)}; ask for "
                 "fewer, or give each a share of one: GPUS_PER_TRIAL=0.25"
             )
+        if machine.nodes and (asked or 1) > slots:
+            raise SweepError(f"WORKERS={asked or 1}: the cluster has room for {slots}; ask for fewer, or add nodes")
         return asked or slots
 
     def resources(self, machine: Machine) -> dict[str, float]:
         """What Ray reserves for a worker."""
-        return {"cpu": 1.0, "gpu": self.gpus} if machine.gpus else {"cpu": 1.0}
+        if machine.gpus:
+            return {"cpu": 1.0, "gpu": self.gpus}
+        return {"cpu": float(self.devices) if machine.nodes else 1.0}
 
     def devices_held(self, machine: Machine) -> float:
         """GPUs, or CPU cores, that a worker keeps from others."""
@@ -167,9 +190,9 @@ class Crew:
 
     def settings(self) -> dict[str, Any]:
         """What `prepare_worker` is called with in each worker."""
-        enough = self.workers * self.needs.devices <= len(self.machine.cores)
+        enough = bool(self.machine.nodes) or self.workers * self.needs.devices <= len(self.machine.cores)
         return {
-            "cores": list(self.machine.cores),
+            "cores": None if self.machine.nodes else list(self.machine.cores),
             "uses_gpu": bool(self.machine.gpus),
             "wait_s": CORE_WAIT_S if enough else 0.0,
             "devices": self.needs.devices,
@@ -188,34 +211,57 @@ def find_machine() -> Machine:
     return Machine(cores, 0, f"{present} GPUs are not used: this JAX has no CUDA plugin (install jax-party[cuda13])")
 
 
-def prepare_driver() -> None:
+def prepare_driver(joins: bool = False) -> None:
     """Set what Ray reads from the environment when it is imported, so call this before that.
 
     Every sweep's Ray asks for a token; unless the user has one, it is made here and lives as long as the driver.
+
+    Args:
+      joins: whether a cluster is to be joined, which has a token of its own.
     """
     os.environ.update(TUNE_ENVIRONMENT)
     # Ray would run trials at niceness 15: held to a core each, they stand still beside any other process there.
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ["RAY_AUTH_MODE"] = "token"
+    if joins:
+        return
     if not os.environ.get("RAY_AUTH_TOKEN_PATH"):
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def start_ray(crew: Crew, log_file: Path) -> Any:
-    """Start a Ray of our own on loopback and give the module; its messages go to `log_file`.
+def has_token() -> bool:
+    """Whether the user has a token where Ray looks for it."""
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+def start_ray(crew: Crew, log_file: Path, address: str | None = None, runtime_env: Any = None) -> Any:
+    """Start a Ray of our own on loopback, or join the one at `address`, and give the module.
 
     `prepare_driver` must have been called before Ray was imported.
+
+    Args:
+      crew: who is to work.
+      log_file: where Ray's messages and ours go.
+      address: of a cluster, None for a Ray of our own.
+      runtime_env: what a cluster's nodes get from us.
     """
-    prepare_driver()
+    prepare_driver(joins=address is not None)
     import ray
 
+    if address is not None:
+        # Ray has workers look for code in the driver's folder first, and a node may have another checkout there.
+        with tempfile.TemporaryDirectory() as nowhere, contextlib.chdir(nowhere):
+            ray.init(address=address, runtime_env=runtime_env, log_to_driver=False, logging_level=logging.ERROR)
+        _log_to_file(log_file)
+        return ray
     ray.init(
         address="local",
         _node_ip_address="127.0.0.1",
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        num_cpus=crew.workers * (2 if crew.shared else 1),  # trials that share a worker have a place of their own too
+        num_cpus=crew.workers,
         num_gpus=crew.machine.gpus,
         object_store_memory=OBJECT_STORE_BYTES,
     )
@@ -224,7 +270,7 @@ def start_ray(crew: Crew, log_file: Path) -> Any:
 
 
 def prepare_worker(
-    cores: Sequence[int],
+    cores: Sequence[int] | None,
     uses_gpu: bool,
     wait_s: float = CORE_WAIT_S,
     devices: int = 1,
@@ -233,7 +279,7 @@ def prepare_worker(
     """Make this worker process ready to import JAX: its environment, and on a CPU machine cores of its own.
 
     Args:
-      cores: those to choose from.
+      cores: those to choose from, None for all that this process may use.
       uses_gpu: leave the cores alone.
       wait_s: how long to wait for each free core.
       devices: on a CPU machine, how many cores, each a device to JAX.
@@ -247,6 +293,7 @@ def prepare_worker(
             os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{memory_fraction:.4f}"
         prepare_process()
         return []
+    cores = sorted(os.sched_getaffinity(0)) if cores is None else cores
     held = [taken for taken in (take_core(cores, wait_s) for _ in range(devices)) if taken is not None]
     prepare_process(cpu_devices=devices)
     if len(held) < devices:
@@ -283,6 +330,14 @@ def take_core(cores: Iterable[int], wait_s: float = CORE_WAIT_S, folder: Path | 
 def core_locks_folder() -> Path:
     """Where the lock files of this user's cores are."""
     return Path(tempfile.gettempdir()) / f"jax_party-{os.getuid()}" / "cores"
+
+
+def _gpus_of(machine: Machine) -> int:
+    return machine.gpus
+
+
+def _cores_of(machine: Machine) -> int:
+    return len(machine.cores)
 
 
 def _visible_gpus() -> int:

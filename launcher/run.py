@@ -7,10 +7,12 @@ import importlib
 import json
 import logging
 import random
+import shutil
+import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from jax_party import records
+from jax_party import records, storage
 from jax_party.config import parse_config, static_names
 from jax_party.errors import RecordError, SweepError
 from jax_party.records import FINISHED, State, SweepManifest, TrialRecord
 from launcher import outcome
+from launcher.address import our_versions, runtime_env
 from launcher.budget import Spending
 from launcher.collection import BackgroundCollector, collect
 from launcher.console import make_display, plain, show_report
@@ -54,6 +57,7 @@ class Sweep:
     folder: Path
     manifest: SweepManifest
     records: dict[str, TrialRecord]
+    address: str | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Sweep:
@@ -62,11 +66,14 @@ class Sweep:
         Raises:
           SweepError: it is no sweep's folder, or something in it cannot be read.
         """
-        if not (folder / records.MANIFEST_FILE).is_file():
-            raise SweepError(f"{folder}: no sweep's folder ({records.MANIFEST_FILE} is missing); give the path of one")
         try:
+            storage.check(folder)
+            if not storage.is_file(folder / records.MANIFEST_FILE):
+                raise SweepError(
+                    f"{folder}: no sweep's folder ({records.MANIFEST_FILE} is missing); give the path of one"
+                )
             manifest = records.read_manifest(folder)
-            found = [records.read_record(path.parent) for path in folder.glob(f"*/{records.RECORD_FILE}")]
+            found = storage.each(records.read_record, records.trial_folders(folder), storage.is_remote(folder))
         except RecordError as error:
             raise SweepError(str(error)) from error
         return cls(folder, manifest, {item.trial_id: item for item in sorted(found, key=lambda item: item.number)})
@@ -109,6 +116,18 @@ class Sweep:
         left = sum(record.state not in FINISHED for record in self.records.values())
         return left + self.planned - len(self.records)
 
+    def evaluations(self, trials: Iterable[TrialRecord]) -> list[list[outcome.Evaluation]]:
+        """The recorded evaluations of each; none of those that have not begun, which are not looked for."""
+
+        def read(record: TrialRecord) -> list[outcome.Evaluation]:
+            return (
+                outcome.evaluations(self.folder / record.trial_id, record)
+                if record.attempts or record.env_steps
+                else []
+            )
+
+        return storage.each(read, trials, storage.is_remote(self.folder))
+
     def complete_plan(self) -> None:
         """Write what a driver that was killed while planning did not; searchers that learn plan one by one."""
         if not Search(self.manifest.search).learns and len(self.searched) < self.manifest.num_trials:
@@ -118,17 +137,19 @@ class Sweep:
     def set_back(self, states: Sequence[State]) -> list[str]:
         """Make trials in these states PENDING; the ids of those that were.
 
-        Waits for a worker that is still dying to let go of the trial's folder.
+        Waits for a worker that is still dying to let go of the trial's folder; on remote storage, where a trial is
+        not locked, such a worker leaves the record to whoever comes next.
         """
+        remote = storage.is_remote(self.folder)
+        now = storage.each(lambda trial_id: records.read_record(self.folder / trial_id), self.records, remote)
         changed = []
-        for trial_id, known in list(self.records.items()):
+        for trial_id in [record.trial_id for record in now if record.state in states]:
             folder = self.folder / trial_id
-            if known.state in states:
-                with records.lock_folder(folder, timeout=DYING_WORKER_S):
-                    if records.read_record(folder).state in states:
-                        record = records.update_record(folder, state=State.PENDING, error=None, ended_at=None)
-                        self.records[trial_id] = record
-                        changed.append(trial_id)
+            with nullcontext() if remote else records.lock_folder(folder, timeout=DYING_WORKER_S):
+                if records.read_record(folder).state in states:
+                    record = records.update_record(folder, state=State.PENDING, error=None, ended_at=None)
+                    self.records[trial_id] = record
+                    changed.append(trial_id)
         return changed
 
 
@@ -187,9 +208,8 @@ def make_progress(sweep: Sweep) -> Progress:
     """Progress with every trial that has a folder in it."""
     manifest = sweep.manifest
     progress = Progress(manifest.name, manifest.objective, sweep.planned)
-    for record in sweep.records.values():
-        values = [item.value for item in outcome.evaluations(sweep.folder / record.trial_id, record)]
-        progress.add(record, outcome.best(values, manifest.objective))
+    for record, evaluations in zip(sweep.records.values(), sweep.evaluations(sweep.records.values()), strict=True):
+        progress.add(record, outcome.best([item.value for item in evaluations], manifest.objective))
     return progress
 
 
@@ -199,7 +219,8 @@ def _run_trials(
     # While Ray's processes start: what of Tune's takes longest to load, and nothing of Ray's, which is loading itself.
     loading = threading.Thread(target=importlib.import_module, args=("pandas",))
     loading.start()
-    ray = start_ray(crew, sweep.folder / LOG_FILE)
+    log = _log_file(sweep.folder)
+    ray = start_ray(crew, log, sweep.address, runtime_env() if sweep.address else None)
     loading.join()
     from launcher.callback import SweepCallback
 
@@ -218,6 +239,7 @@ def _run_trials(
     finally:
         spending.write()
         ray.shutdown()
+        _keep_log(log, sweep.folder)
         sweep.records = Sweep.read(sweep.folder).records
         try:
             sweep.set_back([State.RUNNING])
@@ -263,17 +285,24 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
     """Hand trials to Tune and wait."""
     import ray
     from ray import tune
+    from ray.tune.execution import class_cache
 
     from launcher.planned import InOrder, PlannedTrials
     from launcher.trainable import ExperimentTrainable
 
+    # Tune would put AWS's secrets where Ray shows them; each node has its own.
+    class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS_" in name}
     worker = {
         "sweep": str(sweep.folder),
         "size": crew.pack,
         "process": crew.settings(),
         "experiment": chosen_experiment(),
     }
-    shared = _start_shared_workers(worker, crew) if crew.shared else {}
+    if sweep.address is not None:
+        here = records.provenance()
+        worker |= {"versions": our_versions(), "code": [here["git_sha"], here["git_dirty"]]}
+    by_group = Scheduler(sweep.manifest.scheduler).by_group
+    shared = _start_shared_workers(worker, crew, crew.pack if by_group else crew.trials) if crew.shared else {}
     config: dict[str, Any] = {
         "sweep": str(sweep.folder),
         "metric": sweep.manifest.objective.metric,
@@ -285,7 +314,7 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
     allowed = spending.allowed_trials(ended)
     number, search = 1, part.planner
     # Whoever judges trials together, or draws them, must see them all; else Tune makes them as they are needed.
-    judged_together = part.planner is not None or Scheduler(sweep.manifest.scheduler).by_group
+    judged_together = part.planner is not None or by_group
     if part.planner is not None:
         number = part.planner.remaining if allowed is None else min(part.planner.remaining, allowed)
     elif judged_together or part.values is not None:
@@ -299,14 +328,14 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
     tune.run(
         ExperimentTrainable,
         name="tune",
-        storage_path=str(sweep.folder),
+        **_tune_storage(sweep.folder),
         config=config,
         max_concurrent_trials=None if judged_together else crew.trials,
         num_samples=number,
         stop=lambda trial_id, result: spending.reason is not None,
         search_alg=search,
         scheduler=part.scheduler or InOrder(),
-        resources_per_trial={"cpu": SHARE // crew.pack / SHARE} if shared else crew.needs.resources(crew.machine),
+        resources_per_trial={"cpu": 1 / SHARE} if shared else crew.needs.resources(crew.machine),
         checkpoint_config=tune.CheckpointConfig(num_to_keep=KEPT_LEARNERS if part.values is not None else None),
         max_failures=MAX_FAILURES,
         reuse_actors=True,
@@ -315,20 +344,52 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
         raise_on_failed_trial=False,
         trial_dirname_creator=_our_id,
         trial_name_creator=_our_id,
+        _remote=False,  # with ray:// Tune would move itself to the cluster
     )
     for name in shared:
         ray.kill(shared[name])
 
 
-def _start_shared_workers(settings: Mapping[str, Any], crew: Crew) -> dict[str, Any]:
-    """Actors that trials share, by name; Ray starts one again that dies."""
+def _tune_storage(folder: Path) -> dict[str, Any]:
+    """Where Tune keeps its own files, which workers may write, too: beside the trials."""
+    if not storage.is_remote(folder):
+        return {"storage_path": str(folder)}
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    remote: Any = folder
+    return {"storage_path": remote.path, "storage_filesystem": PyFileSystem(FSSpecHandler(remote.fs))}
+
+
+def _log_file(folder: Path) -> Path:
+    """The sweep's log; of a sweep on remote storage in a local folder while it runs."""
+    if not storage.is_remote(folder):
+        return folder / LOG_FILE
+    return Path(tempfile.mkdtemp(prefix="jax_party-")) / LOG_FILE
+
+
+def _keep_log(log: Path, folder: Path) -> None:
+    """Put a log that was local behind the one on remote storage."""
+    if not storage.is_remote(folder):
+        return
+    there = storage.read_version(folder / LOG_FILE)
+    records.write_bytes_atomically(folder / LOG_FILE, (there.content if there else b"") + log.read_bytes())
+    shutil.rmtree(log.parent)
+
+
+def _start_shared_workers(settings: Mapping[str, Any], crew: Crew, room: int) -> dict[str, Any]:
+    """Actors that trials share, by name; Ray starts one again that dies.
+
+    A trial takes the smallest share of a CPU that Ray counts, and each worker leaves `room` of them: for all, since
+    they may lie anywhere on a cluster; or as many as there are places, where nothing else holds trials back.
+    """
     import ray
 
     from launcher.trainable import PackWorker
 
     resources = crew.needs.resources(crew.machine)
+    left = min(room / SHARE, 0.49)
     options = {
-        "num_cpus": resources["cpu"], "num_gpus": resources.get("gpu", 0), "max_restarts": -1,
+        "num_cpus": round(resources["cpu"] - left, 4), "num_gpus": resources.get("gpu", 0), "max_restarts": -1,
         "max_concurrency": 2 * crew.pack + 2,
     }  # fmt: skip
     actor = ray.remote(PackWorker)
@@ -406,8 +467,8 @@ def make_stopping(sweep: Sweep, study: Study, kind: Scheduler, progress: Progres
 
     groups = {f"{b.algorithm} {b.scenario}": Length(b.total_steps, b.num_evaluations) for b in study.bases}
     stopping = GroupedStopping(kind, study.objective.metric, study.objective.mode, groups, progress.group_of)
-    for record in sweep.searched:
-        stopping.remember(record.trial_id, outcome.evaluations(sweep.folder / record.trial_id, record))
+    for record, evaluations in zip(sweep.searched, sweep.evaluations(sweep.searched), strict=True):
+        stopping.remember(record.trial_id, evaluations)
     return stopping
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 import mava_configs
-from jax_party import records
-from jax_party.errors import JaxPartyError, RecordError, SweepError
+from jax_party import records, storage
+from jax_party.errors import JaxPartyError, RecordError, StorageError, SweepError
 from jax_party.records import State, TrialRecord
 from launcher.budget import parse_budget
 from launcher.console import duration, plain, show_facts, value_text
@@ -28,6 +29,7 @@ from launcher.options import (
     ExtendOptions,
     PromoteOptions,
     ResumeOptions,
+    Scheduler,
     Search,
     SweepOptions,
     parse_extend_options,
@@ -47,7 +49,7 @@ from launcher.plan import (
     sweep_name_and_folder,
     write_plan,
 )
-from launcher.resources import Crew, find_machine, prepare_driver
+from launcher.resources import Crew, Machine, find_machine, prepare_driver
 from launcher.warm_start import check_warm_start
 from sweeps.space import ScenarioMode
 
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Bad input is one line on stderr and exit code 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     console = Console()
-    prepare_driver()
+    prepare_driver(joins=any(re.match("ADDRESS=.", word) for word in words))
     try:
         if words and words[0] in ("-h", "--help", "help"):
             return _help(console)
@@ -96,10 +98,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def start(options: SweepOptions, command: str, console: Console) -> int:
     """Plan a sweep, write the plan, and run it."""
     budget = parse_budget(options.budget) if options.budget else {}
-    machine = find_machine()
     study, samples = read_study(options)
     earlier = check_warm_start(study)
+    _check_storage(options.root)
+    machine = _find_machine(options.address, options.root, shared=options.storage is not None)
     crew = Crew.of(machine, options.workers, options.pack, study.num_devices, options.gpus_per_trial)
+    _check_pack(study.scheduler, crew, options.address, options.root)
     name, folder = sweep_name_and_folder(options, study.label, datetime.now())
     if not options.dry_run:
         name, folder = create_sweep_folder(options, study.label)
@@ -114,12 +118,12 @@ def start(options: SweepOptions, command: str, console: Console) -> int:
         _show_trials(trials, console)
         return 0
     write_plan(folder, study, trials, num_trials, options, command, samples)
-    return _drive(_read_sweep(folder), crew, console, budget)
+    return _drive(_read_sweep(folder, options.address), crew, console, budget)
 
 
 def resume(options: ResumeOptions, console: Console) -> int:
     """Run what is left of a sweep."""
-    sweep = _read_sweep(options.folder)
+    sweep = _read_sweep(options.folder, options.address)
 
     def take_up() -> None:
         sweep.complete_plan()
@@ -136,7 +140,7 @@ def extend(options: ExtendOptions, console: Console) -> int:
     from launcher.extend import extended
 
     asked = options.resume
-    sweep = _read_sweep(asked.folder)
+    sweep = _read_sweep(asked.folder, asked.address)
     manifest = extended(sweep, options.samples)
 
     def take_up() -> None:
@@ -155,7 +159,7 @@ def promote(options: PromoteOptions, console: Console) -> int:
     """Play the best configurations of a sweep again on fresh seeds."""
     from launcher.promote import show_promotions, winners, write_promotions
 
-    sweep = _read_sweep(options.folder)
+    sweep = _read_sweep(options.folder, options.address)
     crew = _crew_for(sweep, options.workers, options.pack, options.gpus_per_trial)
     promoted: list[TrialRecord] = []
 
@@ -171,17 +175,56 @@ def promote(options: PromoteOptions, console: Console) -> int:
     return code
 
 
-def _read_sweep(folder: Path) -> Sweep:
+def _read_sweep(folder: Path, address: str | None) -> Sweep:
     from launcher.run import Sweep
 
-    return Sweep.read(folder.absolute())
+    return dataclasses.replace(Sweep.read(storage.absolute(folder)), address=address)
+
+
+def _check_storage(folder: Path) -> None:
+    try:
+        storage.check(folder)
+    except StorageError as error:
+        raise SweepError(f"STORAGE: {error}") from error
+
+
+def _find_machine(address: str | None, folder: Path, shared: bool) -> Machine:
+    """This machine, or the cluster at `address`, whose nodes see the folder."""
+    if address is None:
+        return find_machine()
+    from launcher.address import find_cluster
+
+    return find_cluster(address, folder, shared)
+
+
+def _check_pack(scheduler: Scheduler, crew: Crew, address: str | None, folder: Path) -> None:
+    """Refuse to share workers where a scheduler lets trials wait, and their places could not be kept.
+
+    Raises:
+      SweepError: with what to do instead.
+    """
+    if not (crew.shared and scheduler.by_group):
+        return
+    if address is not None:
+        raise SweepError(
+            f"PACK={crew.pack}: with SCHEDULER={scheduler} trials wait and go on, and a cluster cannot keep their places "
+            "with workers that they share; leave PACK out"
+        )
+    if scheduler.is_population and storage.is_remote(folder):
+        raise SweepError(
+            f"PACK={crew.pack}: with SCHEDULER={scheduler} and STORAGE={folder} learners pass between workers of one "
+            "trial each; leave PACK out"
+        )
 
 
 def _crew_for(sweep: Sweep, workers: int | None, pack: int | None, gpus: float | None) -> Crew:
     """The crew that a sweep began with, but for what is asked for now."""
     manifest = sweep.manifest
     devices = (manifest.overrides or {}).get(NUM_DEVICES_KEY, 1)
-    return Crew.of(find_machine(), workers, pack or manifest.pack, devices, gpus or manifest.gpus_per_trial)
+    machine = _find_machine(sweep.address, sweep.folder, shared=True)
+    crew = Crew.of(machine, workers, pack or manifest.pack, devices, gpus or manifest.gpus_per_trial)
+    _check_pack(Scheduler(manifest.scheduler), crew, sweep.address, sweep.folder)
+    return crew
 
 
 def _drive(
@@ -218,7 +261,7 @@ def _facts(
         steps[base.algorithm] += base.total_steps * study.num_seeds
     each = sorted({base.total_steps for base in study.bases})
     unit = "seed" if study.num_seeds > 1 else "trial"
-    guess = estimate(options.out, steps, bool(crew.machine.gpus), num_trials, crew.workers)
+    guess = estimate(options.root, steps, bool(crew.machine.gpus), num_trials, crew.workers)
     seeds = sorted({trial.seed for trial in trials} or {study.seed})
     facts = {
         "trials": _count(num_trials, study, scenarios),

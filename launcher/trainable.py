@@ -23,8 +23,9 @@ from ray import tune
 from jax_party import records
 from jax_party.errors import ConfigError, SweepError, TrainingDiverged
 from jax_party.records import State
+from launcher.address import check_worker
 from launcher.pack import DEFAULT_EXPERIMENT, Pack, load_factory
-from launcher.population import Inheritance, copy_learner
+from launcher.population import Inheritance
 from launcher.resources import prepare_worker
 
 JOIN_WAIT_S = 60.0
@@ -88,8 +89,7 @@ class ExperimentTrainable(tune.Trainable):
         trial_id = self.config["trial_id"]
         marker = {"trial_id": trial_id, "env_steps": self._last["env_steps"]}
         if self.config["population"]:
-            folder = Path(self.config["sweep"]) / trial_id
-            marker["env_steps"] = copy_learner(folder, Path(checkpoint_dir, LEARNER_FOLDER))
+            marker["env_steps"] = self._room.copy_learner(trial_id, Path(checkpoint_dir, LEARNER_FOLDER))
         Path(checkpoint_dir, MARKER_FILE).write_text(json.dumps(marker), encoding="utf-8")
 
     def load_checkpoint(self, checkpoint: Any) -> None:
@@ -104,7 +104,7 @@ class ExperimentTrainable(tune.Trainable):
 
     def _fail(self, error: Exception) -> None:
         """See to it that the record says FAILED, and why."""
-        folder = Path(self.config["sweep"]) / self.config["trial_id"]
+        folder = records.as_folder(self.config["sweep"]) / self.config["trial_id"]
         if records.read_record(folder).state not in records.FINISHED:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             records.update_record(folder, state=State.FAILED, error=reason, ended_at=records.timestamp())
@@ -127,6 +127,9 @@ class Room(Protocol):
     def step(self, trial_id: str) -> dict[str, Any]:
         """Play one evaluation period of it."""
 
+    def copy_learner(self, trial_id: str, to: Path) -> int:
+        """Copy its newest checkpoint; the environment steps that it has trained."""
+
     def leave(self, trial_id: str) -> None:
         """Let go of it and its folder."""
 
@@ -145,6 +148,10 @@ class OwnRoom:
     def step(self, trial_id: str) -> dict[str, Any]:
         """Play one evaluation period."""
         return self._pack.step(trial_id)
+
+    def copy_learner(self, trial_id: str, to: Path) -> int:
+        """Copy the trial's newest checkpoint."""
+        return self._pack.copy_learner(trial_id, to)
 
     def leave(self, trial_id: str) -> None:
         """Let go of the trial and its folder."""
@@ -189,6 +196,11 @@ class SharedRoom:
         result: dict[str, Any] = _ask(self._worker.step.remote(trial_id))
         return result
 
+    def copy_learner(self, trial_id: str, to: Path) -> int:
+        """Copy the trial's newest checkpoint, to where both processes see it."""
+        steps: int = _ask(self._worker.copy_learner.remote(trial_id, to))
+        return steps
+
     def leave(self, trial_id: str) -> None:
         """Let go of the trial and its folder."""
         _ask(self._worker.leave.remote(trial_id))
@@ -216,6 +228,10 @@ class PackWorker:
         """Play one evaluation period of a trial."""
         return self._pack.step(trial_id)
 
+    def copy_learner(self, trial_id: str, to: Path) -> int:
+        """Copy a trial's newest checkpoint."""
+        return self._pack.copy_learner(trial_id, to)
+
     def leave(self, trial_id: str) -> int:
         """Let go of a trial, if it is here; the number of those that stay."""
         self._pack.leave(trial_id)
@@ -227,12 +243,16 @@ def make_pack(settings: Mapping[str, Any]) -> tuple[Any, Pack]:
 
     Args:
       settings: `sweep`, the sweep's folder; `size`, trials at a time; `process`, what `prepare_worker` is called with;
-        and `experiment`, `module:factory` of what to run, or None for the real thing (for tests and benchmarks: a
-        factory takes a parsed config and a folder).
+        `experiment`, `module:factory` of what to run, or None for the real thing (for tests and benchmarks: a
+        factory takes a parsed config and a folder); and on a cluster that was joined `versions`, the driver's, and
+        `code`, the commit of the code that it has sent.
 
     Returns:
       What holds its cores, to be kept, and the pack.
     """
+    if settings.get("versions") is not None:
+        check_worker(settings["versions"])
+        records.set_code(*settings["code"])
     cores = prepare_worker(**settings["process"])
     factory = load_factory(settings["experiment"] or DEFAULT_EXPERIMENT)
-    return cores, Pack(Path(settings["sweep"]), settings["size"], factory)
+    return cores, Pack(records.as_folder(settings["sweep"]), settings["size"], factory)

@@ -11,6 +11,7 @@ from jax_party import records
 from jax_party.aggregate import Aggregate, aggregate_metrics
 from jax_party.errors import RecordError, SweepError
 from jax_party.records import State, TrialRecord
+from jax_party.storage import as_folder
 from launcher import outcome
 from launcher.plan import SCENARIO_AXIS, Group, Study
 from sweeps.space import ScenarioMode
@@ -29,7 +30,7 @@ def earlier_trials(study: Study) -> dict[int, list[Told]]:
 
     told: dict[int, list[Told]] = {index: [] for index in range(len(study.groups))}
     for folder in study.warm_start:
-        found = _read(Path(folder), study)
+        found = _read(as_folder(folder), study)
         for index, group in enumerate(study.groups):
             for values, of_trials in _configurations(study, group, found):
                 reached = [outcome.metrics(trial, record) for trial, record in of_trials]
@@ -46,7 +47,7 @@ def check_warm_start(study: Study) -> int:
     """
     count = 0
     for folder in study.warm_start:
-        found = _read(Path(folder), study)
+        found = _read(as_folder(folder), study)
         of_folder = sum(
             len(of_trials) for group in study.groups for _, of_trials in _configurations(study, group, found)
         )
@@ -63,7 +64,7 @@ def _read(folder: Path, study: Study) -> list[tuple[Path, TrialRecord]]:
     """The finished trials of a sweep that can tell this one something."""
     try:
         manifest = records.read_manifest(folder)
-        found = [(path.parent, records.read_record(path.parent)) for path in folder.glob(f"*/{records.RECORD_FILE}")]
+        found = [(path, records.read_record(path)) for path in records.trial_folders(folder)]
     except RecordError as error:
         raise SweepError(f"FROM={folder}: {error}") from error
     if manifest.objective != study.objective:

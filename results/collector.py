@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from jax_party import records
+from jax_party import records, storage
 from jax_party.aggregate import Aggregate, aggregate, aggregate_metrics, interval, spread
 from jax_party.errors import RecordError
 from jax_party.objectives import Objective, feasible, pareto_front
@@ -142,7 +142,7 @@ def collect(sweep_folder: str | Path) -> CollectedPaths:
     Raises:
       RecordError: there is no such folder, no trial in it, or its sweep.yaml cannot be read.
     """
-    folder = Path(sweep_folder)
+    folder = records.as_folder(sweep_folder)
     return write_tables(folder, read_rows(folder))
 
 
@@ -161,7 +161,7 @@ def write_tables(folder: Path, rows: Sequence[IndexRow]) -> CollectedPaths:
 
 def is_sweep_or_run(folder: Path) -> bool:
     """Whether `folder` is a sweep's or a single run's, so that `collect` has something to read."""
-    return (folder / records.MANIFEST_FILE).exists() or _is_trial(folder) or any(map(_is_trial, _subfolders(folder)))
+    return storage.is_file(folder / records.MANIFEST_FILE) or _is_trial(folder) or bool(_trials_below(folder))
 
 
 def read_rows(folder: Path) -> list[IndexRow]:
@@ -170,16 +170,17 @@ def read_rows(folder: Path) -> list[IndexRow]:
     Raises:
       RecordError: there is no such folder, no trial in it, or its sweep.yaml cannot be read.
     """
-    if not folder.is_dir():
+    storage.check(folder)
+    if not storage.is_remote(folder) and not folder.is_dir():
         raise RecordError(f"{folder}: no such folder; give a sweep's folder or a single run's")
     if not is_sweep_or_run(folder):
         raise RecordError(
             f"{folder}: no trials in it (neither {records.MANIFEST_FILE} nor a folder with {records.RECORD_FILE}); "
             "give a sweep's folder or a single run's"
         )
-    manifest = records.read_manifest(folder) if (folder / records.MANIFEST_FILE).exists() else None
-    trials = [folder] if _is_trial(folder) else [trial for trial in _subfolders(folder) if _is_trial(trial)]
-    rows = [_read_trial(trial, folder, manifest) for trial in trials]
+    manifest = records.read_manifest(folder) if storage.is_file(folder / records.MANIFEST_FILE) else None
+    trials = [folder] if _is_trial(folder) else _trials_below(folder)
+    rows = storage.each(lambda trial: _read_trial(trial, folder, manifest), trials, storage.is_remote(folder))
     _judge_promotions(rows)
     if manifest is not None:
         _judge_objectives(rows, manifest)
@@ -246,18 +247,20 @@ def _judge_front(
             row.fixed["objective.pareto"] = on_front
 
 
-def _subfolders(folder: Path) -> Iterator[Path]:
-    if folder.is_dir():
-        yield from (path for path in folder.iterdir() if path.is_dir())
+# A folder with a config alone is being created; one with metrics and no record has lost its record.
+_OF_TRIALS: Final = (records.RECORD_FILE, records.METRICS_FILE)
+
+
+def _trials_below(folder: Path) -> list[Path]:
+    return records.trial_folders(folder, *_OF_TRIALS)
 
 
 def _is_trial(folder: Path) -> bool:
-    # A folder with a config alone is being created; one with metrics and no record has lost its record.
-    return (folder / records.RECORD_FILE).exists() or (folder / records.METRICS_FILE).exists()
+    return any(storage.is_file(folder / name) for name in _OF_TRIALS)
 
 
 def _read_trial(trial: Path, sweep_folder: Path, manifest: SweepManifest | None) -> IndexRow:
-    place = PurePosixPath(trial.relative_to(sweep_folder).as_posix())
+    place = PurePosixPath("." if trial == sweep_folder else trial.name)
     record: TrialRecord | None = None
     try:
         record = records.read_record(trial)
@@ -320,7 +323,7 @@ def _objective_values(record: TrialRecord, numbers: Sequence[float]) -> dict[str
 def _unreadable_row(
     trial: Path, record: TrialRecord | None, place: PurePosixPath, manifest: SweepManifest | None, reason: str
 ) -> IndexRow:
-    fixed: dict[str, Any] = {"folder": str(place), "trial_id": trial.resolve().name}
+    fixed: dict[str, Any] = {"folder": str(place), "trial_id": storage.absolute(trial).name}
     if manifest is not None:
         fixed |= {"sweep": manifest.name, "algorithm": manifest.algorithm}
     if record is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import io
 import sys
 from pathlib import Path
 from typing import Final
 
 import pandas as pd
 
+from jax_party import records, storage
 from jax_party.errors import RecordError
 from results.collector import (
     EVALUATION_COLUMNS,
@@ -34,7 +36,7 @@ def load_index(path: str | Path) -> pd.DataFrame:
     Raises:
       RecordError: there is no index yet, or it cannot be read.
     """
-    return _load(Path(path), INDEX_FILE, list(IDENTITY_COLUMNS))
+    return _load(records.as_folder(path), INDEX_FILE, list(IDENTITY_COLUMNS))
 
 
 def load_evaluations(path: str | Path) -> pd.DataFrame:
@@ -46,18 +48,20 @@ def load_evaluations(path: str | Path) -> pd.DataFrame:
     Raises:
       RecordError: there is no table yet, or it cannot be read.
     """
-    return _load(Path(path), EVALUATIONS_FILE, list(EVALUATION_COLUMNS))
+    return _load(records.as_folder(path), EVALUATIONS_FILE, list(EVALUATION_COLUMNS))
 
 
 def _load(path: Path, name: str, expected: list[str]) -> pd.DataFrame:
-    file = path / name if path.is_dir() else path
+    storage.check(path)
+    is_folder = path.suffix != ".parquet" if storage.is_remote(path) else path.is_dir()
+    file = path / name if is_folder else path
     folder = file.parent
-    if not file.is_file():
-        if path.suffix != ".parquet" and not path.is_dir():
+    if not storage.is_file(file):
+        if not storage.is_remote(path) and path.suffix != ".parquet" and not path.is_dir():
             raise RecordError(f"{path}: no such folder; give a sweep's folder or a single run's")
         raise RecordError(f"{file}: no such file; make it with: make collect SWEEP={folder}")
     try:
-        frame = pd.read_parquet(file, engine="pyarrow")
+        frame = pd.read_parquet(io.BytesIO(storage.read_bytes(file)), engine="pyarrow")
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise RecordError(
@@ -83,14 +87,16 @@ def aggregate_outputs(alg_name: str, root: str | Path = DEFAULT_ROOT, run_id: st
     Raises:
       RecordError: no such algorithm, no run of it, or no such run id.
     """
-    folders = _run_folders(Path(root), alg_name)
+    root = records.as_folder(root)
+    storage.check(root)
+    folders = _run_folders(root, alg_name)
     rows: list[tuple[str, IndexRow]] = []
     for folder in folders:
         of_folder = read_rows(folder)
         write_tables(folder, of_folder)
-        rows += [(folder.as_posix(), row) for row in of_folder]
+        rows += [(str(folder), row) for row in of_folder]
     if run_id is not None:
-        rows = _only(rows, run_id, Path(root) / alg_name)
+        rows = _only(rows, run_id, root / alg_name)
     return index_frame([row for _, row in rows], before={"sweep_folder": [folder for folder, _ in rows]})
 
 
@@ -103,7 +109,7 @@ def _run_folders(root: Path, alg_name: str) -> list[Path]:
     folders = [path for path in (root / alg_name).glob("*/*") if path.is_dir() and is_sweep_or_run(path)]
     if not folders:
         raise RecordError(f"{root / alg_name}: no runs in it (<date>/<time>/record.json or sweep.yaml); run one first")
-    return sorted(folders, key=lambda path: path.as_posix())
+    return sorted(folders, key=str)
 
 
 def _only(rows: list[tuple[str, IndexRow]], run_id: str, place: Path) -> list[tuple[str, IndexRow]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
@@ -26,7 +25,7 @@ BAD_INPUT: Final = 2
 def collect_main(arguments: Sequence[str] | None = None) -> int:
     """Collect each folder named on the command line; 0, or 2 where one could not be."""
     parser = argparse.ArgumentParser("python -m results.collect", description="Write the index of sweeps or runs.")
-    parser.add_argument("folders", nargs="+", type=Path, metavar="folder", help="a sweep's folder, or a single run's")
+    parser.add_argument("folders", nargs="+", metavar="folder", help="a sweep's folder, or a single run's")
     exit_code = 0
     for folder in parser.parse_args(arguments).folders:
         try:
@@ -43,7 +42,7 @@ def collect_main(arguments: Sequence[str] | None = None) -> int:
 def show_main(arguments: Sequence[str] | None = None) -> int:
     """Print the best rows of a sweep's index; 0, or 2 where that could not be done."""
     parser = argparse.ArgumentParser("python -m results.index", description="Print the best trials of a sweep.")
-    parser.add_argument("folder", type=Path, help="a sweep's folder, a single run's, or an index.parquet")
+    parser.add_argument("folder", help="a sweep's folder, a single run's, or an index.parquet")
     parser.add_argument("--top", type=_positive, default=10, metavar="N", help="how many rows (10)")
     parser.add_argument("--metric", help="a metric, or a column such as last.episode_return (the sweep's objective)")
     parser.add_argument("--mode", choices=("max", "min"), help="which is better (as the sweep's objective has it)")
@@ -80,7 +79,7 @@ def _positive(text: str) -> int:
     return number
 
 
-def _metric_column(index: pd.DataFrame, metric: str | None, folder: Path) -> str:
+def _metric_column(index: pd.DataFrame, metric: str | None, folder: str) -> str:
     """The column to sort by: a column of numbers by its name, or `best.<metric>`; by default the objective's."""
     if metric in index.columns and pd.api.types.is_numeric_dtype(index[metric]):
         return str(metric)

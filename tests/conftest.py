@@ -1,43 +1,41 @@
-"""What every test process has: the persistent compilation cache, so that a program compiles once for all tests; and how
-the suite is shared out between processes (`make test` runs one a core)."""
-
-# ruff: noqa: E402  (JAX reads the environment when it is imported)
+"""Storage for the tests that want some: an S3 server of this process, a bucket of its own for each test."""
 
 from __future__ import annotations
 
-import gc
-import os
-import sys
-
-from jax_party.runtime import prepare_process
-
-prepare_process(1 if "PYTEST_XDIST_WORKER" in os.environ else None)
+import logging
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 
-def _group(item: pytest.Item) -> str:
-    marker = item.get_closest_marker("xdist_group")
-    assert marker is not None
-    return str(marker.args[0])
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The address of an S3 server on loopback."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server.start()
+    yield f"http://127.0.0.1:{port}"
+    server.stop()
 
 
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Between groups, let compiled programs go: each holds memory maps, of which a process may have some 65,000."""
-    module = sys.modules.get("jax_party.program")
-    if module is None or (nextitem is not None and _group(item) == _group(nextitem)):
-        return
-    import jax
+@pytest.fixture
+def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty bucket, with the endpoint and credentials in the environment."""
+    from jax_party import storage
 
-    module._program.cache_clear()
-    jax.clear_caches()
-    gc.collect()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A system's tests go to one process, which compiles its programs once; so does each file's remainder."""
-    for item in items:
-        parameters = getattr(item, "callspec", None)
-        algorithm = None if parameters is None else parameters.params.get("algorithm")
-        group = algorithm if isinstance(algorithm, str) else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-tests")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv(storage.PATIENCE_VARIABLE, "5")
+    root = storage.as_folder(f"s3://b{uuid.uuid4().hex}")
+    root.fs.call_s3("create_bucket", Bucket=root.path.strip("/"))  # type: ignore[attr-defined]
+    return root

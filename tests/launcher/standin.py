@@ -64,7 +64,8 @@ class StandIn:
     def _record(self) -> None:
         value, steps = self._value(), self._periods * self._budget.steps_per_evaluation
         row = {"evaluation": self._periods, "step": steps, "seed": 0, "wall_time_s": 0.1,
-               "evaluate": {"episode_return": value}, "episodes": {"episode_return": [value]}, "train": {}}  # fmt: skip
+               "evaluate": {"episode_return": value}, "episodes": {"episode_return": [value]},
+               "train": whereabouts(self._folder)}  # fmt: skip
         records.append_metrics(self._folder, row)
         changes: dict[str, Any] = {"env_steps": steps, "steps_per_second": 10_000.0, "duration_s": 0.1}
         if self._periods == self._budget.num_evaluations:
@@ -83,6 +84,11 @@ class StandIn:
             reason = "TrainingDiverged: policy_loss is nan at 512 steps"
             records.update_record(self._folder, state=State.FAILED, error=reason, ended_at=records.timestamp())
             raise TrainingDiverged(reason)
+
+
+def whereabouts(folder: Path) -> dict[str, str]:
+    """What tells nodes apart that are processes of one machine, and where their code is from."""
+    return {"folder": str(folder), "code": records.__file__, "key": os.environ.get("AWS_ACCESS_KEY_ID", "")}
 
 
 def cores() -> set[int]:

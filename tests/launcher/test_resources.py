@@ -16,6 +16,8 @@ from launcher.resources import Crew, Machine, take_core
 
 ROOT = Path(__file__).parents[2]
 THREE_CORES, TWO_GPUS = Machine((0, 1, 2), 0), Machine((0, 1, 2), 2)
+CPU_NODES = Machine(tuple(range(7)), 0, None, (Machine((0, 1, 2), 0), Machine((0, 1, 2, 3), 0)))
+GPU_NODES = Machine(tuple(range(11)), 6, None, (Machine((0, 1, 2), 0), TWO_GPUS, Machine((0, 1, 2, 3, 4), 4)))
 
 
 def test_cores_are_taken_once_and_let_go(tmp_path: Path) -> None:
@@ -40,6 +42,11 @@ def test_cores_are_taken_once_and_let_go(tmp_path: Path) -> None:
         (TWO_GPUS, {"gpus": 0.25}, 8, {"cpu": 1, "gpu": 0.25}, "2 GPUs, 0.25 a worker"),
         (TWO_GPUS, {"gpus": 0.4}, 4, {"cpu": 1, "gpu": 0.4}, "2 GPUs, 0.4 a worker"),
         (TWO_GPUS, {"devices": 2}, 1, {"cpu": 1, "gpu": 2}, "2 GPUs, 2 a worker"),
+        (CPU_NODES, {}, 7, {"cpu": 1}, "a cluster of 2 nodes, 7 cores, one a worker"),
+        (CPU_NODES, {"devices": 2}, 3, {"cpu": 2}, "a cluster of 2 nodes, 7 cores, 2 a worker"),
+        (GPU_NODES, {}, 6, {"cpu": 1, "gpu": 1}, "a cluster of 3 nodes, 6 GPUs, one a worker"),
+        (GPU_NODES, {"gpus": 0.5}, 8, {"cpu": 1, "gpu": 0.5}, "a cluster of 3 nodes, 6 GPUs, 0.5 a worker"),
+        (GPU_NODES, {"devices": 4}, 1, {"cpu": 1, "gpu": 4}, "a cluster of 3 nodes, 6 GPUs, 4 a worker"),
     ],
 )
 def test_workers_follow_the_machine(
@@ -66,6 +73,9 @@ def test_more_workers_than_cores_share_them() -> None:
         (TWO_GPUS, {"devices": 2, "gpus": 0.5}, "GPUS_PER_TRIAL=0.5: DEVICES_PER_TRIAL is 2"),
         (TWO_GPUS, {"gpus": 2.0}, "GPUS_PER_TRIAL=2: DEVICES_PER_TRIAL is 1"),
         (THREE_CORES, {"devices": 4}, "DEVICES_PER_TRIAL=4: there are 3 CPU cores; ask for fewer"),
+        (CPU_NODES, {"devices": 5}, "DEVICES_PER_TRIAL=5: there are 4 CPU cores on a node; ask for fewer"),
+        (CPU_NODES, {"workers": 8}, "WORKERS=8: the cluster has room for 7; ask for fewer, or add nodes"),
+        (GPU_NODES, {"devices": 5}, "GPUS_PER_TRIAL=5: there are 4 GPUs on a node; ask for fewer"),
         (THREE_CORES, {"gpus": 0.5}, "GPUS_PER_TRIAL=0.5: there is no GPU here that JAX can use; leave it out"),
     ],
 )

@@ -1,0 +1,53 @@
+"""`python -m results.fetch s3://bucket/…/<trial> [to]`: bring a trial that is on remote storage into a local folder.
+
+There it is as `docs/design.md` says: checkpoints and vaults are folders again, which Orbax and Flashbax read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from jax_party import mirror, records, storage
+from jax_party.errors import JaxPartyError, RecordError
+
+BAD_INPUT = 2
+
+
+def fetch(trial: str | Path, to: str | Path | None = None) -> Path:
+    """Bring a trial into a local folder, by default one of its name here; the folder.
+
+    Raises:
+      JaxPartyError: there is no such trial on remote storage, it cannot be read, or the folder is there already.
+    """
+    remote = records.as_folder(trial)
+    if not storage.is_remote(remote):
+        raise RecordError(f"{trial}: is no trial on remote storage; give s3://bucket/…/<trial id>")
+    storage.check(remote)
+    local = Path(to) if to is not None else Path(remote.name)
+    mirror.fetch(remote, local)
+    return local
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0, or 2 where the trial could not be fetched."""
+    parser = argparse.ArgumentParser("python -m results.fetch", description="Bring a trial here from remote storage.")
+    parser.add_argument("trial", help="s3://bucket/…/<trial id>")
+    parser.add_argument("to", nargs="?", help="the new folder (the trial's id)")
+    options = parser.parse_args(arguments)
+    try:
+        local = fetch(options.trial, options.to)
+    except (JaxPartyError, OSError) as error:
+        message = " ".join(str(error).split())
+        Console(stderr=True, soft_wrap=True).print(f"error: {message}", markup=False, highlight=False)
+        return BAD_INPUT
+    Console(soft_wrap=True).print(f"{local}", markup=False, highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""Versions, leases and patience on an S3 server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from jax_party import records, storage
+from jax_party.errors import StorageError
+from jax_party.records import State, TrialRecord
+
+RECORD = TrialRecord(trial_id="t", algorithm="a", environment="e", scenario="s", seed=0)
+
+
+def test_a_folder_is_a_path_or_a_uri(tmp_path: Path) -> None:
+    assert storage.as_folder("a/b") == Path("a/b")
+    assert storage.as_folder(tmp_path) is tmp_path
+    folder = storage.as_folder("s3://bucket/prefix/")
+    assert storage.is_remote(folder) and not storage.is_remote(tmp_path)
+    assert str(folder / "x") == "s3://bucket/prefix/x"
+    assert storage.as_folder("s3://bucket//prefix") == folder
+    assert storage.absolute(folder) == folder
+
+
+@pytest.mark.parametrize("text", ["gs://bucket/x", "s3://", "s3:///", "http://host/x"])
+def test_other_uris_are_refused(text: str) -> None:
+    with pytest.raises(StorageError, match=r"expected a path or s3://bucket/prefix"):
+        storage.as_folder(text)
+
+
+def test_what_speaks_s3_is_not_imported_for_local_folders() -> None:
+    script = (
+        "import sys; from jax_party import records; records.as_folder('here'); "
+        "print(sorted({'upath', 'fsspec', 's3fs', 'botocore', 'tenacity'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_only_the_version_that_was_read_is_replaced(bucket: Path) -> None:
+    path = bucket / "x"
+    assert storage.read_version(path) is None
+    tag = storage.write_version(path, b"1", None)
+    with pytest.raises(storage.ChangedError):
+        storage.write_version(path, b"2", None)
+    newer = storage.write_version(path, b"2", tag)
+    with pytest.raises(storage.ChangedError):
+        storage.write_version(path, b"3", tag)
+    there = storage.read_version(path)
+    assert there is not None and (there.content, there.tag) == (b"2", newer)
+    assert storage.write_version(path, b"2", tag) == newer, "it was written, and the answer was lost"
+
+
+def test_records_of_several_writers_keep_every_change(bucket: Path) -> None:
+    records.create_trial_folder(bucket / "t", {"x": 1}, RECORD)
+
+    def note(writer: int) -> None:
+        for number in range(5):
+            records.add_retry(bucket / "t", f"{writer} {number}")
+
+    threads = [threading.Thread(target=note, args=(writer,)) for writer in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    kept = [reason.split(" ", 1)[1] for reason in records.read_record(bucket / "t").retries]
+    assert sorted(kept) == sorted(f"{writer} {number}" for writer in range(4) for number in range(5))
+
+
+def test_trials_are_found_and_read(bucket: Path) -> None:
+    for name in ("b", "a"):
+        records.create_trial_folder(bucket / "sweep" / name, {"x": 1}, RECORD)
+    (bucket / "sweep" / "lost" / records.METRICS_FILE).write_text('{"step": 1}\n')
+    (bucket / "sweep" / "tune" / "deeper" / records.RECORD_FILE).write_text("{}")
+    folders = records.trial_folders(bucket / "sweep", records.RECORD_FILE, records.METRICS_FILE)
+    assert records.trial_folders(bucket / "sweep") == folders[:2]
+    assert [folder.name for folder in folders] == ["a", "b", "lost"]
+    assert records.read_config(folders[0]) == {"x": 1}
+    assert records.update_record(folders[0], state=State.RUNNING) == records.read_record(folders[0])
+    assert records.read_metrics(folders[2]) == [{"step": 1}]
+
+
+def test_a_lease_is_held_by_one_that_lives(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "REFRESH_S", 0.2)
+    with (
+        records.lock_folder(bucket),
+        pytest.raises(StorageError, match=rf"process {os.getpid()} on .* holds this folder"),
+        records.lock_folder(bucket),
+    ):
+        pass
+    with records.lock_folder(bucket):  # it was let go of
+        pass
+    assert not storage.claim(bucket / records.LOCK_FILE)
+    assert storage.claim(bucket / "new" / records.LOCK_FILE)
+    with records.lock_folder(bucket / "new"):
+        pass
+
+
+def test_the_lease_of_the_dead_is_taken(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = bucket / records.LOCK_FILE
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    holder = {"process": gone.pid, "host": storage.socket.gethostname(), "boot": storage._boot_id()}
+    path.write_text(json.dumps(holder))
+    with records.lock_folder(bucket):
+        assert json.loads(path.read_text())["process"] == os.getpid()
+    path.write_text(json.dumps(holder | {"host": "another"}))
+    monkeypatch.setattr(storage, "STALE_S", 1.0)
+    with records.lock_folder(bucket):
+        assert json.loads(path.read_text())["process"] == os.getpid()
+
+
+def test_storage_that_refuses_for_a_while_is_asked_again(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (bucket / "x").write_bytes(b"1")
+    failures = [ConnectionResetError("gone"), OSError(16, "SlowDown"), TimeoutError()]
+
+    def read() -> str:
+        if failures:
+            raise failures.pop()
+        return "read"
+
+    assert storage.patiently(bucket, read) == "read"
+    assert failures == []
+    monkeypatch.setenv(storage.PATIENCE_VARIABLE, "0.5")
+    with pytest.raises(StorageError, match=r"s3://.*: storage has refused for 0\.5 s \(.*SlowDown\)"):
+        storage.patiently(bucket, lambda: (_ for _ in ()).throw(OSError(16, "SlowDown")))
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(bucket / "nothing")
+
+
+def test_storage_is_checked_at_once(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.check(bucket / "some" / "prefix")
+    with pytest.raises(StorageError, match="there is no bucket nothing-here; create it, or name another"):
+        storage.check(storage.as_folder("s3://nothing-here/x"))
+    script = "import sys; from jax_party import storage; storage.check(storage.as_folder(sys.argv[1]))"
+    for changes, message in (
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "storage at http://127.0.0.1:9 does not answer"),
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"},
+         "the credentials are refused (Unable to locate credentials)"),
+    ):  # fmt: skip
+        environment = {k: v for k, v in (os.environ | changes).items() if v}
+        done = subprocess.run([sys.executable, "-c", script, f"{bucket}"], env=environment, capture_output=True,
+                              text=True, timeout=30)  # fmt: skip
+        assert message in done.stderr.splitlines()[-1], done.stderr
+        assert "a-secret-of-tests" not in done.stderr
