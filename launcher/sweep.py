@@ -207,8 +207,8 @@ def _check_pack(scheduler: Scheduler, crew: Crew, address: str | None, folder: P
         return
     if address is not None:
         raise SweepError(
-            f"PACK={crew.pack}: with SCHEDULER={scheduler} trials wait and go on, and a cluster cannot keep their places "
-            "with workers that they share; leave PACK out"
+            f"PACK={crew.pack}: with SCHEDULER={scheduler} trials wait and go on, and a cluster cannot keep places "
+            "for them with workers that they share; leave PACK out"
         )
     if scheduler.is_population and storage.is_remote(folder):
         raise SweepError(
