@@ -29,3 +29,7 @@ class CheckpointError(JaxPartyError):
 
 class TrainingDiverged(JaxPartyError):
     """Training produced a loss that is not finite; the trial has failed and is not retried."""
+
+
+class StorageError(JaxPartyError):
+    """Storage that has refused to be written, or read, for longer than anyone waits."""
