@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from typing import Final
 
 from jax_party import records
 from jax_party.errors import SweepError
+from jax_party.patience import refusal
 from launcher.console import duration
 from sweeps.space import did_you_mean
 
@@ -18,6 +20,8 @@ SPENT_FILE: Final = "spent.json"
 WRITE_EVERY_S: Final = 5.0
 KINDS: Final = ("time", "steps", "device_hours", "trials")
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+logger = logging.getLogger(__name__)
 
 
 def parse_budget(text: str, place: str = "BUDGET") -> dict[str, float]:
@@ -100,10 +104,15 @@ class Spending:
         return self.reason
 
     def write(self) -> None:
-        """Put what is spent into the folder."""
+        """Put what is spent into the folder; where storage refuses, the next time does."""
         self._written = self._clock()
         kept = {kind: amount for kind, amount in self.amounts().items() if kind != "steps"}
-        records.write_json_atomically(self._path, kept)
+        try:
+            records.write_json_atomically(self._path, kept)
+        except OSError as error:
+            if refusal(error) is None:
+                raise
+            logger.warning("%s: not written: %s", self._path, refusal(error))
 
     def describe(self) -> str:
         """What is spent of each limit; empty where there is none."""

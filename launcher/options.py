@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jax_party.errors import SweepError
+from launcher.watchdog import parse_period_timeout
 from sweeps.space import ScenarioMode, check_aggregate, check_scenario_mode, did_you_mean, positive_int
 
 MAX_PACK = 512
@@ -92,6 +93,8 @@ HELP: Mapping[str, str] = {
     "DEVICES_PER_TRIAL": "devices that each experiment is spread over: GPUs, or CPU cores; default 1",
     "GPUS_PER_TRIAL": "share of a GPU that each worker takes, such as 0.25; default: one for each device",
     "BUDGET": "what the sweep may spend: time=2h,steps=1e8,device_hours=4,trials=64; default: no limit",
+    "PERIOD_TIMEOUT": "how long an evaluation period may take before it is given up and tried again: 90s, 30m, 2h, "
+    "none; default auto (20 times the longest yet, at least 10 minutes)",
     "NAME": "added to the sweep's name and folder",
     "SPACE": "your own sweep file; default: the one in sweeps/ that names the algorithm",
     "METRIC": "what the sweep looks for, or several by commas; default: the sweep file's objective",
@@ -106,11 +109,12 @@ RESUME_HELP: Mapping[str, str] = {
     "PACK": "trials that share a worker; default: as the sweep began",
     "GPUS_PER_TRIAL": "share of a GPU that each worker takes; default: as the sweep began",
     "BUDGET": "what the sweep may spend, what it has spent included; default: as it began",
+    "PERIOD_TIMEOUT": HELP["PERIOD_TIMEOUT"],
     "RETRY_FAILED": "1 runs the failed trials again",
 }
 EXTEND_HELP: Mapping[str, str] = {
     "SAMPLES": "further configurations for every algorithm and scenario; required",
-    **{key: RESUME_HELP[key] for key in ("WORKERS", "PACK", "GPUS_PER_TRIAL", "BUDGET")},
+    **{key: RESUME_HELP[key] for key in ("WORKERS", "PACK", "GPUS_PER_TRIAL", "BUDGET", "PERIOD_TIMEOUT")},
 }
 PROMOTE_HELP: Mapping[str, str] = {
     "TOP": "configurations of each algorithm and scenario; default 3",
@@ -118,6 +122,7 @@ PROMOTE_HELP: Mapping[str, str] = {
     "WORKERS": HELP["WORKERS"],
     "PACK": RESUME_HELP["PACK"],
     "GPUS_PER_TRIAL": RESUME_HELP["GPUS_PER_TRIAL"],
+    "PERIOD_TIMEOUT": HELP["PERIOD_TIMEOUT"],
 }
 RERUN_HELP: Mapping[str, str] = {"OUT": HELP["OUT"]}
 
@@ -145,6 +150,7 @@ class SweepOptions:
     devices_per_trial: int | None = None
     gpus_per_trial: float | None = None
     budget: str | None = None
+    period_timeout: float | None = None
     name: str | None = None
     space: Path | None = None
     metric: tuple[str, ...] | None = None
@@ -165,6 +171,7 @@ class ResumeOptions:
     gpus_per_trial: float | None = None
     budget: str | None = None
     retry_failed: bool = False
+    period_timeout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -185,6 +192,7 @@ class PromoteOptions:
     workers: int | None = None
     pack: int | None = None
     gpus_per_trial: float | None = None
+    period_timeout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -243,6 +251,7 @@ def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
         "devices_per_trial": _count(values, "DEVICES_PER_TRIAL"),
         "gpus_per_trial": _share(values, "GPUS_PER_TRIAL"),
         "budget": values.get("BUDGET"),
+        "period_timeout": _period_timeout(values),
         "name": _sweep_name(values),
         "space": Path(values["SPACE"]) if "SPACE" in values else None,
         "metric": _names(values, "METRIC"),
@@ -269,6 +278,7 @@ def parse_resume_options(words: Sequence[str]) -> ResumeOptions:
         _share(values, "GPUS_PER_TRIAL"),
         values.get("BUDGET"),
         _flag(values, "RETRY_FAILED"),
+        _period_timeout(values),
     )
 
 
@@ -289,6 +299,7 @@ def parse_extend_options(words: Sequence[str]) -> ExtendOptions:
             _pack(values),
             _share(values, "GPUS_PER_TRIAL"),
             values.get("BUDGET"),
+            period_timeout=_period_timeout(values),
         ),
         samples,
     )
@@ -308,6 +319,7 @@ def parse_promote_options(words: Sequence[str]) -> PromoteOptions:
         _count(values, "WORKERS"),
         _pack(values),
         _share(values, "GPUS_PER_TRIAL"),
+        _period_timeout(values),
     )
 
 
@@ -354,6 +366,10 @@ def _pack(values: Mapping[str, str]) -> int | None:
     if number is not None and number > MAX_PACK:
         raise SweepError(f"PACK: expected a whole number from 1 to {MAX_PACK}, got {values['PACK']!r}")
     return number
+
+
+def _period_timeout(values: Mapping[str, str]) -> float | None:
+    return parse_period_timeout(values["PERIOD_TIMEOUT"]) if "PERIOD_TIMEOUT" in values else None
 
 
 def _names(values: Mapping[str, str], key: str) -> tuple[str, ...] | None:

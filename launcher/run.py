@@ -21,12 +21,14 @@ from rich.console import Console
 from jax_party import records
 from jax_party.config import parse_config, static_names
 from jax_party.errors import RecordError, SweepError
-from jax_party.records import FINISHED, State, SweepManifest, TrialRecord
+from jax_party.patience import patiently
+from jax_party.records import FINISHED, FolderHeld, State, SweepManifest, TrialRecord
 from launcher import outcome
 from launcher.budget import Spending
 from launcher.collection import BackgroundCollector, collect
 from launcher.console import make_display, plain, show_report
 from launcher.interrupt import Interrupt, Interrupted
+from launcher.notes import Notes
 from launcher.options import Scheduler, Search
 from launcher.pack import chosen_experiment
 from launcher.plan import SCENARIO_AXIS, PlannedTrial, Study, complete_plan, study_from_manifest
@@ -204,6 +206,7 @@ def _run_trials(
     from launcher.callback import SweepCallback
 
     interrupt.install()
+    notes = Notes()
     try:
         display = make_display(console, progress)
         with ExitStack() as stack:
@@ -211,18 +214,24 @@ def _run_trials(
             stack.enter_context(display)
             for part in _passes(sweep, progress, crew.trials):
                 if spending.reason is None:
-                    callback = SweepCallback(sweep.folder, progress, display, interrupt, part.reason, spending)
+                    callback = SweepCallback(sweep.folder, progress, display, interrupt, part.reason, spending, notes)
                     _tune_run(sweep, crew, part, callback, spending)
     except Interrupted:
         pass
     finally:
-        spending.write()
         ray.shutdown()
-        sweep.records = Sweep.read(sweep.folder).records
-        try:
-            sweep.set_back([State.RUNNING])
-        except RecordError as error:  # a worker that will not die; resume sets its trial back
-            logger.warning("%s", error)
+        notes.finish()
+        spending.write()
+        patiently()(_set_back_running, sweep)
+
+
+def _set_back_running(sweep: Sweep) -> None:
+    """Trials that no worker has any more are PENDING."""
+    sweep.records = Sweep.read(sweep.folder).records
+    try:
+        sweep.set_back([State.RUNNING])
+    except FolderHeld as error:  # a worker that will not die; resume sets its trial back
+        logger.warning("%s", error)
 
 
 def _passes(sweep: Sweep, progress: Progress, max_concurrent: int) -> Iterator[Pass]:
@@ -272,6 +281,7 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
         "size": crew.pack,
         "process": crew.settings(),
         "experiment": chosen_experiment(),
+        "period_timeout_s": crew.period_timeout_s,
     }
     shared = _start_shared_workers(worker, crew) if crew.shared else {}
     config: dict[str, Any] = {

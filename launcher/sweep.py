@@ -15,6 +15,7 @@ from rich.console import Console
 import mava_configs
 from jax_party import records
 from jax_party.errors import JaxPartyError, RecordError, SweepError
+from jax_party.patience import refusal
 from jax_party.records import State, TrialRecord
 from launcher.budget import parse_budget
 from launcher.console import duration, plain, show_facts, value_text
@@ -91,6 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JaxPartyError as error:
         plain(Console(stderr=True), f"{type(error).__name__}: {'; '.join(str(error).splitlines())}")
         return BAD_INPUT
+    except OSError as error:
+        if refusal(error) is None:
+            raise
+        plain(Console(stderr=True), f"StorageError: {error}; make room, or mend it, and try again")
+        return BAD_INPUT
 
 
 def start(options: SweepOptions, command: str, console: Console) -> int:
@@ -100,6 +106,7 @@ def start(options: SweepOptions, command: str, console: Console) -> int:
     study, samples = read_study(options)
     earlier = check_warm_start(study)
     crew = Crew.of(machine, options.workers, options.pack, study.num_devices, options.gpus_per_trial)
+    crew = dataclasses.replace(crew, period_timeout_s=options.period_timeout)
     name, folder = sweep_name_and_folder(options, study.label, datetime.now())
     if not options.dry_run:
         name, folder = create_sweep_folder(options, study.label)
@@ -126,7 +133,7 @@ def resume(options: ResumeOptions, console: Console) -> int:
         sweep.set_back([State.RUNNING, State.FAILED] if options.retry_failed else [State.RUNNING])
         _show_resume(sweep.remaining, len(sweep.records), crew.workers, sweep.folder, console)
 
-    crew = _crew_for(sweep, options.workers, options.pack, options.gpus_per_trial)
+    crew = _crew_for(sweep, options)
     budget = parse_budget(options.budget) if options.budget else sweep.manifest.budget
     return _drive(sweep, crew, console, budget, take_up)
 
@@ -146,7 +153,7 @@ def extend(options: ExtendOptions, console: Console) -> int:
         sweep.set_back([State.RUNNING])
         _show_resume(sweep.remaining, len(sweep.records), crew.workers, sweep.folder, console)
 
-    crew = _crew_for(sweep, asked.workers, asked.pack, asked.gpus_per_trial)
+    crew = _crew_for(sweep, asked)
     budget = parse_budget(asked.budget) if asked.budget else manifest.budget
     return _drive(sweep, crew, console, budget, take_up)
 
@@ -156,7 +163,7 @@ def promote(options: PromoteOptions, console: Console) -> int:
     from launcher.promote import show_promotions, winners, write_promotions
 
     sweep = _read_sweep(options.folder)
-    crew = _crew_for(sweep, options.workers, options.pack, options.gpus_per_trial)
+    crew = _crew_for(sweep, options)
     promoted: list[TrialRecord] = []
 
     def choose() -> None:
@@ -177,11 +184,13 @@ def _read_sweep(folder: Path) -> Sweep:
     return Sweep.read(folder.absolute())
 
 
-def _crew_for(sweep: Sweep, workers: int | None, pack: int | None, gpus: float | None) -> Crew:
+def _crew_for(sweep: Sweep, options: ResumeOptions | PromoteOptions) -> Crew:
     """The crew that a sweep began with, but for what is asked for now."""
     manifest = sweep.manifest
     devices = (manifest.overrides or {}).get(NUM_DEVICES_KEY, 1)
-    return Crew.of(find_machine(), workers, pack or manifest.pack, devices, gpus or manifest.gpus_per_trial)
+    gpus = options.gpus_per_trial or manifest.gpus_per_trial
+    crew = Crew.of(find_machine(), options.workers, options.pack or manifest.pack, devices, gpus)
+    return dataclasses.replace(crew, period_timeout_s=options.period_timeout)
 
 
 def _drive(
