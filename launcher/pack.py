@@ -219,11 +219,9 @@ class Pack:
             for member in members:
                 records.update_record(self._sweep / member.trial_id, error=reason)
 
-        return (
-            self._watchdog.watch(limit_s, self._sweep / members[0].trial_id / TRACE_FILE, tell)
-            if members
-            else (contextlib.nullcontext())
-        )
+        if not members:
+            return contextlib.nullcontext()
+        return self._watchdog.watch(limit_s, self._sweep / members[0].trial_id / TRACE_FILE, tell)
 
     def _advance(self, experiments: list[Any]) -> list[dict[str, Any] | BaseException]:
         """One period of each: side by side where they can, else one after another."""
