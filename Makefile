@@ -42,6 +42,7 @@ help: ## List the targets and their variables
 #>   PACK         trials that share a worker, side by side
 #>   DEVICES_PER_TRIAL  GPUs (or CPU cores) that each experiment is spread over; GPUS_PER_TRIAL  a share of one: 0.25
 #>   BUDGET       what the sweep may spend: time=2h,steps=1e8,device_hours=4,trials=64
+#>   PERIOD_TIMEOUT  how long an evaluation period may take before it is given up and tried again: 30m, none (auto)
 #>   SPACE        a search space of your own: path to a YAML file like sweeps/ppo.yaml
 #>   OUT          where sweep folders are made (experiment_results)
 #>   STORAGE      where they are made instead: a path that all machines share, or s3://bucket/prefix; STORAGE_ENDPOINT  its server
@@ -52,7 +53,7 @@ help: ## List the targets and their variables
 #>   DRY_RUN=1    print the plan only
 #>
 #> variables of the others (sweep folders may be s3://…, and ADDRESS and STORAGE_ENDPOINT be given, too):
-#>   resume       SWEEP=<sweep folder>; WORKERS; PACK; BUDGET; RETRY_FAILED=1 runs the failed trials again
+#>   resume       SWEEP=<sweep folder>; WORKERS; PACK; BUDGET; PERIOD_TIMEOUT; RETRY_FAILED=1 runs the failed trials again
 #>   promote      SWEEP=<sweep folder>; TOP=3 SEEDS=10; WORKERS; PACK
 #>   rerun        TRIAL=<trial id, or its folder>; OUT
 #>   collect      SWEEP=<sweep folder>

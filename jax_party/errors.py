@@ -23,6 +23,10 @@ class StorageError(RecordError):
     """Storage that cannot be reached, or refuses; or a folder on it that another process holds."""
 
 
+class StorageRefused(StorageError):
+    """Storage that has refused to be written, or read, for longer than anyone waits."""
+
+
 class VaultError(JaxPartyError):
     """A vault that cannot be opened, or that another process is writing."""
 

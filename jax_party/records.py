@@ -549,6 +549,10 @@ def _read_yaml(path: Path, remedy: str) -> dict[str, Any]:
     return dict(value)
 
 
+class FolderHeld(RecordError):
+    """Another process holds the folder."""
+
+
 @contextlib.contextmanager
 def lock_folder(folder: Path, timeout: float = 5.0) -> Iterator[None]:
     """Hold `<folder>/.lock` for this process; the kernel lets go of it when the process dies.
@@ -560,7 +564,8 @@ def lock_folder(folder: Path, timeout: float = 5.0) -> Iterator[None]:
       timeout: seconds to wait for another holder.
 
     Raises:
-      RecordError: another process still holds it after `timeout`, or there is no such folder.
+      FolderHeld: another process still holds it after `timeout`.
+      RecordError: there is no such folder, or it cannot be locked.
     """
     folder = as_folder(folder)
     if is_remote(folder):
@@ -589,7 +594,7 @@ def _wait_for_lock(descriptor: int, folder: Path, timeout: float) -> None:
                 raise RecordError(f"{folder}: cannot be locked ({error}); use a file system with flock") from error
             if time.monotonic() >= deadline:
                 holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
-                raise RecordError(
+                raise FolderHeld(
                     f"{folder}: {holder} holds this folder (waited {timeout:g} s); let it finish or stop it"
                 ) from None
         time.sleep(0.02)

@@ -323,7 +323,10 @@ class Experiment:
         }
 
     def _restore_or_init(self, at_once: int) -> None:
-        restored = self._checkpoints.restore(self._checkpoint_target()) if self._checkpoints.steps() else None
+        restored = None
+        if self._checkpoints.steps():
+            restored = self._checkpoints.restore(self._checkpoint_target(), self._misfit)
+            self._note_passed_over(None if restored is None else restored[0])
         if restored is None:
             self._compile(at_once)
             for learner in self.learners:
@@ -336,6 +339,21 @@ class Experiment:
         if self.record.lineage and self.record.lineage[-1].step == self.env_steps:
             self._take_over()
         records.truncate_metrics(self.folder, self.env_steps)
+
+    def _misfit(self, tree: dict[str, Any]) -> str | None:
+        """Which vault holds less than it did when the checkpoint was saved."""
+        for learner, kept in zip(self.learners, tree["learners"], strict=True):
+            for kind, vault in learner.vaults.items():
+                steps = int(kept["vault_steps"][kind])
+                if vault.steps < steps:
+                    return f"is ahead of vault {vault.uid}, which holds {vault.steps} of {steps} steps"
+        return None
+
+    def _note_passed_over(self, step: int | None) -> None:
+        """Say in the record which checkpoints could not be used."""
+        if self._checkpoints.passed_over:
+            where = "from the start" if step is None else f"from checkpoint {step}"
+            self.record = records.add_retry(self.folder, f"{', '.join(self._checkpoints.passed_over)}: went on {where}")
 
     def _take_up(self, tree: dict[str, Any]) -> None:
         """Go on from a checkpoint."""

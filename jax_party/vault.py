@@ -27,6 +27,7 @@ from flashbax.vault import vault as flashbax_vault
 
 from jax_party.errors import VaultError
 from jax_party.ops.gradients import largest_divisor
+from jax_party.patience import refusal
 
 VAULT_NAME = "jax_party"
 _COMPRESSION = {"id": "zstd", "level": 1}
@@ -49,7 +50,7 @@ class VaultWriter:
       max_steps: time steps after which nothing more is written, None for no limit.
 
     Raises:
-      VaultError: another process is writing this vault, or what is there is not a whole vault.
+      VaultError: another process is writing this vault.
     """
 
     def __init__(self, trial_folder: Path, uid: str, metadata: Mapping[str, Any], max_steps: int | None = None) -> None:
@@ -61,7 +62,7 @@ class VaultWriter:
         self._max_steps = max_steps
         self._lock = self._take_lock()
         try:
-            self._vault: Vault | None = self._open() if self._path.exists() else None
+            self._vault: Vault | None = self._take_up() if self._path.exists() else None
         except BaseException:
             self._lock.close()
             raise
@@ -178,15 +179,26 @@ class VaultWriter:
         os.replace(self._path.with_name(aside), self._path)
         return self._open()
 
+    def _take_up(self) -> Vault | None:
+        """The vault that is there; None where it is not whole, and was put aside for the trial to make it anew."""
+        try:
+            return self._open()
+        except VaultError as error:
+            if refusal(error) is not None:
+                raise
+            aside = self._path.with_name(f".{self.uid}.broken")
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(self._path, aside)
+            _logger.warning("%s; it is now %s, and made anew", error, aside)
+            return None
+
     def _open(self) -> Vault:
         try:
             vault = Vault(VAULT_NAME, rel_dir=str(self._rel_dir), vault_uid=self.uid)
+            self.rows = int(json.loads(_first_shape(vault))[0])
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise VaultError(
-                f"{self._path}: not a whole vault ({reason}); restore it, or move it away to record anew"
-            ) from error
-        self.rows = int(json.loads(_first_shape(vault))[0])
+            raise VaultError(f"{self._path}: not a whole vault ({reason})") from error
         return vault
 
     def _take_lock(self) -> IO[str]:

@@ -12,15 +12,16 @@ from typing import Final
 
 from jax_party import records, storage
 from jax_party.errors import StorageError, SweepError
+from jax_party.patience import refusal
 from launcher.console import duration
 from sweeps.space import did_you_mean
 
 SPENT_FILE: Final = "spent.json"
 WRITE_EVERY_S: Final = 5.0
 KINDS: Final = ("time", "steps", "device_hours", "trials")
-logger = logging.getLogger(__name__)
-
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+logger = logging.getLogger(__name__)
 
 
 def parse_budget(text: str, place: str = "BUDGET") -> dict[str, float]:
@@ -103,13 +104,15 @@ class Spending:
         return self.reason
 
     def write(self) -> None:
-        """Put what is spent into the folder."""
+        """Put what is spent into the folder; where storage refuses, the next time does."""
         self._written = self._clock()
         kept = {kind: amount for kind, amount in self.amounts().items() if kind != "steps"}
         try:
             records.write_json_atomically(self._path, kept)
-        except StorageError as error:  # written again in a moment
-            logger.warning("%s", error)
+        except (OSError, StorageError) as error:  # written again in a moment
+            if isinstance(error, OSError) and refusal(error) is None:
+                raise
+            logger.warning("%s: not written: %s", self._path, error)
 
     def describe(self) -> str:
         """What is spent of each limit; empty where there is none."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune import Callback
 
 from jax_party import records
 from jax_party.errors import RecordError
-from jax_party.records import FINISHED, State
+from jax_party.patience import refusal
+from jax_party.records import FINISHED, State, TrialRecord
 from launcher.budget import Spending
 from launcher.console import Display
 from launcher.interrupt import Interrupt, Interrupted
+from launcher.notes import Notes
 from launcher.progress import Progress
 
 MAX_REASON = 300
@@ -39,6 +43,7 @@ class SweepCallback(Callback):
         interrupt: Interrupt,
         pruned: Callable[[str], str | None],
         spending: Spending,
+        notes: Notes,
     ) -> None:
         self._folder = folder
         self._progress = progress
@@ -46,12 +51,14 @@ class SweepCallback(Callback):
         self._interrupt = interrupt
         self._pruned = pruned
         self._spending = spending
+        self._notes = notes
         self._in_period: set[str] | None = None
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Between events: leave if asked to, and let time pass on the display."""
         self._interrupt.check()
         self._display.tick()
+        self._notes.settle()
         if self._spending.update(self._progress.steps()) is not None:
             if self._in_period is None:
                 self._in_period = set(self._progress.running())
@@ -72,19 +79,21 @@ class SweepCallback(Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker failed and the trial is tried again."""
         self._period_over(trial)
-        reason = describe_failure(last_error(trial))
-        logger.warning("%s: tried again: %s", trial.config["trial_id"], reason)
-        try:
-            records.add_retry(self._folder / trial.config["trial_id"], reason)
-        except RecordError as error:
-            logger.warning("%s", error)
-        self._display.retried(self._progress.retry(trial.config["trial_id"]), reason)
+        trial_id = trial.config["trial_id"]
+        reason = self._reason(trial)
+        logger.warning("%s: tried again: %s", trial_id, reason)
+        self._notes.add(
+            f"{trial_id}: why it is tried again", lambda: records.add_retry(self._folder / trial_id, reason)
+        )
+        self._display.retried(self._progress.retry(trial_id), reason)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The last attempt failed."""
         self._period_over(trial)
-        trial_id, reason = trial.config["trial_id"], describe_failure(last_error(trial))
-        self._finish(trial_id, State.FAILED, reason)
+        trial_id = trial.config["trial_id"]
+        reason = self._reason(trial)
+        _let_go(trial)
+        self._finish(trial_id, State.FAILED, reason, alone=True)
         forget(trial)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -97,7 +106,8 @@ class SweepCallback(Callback):
         elif self._spending.reason is not None:
             self._finish(trial_id, State.PENDING, None)
         else:
-            self._finish(trial_id, State.FAILED, "ended without completing its budget")
+            failed = (trial.last_result or {}).get("failed")
+            self._finish(trial_id, State.FAILED, failed or "ended without completing its budget")
         forget(trial)
 
     def _period_over(self, trial: Any) -> None:
@@ -105,19 +115,58 @@ class SweepCallback(Callback):
         if self._in_period is not None:
             self._in_period.discard(trial.config["trial_id"])
 
-    def _finish(self, trial_id: str, state: State, error: str | None) -> None:
-        """Write how the trial ended, unless its own record says so already."""
+    def _reason(self, trial: Any) -> str:
+        """Why an attempt failed; a process that ended itself has left the reason in the record."""
+        error = last_error(trial)
+        with contextlib.suppress(RecordError):
+            record = records.read_record(self._folder / trial.config["trial_id"])
+            if died(error) and record.state is State.RUNNING and record.error is not None:
+                return record.error
+        return describe_failure(error)
+
+    def _finish(self, trial_id: str, state: State, error: str | None, alone: bool = False) -> None:
+        """Write how the trial ended, unless its own record says so already; `alone`: once no worker is at it."""
         folder = self._folder / trial_id
+        ended: list[TrialRecord] = []
+
+        def write() -> None:
+            with records.lock_folder(folder, timeout=0.0) if alone else contextlib.nullcontext():
+                record = records.read_record(folder)
+                if record.state not in FINISHED:
+                    at = None if state is State.PENDING else records.timestamp()
+                    record = records.update_record(folder, state=state, error=error, ended_at=at)
+            ended.append(record)
+
         try:
             record = records.read_record(folder)
-            if record.state not in FINISHED:
-                ended = None if state is State.PENDING else records.timestamp()
-                record = records.update_record(folder, state=state, error=error, ended_at=ended)
-            state, error_text = record.state, record.error
         except RecordError as problem:
-            logger.error("%s", problem)
-            state, error_text = State.FAILED, str(problem)
-        self._display.ended(self._progress.end(trial_id, state, error_text))
+            if refusal(problem) is None:
+                logger.error("%s", problem)
+                self._display.ended(self._progress.end(trial_id, State.FAILED, str(problem)))
+                return
+        else:
+            if record.state in FINISHED:
+                self._display.ended(self._progress.end(trial_id, record.state, record.error))
+                return
+        self._notes.add(f"{trial_id}: {state}", write)
+        state, error = (ended[0].state, ended[0].error) if ended else (state, error)
+        self._display.ended(self._progress.end(trial_id, state, error))
+
+
+def _let_go(trial: Any) -> None:
+    """Have the workers that trials share let go of one whose own trainable has failed or died."""
+    for name in trial.config["workers"]:
+        with contextlib.suppress(ValueError):  # it is starting again
+            ray.get_actor(name).leave.remote(trial.config["trial_id"])
+
+
+def died(error: BaseException | None) -> bool:
+    """Whether an attempt's process is gone."""
+    return isinstance(_cause(error), RayActorError)
+
+
+def _cause(error: BaseException | None) -> BaseException | None:
+    return error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
 
 
 def forget(trial: Any) -> None:
@@ -137,7 +186,7 @@ def last_error(trial: Any) -> BaseException | None:
 
 def describe_failure(error: BaseException | None) -> str:
     """Why an attempt failed, in one line."""
-    cause = error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
+    cause = _cause(error)
     if isinstance(cause, RayActorError):
         return "the worker process died"
     lines = str(cause).strip().splitlines() if cause is not None else []

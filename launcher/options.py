@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from jax_party.errors import StorageError, SweepError
 from jax_party.storage import as_folder
+from launcher.watchdog import parse_period_timeout
 from sweeps.space import ScenarioMode, check_aggregate, check_scenario_mode, did_you_mean, positive_int
 
 MAX_PACK = 512
@@ -94,6 +95,8 @@ HELP: Mapping[str, str] = {
     "DEVICES_PER_TRIAL": "devices that each experiment is spread over: GPUs, or CPU cores; default 1",
     "GPUS_PER_TRIAL": "share of a GPU that each worker takes, such as 0.25; default: one for each device",
     "BUDGET": "what the sweep may spend: time=2h,steps=1e8,device_hours=4,trials=64; default: no limit",
+    "PERIOD_TIMEOUT": "how long an evaluation period may take before it is given up and tried again: 90s, 30m, 2h, "
+    "none; default auto (20 times the longest yet, at least 10 minutes)",
     "NAME": "added to the sweep's name and folder",
     "SPACE": "your own sweep file; default: the one in sweeps/ that names the algorithm",
     "METRIC": "what the sweep looks for, or several by commas; default: the sweep file's objective",
@@ -111,6 +114,7 @@ RESUME_HELP: Mapping[str, str] = {
     "PACK": "trials that share a worker; default: as the sweep began",
     "GPUS_PER_TRIAL": "share of a GPU that each worker takes; default: as the sweep began",
     "BUDGET": "what the sweep may spend, what it has spent included; default: as it began",
+    "PERIOD_TIMEOUT": HELP["PERIOD_TIMEOUT"],
     "RETRY_FAILED": "1 runs the failed trials again",
     "ADDRESS": HELP["ADDRESS"],
     "STORAGE_ENDPOINT": HELP["STORAGE_ENDPOINT"],
@@ -125,6 +129,7 @@ PROMOTE_HELP: Mapping[str, str] = {
     "WORKERS": HELP["WORKERS"],
     "PACK": RESUME_HELP["PACK"],
     "GPUS_PER_TRIAL": RESUME_HELP["GPUS_PER_TRIAL"],
+    "PERIOD_TIMEOUT": HELP["PERIOD_TIMEOUT"],
     "ADDRESS": HELP["ADDRESS"],
     "STORAGE_ENDPOINT": HELP["STORAGE_ENDPOINT"],
 }
@@ -154,6 +159,7 @@ class SweepOptions:
     devices_per_trial: int | None = None
     gpus_per_trial: float | None = None
     budget: str | None = None
+    period_timeout: float | None = None
     name: str | None = None
     space: Path | None = None
     metric: tuple[str, ...] | None = None
@@ -182,6 +188,7 @@ class ResumeOptions:
     budget: str | None = None
     retry_failed: bool = False
     address: str | None = None
+    period_timeout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -203,6 +210,7 @@ class PromoteOptions:
     pack: int | None = None
     gpus_per_trial: float | None = None
     address: str | None = None
+    period_timeout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -264,6 +272,7 @@ def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
         "devices_per_trial": _count(values, "DEVICES_PER_TRIAL"),
         "gpus_per_trial": _share(values, "GPUS_PER_TRIAL"),
         "budget": values.get("BUDGET"),
+        "period_timeout": _period_timeout(values),
         "name": _sweep_name(values),
         "space": Path(values["SPACE"]) if "SPACE" in values else None,
         "metric": _names(values, "METRIC"),
@@ -293,6 +302,7 @@ def parse_resume_options(words: Sequence[str]) -> ResumeOptions:
         values.get("BUDGET"),
         _flag(values, "RETRY_FAILED"),
         _address(values),
+        _period_timeout(values),
     )
 
 
@@ -314,6 +324,7 @@ def parse_extend_options(words: Sequence[str]) -> ExtendOptions:
             _share(values, "GPUS_PER_TRIAL"),
             values.get("BUDGET"),
             address=_address(values),
+            period_timeout=_period_timeout(values),
         ),
         samples,
     )
@@ -334,6 +345,7 @@ def parse_promote_options(words: Sequence[str]) -> PromoteOptions:
         _pack(values),
         _share(values, "GPUS_PER_TRIAL"),
         _address(values),
+        _period_timeout(values),
     )
 
 
@@ -419,6 +431,10 @@ def _pack(values: Mapping[str, str]) -> int | None:
     if number is not None and number > MAX_PACK:
         raise SweepError(f"PACK: expected a whole number from 1 to {MAX_PACK}, got {values['PACK']!r}")
     return number
+
+
+def _period_timeout(values: Mapping[str, str]) -> float | None:
+    return parse_period_timeout(values["PERIOD_TIMEOUT"]) if "PERIOD_TIMEOUT" in values else None
 
 
 def _names(values: Mapping[str, str], key: str) -> tuple[str, ...] | None:

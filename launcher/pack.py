@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import logging
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,10 +21,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jax_party import records
-from jax_party.errors import SweepError, TrainingDiverged
+from jax_party.errors import StorageRefused, SweepError, TrainingDiverged
 from jax_party.mirror import Mirror
+from jax_party.patience import patience_s, patiently, refusal
 from jax_party.storage import is_remote
 from launcher.population import Inheritance, copy_learner, settle, take_over
+from launcher.watchdog import TRACE_FILE, Watchdog
 
 EXPERIMENT_VARIABLE = "JAX_PARTY_EXPERIMENT"
 DEFAULT_EXPERIMENT = "jax_party.training:Experiment"
@@ -58,6 +61,7 @@ class Pack:
       factory: makes an experiment from a parsed config and a folder.
       gather_s: how long a period waits for trials that have not asked for theirs yet.
       idle_s: after how long without asking a trial may lose its place.
+      period_timeout_s: how long a trial's period may take; None for the watchdog's own choice.
     """
 
     def __init__(
@@ -67,12 +71,14 @@ class Pack:
         factory: Callable[..., ExperimentLike],
         gather_s: float = GATHER_S,
         idle_s: float = IDLE_S,
+        period_timeout_s: float | None = None,
     ) -> None:
         self.size = size
         self._sweep = sweep
         self._factory = factory
         self._gather_s = gather_s
         self._idle_s = idle_s
+        self._watchdog = Watchdog(period_timeout_s)
         self._members: dict[str, _Member] = {}
         self._changed = threading.Condition()
         self._playing = threading.Lock()
@@ -124,9 +130,43 @@ class Pack:
     def step(self, trial_id: str) -> dict[str, Any]:
         """Play one evaluation period of a trial that has joined; returns once it is over.
 
+        While storage refuses, the period is played again from what is in the trial's folder.
+
         Raises:
+          StorageRefused: storage has refused for longer than `patience_s`.
           Exception: what went wrong with this trial, or with all that played with it.
         """
+        outage: list[tuple[float, BaseException]] = []
+        told: list[str] = []
+
+        def play() -> dict[str, Any]:
+            if outage:
+                self._note_outage(trial_id, outage, told)
+            return self._step(trial_id)
+
+        try:
+            return patiently(before_pause=lambda error: outage.append((time.monotonic(), error)))(play)
+        except Exception as error:
+            reason = refusal(error)
+            if reason is None:
+                raise
+            raise StorageRefused(
+                f"{self._sweep / trial_id}: storage has refused for {patience_s():g} s ({reason}); make room, or mend "
+                f"it, then: make resume SWEEP={self._sweep} RETRY_FAILED=1"
+            ) from error
+
+    def _note_outage(self, trial_id: str, outage: list[tuple[float, BaseException]], told: list[str]) -> None:
+        """Say in the record, once, for how long storage has refused: the first write that it takes again."""
+        seconds, reason = time.monotonic() - outage[0][0], refusal(outage[0][1])
+        folder = self._sweep / trial_id
+        kept = [note for note in records.read_record(folder).retries if note not in told]
+        note = f"{records.timestamp()} storage refused for {seconds:.0f} s ({reason}), then went on"
+        records.update_record(folder, retries=(*kept, note))
+        told[:] = [note]
+        logger.warning("%s: %s", trial_id, note)
+
+    def _step(self, trial_id: str) -> dict[str, Any]:
+        """Play one period, once."""
         with self._changed:
             if trial_id not in self._members:
                 raise SweepError(f"{trial_id}: has not joined, or was idle for so long that its place was taken")
@@ -172,13 +212,31 @@ class Pack:
         """What each period gave, or what went wrong with it."""
         while True:
             try:
-                opened = [self._open(member) for member in members]
+                with self._watched(members, self._watchdog.opening_s()):
+                    opened = [self._open(member) for member in members]
                 well = [member for member, error in zip(members, opened, strict=True) if error is None]
-                played = iter(self._advance([member.experiment for member in well]))
+                turns, began = _turns(well), time.monotonic()
+                with self._watched(well, turns * self._watchdog.period_s()):
+                    played = iter(self._advance([member.experiment for member in well]))
+                self._watchdog.played((time.monotonic() - began) / turns)
                 return [next(played) if error is None else error for error in opened]
             except Exception as error:
-                if OUT_OF_MEMORY not in str(error) or not self._make_smaller(members, error):
+                if not _out_of_memory(error) or not self._make_smaller(members, error):
                     raise
+
+    def _watched(self, members: Sequence[_Member], limit_s: float) -> contextlib.AbstractContextManager[None]:
+        """Give these trials up, with this process, should it take longer than that; the retry's reason is `error`."""
+
+        def tell(reason: str) -> None:
+            for member in members:
+                records.update_record(self._sweep / member.trial_id, error=reason)
+
+        if not members:
+            return contextlib.nullcontext()
+        first = members[0].trial_id
+        local = Path(tempfile.gettempdir()) / f"{first}-{TRACE_FILE}"
+        trace = local if is_remote(self._sweep) else self._sweep / first / TRACE_FILE
+        return self._watchdog.watch(limit_s, trace, tell)
 
     def _advance(self, experiments: list[Any]) -> list[dict[str, Any] | BaseException]:
         """One period of each: side by side where they can, else one after another."""
@@ -210,7 +268,7 @@ class Pack:
             member.push()
         except Exception as error:
             member.close()
-            if OUT_OF_MEMORY in str(error):
+            if _out_of_memory(error):
                 raise
             return error
         return None
@@ -284,6 +342,21 @@ class _Member:
             finally:
                 if mirror is not None:
                     mirror.close()
+
+
+def _turns(members: Sequence[_Member]) -> int:
+    """How many trials' periods pass one after another when these are played."""
+    trials = [member.experiment for member in members]
+    learners = [len(trial.learners) for trial in trials if hasattr(trial, "learners")]
+    if not trials or len(learners) < len(trials) or not all(learners):
+        return max(1, len(trials))
+    widths = [trial.batch.width for trial in trials]
+    return max(1, -(-sum(learners) // (min(widths) * max(learners))) if max(widths) > 1 else len(trials))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether the device has no memory left; TensorStore says the same words of a full disk."""
+    return OUT_OF_MEMORY in str(error) and refusal(error) is None
 
 
 def load_factory(name: str) -> Callable[..., ExperimentLike]:

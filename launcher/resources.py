@@ -159,12 +159,16 @@ class Needs:
 
 @dataclass(frozen=True)
 class Crew:
-    """Who does a sweep's work: so many workers on a machine, each with up to `pack` trials at a time."""
+    """Who does a sweep's work: so many workers on a machine, each with up to `pack` trials at a time.
+
+    A trial whose period takes longer than `period_timeout_s` is given up; None leaves that to the watchdog.
+    """
 
     machine: Machine
     needs: Needs
     workers: int
     pack: int = 1
+    period_timeout_s: float | None = None
 
     @classmethod
     def of(
@@ -350,6 +354,13 @@ def _visible_gpus() -> int:
     return min(present, len([item for item in visible.split(",") if item.strip() not in ("", "-1")]))
 
 
+class _LogFile(logging.FileHandler):
+    """A log that a full disk leaves with gaps, and nothing on the terminal."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Go on without this line."""
+
+
 _LOGGED = (
     ("ray", logging.WARNING), ("launcher", logging.INFO), ("optuna", logging.WARNING), ("hyperopt", logging.WARNING),
     ("hpbandster", logging.WARNING), ("py.warnings", logging.WARNING),
@@ -359,7 +370,7 @@ _LOGGED = (
 def _log_to_file(path: Path) -> None:
     """Send Ray's and our warnings to a file, and nothing to the terminal."""
     logging.captureWarnings(True)
-    handler = logging.FileHandler(path)
+    handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name, level in _LOGGED:
         target = logging.getLogger(name)

@@ -23,13 +23,15 @@ from rich.console import Console
 from jax_party import records, storage
 from jax_party.config import parse_config, static_names
 from jax_party.errors import RecordError, SweepError
-from jax_party.records import FINISHED, State, SweepManifest, TrialRecord
+from jax_party.patience import patiently
+from jax_party.records import FINISHED, FolderHeld, State, SweepManifest, TrialRecord
 from launcher import outcome
 from launcher.address import our_versions, runtime_env
 from launcher.budget import Spending
 from launcher.collection import BackgroundCollector, collect
 from launcher.console import make_display, plain, show_report
 from launcher.interrupt import Interrupt, Interrupted
+from launcher.notes import Notes
 from launcher.options import Scheduler, Search
 from launcher.pack import chosen_experiment
 from launcher.plan import SCENARIO_AXIS, PlannedTrial, Study, complete_plan, study_from_manifest
@@ -225,6 +227,7 @@ def _run_trials(
     from launcher.callback import SweepCallback
 
     interrupt.install()
+    notes = Notes()
     try:
         display = make_display(console, progress)
         with ExitStack() as stack:
@@ -232,19 +235,25 @@ def _run_trials(
             stack.enter_context(display)
             for part in _passes(sweep, progress, crew.trials):
                 if spending.reason is None:
-                    callback = SweepCallback(sweep.folder, progress, display, interrupt, part.reason, spending)
+                    callback = SweepCallback(sweep.folder, progress, display, interrupt, part.reason, spending, notes)
                     _tune_run(sweep, crew, part, callback, spending)
     except Interrupted:
         pass
     finally:
-        spending.write()
         ray.shutdown()
+        notes.finish()
+        spending.write()
         _keep_log(log, sweep.folder)
-        sweep.records = Sweep.read(sweep.folder).records
-        try:
-            sweep.set_back([State.RUNNING])
-        except RecordError as error:  # a worker that will not die; resume sets its trial back
-            logger.warning("%s", error)
+        patiently()(_set_back_running, sweep)
+
+
+def _set_back_running(sweep: Sweep) -> None:
+    """Trials that no worker has any more are PENDING."""
+    sweep.records = Sweep.read(sweep.folder).records
+    try:
+        sweep.set_back([State.RUNNING])
+    except FolderHeld as error:  # a worker that will not die; resume sets its trial back
+        logger.warning("%s", error)
 
 
 def _passes(sweep: Sweep, progress: Progress, max_concurrent: int) -> Iterator[Pass]:
@@ -297,6 +306,7 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
         "size": crew.pack,
         "process": crew.settings(),
         "experiment": chosen_experiment(),
+        "period_timeout_s": crew.period_timeout_s,
     }
     if sweep.address is not None:
         here = records.provenance()

@@ -16,6 +16,7 @@ from rich.console import Console
 import mava_configs
 from jax_party import records, storage
 from jax_party.errors import JaxPartyError, RecordError, StorageError, SweepError
+from jax_party.patience import refusal
 from jax_party.records import State, TrialRecord
 from launcher.budget import parse_budget
 from launcher.console import duration, plain, show_facts, value_text
@@ -93,6 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JaxPartyError as error:
         plain(Console(stderr=True), f"{type(error).__name__}: {'; '.join(str(error).splitlines())}")
         return BAD_INPUT
+    except OSError as error:
+        if refusal(error) is None:
+            raise
+        plain(Console(stderr=True), f"StorageError: {error}; make room, or mend it, and try again")
+        return BAD_INPUT
 
 
 def start(options: SweepOptions, command: str, console: Console) -> int:
@@ -104,6 +110,7 @@ def start(options: SweepOptions, command: str, console: Console) -> int:
     machine = _find_machine(options.address, options.root, shared=options.storage is not None)
     crew = Crew.of(machine, options.workers, options.pack, study.num_devices, options.gpus_per_trial)
     _check_pack(study.scheduler, crew, options.address, options.root)
+    crew = dataclasses.replace(crew, period_timeout_s=options.period_timeout)
     name, folder = sweep_name_and_folder(options, study.label, datetime.now())
     if not options.dry_run:
         name, folder = create_sweep_folder(options, study.label)
@@ -130,7 +137,7 @@ def resume(options: ResumeOptions, console: Console) -> int:
         sweep.set_back([State.RUNNING, State.FAILED] if options.retry_failed else [State.RUNNING])
         _show_resume(sweep.remaining, len(sweep.records), crew.workers, sweep.folder, console)
 
-    crew = _crew_for(sweep, options.workers, options.pack, options.gpus_per_trial)
+    crew = _crew_for(sweep, options)
     budget = parse_budget(options.budget) if options.budget else sweep.manifest.budget
     return _drive(sweep, crew, console, budget, take_up)
 
@@ -150,7 +157,7 @@ def extend(options: ExtendOptions, console: Console) -> int:
         sweep.set_back([State.RUNNING])
         _show_resume(sweep.remaining, len(sweep.records), crew.workers, sweep.folder, console)
 
-    crew = _crew_for(sweep, asked.workers, asked.pack, asked.gpus_per_trial)
+    crew = _crew_for(sweep, asked)
     budget = parse_budget(asked.budget) if asked.budget else manifest.budget
     return _drive(sweep, crew, console, budget, take_up)
 
@@ -160,7 +167,7 @@ def promote(options: PromoteOptions, console: Console) -> int:
     from launcher.promote import show_promotions, winners, write_promotions
 
     sweep = _read_sweep(options.folder, options.address)
-    crew = _crew_for(sweep, options.workers, options.pack, options.gpus_per_trial)
+    crew = _crew_for(sweep, options)
     promoted: list[TrialRecord] = []
 
     def choose() -> None:
@@ -217,14 +224,15 @@ def _check_pack(scheduler: Scheduler, crew: Crew, address: str | None, folder: P
         )
 
 
-def _crew_for(sweep: Sweep, workers: int | None, pack: int | None, gpus: float | None) -> Crew:
+def _crew_for(sweep: Sweep, options: ResumeOptions | PromoteOptions) -> Crew:
     """The crew that a sweep began with, but for what is asked for now."""
     manifest = sweep.manifest
     devices = (manifest.overrides or {}).get(NUM_DEVICES_KEY, 1)
+    gpus = options.gpus_per_trial or manifest.gpus_per_trial
     machine = _find_machine(sweep.address, sweep.folder, shared=True)
-    crew = Crew.of(machine, workers, pack or manifest.pack, devices, gpus or manifest.gpus_per_trial)
+    crew = Crew.of(machine, options.workers, options.pack or manifest.pack, devices, gpus)
     _check_pack(Scheduler(manifest.scheduler), crew, sweep.address, sweep.folder)
-    return crew
+    return dataclasses.replace(crew, period_timeout_s=options.period_timeout)
 
 
 def _drive(

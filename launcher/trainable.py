@@ -21,7 +21,16 @@ import ray
 from ray import tune
 
 from jax_party import records
-from jax_party.errors import ConfigError, SweepError, TrainingDiverged
+from jax_party.errors import (
+    CheckpointError,
+    ConfigError,
+    RecordError,
+    StorageError,
+    StorageRefused,
+    SweepError,
+    TrainingDiverged,
+)
+from jax_party.patience import refusal
 from jax_party.records import State
 from launcher.address import check_worker
 from launcher.pack import DEFAULT_EXPERIMENT, Pack, load_factory
@@ -53,17 +62,19 @@ class ExperimentTrainable(tune.Trainable):
         self._last: dict[str, Any] = {"env_steps": 0}
 
     def step(self) -> dict[str, Any]:
-        """Train and evaluate one period. A diverged trial is done, with its record FAILED already."""
+        """Train and evaluate one period.
+
+        A trial that would fail the same way again is done, and the result says why: `failed`.
+        """
         trial_id = self.config["trial_id"]
         try:
             if self._joined is None:
                 self._room.join(trial_id, self._inherited)
                 self._joined = trial_id
             result = self._room.step(trial_id)
-        except (ConfigError, TrainingDiverged) as error:  # trying again would give the same
+        except (CheckpointError, ConfigError, StorageRefused, TrainingDiverged) as error:
             logger.warning("%s: %s", trial_id, error)
-            self._fail(error)
-            return {"done": True, "diverged": True, "env_steps": self._last["env_steps"]}
+            return {"done": True, "failed": self._fail(error), "env_steps": self._last["env_steps"]}
         self._check_metric(result)
         self._last = {key: value for key, value in result.items() if isinstance(value, (int, float))}
         return {**self._last, "done": bool(result["finished"])}
@@ -102,12 +113,17 @@ class ExperimentTrainable(tune.Trainable):
         shutil.copytree(folder / LEARNER_FOLDER, kept)  # Tune's copy may go any time
         self._inherited = Inheritance(marker["trial_id"], marker["env_steps"], kept, self.config["hyperparameters"])
 
-    def _fail(self, error: Exception) -> None:
-        """See to it that the record says FAILED, and why."""
+    def _fail(self, error: Exception) -> str:
+        """See to it that the record says FAILED, and why; storage that refuses leaves it to the driver."""
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         folder = records.as_folder(self.config["sweep"]) / self.config["trial_id"]
-        if records.read_record(folder).state not in records.FINISHED:
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-            records.update_record(folder, state=State.FAILED, error=reason, ended_at=records.timestamp())
+        try:
+            if records.read_record(folder).state not in records.FINISHED:
+                records.update_record(folder, state=State.FAILED, error=reason, ended_at=records.timestamp())
+        except (OSError, RecordError) as problem:
+            if refusal(problem) is None and not isinstance(problem, StorageError):
+                raise
+        return reason
 
     def _check_metric(self, result: dict[str, Any]) -> None:
         metric = self.config["metric"]
@@ -243,9 +259,9 @@ def make_pack(settings: Mapping[str, Any]) -> tuple[Any, Pack]:
 
     Args:
       settings: `sweep`, the sweep's folder; `size`, trials at a time; `process`, what `prepare_worker` is called with;
-        `experiment`, `module:factory` of what to run, or None for the real thing (for tests and benchmarks: a
-        factory takes a parsed config and a folder); and on a cluster that was joined `versions`, the driver's, and
-        `code`, the commit of the code that it has sent.
+        `period_timeout_s`, how long a period may take; `experiment`, `module:factory` of what to run, or None for the
+        real thing (for tests and benchmarks: a factory takes a parsed config and a folder); and on a cluster that was
+        joined `versions`, the driver's, and `code`, the commit of the code that it has sent.
 
     Returns:
       What holds its cores, to be kept, and the pack.
@@ -255,4 +271,5 @@ def make_pack(settings: Mapping[str, Any]) -> tuple[Any, Pack]:
         records.set_code(*settings["code"])
     cores = prepare_worker(**settings["process"])
     factory = load_factory(settings["experiment"] or DEFAULT_EXPERIMENT)
-    return cores, Pack(records.as_folder(settings["sweep"]), settings["size"], factory)
+    folder = records.as_folder(settings["sweep"])
+    return cores, Pack(folder, settings["size"], factory, period_timeout_s=settings["period_timeout_s"])

@@ -373,8 +373,10 @@ def test_a_corrupt_checkpoint_is_passed_over(
     _damage(folder / "checkpoints" / "256")
     with caplog.at_level(logging.WARNING):
         experiment = open_experiment(folder)
-    assert f"{folder / 'checkpoints' / '256'}: checkpoint cannot be read" in caplog.text
+    assert f"{folder / 'checkpoints'}: checkpoint 256 cannot be read" in caplog.text
     assert experiment.evaluations == 1
+    (told,) = records.read_record(folder).retries
+    assert "checkpoint 256 cannot be read (" in told and told.endswith(": went on from checkpoint 128")
     experiment.close()
     _resume(folder, unbroken, open_experiment)
 
@@ -460,19 +462,21 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     VaultWriter(tmp_path, "uid", {}).close()
 
 
-def test_a_half_written_vault_is_one_error(
-    halfway: Path, tmp_path: Path, open_experiment: Callable[[Path], Experiment]
+def test_a_half_written_vault_is_made_anew(
+    unbroken: Unbroken, halfway: Path, tmp_path: Path, open_experiment: Callable[[Path], Experiment]
 ) -> None:
+    """No checkpoint fits a vault that holds nothing: the trial begins again, and says so."""
     folder = Path(shutil.copytree(halfway, tmp_path / "trial"))
     uid = records.read_record(folder).trial_id
     metadata = folder / "vaults/jax_party" / f"{uid}-test" / "metadata.json"
-    whole = metadata.read_bytes()
-    metadata.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(VaultError, match="not a whole vault") as caught:
-        open_experiment(folder)
-    assert f"{uid}-test" in str(caught.value) and "\n" not in str(caught.value)
-    metadata.write_bytes(whole)
-    open_experiment(folder).close()  # once mended it is taken up: no lock was left behind
+    metadata.write_bytes(metadata.read_bytes()[:20])
+    experiment = open_experiment(folder)
+    assert experiment.evaluations == 0
+    experiment.close()
+    (told,) = records.read_record(folder).retries
+    assert f"is ahead of vault {uid}-test, which holds 0 of" in told and told.endswith(": went on from the start")
+    assert (metadata.parent.parent / f".{uid}-test.broken").is_dir(), "put aside, not removed"
+    _resume(folder, unbroken, open_experiment)
 
 
 def test_a_vault_shorter_than_its_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 """An experiment that does no work but writes its folder as the real one does.
 
 `JAX_PARTY_STANDIN` (JSON) steers it: `delay_s`, the length of a period, and `faults`: trial number -> [kind, period],
-where kind is `raise` (in the first attempt), `raise_always` or `diverge`.
+where kind is, in the first attempt alone, `raise`, `hang`, `oom_kill` (as the kernel ends a process) or `exhaust` (as
+XLA says that a device's memory is full); or `outage` (storage refuses for `outage_s` seconds), `raise_always` or
+`diverge`.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -80,6 +84,19 @@ class StandIn:
             return
         if kind == "raise_always" or (kind == "raise" and self._attempt == 1):
             raise RuntimeError("the disk is made of cheese\nand this is its second line")
+        first = self._attempt == 1
+        if kind == "hang" and first:
+            time.sleep(1e6)
+        if kind == "oom_kill" and first:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "exhaust" and first:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8589934592 bytes")
+        if kind == "outage":
+            began = self._folder / "outage"
+            if not began.exists():
+                began.touch()
+            if time.time() - began.stat().st_mtime < self._steer["outage_s"]:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
         if kind == "diverge":
             reason = "TrainingDiverged: policy_loss is nan at 512 steps"
             records.update_record(self._folder, state=State.FAILED, error=reason, ended_at=records.timestamp())

@@ -1,0 +1,88 @@
+"""Storage that refuses for a while: what says so, and how long to wait for it.
+
+A full disk, a quota, a share whose server restarts: writing fails, and the same write succeeds a minute later. Whoever
+writes tries again with growing pauses, and gives up after `PATIENCE_S` seconds of waiting. Needs neither JAX nor Ray.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import tenacity
+
+from jax_party.errors import StorageError
+
+PATIENCE_S: Final = 300.0
+PATIENCE_VARIABLE: Final = "JAX_PARTY_STORAGE_PATIENCE_S"
+LONGEST_PAUSE_S: Final = 10.0
+_FIRST_PAUSE_S: Final = 0.5
+
+_REFUSALS: Final = frozenset({
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN,
+    errno.EHOSTUNREACH, errno.EREMOTEIO,
+})  # fmt: skip
+# TensorStore's errors, which Orbax and vaults pass on, are ValueErrors that hold the number as text.
+_OS_ERROR_CODE: Final = re.compile(r"\[os_error_code='(\d+)'\]")
+
+
+def patience_s() -> float:
+    """Seconds of waiting after which storage is given up; the environment may say other than `PATIENCE_S`."""
+    return float(os.environ.get(PATIENCE_VARIABLE) or PATIENCE_S)
+
+
+def refusal(error: BaseException | None) -> str | None:
+    """What the system said, where an error, or one that it came from, is storage's refusal; None for any other."""
+    for one in _chain(error):
+        if isinstance(one, StorageError):
+            return None
+        code = one.errno if isinstance(one, OSError) else _code_in(str(one))
+        if code in _REFUSALS:
+            return os.strerror(code)
+    return None
+
+
+def patiently(
+    refused: Callable[[BaseException], str | None] = refusal,
+    before_pause: Callable[[BaseException], None] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> tenacity.Retrying:
+    """What tries a call again while it is refused: `patiently()(write, path, text)`; the last refusal is raised.
+
+    Args:
+      refused: the reason where an error is a refusal, None where it is to be raised at once.
+      before_pause: called with each refusal that is waited for.
+      sleep: waits so many seconds.
+    """
+
+    def told(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if before_pause is not None and error is not None:
+            before_pause(error)
+
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(lambda error: refused(error) is not None),
+        wait=tenacity.wait_exponential(multiplier=_FIRST_PAUSE_S, max=LONGEST_PAUSE_S),
+        stop=lambda state: state.idle_for >= patience_s(),
+        before_sleep=told,
+        sleep=sleep,
+        reraise=True,
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it came from."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _code_in(text: str) -> int | None:
+    found = _OS_ERROR_CODE.search(text)
+    return int(found[1]) if found else None

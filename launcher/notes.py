@@ -1,0 +1,86 @@
+"""What the driver writes into trial folders. What storage refuses, or a dying worker still holds, is written later."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+
+from jax_party.errors import RecordError
+from jax_party.patience import LONGEST_PAUSE_S, patience_s, refusal
+from jax_party.records import FolderHeld
+
+RETRY_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class Notes:
+    """Writes in their order, without waiting: the driver must not stand still for one trial's folder.
+
+    Args:
+      clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._owed: deque[tuple[str, Callable[[], object]]] = deque()
+        self._clock = clock
+        self._next = 0.0
+        self._pause = RETRY_S
+
+    @property
+    def owed(self) -> int:
+        """How many are still to be written."""
+        return len(self._owed)
+
+    def add(self, what: str, write: Callable[[], object]) -> bool:
+        """Write now, or once it can be; `what` names it in the log.
+
+        Returns:
+          Whether it is written.
+        """
+        self._owed.append((what, write))
+        if len(self._owed) == 1:
+            self._next = 0.0
+        return self.settle()
+
+    def settle(self) -> bool:
+        """Write what is owed, unless that was tried a moment ago; whether nothing is owed any more.
+
+        One that cannot be written for another reason is logged and dropped.
+        """
+        held: list[tuple[str, Callable[[], object]]] = []
+        while self._owed and self._clock() >= self._next:
+            what, write = self._owed.popleft()
+            try:
+                write()
+            except FolderHeld:
+                held.append((what, write))
+            except (OSError, RecordError) as error:
+                reason = refusal(error)
+                if reason is None:
+                    logger.error("%s: %s", what, error)
+                    continue
+                logger.warning("%s: not written yet: %s", what, reason)
+                self._owed.appendleft((what, write))
+                self._next = self._clock() + self._pause
+                self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
+                break
+            else:
+                self._pause = RETRY_S
+        if held:
+            self._owed.extendleft(reversed(held))
+            self._next = max(self._next, self._clock() + RETRY_S)
+        return not self._owed
+
+    def finish(self, check: Callable[[], None] = lambda: None) -> None:
+        """Wait until everything is written, or patience is over; `check` may raise to end the wait."""
+        deadline = self._clock() + patience_s()
+        while not self.settle():
+            check()
+            if self._clock() >= deadline:
+                for what, _ in self._owed:
+                    logger.error("%s: could not be written", what)
+                return
+            time.sleep(0.2)

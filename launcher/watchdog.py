@@ -1,0 +1,109 @@
+"""The end of a worker that hangs: a period that takes too long is given up with its process.
+
+Nothing can interrupt a compiled program that does not return, so the process ends itself, and Ray starts another. A
+thread does it; should even that not run (whoever hangs holds the interpreter's lock), `faulthandler` does it from C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from jax_party.errors import SweepError
+
+SLOWER: Final = 20.0
+LEAST_S: Final = 600.0
+FIRST_S: Final = 6 * 3600.0
+OPENING_S: Final = 3600.0
+LAST_RESORT_S: Final = 15.0
+EXIT_CODE: Final = 75
+TRACE_FILE: Final = "hang.txt"
+STDERR: Final = 2
+_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+logger = logging.getLogger(__name__)
+
+
+def parse_period_timeout(text: str, place: str = "PERIOD_TIMEOUT") -> float | None:
+    """Seconds that a period may take; None for `auto`, infinity for `none`.
+
+    Raises:
+      SweepError: neither of these, nor a time above 0.
+    """
+    if text in ("auto", "none"):
+        return None if text == "auto" else float("inf")
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise SweepError(f"{place}: expected a time above 0, such as 90s, 30m or 2h, or auto, or none, got {text!r}")
+    return seconds
+
+
+class Watchdog:
+    """Ends this process when a period takes too long.
+
+    Args:
+      limit_s: for a period of one trial; None for `SLOWER` times the longest yet, at least `LEAST_S`, and `FIRST_S`
+        for the first.
+      end: what ends the process.
+    """
+
+    def __init__(self, limit_s: float | None, end: Callable[[int], None] = os._exit) -> None:
+        self._limit_s = limit_s
+        self._end = end
+        self._longest: float | None = None
+
+    def period_s(self) -> float:
+        """Seconds that a period of one trial may take."""
+        if self._limit_s is not None:
+            return self._limit_s
+        return FIRST_S if self._longest is None else max(LEAST_S, SLOWER * self._longest)
+
+    def opening_s(self) -> float:
+        """Seconds that taking a trial up may take, compiling included."""
+        return max(OPENING_S, self.period_s())
+
+    def played(self, seconds: float) -> None:
+        """Learn how long a period of one trial has taken."""
+        self._longest = max(self._longest or 0.0, seconds)
+
+    @contextlib.contextmanager
+    def watch(self, limit_s: float, trace: Path, tell: Callable[[str], None]) -> Iterator[None]:
+        """Watch over what is done inside.
+
+        Args:
+          limit_s: how long it may take.
+          trace: the file for the stack of every thread, should it take longer.
+          tell: called with why this process ends, before it does.
+        """
+        if limit_s == float("inf"):
+            yield
+            return
+        timer = threading.Timer(limit_s, self._give_up, (limit_s, trace, tell))
+        timer.daemon = True
+        timer.start()
+        faulthandler.dump_traceback_later(limit_s + LAST_RESORT_S, file=STDERR, exit=True)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            faulthandler.cancel_dump_traceback_later()
+
+    def _give_up(self, limit_s: float, trace: Path, tell: Callable[[str], None]) -> None:
+        """Say why, as far as the storage lets one, and end the process."""
+        reason = f"gave no result within {limit_s:g} s and was given up (PERIOD_TIMEOUT, stacks are in {trace.name})"
+        try:
+            with trace.open("w") as file:
+                faulthandler.dump_traceback(file)
+            tell(reason)
+        except Exception as error:
+            logger.error("%s: %s", reason, error)
+        finally:
+            self._end(EXIT_CODE)

@@ -1,0 +1,356 @@
+"""Sweeps that are broken at random moments: they finish, with every trial once and no bit changed.
+
+Moments are drawn with fixed seeds over the whole of a sweep: a share of its steps, and a moment within the period that
+follows. Real trials are compared with those of an unbroken run; stand-ins are used where training is not the point.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from jax_party import records
+from jax_party.patience import PATIENCE_VARIABLE
+from jax_party.records import FINISHED, State, TrialRecord
+from launcher.watchdog import TRACE_FILE
+from tests.launcher.drivers import Driver, sweep_folder
+from tests.launcher.test_real_trials_on_ray import (
+    TRIALS,
+    WORDS,
+    assert_all_complete,
+    real_sweep,
+    trials,
+    unbroken,
+)
+
+__all__ = ["real_sweep", "unbroken"]  # fixtures
+
+pytestmark = pytest.mark.timeout(600)
+Begin = Callable[..., Driver]
+LIMIT_S = 240.0
+STANDINS = ("ALG=mappo", "TIMESTEPS=24576", "EVALUATIONS=6")
+DIED = "the worker process died"
+
+
+def read(out: Path) -> dict[int, TrialRecord]:
+    return {number: records.read_record(folder) for number, folder in trials(out).items()}
+
+
+def trained(out: Path) -> float:
+    """The share of the sweep's steps that is recorded."""
+    found = read(out)
+    return sum(record.env_steps for record in found.values()) / (TRIALS * 120_000) if len(found) == TRIALS else 0.0
+
+
+def moments(generator: np.random.Generator, number: int) -> list[tuple[float, float]]:
+    """Shares of a sweep's steps, one in each part of it, and seconds after that."""
+    parts = (np.arange(number) + generator.uniform(0.05, 0.85, number)) / number
+    return list(zip(parts.tolist(), generator.uniform(0.0, 1.5, number).tolist(), strict=True))
+
+
+def holder(folder: Path, driver: Driver) -> int | None:
+    """The pid of the process that holds a trial's folder now, if one does."""
+    driver.look()
+    lock = folder / records.LOCK_FILE
+    try:
+        pid = int(lock.read_text().split()[1])
+        held = str(lock) in {file.path for file in psutil.Process(pid).open_files()}
+    except (OSError, IndexError, psutil.Error):
+        return None
+    return pid if held and pid in driver.descendants else None
+
+
+def reasons(record: TrialRecord) -> list[str]:
+    return [note.split(" ", 1)[1] for note in record.retries]
+
+
+def index(out: Path) -> pd.DataFrame:
+    """The sweep's index, one row a trial."""
+    table = pd.read_parquet(sweep_folder(out) / "index.parquet")
+    assert sorted(table["trial_id"]) == sorted(record.trial_id for record in read(out).values())
+    return table.set_index("number")
+
+
+def assert_retries_are_told(out: Path) -> None:
+    """As many reasons in the index as there were further attempts."""
+    for _, row in index(out).iterrows():
+        told = [] if row["retries"] is None or pd.isna(row["retries"]) else row["retries"].split("; ")
+        assert len(told) == row["attempts"] - 1, (row["attempts"], told)
+
+
+# -- Workers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "pack"), [(0, 1), (1, 1), (2, 1), (3, 3)])
+def test_killed_workers(real_sweep: Begin, tmp_path: Path, unbroken: dict[int, Path], seed: int, pack: int) -> None:
+    """SIGKILL, three times in each sweep, to whoever plays a trial that was not hit twice before."""
+    generator = np.random.default_rng(seed)
+    driver = real_sweep(*WORDS, f"OUT={tmp_path}", "WORKERS=2" if pack == 1 else "WORKERS=1", f"PACK={pack}")
+    hits = dict.fromkeys(range(TRIALS), 0)
+    kills = 0
+    for share, seconds in moments(generator, 2 if pack > 1 else 3):
+        driver.until(lambda share=share: trained(tmp_path) >= share, LIMIT_S)
+        time.sleep(seconds)
+        found: dict[int, list[int]] = {}
+
+        def somebody_plays(found: dict[int, list[int]] = found) -> bool:
+            found.clear()
+            for number, folder in trials(tmp_path).items():
+                if (pid := holder(folder, driver)) is not None:
+                    found.setdefault(pid, []).append(number)
+            return any(max(hits[number] for number in numbers) < 2 for numbers in found.values())
+
+        driver.until(somebody_plays, LIMIT_S)
+        pids = [pid for pid, numbers in found.items() if max(hits[number] for number in numbers) < 2]
+        pid = int(generator.choice(sorted(pids)))
+        os.kill(pid, signal.SIGKILL)
+        kills += 1
+        for number in found[pid]:
+            hits[number] += 1
+    assert driver.wait(LIMIT_S) == 0, driver.output()
+    assert_all_complete(tmp_path, unbroken)
+    assert kills == (2 if pack > 1 else 3)
+    for record in read(tmp_path).values():
+        assert set(reasons(record)) <= {DIED}
+    assert sum(len(record.retries) for record in read(tmp_path).values()) >= kills - 1  # a trial may just have ended
+    assert "Traceback" not in driver.output(), driver.output()
+    driver.assert_nothing_left()
+
+
+@pytest.mark.slow
+def test_processes_that_run_out_of_memory(sweep: Begin, tmp_path: Path) -> None:
+    """The kernel's way (SIGKILL), and XLA's; a loss that is nan beside them fails its own trial alone."""
+    faults = {"0": ["oom_kill", 2], "1": ["exhaust", 3], "2": ["diverge", 2], "3": ["oom_kill", 5]}
+    driver = sweep(*STANDINS, "SAMPLES=5", f"OUT={tmp_path}", "WORKERS=2", delay_s=0.2, faults=faults)
+    assert driver.wait() == 0, driver.output()
+    ended = read(tmp_path)
+    assert [record.state for record in map(ended.__getitem__, range(5))] == [
+        State.COMPLETE, State.COMPLETE, State.FAILED, State.COMPLETE, State.COMPLETE,
+    ]  # fmt: skip
+    assert reasons(ended[0]) == reasons(ended[3]) == [DIED]
+    assert reasons(ended[1])[0].startswith("RuntimeError: RESOURCE_EXHAUSTED")
+    assert index(tmp_path).loc[2, "error"] == "TrainingDiverged: policy_loss is nan at 512 steps"
+    assert_retries_are_told(tmp_path)
+    driver.assert_nothing_left()
+
+
+def test_a_trial_that_hangs_is_given_up_and_retried(sweep: Begin, tmp_path: Path) -> None:
+    check_hanging(sweep, tmp_path, {"1": ["hang", 2]}, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "pack"), [(0, 1), (1, 1), (2, 2)])
+def test_trials_that_hang_at_random_moments(sweep: Begin, tmp_path: Path, seed: int, pack: int) -> None:
+    generator = np.random.default_rng(seed)
+    hanging = generator.choice(5, 2, replace=False).tolist()
+    faults = {str(number): ["hang", int(generator.integers(1, 7))] for number in hanging}
+    check_hanging(sweep, tmp_path, faults, pack)
+
+
+def check_hanging(sweep: Begin, out: Path, faults: dict[str, list[object]], pack: int) -> None:
+    """Trials that never answer: each is tried again once, and says why and where it hung."""
+    driver = sweep(
+        *STANDINS, "SAMPLES=5", f"OUT={out}", "WORKERS=2" if pack == 1 else "WORKERS=1", f"PACK={pack}",
+        "PERIOD_TIMEOUT=3s", delay_s=0.1, faults=faults,
+    )  # fmt: skip
+    assert driver.wait() == 0, driver.output()
+    ended = read(out)
+    assert {record.state for record in ended.values()} == {State.COMPLETE}
+    for number, record in ended.items():
+        if str(number) in faults:
+            why = " ".join(reasons(record))
+            assert "gave no result within" in why and "PERIOD_TIMEOUT" in why, record.retries
+        elif pack == 1:
+            assert record.retries == ()
+        assert record.error is None
+        assert [row["step"] for row in records.read_metrics(trials(out)[number])] == [4096 * k for k in range(1, 7)]
+    stacks = [path.read_text() for path in out.glob(f"*/*/*/*/{TRACE_FILE}")]
+    assert stacks and all("standin.py" in stack for stack in stacks)
+    assert_retries_are_told(out)
+    assert "Traceback" not in driver.output(), driver.output()
+    driver.assert_nothing_left()
+
+
+# -- The driver --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_drivers(real_sweep: Begin, tmp_path: Path, unbroken: dict[int, Path], seed: int) -> None:
+    """SIGKILL to the driver's process alone, three times; each time the sweep is resumed."""
+    driver = real_sweep(*WORDS, f"OUT={tmp_path}", "WORKERS=2")
+    for share, seconds in moments(np.random.default_rng(100 + seed), 3):
+        driver.until(lambda share=share: trained(tmp_path) >= share, LIMIT_S)
+        time.sleep(seconds)
+        driver.look()
+        if driver.process.poll() is None:
+            os.kill(driver.process.pid, signal.SIGKILL)
+        driver.process.wait()
+        driver.assert_nothing_left(60.0)
+        driver = real_sweep("resume", str(sweep_folder(tmp_path)), "WORKERS=2")
+    assert driver.wait(LIMIT_S) == 0, driver.output()
+    assert_all_complete(tmp_path, unbroken)
+    index(tmp_path)
+    driver.assert_nothing_left()
+
+
+@pytest.mark.slow
+def test_damaged_checkpoints_and_half_made_vaults(
+    real_sweep: Begin, tmp_path: Path, unbroken: dict[int, Path]
+) -> None:  # fmt: skip
+    """While the driver is dead: a last checkpoint is cut short, and vaults are half made; `resume` mends both."""
+    driver = real_sweep(*WORDS, f"OUT={tmp_path}", "WORKERS=2")
+
+    def kept(folder: Path) -> int:
+        return len(list((folder / "checkpoints").glob("[0-9]*")))
+
+    def running() -> list[Path]:
+        """The trials that run, the one with most checkpoints first."""
+        found = [f for f in trials(tmp_path).values() if records.read_record(f).state is State.RUNNING]
+        return sorted(found, key=kept, reverse=True)
+
+    def midway() -> bool:
+        states = {record.state for record in read(tmp_path).values()}
+        return State.PENDING in states and any(kept(folder) >= 2 for folder in running())
+
+    deadline = time.monotonic() + LIMIT_S
+    while not midway():  # a period takes half a second: no time to look at processes between
+        assert time.monotonic() < deadline, driver.output()
+        driver.look() if not driver.descendants else time.sleep(0.01)
+    os.killpg(driver.process.pid, signal.SIGKILL)
+    driver.process.wait()
+    driver.assert_nothing_left()
+    begun = running()
+    newest = max(begun[0].glob("checkpoints/[0-9]*"), key=lambda path: int(path.name))
+    for path in newest.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    waiting = next(f for f in trials(tmp_path).values() if records.read_record(f).state is State.PENDING)
+    vaults = waiting / "vaults" / "jax_party"
+    (vaults / f".{waiting.name}.new").mkdir(parents=True)
+    (vaults / f".{waiting.name}.new" / "metadata.json").write_text("{")
+    (vaults / f"{waiting.name}-test").mkdir()
+
+    driver = real_sweep("resume", str(sweep_folder(tmp_path)), "WORKERS=2")
+    assert driver.wait(LIMIT_S) == 0, driver.output()
+    assert_all_complete(tmp_path, unbroken)
+    table = index(tmp_path).set_index("trial_id")
+    assert f"checkpoint {newest.name} cannot be read" in table.loc[begun[0].name, "retries"]
+    assert pd.isna(table.loc[waiting.name, "retries"]), "it had lost nothing"
+    driver.assert_nothing_left()
+
+
+@pytest.mark.slow
+def test_no_checkpoint_that_can_be_read_fails_its_trial_alone(real_sweep: Begin, tmp_path: Path) -> None:
+    words = [*WORDS, "SAMPLES=2", f"OUT={tmp_path}", "WORKERS=1"]
+    driver = real_sweep(*words)
+    driver.until(lambda: 0 in trials(tmp_path) and any((trials(tmp_path)[0] / "checkpoints").glob("[0-9]*")), LIMIT_S)
+    os.killpg(driver.process.pid, signal.SIGKILL)
+    driver.process.wait()
+    folder = trials(tmp_path)[0]
+    for path in folder.glob("checkpoints/[0-9]*/**/*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    driver = real_sweep("resume", str(sweep_folder(tmp_path)), "WORKERS=1")
+    assert driver.wait(LIMIT_S) == 0, driver.output()
+    ended = read(tmp_path)
+    assert (ended[0].state, ended[1].state) == (State.FAILED, State.COMPLETE)
+    assert ended[0].error is not None and "none of the checkpoints" in ended[0].error
+    assert ended[0].retries == ()
+    driver.assert_nothing_left()
+
+
+# -- Storage -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, 64 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], capture_output=True, text=True, check=False
+    ) if shutil.which("mount") else None  # fmt: skip
+    if done is None or done.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip() if done else 'no mount'}")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """A file that leaves no byte free."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (2**20, 2**12, 1):
+            try:
+                while True:
+                    file.write(b"\0" * size)
+            except OSError:
+                continue
+    return ballast
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_disk_that_is_full_for_half_a_minute(
+    real_sweep: Begin, small_disk: Path, unbroken: dict[int, Path], seed: int
+) -> None:  # fmt: skip
+    driver = real_sweep(*WORDS, f"OUT={small_disk}", "WORKERS=2")
+    ((share, seconds),) = moments(np.random.default_rng(200 + seed), 1)
+    driver.until(lambda: trained(small_disk) >= share, LIMIT_S)
+    time.sleep(seconds)
+    ballast = fill(small_disk)
+    until = time.monotonic() + 30.0
+    while time.monotonic() < until:
+        assert driver.process.poll() is None, driver.output()
+        time.sleep(0.5)
+    ballast.unlink()
+    assert driver.wait(LIMIT_S) == 0, driver.output()
+    assert_all_complete(small_disk, unbroken)
+    told = [note for record in read(small_disk).values() for note in reasons(record)]
+    assert told and all("storage refused for" in note and "No space left on device" in note for note in told), told
+    assert_retries_are_told(small_disk)
+    assert "Traceback" not in driver.output(), driver.output()
+    driver.assert_nothing_left()
+
+
+def test_storage_that_refuses_for_a_while(sweep: Begin, tmp_path: Path) -> None:
+    """Injected, so that it runs everywhere: the trial goes on once storage takes writes again, and says so once."""
+    driver = sweep(
+        *STANDINS, "SAMPLES=3", f"OUT={tmp_path}", "WORKERS=2", delay_s=0.1, faults={"1": ["outage", 3]}, outage_s=4
+    )
+    assert driver.wait() == 0, driver.output()
+    ended = read(tmp_path)
+    assert {record.state for record in ended.values()} == {State.COMPLETE}
+    assert len(ended[1].retries) == 1
+    assert "(No space left on device), then went on" in reasons(ended[1])[0]
+    assert ended[0].retries == ended[2].retries == ()
+    driver.assert_nothing_left()
+
+
+@pytest.mark.slow
+def test_storage_that_never_comes_back_fails_its_trial_alone(
+    sweep: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PATIENCE_VARIABLE, "3")
+    driver = sweep(
+        *STANDINS, "SAMPLES=3", f"OUT={tmp_path}", "WORKERS=2", delay_s=0.1, faults={"1": ["outage", 3]}, outage_s=1e6
+    )
+    assert driver.wait() == 0, driver.output()
+    ended = read(tmp_path)
+    assert [ended[number].state for number in range(3)] == [State.COMPLETE, State.FAILED, State.COMPLETE]
+    assert ended[1].error is not None
+    assert ended[1].error.startswith("StorageError: ") and "RETRY_FAILED=1" in ended[1].error
+    assert all(record.state in FINISHED for record in ended.values())
+    driver.assert_nothing_left()

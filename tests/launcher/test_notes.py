@@ -1,0 +1,78 @@
+"""What the driver writes later, because storage refused or a worker was still at it."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from jax_party.errors import RecordError
+from jax_party.patience import PATIENCE_VARIABLE
+from jax_party.records import FolderHeld, lock_folder
+from launcher.notes import Notes
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_storage_refuses_is_written_later_and_in_order() -> None:
+    clock, written, full = Clock(), [], True
+
+    def write(value: int) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, "full")
+        written.append(value)
+
+    notes = Notes(clock)
+    assert not notes.add("one", lambda: write(1))
+    full = False
+    assert not notes.add("two", lambda: write(2)), "two waits for one, which was tried a moment ago"
+    assert (written, notes.owed) == ([], 2)
+    clock.now = 1.0
+    assert notes.settle()
+    assert written == [1, 2]
+    assert notes.add("three", lambda: write(3))
+
+
+def test_a_folder_that_is_held_keeps_nobody_else_waiting(tmp_path: Path) -> None:
+    clock, written = Clock(), []
+    notes = Notes(clock)
+
+    def held() -> None:
+        if clock.now < 5.0:
+            raise FolderHeld("held")
+        written.append("held")
+
+    assert not notes.add("held", held)
+    clock.now = 2.0
+    notes.add("free", lambda: written.append("free"))
+    assert written == ["free"]
+    clock.now = 6.0
+    assert notes.settle()
+    assert written == ["free", "held"]
+    with lock_folder(tmp_path), pytest.raises(FolderHeld), lock_folder(tmp_path, timeout=0.0):
+        pass
+
+
+def test_what_never_will_be_written_is_dropped() -> None:
+    def broken() -> None:
+        raise RecordError("not JSON")
+
+    assert Notes().add("broken", broken)
+
+
+def test_waits_at_the_end_until_patience_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PATIENCE_VARIABLE, "0.5")
+
+    def refused() -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    notes = Notes()
+    notes.add("refused", refused)
+    notes.finish()
+    assert notes.owed == 1
