@@ -257,6 +257,8 @@ def start_ray(crew: Crew, log_file: Path, address: str | None = None, runtime_en
         # Ray has workers look for code in the driver's folder first, and a node may have another checkout there.
         with tempfile.TemporaryDirectory() as nowhere, contextlib.chdir(nowhere):
             ray.init(address=address, runtime_env=runtime_env, log_to_driver=False, logging_level=logging.ERROR)
+        if address.startswith("ray://"):
+            _give_tune_a_folder()
         _log_to_file(log_file)
         return ray
     ray.init(
@@ -271,6 +273,14 @@ def start_ray(crew: Crew, log_file: Path, address: str | None = None, runtime_en
     )
     _log_to_file(log_file)
     return ray
+
+
+def _give_tune_a_folder() -> None:
+    """Tune's driver keeps its files in its node's folder, and outside of a cluster there is no node."""
+    from ray.train._internal import storage
+
+    folder = tempfile.mkdtemp(prefix="jax_party-")
+    storage._get_ray_train_session_dir = lambda: folder
 
 
 def prepare_worker(
