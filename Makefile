@@ -19,7 +19,7 @@ arguments = $(foreach name,$(filter-out $(OWN) $(1),$(GIVEN)),$(name)=$(call quo
 # $(call only,A B): refuse any other variable on make's command line.
 only = $(foreach name,$(filter-out PYTHON EXTRA VENV $(1),$(GIVEN)),$(error $(name): `make $@` does not read it; it reads $(or $(1),none)))
 
-.PHONY: help setup setup-dev sweep resume promote rerun run collect index fetch test test-slow bench bench-learning lint format lock clean
+.PHONY: help setup setup-dev sweep resume extend promote rerun run collect index fetch test test-slow bench bench-learning lint format lock clean
 
 help: ## List the targets and their variables
 	@echo 'usage: make TARGET [VARIABLE=value ...]'; echo
@@ -36,8 +36,10 @@ help: ## List the targets and their variables
 #>   EVALUATIONS  evaluations of each trial
 #>   SEED         of the search and of the trials
 #>   SEEDS        seeds of each trial, side by side; AGGREGATE  mean, iqm, median, min; BATCH  auto, map, vmap
-#>   SEARCH       random, grid, optuna
-#>   SCHEDULER    fifo, asha
+#>   SCENARIO_MODE  what several scenarios are: grid, axis, mean (one configuration for all)
+#>   SEARCH       random, grid, optuna, hyperopt, bohb; SAMPLER  of optuna: tpe, gp, cmaes, nsga2
+#>   SCHEDULER    fifo, asha, median, hyperband, pbt, pb2
+#>   FROM         folders of earlier sweeps whose trials the searcher is told of
 #>   WORKERS      worker processes (one CPU core each, or one accelerator each)
 #>   PACK         trials that share a worker, side by side
 #>   DEVICES_PER_TRIAL  GPUs (or CPU cores) that each experiment is spread over; GPUS_PER_TRIAL  a share of one: 0.25
@@ -48,12 +50,14 @@ help: ## List the targets and their variables
 #>   STORAGE      where they are made instead: a path that all machines share, or s3://bucket/prefix; STORAGE_ENDPOINT  its server
 #>   ADDRESS      a Ray cluster to join: auto, host:port or ray://host:port (docs/cluster.md)
 #>   NAME         appended to the sweep's folder
-#>   METRIC MODE  what to look for: episode_return max
+#>   METRIC MODE  what to look for: episode_return max; several with commas
+#>   CONSTRAINTS  bounds that trials must keep to: min_cooperation_rate=0.2
 #>   OVERRIDES    further settings, as for Hydra: 'arch.num_envs=64 env.shared_reward=true'
 #>   DRY_RUN=1    print the plan only
 #>
 #> variables of the others (sweep folders may be s3://…, and ADDRESS and STORAGE_ENDPOINT be given, too):
 #>   resume       SWEEP=<sweep folder>; WORKERS; PACK; BUDGET; PERIOD_TIMEOUT; RETRY_FAILED=1 runs the failed trials again
+#>   extend       SWEEP=<sweep folder> SAMPLES=8; as resume
 #>   promote      SWEEP=<sweep folder>; TOP=3 SEEDS=10; WORKERS; PACK
 #>   rerun        TRIAL=<trial id, or its folder>; OUT
 #>   collect      SWEEP=<sweep folder>
@@ -65,7 +69,7 @@ help: ## List the targets and their variables
 #>
 #> with any target:
 #>   PYTHON       the Python that .venv is made with (3.11 or 3.12)
-#>   EXTRA        cuda12 or cuda13: JAX for NVIDIA GPUs
+#>   EXTRA        cuda12 or cuda13: JAX for NVIDIA GPUs; gp: PyTorch, for SAMPLER=gp
 
 setup: $(VENV)/.stamp-run$(EXTRA) ## Set up .venv for running
 
@@ -100,6 +104,10 @@ resume: setup ## Finish a sweep that was stopped or killed: SWEEP=<folder>
 
 run: setup ## Run one experiment: ALG=mappo ARGS='env/scenario=p-short'
 	$(call only,ALG ARGS)@config=$$($(PY) -m mava_configs '$(or $(ALG),ippo)') && $(PY) -m jax_party.run --config-name "$$config" $(ARGS)
+
+extend: setup ## Add configurations to a sweep, and run them: SWEEP=<folder> SAMPLES=8
+	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make extend SWEEP=experiment_results/… SAMPLES=8' >&2; exit 2; }
+	@$(PY) -m launcher.sweep extend $(call quoted,SWEEP) $(call arguments,SWEEP)
 
 promote: setup ## Play a sweep's best configurations again on fresh seeds: SWEEP=<folder> TOP=3 SEEDS=10
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make promote SWEEP=experiment_results/…' >&2; exit 2; }

@@ -220,7 +220,7 @@ def test_a_sweep_that_has_not_begun_is_all_pending(sweep: SweepMaker) -> None:
     ("name", "content", "reason"),
     [
         ("record.json", "{half", "record.json: not JSON"),
-        ("record.json", '{"schema_version": 9}', "schema_version: 9 is newer than 2"),
+        ("record.json", '{"schema_version": 9}', "schema_version: 9 is newer than 3"),
         ("record.json", None, "record.json: no such file"),
         ("config.yaml", "a: [", "config.yaml: not YAML"),
         ("metrics/metrics.jsonl", "nonsense\n", "metrics.jsonl: line 1: not JSON"),
