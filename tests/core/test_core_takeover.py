@@ -1,0 +1,134 @@
+"""A trial goes on from the learner of another: whole, with its own random numbers, and the same after any kill."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flashbax.vault import Vault
+
+from jax_party import records
+from jax_party.config import parse_config
+from jax_party.records import State
+from jax_party.training import Experiment
+from launcher.population import Inheritance, checkpoint_step, copy_learner, settle, take_over
+from sweeps.space import with_values
+
+LR = "system.actor_lr"
+RATES = {"weak": 1e-3, "good": 2e-3}
+
+
+def _open(folder: Path) -> Experiment:
+    settle(folder, records.read_record(folder))
+    return Experiment(parse_config(records.read_config(folder)), folder)
+
+
+def _play(folder: Path, periods: int) -> Experiment:
+    experiment = _open(folder)
+    for _ in range(periods):
+        experiment.step()
+    experiment.close()
+    return experiment
+
+
+def _equal(one: Any, other: Any) -> None:
+    for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(np.asarray(left), np.asarray(right))
+
+
+@pytest.fixture
+def population(tmp_path: Path, tiny_mapping: Callable[..., Any], make_folder: Callable[..., Path]) -> dict[str, Path]:
+    """Two trials of other seeds and values, each after a period."""
+    folders = {}
+    for index, (name, rate) in enumerate(RATES.items()):
+        mapping = with_values(tiny_mapping("ff_ippo", f"system.seed={index}", "vault=train"), {LR: rate})
+        folders[name] = make_folder(tmp_path / name, mapping)
+        records.update_record(folders[name], hyperparameters={LR: rate})
+        record = records.read_record(folders[name])
+        records.write_record(folders[name], dataclasses.replace(record, trial_id=name))
+        _play(folders[name], 1)
+    return folders
+
+
+def _inherit(population: dict[str, Path], tmp_path: Path, rate: float) -> Inheritance:
+    steps = copy_learner(population["good"], tmp_path / "learner")
+    return Inheritance("good", steps, tmp_path / "learner", {LR: rate})
+
+
+def test_a_learner_is_taken_over_whole(population: dict[str, Path], tmp_path: Path) -> None:
+    weak, good = population["weak"], population["good"]
+    step = checkpoint_step(records.read_record(weak))
+    before = records.read_metrics(weak)
+    record = take_over(weak, _inherit(population, tmp_path, 4e-3))
+    assert (record.lineage[0].step, record.lineage[0].source, record.lineage[0].source_step) == (step, "good", step)
+    assert record.lineage[0].hyperparameters == {LR: RATES["weak"]}
+    assert records.read_config(weak)["system"]["actor_lr"] == 4e-3 == record.hyperparameters[LR]
+    ours, theirs = _open(weak), _open(good)
+    state, source = ours.learners[0].state, theirs.learners[0].state
+    _equal(state._replace(key=0), source._replace(key=0))
+    assert not np.array_equal(np.asarray(state.key), np.asarray(source.key)), "its random numbers are its own"
+    assert records.read_metrics(weak) == before, "what it has measured stays"
+    assert ours.env_steps == step
+    ours.close()
+    theirs.close()
+
+
+def test_a_takeover_is_the_same_after_a_kill(population: dict[str, Path], tmp_path: Path) -> None:
+    """Whether training goes on at once, or after kills before and after the next checkpoint."""
+    weak = population["weak"]
+    given = _inherit(population, tmp_path, 4e-3)
+    take_over(weak, given)
+    unbroken = _play(weak, 3)
+    vault = Vault(rel_dir=str(weak / "vaults"), vault_name="jax_party", vault_uid=unbroken.record.trial_id).read()
+    rows = [row["evaluate"] for row in records.read_metrics(weak)]
+    again = population["good"].with_name("again")
+    mapping = with_values(records.read_config(weak), {LR: RATES["weak"]})
+    records.create_trial_folder(
+        again, mapping, dataclasses.replace(_fresh(records.read_record(weak)), hyperparameters={LR: RATES["weak"]})
+    )
+    _play(again, 1)
+    take_over(again, given)
+    _open(again).close()
+    take_over(again, given)
+    assert len(records.read_record(again).lineage) == 1, "Tune may give the same learner again"
+    _play(again, 1)
+    _play(again, 2)
+    assert [row["evaluate"] for row in records.read_metrics(again)] == rows
+    uid = unbroken.record.trial_id
+    same = Vault(rel_dir=str(again / "vaults"), vault_name="jax_party", vault_uid=uid).read()
+    _equal(same.experience, vault.experience)
+
+
+def _fresh(record: records.TrialRecord) -> records.TrialRecord:
+    return dataclasses.replace(
+        record, state=State.PENDING, lineage=(), env_steps=0, checkpoint=None, vaults=(), attempts=0, ended_at=None
+    )
+
+
+def test_a_kill_between_record_and_config_is_put_right(population: dict[str, Path], tmp_path: Path) -> None:
+    weak = population["weak"]
+    old = (weak / records.CONFIG_FILE).read_text()
+    take_over(weak, _inherit(population, tmp_path, 4e-3))
+    (weak / records.CONFIG_FILE).write_text(old)
+    experiment = _open(weak)
+    assert experiment.config.system.actor_lr == 4e-3
+    assert records.read_config(weak)["system"]["actor_lr"] == 4e-3
+    experiment.close()
+
+
+def test_what_lies_beside_kept_checkpoints_goes_with_them(population: dict[str, Path], tmp_path: Path) -> None:
+    weak = population["weak"]
+    take_over(weak, _inherit(population, tmp_path, 4e-3))
+    taken = records.takeover_folder(weak, checkpoint_step(records.read_record(weak)))
+    assert taken.is_dir()
+    experiment = _open(weak)
+    while not experiment.finished:
+        experiment.step()
+    experiment.close()
+    kept = [int(path.name) for path in (weak / "checkpoints").iterdir() if path.name.isdigit()]
+    assert taken.is_dir() == (min(kept) <= experiment.record.lineage[0].step)
