@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from jax_party import records
 from jax_party.aggregate import Aggregate
 from jax_party.errors import RecordError
-from jax_party.records import Objective, State, SweepManifest, TrialRecord, VaultEntry
+from jax_party.records import Objective, State, SweepManifest, Takeover, TrialRecord, VaultEntry
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,9 +30,10 @@ texts = st.text(st.characters(codec="utf-8"), max_size=8)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 counts = st.integers(0, 2**53)
 cells = st.none() | st.booleans() | st.integers() | numbers | texts | st.lists(st.integers(), max_size=3)
+modes = st.sampled_from(["max", "min"])
 some_records = st.builds(
     TrialRecord,
-    schema_version=st.just(2),
+    schema_version=st.just(3),
     trial_id=texts,
     number=counts,
     sweep=st.none() | texts,
@@ -41,7 +42,17 @@ some_records = st.builds(
     scenario=texts,
     seed=st.integers(),
     hyperparameters=st.dictionaries(texts, cells, max_size=3),
-    objective=st.builds(Objective, texts, st.sampled_from(["max", "min"]), st.sampled_from(list(map(str, Aggregate)))),
+    objective=st.builds(
+        Objective,
+        texts,
+        modes,
+        st.sampled_from(list(map(str, Aggregate))),
+        st.lists(st.tuples(texts, modes), max_size=2).map(tuple),
+        st.dictionaries(texts, numbers, max_size=2),
+    ),
+    lineage=st.lists(
+        st.builds(Takeover, counts, texts, counts, st.dictionaries(texts, cells, max_size=2)), max_size=2
+    ).map(tuple),
     num_seeds=counts,
     promoted_from=st.none() | texts,
     retries=st.lists(texts, max_size=2).map(tuple),
@@ -82,9 +93,17 @@ def test_a_record_comes_back_from_json_as_it_was(record: TrialRecord) -> None:
 def test_a_record_of_version_1_is_read() -> None:
     """Which knew one seed a trial."""
     written = synthetic_sweep.record_of(0).to_dict() | {"schema_version": 1}
-    for key in ("num_seeds", "promoted_from", "retries", "batch", "compile_time_saved_s", "compile_cache"):
+    for key in ("num_seeds", "promoted_from", "retries", "batch", "compile_time_saved_s", "compile_cache", "lineage"):
         del written[key]
-    del written["objective"]["aggregate"]
+    for key in ("aggregate", "others", "constraints"):
+        del written["objective"][key]
+    assert TrialRecord.from_dict(written) == synthetic_sweep.record_of(0)
+
+
+def test_a_record_of_version_2_is_read() -> None:
+    """Which knew one objective, and no populations."""
+    written = synthetic_sweep.record_of(0).to_dict() | {"schema_version": 2}
+    del written["lineage"], written["objective"]["others"], written["objective"]["constraints"]
     assert TrialRecord.from_dict(written) == synthetic_sweep.record_of(0)
 
 
@@ -108,9 +127,9 @@ def test_the_fields_are_those_of_the_design() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 3}, "schema_version: 3 is newer than 2, the newest that is known here; upgrade jax-party"),
+        ({"schema_version": 4}, "schema_version: 4 is newer than 3, the newest that is known here; upgrade jax-party"),
         ({"schema_version": 0}, "schema_version: unknown version 0"),
-        ({"schema_version": None}, "schema_version: expected 2, got None"),
+        ({"schema_version": None}, "schema_version: expected 3, got None"),
         ({"state": "DONE"}, "state: expected one of PENDING, RUNNING, COMPLETE, FAILED, PRUNED, got 'DONE'"),
         ({"number": -1}, "number: expected an integer of 0 or more, got -1"),
         ({"seed": True}, "seed: expected an integer, got True"),
@@ -410,9 +429,11 @@ def test_a_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_a_manifest_from_before_there_were_several_seeds_is_read(tmp_path: Path) -> None:
     records.write_manifest(tmp_path, manifest())
     written = yaml.safe_load((tmp_path / "sweep.yaml").read_text())
-    for key in ("algorithms", "num_seeds", "pack", "gpus_per_trial", "budget"):
+    new = ("samples", "sampler", "scenario_mode", "warm_start")
+    for key in ("algorithms", "num_seeds", "pack", "gpus_per_trial", "budget", *new):
         del written[key]
-    del written["objective"]["aggregate"]
+    for key in ("aggregate", "others", "constraints"):
+        del written["objective"][key]
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(written))
     back = records.read_manifest(tmp_path)
     assert (back.num_seeds, back.objective) == (1, Objective("episode_return", "max", "mean"))
