@@ -58,12 +58,13 @@ class Driver:
             try:
                 process = psutil.Process(pid)
                 if process.create_time() == born and process.status() != psutil.STATUS_ZOMBIE:
-                    left.append(f"{pid} {' '.join(process.cmdline())[:80]}")
+                    left.append(f"{pid} {' '.join(process.cmdline())[:200]}")
             except psutil.NoSuchProcess:
                 continue
         return left
 
-    def assert_nothing_left(self, limit_s: float = 20.0) -> None:
+    def assert_nothing_left(self, limit_s: float = 60.0) -> None:
+        """A worker that was starting when its Ray was killed looks for that for half a minute."""
         deadline = time.monotonic() + limit_s
         while self.alive() and time.monotonic() < deadline:
             time.sleep(0.2)
