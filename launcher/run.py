@@ -296,21 +296,12 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
     from ray import tune
     from ray.tune.execution import class_cache
 
-    from launcher.planned import InOrder, PlannedTrials
+    from launcher.planned import InOrder
     from launcher.trainable import ExperimentTrainable
 
     # Tune would put AWS's secrets where Ray shows them; each node has its own.
     class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS_" in name}
-    worker = {
-        "sweep": str(sweep.folder),
-        "size": crew.pack,
-        "process": crew.settings(),
-        "experiment": chosen_experiment(),
-        "period_timeout_s": crew.period_timeout_s,
-    }
-    if sweep.address is not None:
-        here = records.provenance()
-        worker |= {"versions": our_versions(), "code": [here["git_sha"], here["git_dirty"]]}
+    worker = _worker_settings(sweep, crew)
     by_group = Scheduler(sweep.manifest.scheduler).by_group
     shared = _start_shared_workers(worker, crew, crew.pack if by_group else crew.trials) if crew.shared else {}
     config: dict[str, Any] = {
@@ -321,26 +312,14 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
         "population": part.values is not None,
     }
     ended = sum(record.state in FINISHED for record in sweep.records.values())
-    allowed = spending.allowed_trials(ended)
-    number, search = 1, part.planner
-    # Whoever judges trials together, or draws them, must see them all; else Tune makes them as they are needed.
-    judged_together = part.planner is not None or by_group
-    if part.planner is not None:
-        number = part.planner.remaining if allowed is None else min(part.planner.remaining, allowed)
-    elif judged_together or part.values is not None:
-        config["trial_id"] = tune.grid_search(list(part.ids)[:allowed])
-    else:
-        search = PlannedTrials(list(part.ids)[:allowed])
-        number = search.remaining
-    if part.values is not None:
-        values = {trial_id: dict(part.values[trial_id]) for trial_id in part.ids}
-        config["values"] = tune.sample_from(lambda drawn: values[drawn["trial_id"]])
+    search, number = _choose_trials(part, by_group, spending.allowed_trials(ended), config)
     tune.run(
         ExperimentTrainable,
         name="tune",
         **_tune_storage(sweep.folder),
         config=config,
-        max_concurrent_trials=None if judged_together else crew.trials,
+        # Whoever judges trials together, or draws them, must see them all; else Tune makes them as they are needed.
+        max_concurrent_trials=None if by_group or part.planner is not None else crew.trials,
         num_samples=number,
         stop=lambda trial_id, result: spending.reason is not None,
         search_alg=search,
@@ -358,6 +337,48 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
     )
     for name in shared:
         ray.kill(shared[name])
+
+
+def _worker_settings(sweep: Sweep, crew: Crew) -> dict[str, Any]:
+    """What `make_pack` makes a worker with."""
+    settings = {
+        "sweep": str(sweep.folder),
+        "size": crew.pack,
+        "process": crew.settings(),
+        "experiment": chosen_experiment(),
+        "period_timeout_s": crew.period_timeout_s,
+    }
+    if sweep.address is not None:
+        here = records.provenance()
+        settings |= {"versions": our_versions(), "code": [here["git_sha"], here["git_dirty"]]}
+    return settings
+
+
+def _choose_trials(part: Pass, by_group: bool, allowed: int | None, config: dict[str, Any]) -> tuple[Any, int]:
+    """Who gives Tune its trials, and how many samples that is; what varies between them goes into `config`.
+
+    Args:
+      part: the pass.
+      by_group: whether its scheduler judges all of them together.
+      allowed: how many may still be played, None for all.
+      config: of Tune's trials.
+    """
+    from ray import tune
+
+    from launcher.planned import PlannedTrials
+
+    if part.planner is not None:
+        left = part.planner.remaining
+        return part.planner, left if allowed is None else min(left, allowed)
+    ids = list(part.ids)[:allowed]
+    if not by_group:
+        planned = PlannedTrials(ids)
+        return planned, planned.remaining
+    config["trial_id"] = tune.grid_search(ids)
+    if part.values is not None:
+        values = {trial_id: dict(part.values[trial_id]) for trial_id in ids}
+        config["values"] = tune.sample_from(lambda drawn: values[drawn["trial_id"]])
+    return None, 1
 
 
 def _tune_storage(folder: Path) -> dict[str, Any]:
