@@ -53,7 +53,7 @@ def play(tmp_path: Path, *words: str, space: str = SPACE, **environment: str) ->
     given = ("ALG=mappo", f"SPACE={file}", f"OUT={tmp_path / 'out'}", "SEED=1", *words)
     stand_in = {"JAX_PARTY_EXPERIMENT": "tests.launcher.synthetic:Synthetic", **environment}
     driver = start_driver(given, tmp_path / "log", {**os.environ, **stand_in})
-    assert driver.wait() == 0, driver.output()
+    assert driver.wait(500.0) == 0, driver.output()
     driver.assert_nothing_left()
     folder = sweep_folder(tmp_path / "out")
     return folder, load_index(folder)
