@@ -12,6 +12,7 @@ import ray
 from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune import Callback
+from ray.tune.experiment import Trial
 
 from jax_party import records
 from jax_party.errors import RecordError
@@ -60,8 +61,8 @@ class SweepCallback(Callback):
         self._display.tick()
         self._notes.settle()
         if self._spending.update(self._progress.steps()) is not None:
-            if self._in_period is None:
-                self._in_period = set(self._progress.running())
+            playing = {t.config["trial_id"] for t in trials if t.status == Trial.RUNNING and not t.is_saving}
+            self._in_period = playing if self._in_period is None else self._in_period & playing
             if not self._in_period:
                 raise BudgetSpent
 

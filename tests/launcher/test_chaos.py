@@ -325,6 +325,7 @@ def test_a_disk_that_is_full_for_half_a_minute(
     driver.assert_nothing_left()
 
 
+@pytest.mark.slow
 def test_storage_that_refuses_for_a_while(sweep: Begin, tmp_path: Path) -> None:
     """Injected, so that it runs everywhere: the trial goes on once storage takes writes again, and says so once."""
     driver = sweep(

@@ -134,6 +134,7 @@ def test_a_sweep_over_two_nodes(nodes: Nodes, begin: Begin, bucket: Path, tmp_pa
     driver.assert_nothing_left()
 
 
+@pytest.mark.slow
 def test_packs_share_a_node(nodes: Nodes, begin: Begin, bucket: Path) -> None:
     driver = begin(
         "ALG=mappo", "SAMPLES=6", "TIMESTEPS=8192", "EVALUATIONS=2", f"ADDRESS={nodes.address}", f"STORAGE={bucket}",
