@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import CategoricalDistribution as Categorical
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
@@ -54,6 +55,7 @@ class Configuration:
       trials: the planned ones.
       encoded: the values as its searcher gave them; empty for those that it is told to give.
       ended: ids of those that have ended.
+      failed: whether one of them has failed.
     """
 
     group: int
@@ -62,6 +64,7 @@ class Configuration:
     trials: Sequence[PlannedTrial]
     encoded: Mapping[str, Any] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
+    failed: bool = False
 
     @property
     def key(self) -> str:
@@ -190,6 +193,7 @@ class Planner(Searcher):
         one, trial = self._running.pop(trial_id)
         self._paused.discard(trial_id)
         one.ended.add(trial.trial_id)
+        one.failed = one.failed or error  # its record will say so in a moment
         if one.over:
             searcher = self._searchers[one.group]
             if self._study.search is Search.BOHB:  # it has had its results already
@@ -215,6 +219,8 @@ class Planner(Searcher):
 
     def _of_configuration(self, one: Configuration) -> Told:
         """What its trials have reached; the means of several."""
+        if one.failed:
+            return Told(one.values, None)
         found = [self._reached(trial.trial_id) for trial in one.trials]
         if any(told is None or told.metrics is None for told in found):
             return Told(one.values, None)
@@ -274,8 +280,9 @@ def make_searcher(
 
     several = len(objective.metrics) > 1
     distributions = OptunaSearch.convert_search_space(domains)
+    numeric = {name: of_axis for name, of_axis in distributions.items() if not isinstance(of_axis, Categorical)}
     ended = [
-        optuna.trial.create_trial(params=dict(point), distributions=distributions, value=value)
+        optuna.trial.create_trial(params={name: point[name] for name in numeric}, distributions=numeric, value=value)
         for point, value in points
         if value is not None and not several
     ]

@@ -21,7 +21,7 @@ from jax_party.records import State, TrialRecord
 from launcher import outcome
 from launcher.console import show_facts
 from launcher.plan import NUM_SEEDS_KEY, SEED_KEY
-from launcher.ranking import rank
+from launcher.ranking import Entry, rank
 from sweeps.space import FIRST_FRESH_SEED, with_values
 
 if TYPE_CHECKING:
@@ -53,8 +53,10 @@ def winners(sweep: Sweep, top: int) -> list[Winner]:
     chosen: list[Winner] = []
     for entries in ranked.values():
         good = [entry for entry in entries if entry.feasible and (entry.on_front or not several)]
-        different = {records.configuration_id(entry.trials[0]): entry for entry in reversed(good)}
-        for entry in list(reversed(different.values()))[:top]:
+        different: dict[str, Entry] = {}
+        for entry in good:
+            different.setdefault(records.configuration_id(entry.trials[0]), entry)
+        for entry in list(different.values())[:top]:
             chosen += [Winner(record, entry.score) for record in entry.trials]
     if not chosen:
         bounds = ", ".join(f"{name}={bound:g}" for name, bound in sweep.manifest.objective.constraints.items())

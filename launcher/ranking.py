@@ -10,6 +10,7 @@ from jax_party.aggregate import Aggregate, aggregate_metrics
 from jax_party.objectives import Objective, feasible, pareto_front
 from jax_party.records import SweepManifest, TrialRecord, configuration_id
 from launcher import outcome
+from launcher.plan import SCENARIO_KEY
 from sweeps.space import ScenarioMode
 
 
@@ -69,12 +70,12 @@ def _configurations(manifest: SweepManifest, trials: Sequence[TrialRecord]) -> I
         for record in trials:
             yield f"{record.algorithm} {record.scenario}", [record]
         return
-    scenarios = {record.scenario for record in trials}
+    wanted = len((manifest.overrides or {}).get(SCENARIO_KEY, ()))
     played: dict[tuple[str, int], dict[str, TrialRecord]] = {}
     for record in trials:
         played.setdefault((configuration_id(record), record.seed), {}).setdefault(record.scenario, record)
     for of_scenarios in played.values():
-        if set(of_scenarios) == scenarios:
+        if len(of_scenarios) == wanted:
             found = list(of_scenarios.values())
             yield found[0].algorithm, found
 

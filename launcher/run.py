@@ -234,9 +234,11 @@ def _run_trials(
             stack.enter_context(BackgroundCollector(sweep.folder))
             stack.enter_context(display)
             for part in _passes(sweep, progress, crew.trials):
-                if spending.reason is None:
+                counts = progress.snapshot().counts
+                allowed = spending.allowed_trials(sum(counts[state] for state in FINISHED))
+                if spending.reason is None and allowed != 0:
                     callback = SweepCallback(sweep.folder, progress, display, interrupt, part.reason, spending, notes)
-                    _tune_run(sweep, crew, part, callback, spending)
+                    _tune_run(sweep, crew, part, callback, spending, allowed)
     except Interrupted:
         pass
     finally:
@@ -290,8 +292,8 @@ class Pass:
         return reasons.get
 
 
-def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spending) -> None:
-    """Hand trials to Tune and wait."""
+def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spending, allowed: int | None) -> None:
+    """Hand trials to Tune, at most so many as are allowed, and wait."""
     import ray
     from ray import tune
     from ray.tune.execution import class_cache
@@ -311,8 +313,7 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
         "worker": worker,
         "population": part.values is not None,
     }
-    ended = sum(record.state in FINISHED for record in sweep.records.values())
-    search, number = _choose_trials(part, by_group, spending.allowed_trials(ended), config)
+    search, number = _choose_trials(part, by_group, allowed, config)
     tune.run(
         ExperimentTrainable,
         name="tune",
@@ -486,7 +487,8 @@ def group_pass(
         }
         for trial_id in ids
     }
-    population = schedulers.make_population(scheduler, objective.metric, objective.mode, length, axes)
+    trained = max((sweep.records[trial_id].env_steps for trial_id in ids), default=0)
+    population = schedulers.make_population(scheduler, objective.metric, objective.mode, length, axes, trained)
     return Pass(ids, population, values=values, group=name)
 
 
@@ -512,12 +514,12 @@ def make_planner(
 
     def write(trial: PlannedTrial) -> PlannedTrial:
         trial = dataclasses.replace(trial, trial_id=unused_id(sweep.folder, trial.trial_id))
-        progress.add(study.write(sweep.folder, trial))
+        progress.add(patiently()(study.write, sweep.folder, trial))
         return trial
 
     def reached(trial_id: str) -> Told | None:
         folder = sweep.folder / trial_id
-        record = records.read_record(folder)
+        record = patiently()(records.read_record, folder)
         if record.state is State.FAILED:
             return None
         found = outcome.evaluations(folder, record)

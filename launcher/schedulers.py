@@ -70,9 +70,14 @@ class GroupedStopping(InOrder):
         self.reasons: dict[str, str] = {}
 
     def remember(self, trial_id: str, evaluations: Sequence[Evaluation]) -> None:
-        """Replay the recorded evaluations of a trial into its group."""
+        """Replay the recorded evaluations of a trial into its group.
+
+        What the rule would have said of it counts for nothing: it has been said, by what was known then.
+        """
         for evaluation in evaluations:
             self._judge(trial_id, {"env_steps": evaluation.step, self._objective: evaluation.value})
+            if self._kind is Scheduler.MEDIAN:
+                self._rules[self._group_of(trial_id)]._stopped_trials.discard(self._stubs[trial_id])
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """The rule's decision, with its reason kept."""
@@ -163,6 +168,7 @@ class _Brackets:
             return str(super()._process_bracket(tune_controller, bracket))  # type: ignore[misc]
         finally:
             self._processing = False
+            bracket.is_being_processed = False  # Tune leaves it set, and a trial that fails later would not be missed
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
         """A trial is taken out: by hyperband itself, where a bracket is being processed."""
@@ -231,8 +237,10 @@ class SteppedPB2(_Population, PB2):
     """Tune's PB2, in step."""
 
 
-def make_population(kind: Scheduler, metric: str, mode: str, length: Length, axes: Sequence[Axis]) -> Any:
-    """A population over the trials of one group.
+def make_population(
+    kind: Scheduler, metric: str, mode: str, length: Length, axes: Sequence[Axis], trained: int = 0
+) -> Any:
+    """A population over the trials of one group, which first changes once all have come further than `trained` steps.
 
     Their Tune configs have the sampled values, as `travelling` gives them, under `values`.
     """
@@ -246,6 +254,7 @@ def make_population(kind: Scheduler, metric: str, mode: str, length: Length, axe
         bounds = {axis.key: [travelling(axis, axis.low), travelling(axis, axis.high)] for axis in ranges}
         population: Any = SteppedPB2(hyperparam_bounds={"values": bounds}, **common)
         population.arrive = lambda values: {axis.key: arrived(axis, values[axis.key]) for axis in axes}
+        population._next_perturbation_sync = (trained // every + 1) * every
         return population
     mutations = {axis.key: list(axis.values) if axis.values else tune_domain(axis) for axis in axes}
 
@@ -254,6 +263,7 @@ def make_population(kind: Scheduler, metric: str, mode: str, length: Length, axe
 
     population = PBT(hyperparam_mutations={"values": mutations}, custom_explore_fn=keep_in_range, **common)
     population.arrive = dict
+    population._next_perturbation_sync = (trained // every + 1) * every
     return population
 
 

@@ -119,7 +119,7 @@ def _holds(axis: Axis, value: Any) -> bool:
     if axis.values:
         return value in axis.values
     assert axis.low is not None and axis.high is not None
-    return isinstance(value, (int, float)) and axis.low <= value <= axis.high
+    return isinstance(value, (int, float)) and axis.low <= value <= axis.high and _decode(axis, value) == value
 
 
 def _tidy(axes: Sequence[Axis], values: Mapping[str, Any]) -> dict[str, Any]:

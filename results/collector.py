@@ -207,13 +207,15 @@ def _judge_objectives(rows: Sequence[IndexRow], manifest: SweepManifest) -> None
     judged: dict[tuple[str, str], list[tuple[list[IndexRow], dict[str, float | None]]]] = {}
     searched = [row for row in rows if row.score_metrics and row.fixed.get("promoted_from") is None]
     if manifest.scenario_mode == "mean":
-        scenarios = {row.fixed["scenario"] for row in searched}
+        wanted = len((manifest.overrides or {}).get("env/scenario", ()))
+        for row in searched:
+            row.fixed["objective.feasible"] = None  # until its configuration has been played in all of them
         of_configuration: dict[tuple[Any, ...], dict[str, IndexRow]] = {}
         for row in searched:
             key = (row.fixed["configuration"], row.fixed["seed"])
             of_configuration.setdefault(key, {}).setdefault(row.fixed["scenario"], row)
         for of_scenarios in of_configuration.values():
-            if set(of_scenarios) == scenarios:
+            if len(of_scenarios) == wanted:
                 together = list(of_scenarios.values())
                 means = aggregate_metrics([row.score_metrics for row in together], Aggregate.MEAN)
                 judged.setdefault((together[0].fixed["algorithm"], ""), []).append((together, means))
@@ -334,7 +336,7 @@ def _unreadable_row(
 
 def _pending_rows(manifest: SweepManifest, rows: Sequence[IndexRow]) -> Iterator[IndexRow]:
     """Rows for the planned trials without a folder."""
-    taken = {row.fixed.get("number") for row in rows}
+    taken = {row.fixed.get("number") for row in rows if row.fixed.get("promoted_from") is None}
     free = [number for number in range(manifest.num_trials) if number not in taken]
     # A folder with an unreadable record is one of the free numbers; which one, nobody knows.
     unknown = sum(row.fixed.get("number") is None for row in rows)

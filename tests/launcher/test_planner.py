@@ -128,6 +128,22 @@ def test_unfinished_trials_come_first() -> None:
     assert played[0] is left
 
 
+def test_cma_es_goes_on_beside_choices() -> None:
+    study, book = make_study("SEARCH=optuna", "SAMPLER=cmaes"), Book()
+    first = play(planner(study, book, 24), book)
+    second = play(planner(study, book, 32, ended(study, first)), book)
+    assert [trial.number for trial in second] == list(range(24, 32))
+
+
+def test_a_trial_that_crashes_is_told_as_failed_though_its_record_says_so_later() -> None:
+    study, book = make_study("SEARCH=optuna"), Book()
+    found, told = planner(study, book, 2), list[Told]()
+    found._tell = lambda searcher, key, encoded, what: told.append(what)  # type: ignore[method-assign]
+    found.suggest("a")
+    found.on_trial_complete("a", None, error=True)
+    assert [what.metrics for what in told] == [None]
+
+
 @pytest.mark.parametrize("words", SEARCHERS, ids=" ".join)
 def test_searchers_are_told_of_failures(words: tuple[str, ...]) -> None:
     study, book = make_study(*words), Book()

@@ -8,7 +8,7 @@ import pytest
 
 from launcher.options import Scheduler
 from launcher.outcome import Evaluation
-from launcher.schedulers import GroupedStopping, Length, arrived, travelling
+from launcher.schedulers import GroupedStopping, Length, arrived, make_population, travelling
 from sweeps.space import Axis, AxisType
 
 
@@ -65,6 +65,23 @@ def test_the_median_rule_compares_within_a_scenario() -> None:
     assert judge(rule, "easy-8", 100, 11.0) == "CONTINUE", "the median of 0, 10 and 20 is 10"
     assert judge(rule, "easy-9", 100, 9.0) == "STOP"
     assert "median: score 9 at 100 steps" in rule.reasons["easy-9"]
+
+
+def test_the_median_rule_goes_on_from_recorded_evaluations() -> None:
+    """A trial that reported first, before there was a median, is not judged by those that came after."""
+    rule = stopping(Scheduler.MEDIAN)
+    for index in range(3):
+        rule.remember(f"easy-{index}", [Evaluation(100, 10.0 + index), Evaluation(200, 20.0)])
+    rule.remember("easy-3", [Evaluation(100, 1.0), Evaluation(200, 5.0)])
+    assert judge(rule, "easy-3", 300, 30.0) == "CONTINUE"
+    assert judge(rule, "easy-4", 100, 1.0) == "STOP"
+
+
+def test_a_population_that_is_resumed_waits_for_the_last() -> None:
+    axis = Axis("k", AxisType.UNIFORM, 0.0, 1.0)
+    for kind in (Scheduler.PBT, Scheduler.PB2):
+        assert make_population(kind, "score", "max", Length(800, 8), [axis])._next_perturbation_sync == 100
+        assert make_population(kind, "score", "max", Length(800, 8), [axis], 600)._next_perturbation_sync == 700
 
 
 @pytest.mark.parametrize(

@@ -71,3 +71,5 @@ def test_what_a_searcher_gives_lies_on_its_axis(axis: Axis, given_value: float, 
 def test_values_off_the_axes_are_not_held() -> None:
     assert not Space(AXES[:1]).holds({"rate": 0.02})
     assert not Space(AXES[4:5]).holds({"layers": [32]})
+    assert not Space(AXES[3:4]).holds({"step": 0.33})
+    assert not Space(AXES[1:2]).holds({"env/size": 2.5})
