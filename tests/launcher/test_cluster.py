@@ -255,6 +255,7 @@ def test_storage_that_cannot_be_used_is_refused(begin: Begin, bucket: Path) -> N
     refused(missing, r"no sweep's folder \(sweep.yaml is missing\)", bucket)
 
 
+@pytest.mark.slow
 def test_a_node_with_other_versions_is_refused_by_name(
     nodes: Nodes, begin: Begin, bucket: Path, tmp_path: Path
 ) -> None:

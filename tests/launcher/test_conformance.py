@@ -151,6 +151,7 @@ def test_one_configuration_for_all_scenarios_under_a_constraint(tmp_path: Path) 
     assert records.read_manifest(folder).objective.constraints == {"min_cooperation_rate": 0.6}
 
 
+@pytest.mark.slow
 def test_several_objectives_leave_their_front_and_warm_start_and_extension(tmp_path: Path) -> None:
     given = ("SEARCH=optuna", "METRIC=episode_return,equality", "SAMPLES=12", "EVALUATIONS=2")
     folder, index = play(tmp_path, *given)
