@@ -66,7 +66,7 @@ def report(tiny_mapping: Callable[..., Any]) -> Callable[[str], Any]:
     return make
 
 
-@pytest.fixture(params=["ff_mappo", "rec_sable", "rec_iql"])
+@pytest.fixture(params=["ff_mappo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rec_sable", "rec_iql"))])
 def reports(request: pytest.FixtureRequest, report: Callable[[str], Any]) -> Any:
     """Systems that are plain, with memory, with replay."""
     return report(request.param)

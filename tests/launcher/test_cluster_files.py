@@ -326,6 +326,7 @@ def test_a_bad_slurm_job_says_what_to_do(slurm: dict[str, str], changed: dict[st
     assert done.returncode == 2 and message in done.stderr
 
 
+@pytest.mark.slow
 def test_a_node_in_the_background_is_started_once_and_ended(slurm: dict[str, str], tmp_path: Path) -> None:
     def node(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

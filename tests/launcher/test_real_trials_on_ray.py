@@ -211,6 +211,7 @@ def test_a_killed_worker_costs_no_bit(real_sweep: Begin, tmp_path: Path, unbroke
     driver.assert_nothing_left()
 
 
+@pytest.mark.slow
 def test_packed_trials_lose_no_bit_with_their_worker(
     real_sweep: Begin, tmp_path: Path, unbroken: dict[int, Path]
 ) -> None:
