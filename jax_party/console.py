@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from jax_party.config import Budget, ExperimentConfig
+from jax_party.config import Budget
+from jax_party.engines import Outline
 from jax_party.records import TrialRecord
 
 
@@ -20,15 +21,16 @@ class RunConsole:
     def __init__(self, enabled: bool) -> None:
         self._console = Console(quiet=not enabled, highlight=False)
 
-    def header(self, config: ExperimentConfig, budget: Budget, record: TrialRecord, folder: str) -> None:
+    def header(self, outline: Outline, record: TrialRecord, folder: str) -> None:
         """Say what is about to run, and where it goes."""
         last = record.seed + record.num_seeds - 1
         seeds = f"seed {record.seed}" if record.num_seeds == 1 else f"seeds {record.seed} to {last}, each"
+        budget = outline.budget
         self._console.print(
             f"[bold]{record.algorithm}[/bold] on {record.environment}/{record.scenario}, {seeds}: "
             f"{budget.total_steps:,} steps in {budget.num_evaluations} evaluations"
         )
-        note = budget.note(config.arch.num_evaluation)
+        note = budget.note(outline.num_evaluation)
         if note:
             self._console.print(f"note: {note}")
         self._console.print(f"folder: {folder}", soft_wrap=True)

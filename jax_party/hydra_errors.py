@@ -5,19 +5,18 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
-from jax_party.config import known_keys, names_of
+from jax_party.engines import ConfigTree
 
 
 def explain_hydra_error(
-    error: BaseException, config_dir: Path, overrides: Sequence[str] = (), config_name: str | None = None
+    error: BaseException, tree: ConfigTree, overrides: Sequence[str] = (), config_name: str | None = None
 ) -> str:
     """One line for an error of Hydra or OmegaConf.
 
     Args:
       error: what was raised while composing.
-      config_dir: the root of the config tree, for the options that there are.
+      tree: the config tree, for the options and keys that there are.
       overrides: what was asked for, for messages that cannot be pinned down further.
       config_name: the system's, for the keys that it has.
     """
@@ -28,16 +27,14 @@ def explain_hydra_error(
     option = re.search(r"Could not (?:find|load) '?([\w/.-]+)/([\w.\-]+)'?", text)
     if option:
         group, name = option.group(1), option.group(2).rstrip(".")
-        options = sorted(path.stem for path in (config_dir / group).glob("*.yaml"))
-        return f"{group}={name}: unknown option; {_suggest(name, options)}"
+        return f"{group}={name}: unknown option; {_suggest(name, tree.options(group))}"
     config = re.search(r"Cannot find primary config '([\w.-]+)'", text)
     if config:
         name = config.group(1).removesuffix(".yaml")
-        known = sorted(path.stem for path in (config_dir / "default").glob("*.yaml"))
-        return f"--config-name {name}: unknown; {_suggest(name, known)}"
+        return f"--config-name {name}: unknown; {_suggest(name, tree.options('default'))}"
     key = re.search(r"Could not override '([\w.]+)'", text) or re.search(r"full_key: ([\w.]+)", text)
     if key:
-        return f"{key.group(1)}: unknown; {_suggest_key(key.group(1), config_name)}"
+        return f"{key.group(1)}: unknown; {_suggest_key(key.group(1), tree, config_name)}"
     return f"{' '.join(overrides)}: {text}" if overrides else text
 
 
@@ -47,10 +44,9 @@ def _suggest(value: str, options: Sequence[str]) -> str:
     return f"{hint}choose one of {', '.join(options)}" if options else "there is no such group"
 
 
-def _suggest_key(key: str, config_name: str | None) -> str:
+def _suggest_key(key: str, tree: ConfigTree, config_name: str | None) -> str:
     group, _, name = key.rpartition(".")
-    names = names_of(config_name) if config_name else ()
-    keys = [known for known in known_keys(group.split(".") if group else [], names) if known != name]
+    keys = [known for known in tree.keys(group.split(".") if group else [], config_name) if known != name]
     if not keys:
         return f"there is no group {group}"
     close = difflib.get_close_matches(name, keys, n=1)

@@ -7,6 +7,7 @@ there before the first one starts.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from jax_party import records
-from jax_party.config import ExperimentConfig, make_budget, parse_config
 from jax_party.console import RunConsole
+from jax_party.engines import ENGINE_KEY, NATIVE, ConfigTree, Outline, engine_of, get_engine
 from jax_party.errors import ConfigError
 from jax_party.records import FINISHED, Objective, State, SweepManifest, TrialRecord
-from jax_party.run import config_path, make_folder, plain_config, quiet_libraries, resume_experiment
+from jax_party.run import make_folder, new_record, plain_config, quiet_libraries, resume_experiment
 
 ALL_FAILED = 1
 STOPPED = 130
@@ -31,15 +32,20 @@ class CommandLine:
     """What a command line asks Hydra for.
 
     Attributes:
-      words: all of it, overrides last: Hydra takes them only side by side.
+      options: what is no override.
       config_names: one or, by commas, several.
+      overrides: what is asked for, but for the engine.
+      engine: the name of what runs it.
+      tree: the engine's configs.
       several: whether it asks for several runs (`-m`).
       runs: whether it asks for runs at all, rather than for help or the composed config.
     """
 
-    words: tuple[str, ...]
+    options: tuple[str, ...]
     config_names: tuple[str, ...]
     overrides: tuple[str, ...]
+    engine: str
+    tree: ConfigTree
     several: bool
     runs: bool
 
@@ -52,11 +58,13 @@ class CommandLine:
           default: the config where none is named.
 
         Raises:
-          ConfigError: several configs without `-m`, one of them twice or without a name, or configs from elsewhere.
+          ConfigError: several configs without `-m`, one of them twice or without a name, configs from elsewhere, or an
+            engine that is not there or lacks one of them.
         """
         arguments = _hydra_parser().parse_intermixed_args(list(words))
         names = tuple((arguments.config_name or default).split(","))
-        overrides = tuple(arguments.overrides)
+        given = tuple(arguments.overrides)
+        engine, overrides = _without_engine(given)
         several = arguments.multirun or "hydra.mode=MULTIRUN" in overrides
         asked = ",".join(names)
         if len(names) > 1 and not several:
@@ -70,28 +78,32 @@ class CommandLine:
                 "--config-dir, --config-path: runs of -m are planned from mava_configs alone; leave them out"
             )
         others = (arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion)
-        return cls(_overrides_last(words, overrides), names, overrides, several, runs=not any(others))
+        tree = _tree(engine, names)
+        return cls(_options(words, given), names, overrides, engine, tree, several, runs=not any(others))
 
     def for_config(self, name: str, *overrides: str) -> list[str]:
-        """The same command line for one of its configs, with further overrides."""
+        """The same command line for one of its configs, with further overrides.
+
+        Overrides come last: Hydra takes them only side by side.
+        """
         words = [f"--config-name={name}"]
         skip = False
-        for word in self.words:
+        for word in self.options:
             if skip:
                 skip = False
             elif word in ("--config-name", "-cn"):
                 skip = True
             elif not word.startswith("--config-name="):
                 words.append(word)
-        return [*words, *overrides]
+        return [*words, *self.tree.overrides(name), *self.overrides, *overrides]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run: its composed config, and the values of what the command line varies."""
+    """One run: its composed config with its outline, and the values of what the command line varies."""
 
     mapping: Mapping[str, Any]
-    config: ExperimentConfig
+    outline: Outline
     hyperparameters: Mapping[str, Any]
 
 
@@ -100,11 +112,13 @@ class Plan:
     """All runs of a command line.
 
     Attributes:
+      engine: the name of what runs them.
       space: what the command line varies, as the axes of a grid.
       overrides: what it fixes.
     """
 
     config_names: tuple[str, ...]
+    engine: str
     jobs: tuple[Job, ...]
     space: Mapping[str, Any]
     overrides: Mapping[str, Any]
@@ -123,7 +137,7 @@ class Plan:
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
         jobs = []
-        with initialize_config_dir(config_path(), version_base="1.3"):
+        with initialize_config_dir(asked.tree.folder, version_base="1.3"):
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
             overrides = parser.parse_overrides(list(asked.overrides))
             space: dict[str, Any] = {}
@@ -141,17 +155,17 @@ class Plan:
             (batch,) = BasicSweeper.split_arguments(overrides, None)
             for name in asked.config_names:
                 for words in batch:
-                    mapping = plain_config(compose(name, list(words)))
+                    mapping = plain_config(compose(name, [*asked.tree.overrides(name), *words]))
                     given = {item.key_or_group: item.value() for item in parser.parse_overrides(list(words))}
-                    jobs.append(Job(mapping, parse_config(mapping), {key: given[key] for key in space}))
+                    jobs.append(Job(mapping, _outline_of(mapping), {key: given[key] for key in space}))
         _refuse_several_folders(jobs)
         ours = {key: value for key, value in fixed.items() if not key.startswith(("hydra/", "hydra."))}
-        return cls(asked.config_names, tuple(jobs), space, ours)
+        return cls(asked.config_names, asked.engine, tuple(jobs), space, ours)
 
     @property
     def label(self) -> str:
         """What the folder is named after."""
-        return records.label_of(tuple(dict.fromkeys(job.config.logger.system_name for job in self.jobs)))
+        return records.label_of(tuple(dict.fromkeys(job.outline.system for job in self.jobs)))
 
     def write(self) -> tuple[str, Path]:
         """Make the sweep's folder with every trial's in it, PENDING; the manifest is last.
@@ -162,36 +176,31 @@ class Plan:
         Raises:
           RecordError: the folder cannot be made.
         """
-        first = self.jobs[0].config
+        first = self.jobs[0].outline
         folder = make_folder(first, self.label)
         name = "-".join((self.label, folder.parts[-2].replace("-", ""), folder.parts[-1].replace("-", "", 2)))
-        objective = Objective(first.env.eval_metric, "max")
-        trials = {job_id(name, job.mapping, job.config): job for job in self.jobs}
+        objective = Objective(first.eval_metric, "max")
+        trials = {job_id(name, job.mapping, job.outline): job for job in self.jobs}
         for number, (trial_id, job) in enumerate(trials.items()):
-            config = job.config
-            record = TrialRecord(
-                trial_id=trial_id,
+            record = dataclasses.replace(
+                new_record(job.outline, self.engine, trial_id),
                 number=number,
                 sweep=name,
-                algorithm=config.logger.system_name,
-                environment=config.env.env_name,
-                scenario=config.env.scenario.task_name,
-                seed=config.system.seed,
-                num_seeds=config.arch.num_seeds,
                 hyperparameters=job.hyperparameters,
                 objective=objective,
-                total_steps=make_budget(config).total_steps,
+                total_steps=job.outline.budget.total_steps,
             )
             records.create_trial_folder(folder / trial_id, job.mapping, record)
         manifest = SweepManifest(
             name=name,
+            engine=self.engine,
             algorithm=self.label,
             algorithms=self.config_names,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             num_trials=len(trials),
             objective=objective,
-            seed=first.system.seed,
-            num_seeds=first.arch.num_seeds,
+            seed=first.seed,
+            num_seeds=first.num_seeds,
             search="grid",
             scheduler="fifo",
             space=self.space,
@@ -217,7 +226,7 @@ def run_jobs(asked: CommandLine) -> int:
     """
     plan = Plan.make(asked)
     name, folder = plan.write()
-    console = RunConsole(plan.jobs[0].config.logger.use_console)
+    console = RunConsole(plan.jobs[0].outline.use_console)
     console.say(f"{name}: {len(_trials(folder))} runs")
     console.say(f"folder: {folder}")
     given = sys.argv
@@ -227,7 +236,7 @@ def run_jobs(asked: CommandLine) -> int:
             place = folder / "hydra" / config_name
             words = asked.for_config(config_name, f"hydra.sweep.dir={_quoted(place)}", "hydra.sweep.subdir=.")
             sys.argv = [given[0], *words]
-            _hydra_main(config_name, _job_of(name, folder))()
+            _hydra_main(asked.tree, config_name, _job_of(name, folder))()
     except KeyboardInterrupt:
         console.error(f"Stopped. Finish it with: python -m launcher.sweep resume {folder}")
         return STOPPED
@@ -236,9 +245,9 @@ def run_jobs(asked: CommandLine) -> int:
     return _report(folder, console)
 
 
-def job_id(name: str, mapping: Mapping[str, Any], config: ExperimentConfig) -> str:
+def job_id(name: str, mapping: Mapping[str, Any], outline: Outline) -> str:
     """The id of a run of this config in the sweep of this name."""
-    return records.trial_id(name, mapping, config.system.seed)
+    return records.trial_id(name, mapping, outline.seed)
 
 
 def run_job(name: str, folder: Path, mapping: Mapping[str, Any]) -> None:
@@ -249,8 +258,7 @@ def run_job(name: str, folder: Path, mapping: Mapping[str, Any]) -> None:
       folder: the sweep's.
       mapping: the composed config.
     """
-    config = parse_config(mapping)
-    trial = folder / job_id(name, mapping, config)
+    trial = folder / job_id(name, mapping, _outline_of(mapping))
     try:
         resume_experiment(trial)
     except Exception as error:
@@ -272,11 +280,32 @@ def _job_of(name: str, folder: Path) -> Callable[[Any], None]:
     return job
 
 
-def _hydra_main(config_name: str, job: Callable[[Any], None]) -> Callable[[], None]:
+def _hydra_main(tree: ConfigTree, config_name: str, job: Callable[[Any], None]) -> Callable[[], None]:
     import hydra
 
-    main: Callable[[], None] = hydra.main(config_path=config_path(), config_name=config_name, version_base="1.3")(job)
+    main: Callable[[], None] = hydra.main(config_path=tree.folder, config_name=config_name, version_base="1.3")(job)
     return main
+
+
+def _outline_of(mapping: Mapping[str, Any]) -> Outline:
+    engine = engine_of(mapping)
+    return engine.outline(engine.parse(mapping))
+
+
+def _without_engine(overrides: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Which engine is asked for, and the other overrides."""
+    named = [word.partition("=")[2] for word in overrides if word.startswith(f"{ENGINE_KEY}=")]
+    others = tuple(word for word in overrides if not word.startswith(f"{ENGINE_KEY}="))
+    return (named or [NATIVE])[-1], others
+
+
+def _tree(engine: str, config_names: Sequence[str]) -> ConfigTree:
+    """The configs of an engine that can run these systems."""
+    chosen = get_engine(engine)
+    chosen.check()
+    for name in config_names:
+        chosen.check_algorithm(name)
+    return chosen.tree()
 
 
 def _hydra_parser() -> argparse.ArgumentParser:
@@ -286,14 +315,15 @@ def _hydra_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _overrides_last(words: Sequence[str], overrides: Sequence[str]) -> tuple[str, ...]:
+def _options(words: Sequence[str], overrides: Sequence[str]) -> tuple[str, ...]:
+    """The command line without its overrides."""
     left, options = list(overrides), []
     for word in words:
         if left and word == left[0]:
             left.pop(0)
         else:
             options.append(word)
-    return (*options, *overrides)
+    return tuple(options)
 
 
 def _quoted(path: Path) -> str:
@@ -303,7 +333,7 @@ def _quoted(path: Path) -> str:
 
 def _refuse_several_folders(jobs: Sequence[Job]) -> None:
     for key in ("base_exp_path", "run_name"):
-        values = dict.fromkeys(getattr(job.config.logger, key) for job in jobs)
+        values = dict.fromkeys(getattr(job.outline, key) for job in jobs)
         if len(values) > 1:
             raise ConfigError(
                 f"logger.{key}: {', '.join(map(str, values))}: runs of one command line lie in one folder; give one"

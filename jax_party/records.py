@@ -38,7 +38,7 @@ from jax_party.errors import RecordError
 from jax_party.objectives import MODES, Objective
 from jax_party.storage import as_folder, is_remote
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 CONFIG_FILE: Final = "config.yaml"
 RECORD_FILE: Final = "record.json"
 MANIFEST_FILE: Final = "sweep.yaml"
@@ -103,6 +103,8 @@ class TrialRecord:
     trial_id: str
     number: int = 0
     sweep: str | None = None
+    engine: str = "native"
+    engine_version: str | None = None
     algorithm: str
     environment: str
     scenario: str
@@ -183,6 +185,7 @@ class SweepManifest:
     """The content of sweep.yaml: the sweep as composed, and its provenance."""
 
     name: str
+    engine: str = "native"
     algorithm: str
     algorithms: tuple[str, ...]
     created: str
@@ -301,6 +304,8 @@ _RECORD_CHECKS: Final[Mapping[str, _Check]] = {
     "trial_id": _STR,
     "number": _COUNT,
     "sweep": _or_null(_STR),
+    "engine": _STR,
+    "engine_version": _or_null(_STR),
     "algorithm": _STR,
     "environment": _STR,
     "scenario": _STR,
@@ -337,6 +342,7 @@ _RECORD_CHECKS: Final[Mapping[str, _Check]] = {
 
 _MANIFEST_CHECKS: Final[Mapping[str, _Check]] = {
     "name": _STR,
+    "engine": _STR,
     "algorithm": _STR,
     "algorithms": _REASONS,
     "created": _STR,
@@ -375,12 +381,13 @@ def _check_schema_version(data: Mapping[str, Any], source: str | Path) -> None:
 
 
 def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of an earlier version as this one has it. Version 1 knew one seed a trial, 2 one objective."""
+    """A record of an earlier version as this one has it. 1 knew one seed a trial, 2 one objective, 3 one engine."""
     if data["schema_version"] == SCHEMA_VERSION:
         return dict(data)
     objective = _upgraded_objective(data.get("objective"))
     new = dict.fromkeys(("batch", "compile_time_saved_s", "compile_cache", "promoted_from"))
-    new |= {"retries": [], "num_seeds": 1, "lineage": []}
+    new |= {"retries": [], "num_seeds": 1, "lineage": [], "engine": "native"}
+    new["engine_version"] = data.get("git_sha")
     return {**new, **data, "objective": objective, "schema_version": SCHEMA_VERSION}
 
 
@@ -991,6 +998,7 @@ def read_manifest(folder: Path) -> SweepManifest:
     if "scenario_mode" not in data:  # nor several objectives, nor scenarios but as a grid
         data |= {"samples": None, "sampler": None, "scenario_mode": "grid", "warm_start": []}
         data["objective"] = _upgraded_objective(data.get("objective"))
+    data.setdefault("engine", "native")  # there was one
     _check_fields(data, _MANIFEST_CHECKS, path)
     tuples = {name: tuple(data[name]) for name in ("algorithms", "warm_start")}
     return SweepManifest(**{**data, **tuples, "objective": _objective(data["objective"])})
@@ -1022,6 +1030,13 @@ def provenance() -> dict[str, Any]:
     """
     known = _provenance()
     return {**known, "versions": dict(known["versions"])}
+
+
+def our_version() -> str | None:
+    """The commit of this project where it is a checkout, else its package's version."""
+    known = _provenance()
+    version: str | None = known["git_sha"] or known["versions"]["jax-party"]
+    return version
 
 
 def set_code(git_sha: str | None, git_dirty: bool | None) -> None:

@@ -6,7 +6,6 @@ With `-m`, several of them (`jax_party.multirun`). A run that was stopped or kil
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import sys
@@ -17,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from jax_party import records
-from jax_party.config import ExperimentConfig, make_budget, parse_config
 from jax_party.console import RunConsole
+from jax_party.engines import NATIVE, Outline, engine_of, get_engine
 from jax_party.errors import ConfigError, JaxPartyError, RecordError
 from jax_party.hydra_errors import explain_hydra_error
 from jax_party.runtime import prepare_process
@@ -30,18 +29,11 @@ def run_experiment(mapping: Mapping[str, Any]) -> Path:
     Raises:
       JaxPartyError: the config is refused, the folder cannot be made, or training diverged.
     """
-    config = parse_config(mapping)
-    folder = make_folder(config, config.logger.system_name)
-    name = "-".join((config.logger.system_name, *folder.parts[-2:]))
-    record = records.TrialRecord(
-        trial_id=records.trial_id(name, mapping, config.system.seed),
-        algorithm=config.logger.system_name,
-        environment=config.env.env_name,
-        scenario=config.env.scenario.task_name,
-        seed=config.system.seed,
-        num_seeds=config.arch.num_seeds,
-        objective=records.Objective(config.env.eval_metric, "max"),
-    )
+    engine = engine_of(mapping)
+    outline = engine.outline(engine.parse(mapping))
+    folder = make_folder(outline, outline.system)
+    name = "-".join((outline.system, *folder.parts[-2:]))
+    record = new_record(outline, engine.name, records.trial_id(name, mapping, outline.seed))
     records.create_trial_folder(folder, mapping, record)
     return resume_experiment(folder)
 
@@ -52,18 +44,19 @@ def resume_experiment(folder: Path) -> Path:
     Raises:
       JaxPartyError: the folder cannot be taken up, or training diverged.
     """
-    config = parse_config(records.read_config(folder))
+    record = records.read_record(folder)
+    engine = get_engine(record.engine)
+    engine.check()
+    config = engine.parse(records.read_config(folder))
+    outline = engine.outline(config)
     _refuse_failed(folder)
-    console = RunConsole(config.logger.use_console)
-    budget = make_budget(config)
-    console.header(config, budget, records.read_record(folder), str(folder))
-    prepare_process(cpu_devices=config.arch.num_devices)
-    from jax_party.training import Experiment
-
+    console = RunConsole(outline.use_console)
+    console.header(outline, record, str(folder))
+    prepare_process(cpu_devices=outline.num_devices)
     with records.lock_folder(folder):
-        experiment = Experiment(config, folder)
+        experiment = engine.experiment()(config, folder)
         try:
-            with _stopped_by_hand(console, folder), console.progress(budget, experiment.evaluations) as update:
+            with _stopped_by_hand(console, folder), console.progress(outline.budget, experiment.evaluations) as update:
                 result = experiment.step()
                 update(result)
                 while not experiment.finished:
@@ -73,6 +66,21 @@ def resume_experiment(folder: Path) -> Path:
             experiment.close()
     console.results(experiment.record, result)
     return folder
+
+
+def new_record(outline: Outline, engine: str, trial_id: str, **more: Any) -> records.TrialRecord:
+    """The record, PENDING, of a trial that a command line asks for; `more` are further fields."""
+    return records.TrialRecord(
+        trial_id=trial_id,
+        engine=engine,
+        algorithm=outline.system,
+        environment=outline.environment,
+        scenario=outline.scenario,
+        seed=outline.seed,
+        num_seeds=outline.num_seeds,
+        objective=records.Objective(outline.eval_metric, "max"),
+        **more,
+    )
 
 
 def _refuse_failed(folder: Path) -> None:
@@ -92,15 +100,15 @@ def _stopped_by_hand(console: RunConsole, folder: Path) -> Iterator[None]:
         sys.exit(130)
 
 
-def make_folder(config: ExperimentConfig, label: str) -> Path:
+def make_folder(outline: Outline, label: str) -> Path:
     """`<base_exp_path>/<label>/<date>/<time>[-<name>]`, made anew: a second run in the same second gets `-2`.
 
     Raises:
       RecordError: it cannot be made.
     """
     now = datetime.now()
-    suffix = f"-{config.logger.run_name}" if config.logger.run_name else ""
-    day = Path(config.logger.base_exp_path) / label / f"{now:%Y-%m-%d}"
+    suffix = f"-{outline.run_name}" if outline.run_name else ""
+    day = Path(outline.base_exp_path) / label / f"{now:%Y-%m-%d}"
     number = 1
     while True:
         folder = day / (f"{now:%H-%M-%S}{suffix}" + (f"-{number}" if number > 1 else ""))
@@ -128,8 +136,7 @@ def hydra_entry_point(config_name: str = "ff_ippo") -> None:
 
     from jax_party.multirun import CommandLine, run_jobs
 
-    @hydra.main(config_path=config_path(), config_name=config_name, version_base="1.3")
-    def main(composed: DictConfig) -> None:
+    def job(composed: DictConfig) -> None:
         quiet_libraries()
         try:
             run_experiment(plain_config(composed))
@@ -138,20 +145,21 @@ def hydra_entry_point(config_name: str = "ff_ippo") -> None:
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     names: tuple[str, ...] = (config_name,)
+    tree = get_engine(NATIVE).tree()
     try:
         asked = CommandLine.read(sys.argv[1:], config_name)
-        names = asked.config_names
+        names, tree = asked.config_names, asked.tree
         if asked.several and asked.runs:
             code = run_jobs(asked)
             if code:
                 sys.exit(code)
         else:
-            sys.argv[1:] = asked.words
-            main()
+            sys.argv[1:] = asked.for_config(names[0])
+            hydra.main(config_path=tree.folder, config_name=config_name, version_base="1.3")(job)()
     except JaxPartyError as error:
         sys.exit(_report(error))
     except (HydraException, OmegaConfBaseException) as error:
-        reason = explain_hydra_error(error, Path(config_path()).parent, sys.argv[1:], names[0])
+        reason = explain_hydra_error(error, tree, sys.argv[1:], names[0])
         sys.exit(_report(ConfigError(reason)))
 
 
@@ -173,18 +181,6 @@ def _report(error: JaxPartyError) -> int:
     """Show an error as one line; returns the exit code."""
     RunConsole(enabled=True).error(f"{type(error).__name__}: {error}")
     return 2
-
-
-def config_path() -> str:
-    """The folder of the systems' configs.
-
-    Raises:
-      JaxPartyError: there is no such package.
-    """
-    spec = importlib.util.find_spec("mava_configs")
-    if spec is None or spec.origin is None:
-        raise JaxPartyError("mava_configs: not importable; install the project with `make setup` or `pip install .`")
-    return str(Path(spec.origin).parent / "default")
 
 
 def main() -> int:

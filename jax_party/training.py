@@ -30,14 +30,22 @@ from jax_party.environments import refuse_no_legal_action
 from jax_party.errors import ConfigError, TrainingDiverged
 from jax_party.evaluation import Evaluation
 from jax_party.program import FUNCTIONS, get_program, make_hyper, usable_cores
-from jax_party.records import State, TrialRecord, VaultEntry
+from jax_party.records import State, TrialRecord
 from jax_party.systems.base import Hyper, LearnerState, UpdateOutput
+from jax_party.trial import (
+    VAULT_KINDS,
+    episode_lists,
+    episode_means,
+    last_result,
+    open_vaults,
+    vault_behind,
+    vault_entries,
+    vault_steps,
+)
 from jax_party.vault import VaultWriter
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 """What XLA's error says where a device has no memory left."""
-
-_VAULT_KINDS = ("train", "test")
 
 _logger = logging.getLogger(__name__)
 
@@ -210,7 +218,7 @@ class Experiment:
             episodes = {name: np.asarray(values) for name, values in evaluation.episodes.items()}
             if "test" in learner.vaults:
                 learner.vaults["test"].submit(evaluation.trajectory)
-            means = _means(episodes)
+            means = episode_means(episodes)
             self._keep_best(learner, means)
             row = self._row(learner, means, episodes, train)
             rows.append(row | {"evaluation_time_s": seconds / len(self.learners)})
@@ -230,7 +238,7 @@ class Experiment:
             "seed": learner.seed,
             "wall_time_s": self._duration(),
             "evaluate": means,
-            "episodes": _per_episode(episodes),
+            "episodes": episode_lists(episodes),
             "train": train,
         }
 
@@ -292,10 +300,7 @@ class Experiment:
                     "state": learner.state,
                     "best_params": learner.best_params,
                     "best_value": np.asarray(learner.best_value, np.float64),
-                    "vault_steps": {
-                        kind: np.asarray(learner.vaults[kind].steps if kind in learner.vaults else 0, np.int64)
-                        for kind in _VAULT_KINDS
-                    },
+                    "vault_steps": vault_steps(learner.vaults),
                 }
                 for learner in self.learners
             ],
@@ -314,7 +319,7 @@ class Experiment:
             "state": shape,
             "best_params": shape.params,
             "best_value": np.zeros((), np.float64),
-            "vault_steps": dict.fromkeys(_VAULT_KINDS, np.zeros((), np.int64)),
+            "vault_steps": dict.fromkeys(VAULT_KINDS, np.zeros((), np.int64)),
         }
         seconds = dict.fromkeys(("trained_seconds", "compile_seconds", "duration"), np.zeros((), np.float64))
         return {
@@ -343,10 +348,9 @@ class Experiment:
     def _misfit(self, tree: dict[str, Any]) -> str | None:
         """Which vault holds less than it did when the checkpoint was saved."""
         for learner, kept in zip(self.learners, tree["learners"], strict=True):
-            for kind, vault in learner.vaults.items():
-                steps = int(kept["vault_steps"][kind])
-                if vault.steps < steps:
-                    return f"is ahead of vault {vault.uid}, which holds {vault.steps} of {steps} steps"
+            behind = vault_behind(learner.vaults, kept["vault_steps"])
+            if behind is not None:
+                return behind
         return None
 
     def _note_passed_over(self, step: int | None) -> None:
@@ -420,26 +424,12 @@ class Experiment:
             return Form.MAP
 
     def _open_vaults(self) -> None:
-        config, trial = self.config.vault, self.record.trial_id
         rows = {
             "train": self.config.arch.num_envs * self.config.system.update_batch_size,
             "test": self.config.arch.num_eval_episodes,
         }
-        wanted = {"train": config.record_train, "test": config.record_test}
-        for learner, kind in itertools.product(self.learners, _VAULT_KINDS):
-            if not wanted[kind]:
-                continue
-            limit = None if config.max_transitions is None else config.max_transitions // rows[kind]
-            metadata = {
-                "trial_id": trial,
-                "kind": kind,
-                "seed": learner.seed,
-                "config": records.read_config(self.folder),
-                "provenance": records.provenance(),
-            }
-            of_seed = f"-s{learner.seed}" if len(self.learners) > 1 else ""
-            uid = f"{trial}{of_seed}" + ("-test" if kind == "test" else "")
-            learner.vaults[kind] = VaultWriter(self.folder, uid, metadata, limit)
+        for learner in self.learners:
+            learner.vaults = open_vaults(self.folder, self.record, self.config.vault, learner.seed, rows)
 
     def _compile_cache(self, seconds: float, saved: float, misses: int) -> dict[str, Any]:
         """Where the compiled program came from, and the seconds of compiling that this saved the trial.
@@ -468,6 +458,7 @@ class Experiment:
             host=versions["host"],
             git_sha=versions["git_sha"],
             git_dirty=versions["git_dirty"],
+            engine_version=records.our_version(),
             versions=versions["versions"],
             compile_signature=compile_signature(self.config, device.device_kind, jax.__version__),
             total_steps=self.budget.total_steps,
@@ -478,7 +469,7 @@ class Experiment:
         absolute = None
         if self.config.arch.absolute_metric:
             of_seeds = self._evaluate_best(batch)
-            means = [_means(episodes) for episodes in of_seeds]
+            means = [episode_means(episodes) for episodes in of_seeds]
             absolute = aggregate_metrics(means, self.record.objective.aggregate)
             there = {row.get("seed") for row in records.read_metrics(self.folder) if row.get("absolute")}
             rows = [
@@ -511,19 +502,10 @@ class Experiment:
             changes |= {
                 "env_steps": self.env_steps,
                 "steps_per_second": self.env_steps * len(self.learners) / trained,
-                "vaults": self._vault_entries(),
+                "vaults": vault_entries(learner.vaults for learner in self.learners),
             }
         changes |= {"duration_s": self._duration(), "compile_time_s": self._compile_seconds()}
         self.record = records.update_record(self.folder, **changes)
-
-    def _vault_entries(self) -> tuple[VaultEntry, ...]:
-        return tuple(
-            VaultEntry(vault.uid, kind, vault.rows, vault.steps)
-            for kind in _VAULT_KINDS
-            for learner in self.learners
-            for vault in [learner.vaults.get(kind)]
-            if vault is not None
-        )
 
     def _duration(self) -> float:
         return self._duration_before + time.perf_counter() - self._started
@@ -533,16 +515,7 @@ class Experiment:
 
     def last_result(self) -> dict[str, Any]:
         """What `step` gave last."""
-        evaluations = records.evaluations_by_step(records.read_metrics(self.folder), self.record.num_seeds)
-        step, rows = list(evaluations.items())[-1] if evaluations else (0, [])
-        metrics = aggregate_metrics([row["evaluate"] for row in rows], self.record.objective.aggregate)
-        return {
-            "evaluation": rows[0]["evaluation"] if rows else 0,
-            "env_steps": step,
-            "steps_per_second": self.record.steps_per_second,
-            "finished": self.finished,
-            **{name: math.nan if value is None else value for name, value in metrics.items()},
-        }
+        return last_result(self.folder, self.record)
 
 
 class _SideBySide:
@@ -638,16 +611,6 @@ def _mean_losses(outputs: Sequence[dict[str, jax.Array]]) -> dict[str, float]:
     weights = taken / max(taken.sum(), 1.0)
     means = {name: float(np.sum(weights * values)) for name, values in losses.items()}
     return means if "gradient_steps" not in losses else means | {"gradient_steps": float(taken.sum())}
-
-
-def _means(episodes: dict[str, np.ndarray]) -> dict[str, float | None]:
-    means = {name: float(np.mean(values)) for name, values in episodes.items()}
-    return {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
-
-
-def _per_episode(episodes: dict[str, np.ndarray]) -> dict[str, list[float]]:
-    """The lists that marl-eval's file keeps."""
-    return {name: [float(value) for value in values] for name, values in episodes.items() if "_agent_" not in name}
 
 
 def _without_episodes(state: LearnerState) -> tuple[LearnerState, dict[str, float]]:

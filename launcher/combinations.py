@@ -6,10 +6,9 @@ import importlib.util
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from jax_party.config import parse_config, traced_part
 from jax_party.errors import SweepError
 from launcher.options import Sampler, Scheduler, Search
-from sweeps.space import AxisType, ScenarioMode, flatten
+from sweeps.space import AxisType, ScenarioMode
 
 if TYPE_CHECKING:
     from launcher.plan import Study
@@ -109,8 +108,8 @@ def _of_axes(study: Study) -> Iterator[str]:
         yield from _of_population_axes(study)
     if study.scheduler.by_group:
         for base in study.bases:
-            kept = parse_config(base.config).logger.checkpointing
-            if not kept.save_model or kept.save_args.save_interval_steps != 1:
+            engine = study.engine
+            if not engine.outline(engine.parse(base.config)).keeps_each_period:
                 yield (
                     f"logger.checkpointing: SCHEDULER={study.scheduler} lets trials wait and go on from their "
                     "checkpoints; set save_model=true and save_args.save_interval_steps=1"
@@ -119,7 +118,7 @@ def _of_axes(study: Study) -> Iterator[str]:
 
 def _of_population_axes(study: Study) -> Iterator[str]:
     for base in study.bases:
-        traced = {key for key, _ in flatten(traced_part(parse_config(base.config)))}
+        traced = study.engine.traced_names(study.engine.parse(base.config))
         for axis in study.axes_of(base):
             place = f"{study.spec.source}: {axis.key}: SCHEDULER={study.scheduler}"
             if axis.key not in traced:

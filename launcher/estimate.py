@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jax_party import records
+from jax_party.engines import NATIVE
 from jax_party.errors import RecordError
 from jax_party.records import State, TrialRecord
 from jax_party.storage import is_remote
@@ -34,7 +35,9 @@ class Estimate:
     source: str
 
 
-def estimate(out: Path, steps: Mapping[str, int], gpu: bool, trials: int, workers: int) -> Estimate:
+def estimate(
+    out: Path, steps: Mapping[str, int], gpu: bool, trials: int, workers: int, engine: str = NATIVE
+) -> Estimate:
     """Estimate the wall time of a sweep.
 
     The rate is the median of earlier trials of an algorithm under `out` on this host and kind of device;
@@ -46,11 +49,12 @@ def estimate(out: Path, steps: Mapping[str, int], gpu: bool, trials: int, worker
       gpu: whether they are played on GPUs.
       trials: how many.
       workers: at a time.
+      engine: what runs them.
     """
     busy = max(1, min(workers, trials))
     seconds, sources = START_S + trials * TRIAL_S / busy, []
     for algorithm, number in steps.items():
-        rates = [rate for record in _earlier(out, algorithm, gpu) if (rate := record.steps_per_second)]
+        rates = [rate for record in _earlier(out, algorithm, gpu, engine) if (rate := record.steps_per_second)]
         rate = statistics.median(rates) if rates else ASSUMED_RATE[algorithm]
         seconds += (0.0 if rates else COLD_COMPILE_S) + number / rate / busy
         known = f"the median of {len(rates)} earlier trials here"
@@ -59,13 +63,14 @@ def estimate(out: Path, steps: Mapping[str, int], gpu: bool, trials: int, worker
     return Estimate(seconds, "; ".join(sources))
 
 
-def _earlier(out: Path, algorithm: str, gpu: bool) -> list[TrialRecord]:
+def _earlier(out: Path, algorithm: str, gpu: bool, engine: str) -> list[TrialRecord]:
     """The newest complete trials that ran on a machine like this."""
     host = socket.gethostname()
     found: list[TrialRecord] = []
     for record in _records(out / algorithm):
         on_gpu = not (record.device or "cpu").lower().startswith("cpu")
-        if record.state is State.COMPLETE and record.host == host and on_gpu == gpu and record.steps_per_second:
+        alike = record.host == host and on_gpu == gpu and record.engine == engine
+        if record.state is State.COMPLETE and alike and record.steps_per_second:
             found.append(record)
         if len(found) == MAX_RECORDS:
             break

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jax_party.engines import ENGINES, NATIVE
 from jax_party.errors import StorageError, SweepError
 from jax_party.storage import as_folder
 from launcher.watchdog import parse_period_timeout
@@ -77,6 +78,7 @@ class Scheduler(StrEnum):
 
 HELP: Mapping[str, str] = {
     "ALG": "algorithm or its alias (mappo, ff_mappo, ippo, ...), or several by commas; required",
+    "ENGINE": "what runs the trials: native (our own systems) or mava (an installed Mava's); default native",
     "SAMPLES": "configurations to draw for every algorithm and scenario; default: the sweep file's",
     "SCENARIO": "scenarios, by commas: p-base,p-no-rank; default: the sweep file's",
     "TIMESTEPS": "environment steps of each seed of a trial; default: the sweep file's",
@@ -141,6 +143,7 @@ class SweepOptions:
     """A sweep as it was asked for; None leaves the choice to the sweep file."""
 
     algorithms: tuple[str, ...]
+    engine: str = NATIVE
     samples: int | None = None
     scenarios: tuple[str, ...] | None = None
     timesteps: int | None = None
@@ -254,6 +257,7 @@ def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
         raise SweepError("ALG: which algorithm? For example ALG=mappo; `list-algorithms` lists them")
     read: dict[str, Any] = {
         "algorithms": _names(values, "ALG"),
+        "engine": _engine(values),
         "samples": _count(values, "SAMPLES"),
         "scenarios": _names(values, "SCENARIO"),
         "timesteps": _count(values, "TIMESTEPS"),
@@ -445,6 +449,13 @@ def _names(values: Mapping[str, str], key: str) -> tuple[str, ...] | None:
     if "" in names or repeated:
         raise SweepError(f"{key}: expected different names by commas, got {values[key]!r}")
     return tuple(names)
+
+
+def _engine(values: Mapping[str, str]) -> str | None:
+    name = values.get("ENGINE")
+    if name is not None and name not in ENGINES:
+        raise SweepError(f"ENGINE: unknown {name!r}{did_you_mean(name, ENGINES)} (known: {', '.join(ENGINES)})")
+    return name
 
 
 def _scenario_mode(values: Mapping[str, str]) -> ScenarioMode | None:

@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from jax_party import records
+from jax_party.engines import NATIVE, get_engine
 from jax_party.errors import StorageRefused, SweepError, TrainingDiverged
 from jax_party.mirror import Mirror
 from jax_party.patience import patience_s, patiently, refusal
@@ -29,7 +30,6 @@ from launcher.population import Inheritance, copy_learner, settle, take_over
 from launcher.watchdog import TRACE_FILE, Watchdog
 
 EXPERIMENT_VARIABLE = "JAX_PARTY_EXPERIMENT"
-DEFAULT_EXPERIMENT = "jax_party.training:Experiment"
 LOCK_WAIT_S = 60.0
 GATHER_S = 1.0
 IDLE_S = 30.0
@@ -38,42 +38,31 @@ OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # in XLA's error; not imported: only what 
 logger = logging.getLogger(__name__)
 
 
-class ExperimentLike(Protocol):
-    """What a pack asks of an experiment; `jax_party.training.Experiment` is the real one.
-
-    Where what makes experiments has an attribute `side_by_side`, it is called with several, for a period of each, and
-    gives each one's result or error; and experiments are made with `company` and `most_at_once`.
-    """
-
-    def step(self) -> dict[str, Any]:
-        """Play one evaluation period; a flat dict with `env_steps`, `finished` and the metrics."""
-
-    def close(self) -> None:
-        """Let go of files and threads; calling it again does nothing."""
-
-
 class Pack:
     """Trials of one process.
 
     Args:
       sweep: the sweep's folder.
       size: how many trials at a time.
-      factory: makes an experiment from a parsed config and a folder.
+      factory: makes an experiment (`jax_party.engines.Experiment`) from a parsed config and a folder.
       gather_s: how long a period waits for trials that have not asked for theirs yet.
       idle_s: after how long without asking a trial may lose its place.
       period_timeout_s: how long a trial's period may take; None for the watchdog's own choice.
+      engine: the name of the one whose configs the trials have.
     """
 
     def __init__(
         self,
         sweep: Path,
         size: int,
-        factory: Callable[..., ExperimentLike],
+        factory: Callable[..., Any],
         gather_s: float = GATHER_S,
         idle_s: float = IDLE_S,
         period_timeout_s: float | None = None,
+        engine: str = NATIVE,
     ) -> None:
         self.size = size
+        self._engine = get_engine(engine)
         self._sweep = sweep
         self._factory = factory
         self._gather_s = gather_s
@@ -253,8 +242,6 @@ class Pack:
 
     def _open(self, member: _Member) -> Exception | None:
         """Take up the trial's folder, unless it is already; what went wrong with it alone."""
-        from jax_party.config import parse_config
-
         if member.experiment is not None:
             return None
         try:
@@ -262,7 +249,7 @@ class Pack:
             if member.inherited is not None:
                 take_over(folder, member.inherited)
             settle(folder, records.read_record(folder))
-            config = parse_config(records.read_config(folder))
+            config = self._engine.parse(records.read_config(folder))
             options = {"company": self.size, "most_at_once": self._most_at_once} if self._side_by_side else {}
             member.experiment = self._factory(config, folder, **options)
             member.push()
@@ -359,7 +346,7 @@ def _out_of_memory(error: Exception) -> bool:
     return OUT_OF_MEMORY in str(error) and refusal(error) is None
 
 
-def load_factory(name: str) -> Callable[..., ExperimentLike]:
+def load_factory(name: str) -> Callable[..., Any]:
     """What `module:factory` names.
 
     Raises:
@@ -367,7 +354,7 @@ def load_factory(name: str) -> Callable[..., ExperimentLike]:
     """
     module, _, attribute = name.partition(":")
     try:
-        factory: Callable[..., ExperimentLike] = getattr(importlib.import_module(module), attribute)
+        factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise SweepError(f"{EXPERIMENT_VARIABLE}={name}: cannot be loaded: {error}") from error
     return factory

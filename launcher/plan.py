@@ -17,7 +17,8 @@ import yaml
 
 import mava_configs
 from jax_party import records, storage
-from jax_party.config import check_metric, make_budget, parse_config
+from jax_party.config import check_metric
+from jax_party.engines import Engine, get_engine
 from jax_party.errors import ConfigError, StorageError, SweepError
 from jax_party.objectives import Objective, bound_metric
 from jax_party.records import SweepManifest, TrialRecord, label_of
@@ -100,6 +101,7 @@ class Study:
     """What is the same for all trials of a sweep: enough to make another trial of it."""
 
     name: str
+    engine: Engine
     algorithms: tuple[str, ...]
     spec: SweepSpec
     seed: int
@@ -213,6 +215,7 @@ class Study:
             trial_id=trial.trial_id,
             number=trial.number,
             sweep=self.name,
+            engine=self.engine.name,
             algorithm=trial.base.algorithm,
             environment=trial.base.environment,
             scenario=trial.base.scenario,
@@ -235,7 +238,11 @@ def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int
     Raises:
       SweepError, ConfigError: what was asked for cannot be run.
     """
+    engine = get_engine(options.engine)
+    engine.check()
     algorithms = tuple(map(mava_configs.resolve_algorithm, options.algorithms))
+    for algorithm in algorithms:
+        engine.check_algorithm(algorithm)
     repeated = [name for index, name in enumerate(algorithms) if name in algorithms[:index]]
     if repeated:
         raise SweepError(f"ALG: {repeated[0]} is there twice")
@@ -246,10 +253,12 @@ def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int
             raise SweepError(f"{spec.source}: algorithms: {algorithm} is not among {', '.join(spec.algorithms)}")
         specs[algorithm] = _with_options(_with_full_names(spec), options)
     spec = merge_specs(specs)
-    bases = tuple(base for algorithm in algorithms for base in compose_bases(algorithm, spec))
+    bases = tuple(base for algorithm in algorithms for base in compose_bases(algorithm, spec, engine))
     sampler = options.sampler or default_sampler(options.search, len(spec.objective.metrics))
     scheduler = options.scheduler or default_scheduler(options.search)
-    study = Study(name, algorithms, spec, options.seed, options.search, sampler, scheduler, bases, options.warm_start)
+    study = Study(
+        name, engine, algorithms, spec, options.seed, options.search, sampler, scheduler, bases, options.warm_start
+    )
     _check_seeds(study)
     _check_conditions(study)
     if options.search is Search.GRID and options.samples is not None:
@@ -257,16 +266,16 @@ def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int
     samples = 1 if options.search is Search.GRID else options.samples or spec.num_samples
     check_combination(study, samples)
     for base in study.bases:
-        config = parse_config(base.config)
-        check_axes(spec, study.axes_of(base), base.config, parse_config)
+        known = engine.metrics(engine.parse(base.config))
+        check_axes(spec, study.axes_of(base), base.config, engine.parse)
         for metric in study.objective.metrics:
-            check_metric(config, metric, f"{spec.source}: objective.metric")
+            check_metric(known, metric, f"{spec.source}: objective.metric")
         for bound in study.objective.constraints:
-            check_metric(config, bound_metric(bound), f"{spec.source}: objective.constraints: {bound}")
+            check_metric(known, bound_metric(bound), f"{spec.source}: objective.constraints: {bound}")
     return study, samples
 
 
-def compose_bases(algorithm: str, spec: SweepSpec) -> tuple[Base, ...]:
+def compose_bases(algorithm: str, spec: SweepSpec, engine: Engine) -> tuple[Base, ...]:
     """Compose one config a scenario.
 
     Raises:
@@ -274,12 +283,12 @@ def compose_bases(algorithm: str, spec: SweepSpec) -> tuple[Base, ...]:
     """
     fixed = [f"{key}={_hydra_text(value)}" for key, value in spec.overrides.items()]
     if not spec.scenarios:
-        return (_base(algorithm, mava_configs.compose(algorithm, fixed)),)
-    names = [
-        _base(algorithm, mava_configs.compose(algorithm, [*fixed, f"{SCENARIO_KEY}={name}"])) for name in spec.scenarios
+        return (_base(algorithm, mava_configs.compose(algorithm, fixed, engine.name), engine),)
+    chosen = [
+        mava_configs.compose(algorithm, [*fixed, f"{SCENARIO_KEY}={name}"], engine.name) for name in spec.scenarios
     ]
-    _check_environment(algorithm, fixed, spec, names)
-    return tuple(names)
+    _check_environment(mava_configs.compose(algorithm, fixed, engine.name), spec, chosen)
+    return tuple(_base(algorithm, config, engine) for config in chosen)
 
 
 def draw_plan(study: Study, samples: int) -> tuple[PlannedTrial, ...]:
@@ -312,7 +321,7 @@ def check_plan(study: Study, trials: Sequence[PlannedTrial]) -> None:
     """
     for trial in trials:
         try:
-            parse_config(trial.config())
+            study.engine.parse(trial.config())
         except ConfigError as error:
             values = ", ".join(f"{key}={value}" for key, value in trial.hyperparameters.items())
             reason = str(error).splitlines()[0]
@@ -377,6 +386,7 @@ def write_plan(
     scenarios = {SCENARIO_KEY: list(study.spec.scenarios)} if study.spec.scenarios else {}
     manifest = SweepManifest(
         name=study.name,
+        engine=study.engine.name,
         algorithm=study.label,
         algorithms=study.algorithms,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -442,10 +452,13 @@ def study_from_manifest(folder: Path, manifest: SweepManifest) -> Study:
     }
     spec = dataclasses.replace(parse_spec(raw, str(folder / records.MANIFEST_FILE)), scenarios=scenarios)
     algorithms = tuple(manifest.algorithms)
-    bases = tuple(base for algorithm in algorithms for base in compose_bases(algorithm, spec))
+    engine = get_engine(manifest.engine)
+    engine.check()
+    bases = tuple(base for algorithm in algorithms for base in compose_bases(algorithm, spec, engine))
     search = Search(manifest.search)
     return Study(
         manifest.name,
+        engine,
         algorithms,
         spec,
         manifest.seed,
@@ -559,11 +572,17 @@ def _check_seeds(study: Study) -> None:
         )
 
 
-def _check_environment(algorithm: str, fixed: list[str], spec: SweepSpec, bases: Sequence[Base]) -> None:
-    """Hydra composes any scenario into any environment; only its own make sense."""
-    own = mava_configs.compose(algorithm, fixed)["env"]["scenario"]["name"]
-    for name, base in zip(spec.scenarios, bases, strict=True):
-        if base.config["env"]["scenario"]["name"] != own:
+def _check_environment(config: Mapping[str, Any], spec: SweepSpec, chosen: Sequence[Mapping[str, Any]]) -> None:
+    """Hydra composes any scenario into any environment; only its own make sense.
+
+    Args:
+      config: with the environment's own scenario.
+      spec: the sweep.
+      chosen: one config a scenario of it.
+    """
+    own = config["env"]["scenario"]["name"]
+    for name, composed in zip(spec.scenarios, chosen, strict=True):
+        if composed["env"]["scenario"]["name"] != own:
             group = spec.overrides.get("env", "jaxparty")
             known = mava_configs.scenarios(group)
             raise ConfigError(
@@ -572,17 +591,16 @@ def _check_environment(algorithm: str, fixed: list[str], spec: SweepSpec, bases:
             )
 
 
-def _base(algorithm: str, config: Mapping[str, Any]) -> Base:
-    parsed = parse_config(config)
-    budget = make_budget(parsed)
+def _base(algorithm: str, config: Mapping[str, Any], engine: Engine) -> Base:
+    outline = engine.outline(engine.parse(config))
     return Base(
         algorithm=algorithm,
-        scenario=parsed.env.scenario.task_name,
-        environment=parsed.env.env_name,
+        scenario=outline.scenario,
+        environment=outline.environment,
         config=config,
-        total_steps=budget.total_steps,
-        num_evaluations=budget.num_evaluations,
-        note=budget.note(parsed.arch.num_evaluation),
+        total_steps=outline.budget.total_steps,
+        num_evaluations=outline.budget.num_evaluations,
+        note=outline.budget.note(outline.num_evaluation),
     )
 
 

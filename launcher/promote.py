@@ -15,7 +15,7 @@ from rich.console import Console
 
 from jax_party import records
 from jax_party.aggregate import Interval, aggregate, interval
-from jax_party.config import parse_config
+from jax_party.engines import get_engine
 from jax_party.errors import SweepError
 from jax_party.records import State, TrialRecord
 from launcher import outcome
@@ -68,11 +68,12 @@ def write_promotions(sweep: Sweep, chosen: list[Winner], num_seeds: int) -> list
     """Make a trial's folder, PENDING, for each winner; one that is there already is left as it is."""
     number = 1 + max(record.number for record in sweep.records.values())
     written = []
+    engine = get_engine(sweep.manifest.engine)
     for winner in chosen:
         origin = winner.record
         seeds = {SEED_KEY: FIRST_FRESH_SEED, NUM_SEEDS_KEY: num_seeds}
         composed = records.read_config(sweep.folder / origin.trial_id)
-        parse_config(composed)  # of an earlier version: refused by the key that it lacks
+        engine.parse(composed)  # of an earlier version: refused by the key that it lacks
         config = with_values(composed, seeds)
         trial_id = records.trial_id(sweep.manifest.name, config, FIRST_FRESH_SEED)
         if trial_id not in sweep.records:
@@ -80,6 +81,7 @@ def write_promotions(sweep: Sweep, chosen: list[Winner], num_seeds: int) -> list
                 trial_id=trial_id,
                 number=number,
                 sweep=origin.sweep,
+                engine=origin.engine,
                 algorithm=origin.algorithm,
                 environment=origin.environment,
                 scenario=origin.scenario,

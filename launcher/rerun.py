@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from jax_party import records, storage
-from jax_party.config import parse_config
+from jax_party.engines import NATIVE, get_engine
 from jax_party.errors import SweepError, TrainingDiverged
 from jax_party.records import State, TrialRecord
 from launcher.console import plain, show_facts
@@ -32,8 +32,10 @@ def rerun(options: RerunOptions, console: Console) -> int:
     if record.state not in records.FINISHED:
         raise SweepError(f"TRIAL={options.trial}: it is {record.state.value}; only what has ended can be repeated")
     machine = find_machine()
-    config = parse_config(records.read_config(folder))
-    cores = prepare_worker(machine.cores, bool(machine.gpus), devices=config.arch.num_devices)
+    engine = get_engine(record.engine)
+    engine.check()
+    outline = engine.outline(engine.parse(records.read_config(folder)))
+    cores = prepare_worker(machine.cores, bool(machine.gpus), devices=outline.num_devices)
     again = create_rerun(folder, record, options.out)
     show_facts(console, f"Repeating {record.trial_id}", {"of": str(folder), "in": str(again)})
     for difference in differences(record):
@@ -69,6 +71,7 @@ def create_rerun(folder: Path, record: TrialRecord, out: Path) -> Path:
     """Make the folder of the repetition, `<out>/<algorithm>/<date>/<time>-rerun`, PENDING."""
     again = TrialRecord(
         trial_id=f"{record.trial_id}-rerun",
+        engine=record.engine,
         algorithm=record.algorithm,
         environment=record.environment,
         scenario=record.scenario,
@@ -106,6 +109,9 @@ def differences(record: TrialRecord) -> Iterator[str]:
     elif record.git_dirty or now["git_dirty"]:
         when = " and ".join(word for word, dirty in (("then", record.git_dirty), ("now", now["git_dirty"])) if dirty)
         yield f"the code had changes that were not committed ({when})"
+    version = get_engine(record.engine).version()
+    if record.engine != NATIVE and record.engine_version != version:
+        yield f"{record.engine} was {record.engine_version or 'unknown'}, is {version or 'unknown'}"
     if record.host != now["host"]:
         yield f"the machine was {record.host}, is {now['host']}"
     if record.batch == "vmap":
@@ -114,10 +120,9 @@ def differences(record: TrialRecord) -> Iterator[str]:
 
 def play(folder: Path, console: Console) -> None:
     """Run the trial in `folder` to its end."""
-    from jax_party.training import Experiment
-
+    engine = get_engine(records.read_record(folder).engine)
     with records.lock_folder(folder):
-        experiment = Experiment(parse_config(records.read_config(folder)), folder)
+        experiment = engine.experiment()(engine.parse(records.read_config(folder)), folder)
         try:
             while not experiment.finished:
                 result = experiment.step()

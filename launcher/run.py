@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 
 from jax_party import records, storage
-from jax_party.config import parse_config, static_names
+from jax_party.engines import get_engine
 from jax_party.errors import RecordError, SweepError
 from jax_party.patience import patiently
 from jax_party.records import FINISHED, FolderHeld, State, SweepManifest, TrialRecord
@@ -92,8 +92,9 @@ class Sweep:
     def _static_keys(self, trials: Sequence[TrialRecord]) -> dict[str, set[str]]:
         """The keys, by algorithm, of which every value has a compiled program of its own."""
         first = {record.algorithm: record.trial_id for record in reversed(trials)}
+        engine = get_engine(self.manifest.engine)
         return {
-            algorithm: set(static_names(parse_config(records.read_config(self.folder / trial_id))))
+            algorithm: set(engine.static_names(engine.parse(records.read_config(self.folder / trial_id))))
             for algorithm, trial_id in first.items()
         }
 
@@ -346,6 +347,7 @@ def _worker_settings(sweep: Sweep, crew: Crew) -> dict[str, Any]:
         "sweep": str(sweep.folder),
         "size": crew.pack,
         "process": crew.settings(),
+        "engine": sweep.manifest.engine,
         "experiment": chosen_experiment(),
         "period_timeout_s": crew.period_timeout_s,
     }

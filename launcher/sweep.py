@@ -15,6 +15,7 @@ from rich.console import Console
 
 import mava_configs
 from jax_party import records, storage
+from jax_party.engines import NATIVE, Engine, get_engine
 from jax_party.errors import JaxPartyError, RecordError, StorageError, SweepError
 from jax_party.patience import refusal
 from jax_party.records import State, TrialRecord
@@ -109,7 +110,7 @@ def start(options: SweepOptions, command: str, console: Console) -> int:
     _check_storage(options.root)
     machine = _find_machine(options.address, options.root, shared=options.storage is not None)
     crew = Crew.of(machine, options.workers, options.pack, study.num_devices, options.gpus_per_trial)
-    _check_pack(study.scheduler, crew, options.address, options.root)
+    _check_pack(study.scheduler, crew, options.address, options.root, study.engine)
     crew = dataclasses.replace(crew, period_timeout_s=options.period_timeout)
     name, folder = sweep_name_and_folder(options, study.label, datetime.now())
     if not options.dry_run:
@@ -204,12 +205,14 @@ def _find_machine(address: str | None, folder: Path, shared: bool) -> Machine:
     return find_cluster(address, folder, shared)
 
 
-def _check_pack(scheduler: Scheduler, crew: Crew, address: str | None, folder: Path) -> None:
-    """Refuse to share workers where a scheduler lets trials wait, and their places could not be kept.
+def _check_pack(scheduler: Scheduler, crew: Crew, address: str | None, folder: Path, engine: Engine) -> None:
+    """Refuse to share workers where trials cannot, or where a scheduler lets them wait and could not keep their places.
 
     Raises:
       SweepError: with what to do instead.
     """
+    if crew.pack > 1 and not engine.side_by_side:
+        raise SweepError(f"PACK={crew.pack}: ENGINE={engine.name} has one trial a worker; leave PACK out")
     if not (crew.shared and scheduler.by_group):
         return
     if address is not None:
@@ -231,7 +234,9 @@ def _crew_for(sweep: Sweep, options: ResumeOptions | PromoteOptions) -> Crew:
     gpus = options.gpus_per_trial or manifest.gpus_per_trial
     machine = _find_machine(sweep.address, sweep.folder, shared=True)
     crew = Crew.of(machine, options.workers, options.pack or manifest.pack, devices, gpus)
-    _check_pack(Scheduler(manifest.scheduler), crew, sweep.address, sweep.folder)
+    engine = get_engine(manifest.engine)
+    engine.check()
+    _check_pack(Scheduler(manifest.scheduler), crew, sweep.address, sweep.folder, engine)
     return dataclasses.replace(crew, period_timeout_s=options.period_timeout)
 
 
@@ -269,9 +274,10 @@ def _facts(
         steps[base.algorithm] += base.total_steps * study.num_seeds
     each = sorted({base.total_steps for base in study.bases})
     unit = "seed" if study.num_seeds > 1 else "trial"
-    guess = estimate(options.root, steps, bool(crew.machine.gpus), num_trials, crew.workers)
+    guess = estimate(options.root, steps, bool(crew.machine.gpus), num_trials, crew.workers, study.engine.name)
     seeds = sorted({trial.seed for trial in trials} or {study.seed})
     facts = {
+        **({} if study.engine.name == NATIVE else {"engine": _engine(study.engine)}),
         "trials": _count(num_trials, study, scenarios),
         "search": _search(study),
         "space": ", ".join(study.spec.axis_keys()) + f" ({study.spec.source})",
@@ -290,6 +296,12 @@ def _facts(
         configurations = f"{num_trials / study.round_size:g}"
         notes.append(f"the space has no more than {configurations} different configurations; {samples} were asked for")
     return facts | ({"note": "; ".join(notes)} if notes else {})
+
+
+def _engine(engine: Engine) -> str:
+    """Which one, and which version of it, where that is known."""
+    version = engine.version()
+    return f"{engine.name} ({version})" if version else engine.name
 
 
 def _search(study: Study) -> str:

@@ -21,6 +21,7 @@ import ray
 from ray import tune
 
 from jax_party import records
+from jax_party.engines import get_engine
 from jax_party.errors import (
     CheckpointError,
     ConfigError,
@@ -33,7 +34,7 @@ from jax_party.errors import (
 from jax_party.patience import refusal
 from jax_party.records import State
 from launcher.address import check_worker
-from launcher.pack import DEFAULT_EXPERIMENT, Pack, load_factory
+from launcher.pack import Pack, load_factory
 from launcher.population import Inheritance
 from launcher.resources import prepare_worker
 
@@ -259,8 +260,9 @@ def make_pack(settings: Mapping[str, Any]) -> tuple[Any, Pack]:
 
     Args:
       settings: `sweep`, the sweep's folder; `size`, trials at a time; `process`, what `prepare_worker` is called with;
-        `period_timeout_s`, how long a period may take; `experiment`, `module:factory` of what to run, or None for the
-        real thing (for tests and benchmarks: a factory takes a parsed config and a folder); and on a cluster that was
+        `period_timeout_s`, how long a period may take; `engine`, the name of what runs the trials; `experiment`,
+        `module:factory` of what to run in its place, or None (for tests and benchmarks: a factory takes a parsed config
+        and a folder); and on a cluster that was
         joined `versions`, the driver's, and `code`, the commit of the code that it has sent.
 
     Returns:
@@ -270,6 +272,8 @@ def make_pack(settings: Mapping[str, Any]) -> tuple[Any, Pack]:
         check_worker(settings["versions"])
         records.set_code(*settings["code"])
     cores = prepare_worker(**settings["process"])
-    factory = load_factory(settings["experiment"] or DEFAULT_EXPERIMENT)
+    chosen, engine = settings["experiment"], settings["engine"]
+    factory = load_factory(chosen) if chosen else get_engine(engine).experiment()
     folder = records.as_folder(settings["sweep"])
-    return cores, Pack(folder, settings["size"], factory, period_timeout_s=settings["period_timeout_s"])
+    timeout_s = settings["period_timeout_s"]
+    return cores, Pack(folder, settings["size"], factory, period_timeout_s=timeout_s, engine=engine)

@@ -67,6 +67,11 @@ def _read(folder: Path, study: Study) -> list[tuple[Path, TrialRecord]]:
         found = [(path, records.read_record(path)) for path in records.trial_folders(folder)]
     except RecordError as error:
         raise SweepError(f"FROM={folder}: {error}") from error
+    if manifest.engine != study.engine.name:
+        raise SweepError(
+            f"FROM={folder}: was run by ENGINE={manifest.engine}, this one by {study.engine.name}; take another sweep, "
+            "or leave FROM out"
+        )
     if manifest.objective != study.objective:
         there, here = (dataclasses.asdict(one) for one in (manifest.objective, study.objective))
         different = [name for name in there if there[name] != here[name]]

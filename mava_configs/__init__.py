@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jax_party.engines import NATIVE, get_engine
 from jax_party.errors import ConfigError
 from jax_party.hydra_errors import explain_hydra_error
 
@@ -53,18 +54,19 @@ def scenarios(env: str | None = None) -> list[str]:
     return [path.stem for path in paths if yaml.safe_load(path.read_text())["name"] == wanted]
 
 
-def compose(config_name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def compose(config_name: str, overrides: Sequence[str] = (), engine: str = NATIVE) -> dict[str, Any]:
     """Compose one experiment's config with Hydra.
 
     Args:
       config_name: a file of `mava_configs/default`, such as `ff_mappo`.
       overrides: Hydra overrides, such as `env/scenario=p-no-rank` or `system.actor_lr=3e-4`.
+      engine: whose config tree is composed.
 
     Returns:
       The composed config as plain dictionaries, lists and scalars, interpolations resolved.
 
     Raises:
-      ConfigError: for an unknown config, group, option or key.
+      ConfigError: for an unknown config, group, option or key, or an engine that is not there.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -73,11 +75,12 @@ def compose(config_name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     resolve_algorithm(config_name)
+    tree = get_engine(engine).tree()
     try:
-        with initialize_config_dir(str(CONFIG_DIR / "default"), version_base="1.3"):
-            composed = hydra_compose(config_name, overrides=list(overrides))
+        with initialize_config_dir(tree.folder, version_base="1.3"):
+            composed = hydra_compose(config_name, overrides=[*tree.overrides(config_name), *overrides])
         container = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain_hydra_error(error, CONFIG_DIR, overrides, config_name)) from None
+        raise ConfigError(explain_hydra_error(error, tree, overrides, config_name)) from None
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}

@@ -31,6 +31,7 @@ IDENTITY_COLUMNS: Final[Mapping[str, str]] = {
     "sweep": "str",
     "number": "Int64",
     "trial_id": "str",
+    "engine": "str",
     "algorithm": "str",
     "environment": "str",
     "scenario": "str",
@@ -49,6 +50,7 @@ OUTCOME_COLUMNS: Final[Mapping[str, str]] = {
     "duration_s": "float64",
     "device": "str",
     "host": "str",
+    "engine_version": "str",
     "git_sha": "str",
     "git_dirty": "boolean",
     "jax_version": "str",
@@ -327,7 +329,7 @@ def _unreadable_row(
 ) -> IndexRow:
     fixed: dict[str, Any] = {"folder": str(place), "trial_id": storage.absolute(trial).name}
     if manifest is not None:
-        fixed |= {"sweep": manifest.name, "algorithm": manifest.algorithm}
+        fixed |= {"sweep": manifest.name, "engine": manifest.engine, "algorithm": manifest.algorithm}
     if record is not None:
         fixed |= _fixed_values(record, place)
     fixed |= {"state": State.FAILED.value, "error": reason}
@@ -345,6 +347,7 @@ def _pending_rows(manifest: SweepManifest, rows: Sequence[IndexRow]) -> Iterator
             "sweep": manifest.name,
             "number": number,
             "trial_id": f"{manifest.name}-pending-{number}",
+            "engine": manifest.engine,
             "algorithm": manifest.algorithm,
             "state": State.PENDING.value,
             "attempts": 0,

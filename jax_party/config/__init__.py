@@ -3,17 +3,19 @@
 Defaults live in `mava_configs/` alone. `parse_config` is the one way in.
 """
 
-from jax_party.config.budget import Budget, make_budget
+from jax_party.config.budget import Budget, make_budget, whole_budget
 from jax_party.config.experiment import (
     EnvConfig,
     ExperimentConfig,
     GameScenario,
     JumanjiScenario,
+    VaultConfig,
     check_metric,
     evaluation_metrics,
+    evaluation_metrics_of,
 )
 from jax_party.config.networks import TorsoConfig
-from jax_party.config.parsing import known_keys, names_of, parse_config
+from jax_party.config.parsing import explain, known_keys, names_of, parse_config
 from jax_party.config.parts import compile_signature, static_key, static_names, static_part, traced_part, without_values
 
 __all__ = [
@@ -23,9 +25,12 @@ __all__ = [
     "GameScenario",
     "JumanjiScenario",
     "TorsoConfig",
+    "VaultConfig",
     "check_metric",
     "compile_signature",
+    "explain",
     "evaluation_metrics",
+    "evaluation_metrics_of",
     "known_keys",
     "make_budget",
     "names_of",
@@ -34,5 +39,6 @@ __all__ = [
     "static_names",
     "static_part",
     "traced_part",
+    "whole_budget",
     "without_values",
 ]

@@ -50,17 +50,28 @@ class Budget:
 
 
 def make_budget(config: ExperimentConfig) -> Budget:
-    """Round the step budget up to whole evaluation periods of whole updates.
-
-    Periods are of equal length, at least an update each; there are fewer than `arch.num_evaluation` where that many
-    would overshoot the budget by a whole period or more.
-    """
+    """The step budget of an experiment, in whole evaluation periods of whole updates."""
     system, arch = config.system, config.arch
     per_update = arch.num_envs * system.update_batch_size * system.rollout_length
-    requested = system.total_timesteps
+    return whole_budget(per_update, system.total_timesteps, system.num_updates, arch.num_evaluation)
+
+
+def whole_budget(per_update: int, total_timesteps: int | None, num_updates: int | None, num_evaluation: int) -> Budget:
+    """Round a step budget up to whole evaluation periods of whole updates.
+
+    Periods are of equal length, at least an update each; there are fewer than `num_evaluation` where that many would
+    overshoot the budget by a whole period or more.
+
+    Args:
+      per_update: environment steps of an update.
+      total_timesteps: what is asked for; None for `num_updates` updates.
+      num_updates: read where `total_timesteps` is None.
+      num_evaluation: evaluations that are asked for.
+    """
+    requested = total_timesteps
     if requested is None:
-        assert system.num_updates is not None
-        requested = system.num_updates * per_update
+        assert num_updates is not None
+        requested = num_updates * per_update
     updates = math.ceil(requested / per_update)
-    per_evaluation = math.ceil(updates / min(arch.num_evaluation, updates))
+    per_evaluation = math.ceil(updates / min(num_evaluation, updates))
     return Budget(per_update, per_evaluation, math.ceil(updates / per_evaluation), requested)

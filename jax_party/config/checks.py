@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jax_party.config.budget import make_budget
-from jax_party.config.experiment import ExperimentConfig, check_metric
+from jax_party.config.experiment import ExperimentConfig, check_metric, evaluation_metrics
 from jax_party.config.systems import (
     OffPolicyConfig,
     OnPolicyConfig,
@@ -26,7 +26,7 @@ def check_together(config: ExperimentConfig) -> None:
     Raises:
       ConfigError: with a line for each contradiction, by key and value.
     """
-    check_metric(config, config.env.eval_metric, "env.eval_metric")
+    check_metric(evaluation_metrics(config), config.env.eval_metric, "env.eval_metric")
     problems = [*_layout(config), *_networks(config), *_system(config)]
     if problems:
         raise ConfigError("\n".join(problems))

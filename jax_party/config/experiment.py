@@ -6,6 +6,7 @@ Defaults live in `mava_configs/` alone; every key here must be given.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -132,7 +133,11 @@ GAME_METRICS = (
 
 def evaluation_metrics(config: ExperimentConfig) -> list[str]:
     """The metrics that an evaluation of this experiment gives, known without building anything."""
-    scenario = config.env.scenario
+    return evaluation_metrics_of(config.env.scenario)
+
+
+def evaluation_metrics_of(scenario: GameScenario | JumanjiScenario) -> list[str]:
+    """The metrics that an evaluation in this scenario gives."""
     if isinstance(scenario, GameScenario):
         agents = scenario.task_config.num_agents
         game = [*GAME_METRICS, *(f"leader_share_agent_{agent}" for agent in range(agents))]
@@ -142,13 +147,12 @@ def evaluation_metrics(config: ExperimentConfig) -> list[str]:
     return ["episode_return", "episode_length", *returns, *game]
 
 
-def check_metric(config: ExperimentConfig, metric: str, place: str) -> None:
-    """Refuse a metric that evaluations do not give.
+def check_metric(known: Sequence[str], metric: str, place: str) -> None:
+    """Refuse a metric that is not among those that evaluations give.
 
     Raises:
       ConfigError: with those that they do; the message begins with `place`.
     """
-    known = evaluation_metrics(config)
     if metric not in known:
         close = difflib.get_close_matches(metric, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""

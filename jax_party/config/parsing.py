@@ -26,9 +26,14 @@ def parse_config(mapping: Mapping[str, Any]) -> ExperimentConfig:
     try:
         config: ExperimentConfig = _ADAPTER.validate_python(dict(mapping))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain_all(error.errors()))) from None
+        raise ConfigError(explain(error)) from None
     check_together(config)
     return config
+
+
+def explain(error: ValidationError) -> str:
+    """A line for each key that pydantic refuses, by its full name."""
+    return "\n".join(_explain_all(error.errors()))
 
 
 def _explain_all(details: list[ErrorDetails]) -> list[str]:

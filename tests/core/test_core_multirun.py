@@ -105,7 +105,8 @@ def test_overrides_may_stand_anywhere() -> None:
     words = ["-m", "hydra/launcher=ray", "--config-name", "ff_ippo,mat", "system.seed=1,2,3"]
     asked = CommandLine.read(words, "ff_mappo")
     assert asked.config_names == ("ff_ippo", "mat") and asked.several and asked.runs
-    assert asked.words == ("-m", "--config-name", "ff_ippo,mat", "hydra/launcher=ray", "system.seed=1,2,3")
+    assert asked.options == ("-m", "--config-name", "ff_ippo,mat")
+    assert asked.overrides == ("hydra/launcher=ray", "system.seed=1,2,3")
     assert asked.for_config("mat", "x=1") == [
         "--config-name=mat", "-m", "hydra/launcher=ray", "system.seed=1,2,3", "x=1",
     ]  # fmt: skip
@@ -116,7 +117,7 @@ def test_overrides_may_stand_anywhere() -> None:
 def test_a_plan_has_every_combination(tmp_path: Path) -> None:
     words = ["-m", "system.seed=range(0,2)", "env/scenario=p-base,p-short", "arch.num_envs=8", "hydra/launcher=ray"]
     plan = Plan.make(CommandLine.read([*words, f"logger.base_exp_path={tmp_path}"], "ff_ippo"))
-    drawn = [(job.config.system.seed, job.config.env.scenario.task_name) for job in plan.jobs]
+    drawn = [(job.outline.seed, job.outline.scenario) for job in plan.jobs]
     assert drawn == [(0, "p-base"), (0, "p-short"), (1, "p-base"), (1, "p-short")]
     assert plan.jobs[1].hyperparameters == {"system.seed": 0, "env/scenario": "p-short"}
     assert plan.overrides == {"arch.num_envs": 8, "logger.base_exp_path": str(tmp_path)}

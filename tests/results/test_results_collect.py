@@ -61,8 +61,9 @@ def test_a_row_holds_what_the_trial_left(sweep: SweepMaker) -> None:
     trial_id = synthetic_sweep.record_of(1).trial_id
     assert row["trial_id"] == row["folder"] == trial_id
     expected = {
-        "sweep": "demo", "number": 1, "algorithm": "ff_mappo", "environment": "JaxParty", "scenario": "p-base",
-        "seed": 43, "system.actor_lr": 0.002, "state": "COMPLETE", "attempts": 1, "duration_s": 12.5, "device": "cpu:1",
+        "sweep": "demo", "number": 1, "engine": "native", "algorithm": "ff_mappo", "environment": "JaxParty",
+        "scenario": "p-base", "seed": 43, "system.actor_lr": 0.002, "state": "COMPLETE", "attempts": 1,
+        "duration_s": 12.5, "device": "cpu:1",
         "git_dirty": False, "jax_version": "0.10.2", "compile_time_s": 1.5, "steps_per_second": 2000.0,
         "env_steps": 300, "total_steps": 300, "objective.metric": "episode_return", "evaluations": 3, "best_step": 200,
         "last.episode_return": 13.0, "best.episode_return": 15.0, "best.episode_length": 7.0,
@@ -220,7 +221,7 @@ def test_a_sweep_that_has_not_begun_is_all_pending(sweep: SweepMaker) -> None:
     ("name", "content", "reason"),
     [
         ("record.json", "{half", "record.json: not JSON"),
-        ("record.json", '{"schema_version": 9}', "schema_version: 9 is newer than 3"),
+        ("record.json", '{"schema_version": 9}', "schema_version: 9 is newer than 4"),
         ("record.json", None, "record.json: no such file"),
         ("config.yaml", "a: [", "config.yaml: not YAML"),
         ("metrics/metrics.jsonl", "nonsense\n", "metrics.jsonl: line 1: not JSON"),

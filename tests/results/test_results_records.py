@@ -33,10 +33,12 @@ cells = st.none() | st.booleans() | st.integers() | numbers | texts | st.lists(s
 modes = st.sampled_from(["max", "min"])
 some_records = st.builds(
     TrialRecord,
-    schema_version=st.just(3),
+    schema_version=st.just(4),
     trial_id=texts,
     number=counts,
     sweep=st.none() | texts,
+    engine=texts,
+    engine_version=st.none() | texts,
     algorithm=texts,
     environment=texts,
     scenario=texts,
@@ -93,7 +95,8 @@ def test_a_record_comes_back_from_json_as_it_was(record: TrialRecord) -> None:
 def test_a_record_of_version_1_is_read() -> None:
     """Which knew one seed a trial."""
     written = synthetic_sweep.record_of(0).to_dict() | {"schema_version": 1}
-    for key in ("num_seeds", "promoted_from", "retries", "batch", "compile_time_saved_s", "compile_cache", "lineage"):
+    later = ("num_seeds", "promoted_from", "retries", "batch", "compile_time_saved_s", "compile_cache", "lineage")
+    for key in (*later, "engine", "engine_version"):
         del written[key]
     for key in ("aggregate", "others", "constraints"):
         del written["objective"][key]
@@ -104,7 +107,16 @@ def test_a_record_of_version_2_is_read() -> None:
     """Which knew one objective, and no populations."""
     written = synthetic_sweep.record_of(0).to_dict() | {"schema_version": 2}
     del written["lineage"], written["objective"]["others"], written["objective"]["constraints"]
+    del written["engine"], written["engine_version"]
     assert TrialRecord.from_dict(written) == synthetic_sweep.record_of(0)
+
+
+def test_a_record_of_version_3_is_read() -> None:
+    """Which knew one engine, whose version is the commit."""
+    now = synthetic_sweep.record_of(0, git_sha="abc", engine_version="abc")
+    written = now.to_dict() | {"schema_version": 3}
+    del written["engine"], written["engine_version"]
+    assert (now.engine, TrialRecord.from_dict(written)) == ("native", now)
 
 
 @settings(max_examples=15, deadline=None)
@@ -127,9 +139,9 @@ def test_the_fields_are_those_of_the_design() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 4}, "schema_version: 4 is newer than 3, the newest that is known here; upgrade jax-party"),
+        ({"schema_version": 5}, "schema_version: 5 is newer than 4, the newest that is known here; upgrade jax-party"),
         ({"schema_version": 0}, "schema_version: unknown version 0"),
-        ({"schema_version": None}, "schema_version: expected 3, got None"),
+        ({"schema_version": None}, "schema_version: expected 4, got None"),
         ({"state": "DONE"}, "state: expected one of PENDING, RUNNING, COMPLETE, FAILED, PRUNED, got 'DONE'"),
         ({"number": -1}, "number: expected an integer of 0 or more, got -1"),
         ({"seed": True}, "seed: expected an integer, got True"),
