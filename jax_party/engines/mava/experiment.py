@@ -1,0 +1,360 @@
+"""A trial of one of Mava's systems: its folder is filled as our own systems fill theirs."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+
+from jax_party import records
+from jax_party.aggregate import aggregate_metrics
+from jax_party.checkpointing import Checkpoints
+from jax_party.engines.mava import installation
+from jax_party.engines.mava.compiling import compile_seconds
+from jax_party.engines.mava.config import MavaConfig
+from jax_party.engines.mava.session import Period, Progress, Session
+from jax_party.errors import ConfigError, TrainingDiverged
+from jax_party.program import usable_cores
+from jax_party.records import State, TrialRecord
+from jax_party.trial import (
+    VAULT_KINDS,
+    episode_lists,
+    episode_means,
+    last_result,
+    open_vaults,
+    vault_behind,
+    vault_entries,
+    vault_steps,
+)
+from jax_party.vault import VaultWriter
+
+KEPT_CHECKPOINTS = 2
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class _Learner:
+    """One seed: Mava's experiment with it, and its vaults by kind."""
+
+    seed: int
+    session: Session
+    vaults: dict[str, VaultWriter] = dataclasses.field(default_factory=dict)
+
+
+class MavaExperiment:
+    """One trial, an evaluation period at a time; its seeds go one after another.
+
+    A folder that was begun before is taken up where its newest checkpoint stands: metrics and vaults behind it are cut
+    off and made again, bit for bit.
+
+    Args:
+      config: the experiment.
+      folder: the trial's folder, with `config.yaml` and `record.json` in it.
+
+    Raises:
+      ConfigError: there are several devices, over all of which Mava would spread.
+      RecordError, VaultError, CheckpointError: the folder cannot be taken up.
+    """
+
+    def __init__(self, config: MavaConfig, folder: Path) -> None:
+        self.config = config
+        self.folder = folder
+        self.budget = config.budget
+        self.record: TrialRecord = records.read_record(folder)
+        self.learners: list[_Learner] = []
+        self.evaluations = 0
+        self._trained_seconds = 0.0
+        self._started = time.perf_counter()
+        self._duration_before = 0.0
+        self._compiled_before = 0.0
+        if self.record.state in records.FINISHED:
+            return
+        if jax.device_count() > 1:
+            raise ConfigError(
+                f"ENGINE=mava: {jax.device_count()} devices are visible, and Mava would spread over all of them; leave "
+                "it one, with CUDA_VISIBLE_DEVICES=0"
+            )
+        self._checkpoints = Checkpoints(folder / "checkpoints", KEPT_CHECKPOINTS)
+        vault = config.vault
+        for seed in range(config.system.seed, config.system.seed + config.arch.num_seeds):
+            session = Session(config.algorithm, config.for_mava(seed), vault.record_train, vault.record_test)
+            self.learners.append(_Learner(seed, session))
+        try:
+            self._open_vaults()
+            self._begin_record()
+            self._restore([learner.session.open() for learner in self.learners])
+        except BaseException:
+            self.close()  # a retry in this process must not meet our own locks
+            raise
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.record.state in records.FINISHED
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps trained so far, of each seed."""
+        return self.evaluations * self.budget.steps_per_evaluation
+
+    def step(self) -> dict[str, Any]:
+        """Play one evaluation period; the last one ends with the absolute metric.
+
+        Returns:
+          As `jax_party.training.Experiment.step`.
+
+        Raises:
+          TrainingDiverged: a loss is not finite; the record says FAILED and why.
+        """
+        if not self.finished:
+            if self.evaluations < self.budget.num_evaluations:
+                self._play()
+            if self.evaluations == self.budget.num_evaluations:
+                self._finish()
+        return last_result(self.folder, self.record)
+
+    def close(self) -> None:
+        """End Mava's threads and release files; calling it twice is fine."""
+        for learner in self.learners:
+            learner.session.close()
+            for vault in learner.vaults.values():
+                vault.close()
+            learner.vaults = {}
+        if hasattr(self, "_checkpoints"):
+            self._checkpoints.close()
+
+    # -- One period ----------------------------------------------------------------------------------------------------
+
+    def _play(self) -> None:
+        periods = [learner.session.play() for learner in self.learners]
+        for learner, period in zip(self.learners, periods, strict=True):
+            self._refuse_nonfinite(learner, period)
+        self.evaluations += 1
+        self._trained_seconds += sum(period.train_s for period in periods)
+        for learner, period in zip(self.learners, periods, strict=True):
+            self._submit(learner, period)
+            for vault in learner.vaults.values():
+                vault.flush()
+        rows = [self._period_row(*both) for both in zip(self.learners, periods, strict=True)]
+        records.append_metrics(self.folder, *rows)
+        path = self._checkpoints.save(self.env_steps, self._checkpoint_tree())
+        records.write_marl_eval(self.folder)
+        self._update_record(checkpoint=str(path.relative_to(self.folder.resolve())))
+
+    def _finish(self) -> None:
+        """The absolute metric, as Mava measures it; then the record is COMPLETE."""
+        of_seeds = [learner.session.finish() for learner in self.learners]
+        absolute = None
+        if self.config.arch.absolute_metric:
+            measured = [{} if episodes is None else episodes for episodes in of_seeds]
+            absolute = aggregate_metrics([episode_means(episodes) for episodes in measured], self._aggregate)
+            there = {row.get("seed") for row in records.read_metrics(self.folder) if row.get("absolute")}
+            rows = [
+                self._row(learner, episodes, {}) | {"absolute": True}
+                for learner, episodes in zip(self.learners, measured, strict=True)
+                if learner.seed not in there
+            ]
+            records.append_metrics(self.folder, *rows)
+        records.write_marl_eval(self.folder)
+        self._update_record(state=State.COMPLETE, absolute_metrics=absolute, ended_at=records.timestamp())
+
+    @property
+    def _aggregate(self) -> str:
+        return self.record.objective.aggregate
+
+    def _row(self, learner: _Learner, episodes: dict[str, np.ndarray], train: dict[str, float]) -> dict[str, Any]:
+        """A line of metrics.jsonl."""
+        return {
+            "evaluation": self.evaluations,
+            "step": self.env_steps,
+            "seed": learner.seed,
+            "wall_time_s": self._duration(),
+            "evaluate": episode_means(episodes),
+            "episodes": episode_lists(episodes),
+            "train": train,
+        }
+
+    def _period_row(self, learner: _Learner, period: Period) -> dict[str, Any]:
+        speed = {"steps_per_second": self.budget.steps_per_evaluation / max(period.train_s, 1e-9)}
+        row = self._row(learner, period.episodes, period.train | speed)
+        return row | {"evaluation_time_s": period.evaluation_s}
+
+    def _submit(self, learner: _Learner, period: Period) -> None:
+        """Hand the period's trajectories to the vaults: whole, or every k-th update of it."""
+        if "test" in learner.vaults and period.trajectory is not None:
+            learner.vaults["test"].submit(period.trajectory)
+        if "train" not in learner.vaults or period.rollout is None:
+            return
+        every, length = self.config.vault.every, self.config.system.rollout_length
+        if every == 1:
+            learner.vaults["train"].submit(period.rollout)
+            return
+        first = (self.evaluations - 1) * self.budget.updates_per_evaluation
+        for update in range(self.budget.updates_per_evaluation):
+            if (first + update) % every == 0:
+                part = slice(update * length, (update + 1) * length)
+                learner.vaults["train"].submit({name: leaf[:, part] for name, leaf in period.rollout.items()})
+
+    def _refuse_nonfinite(self, learner: _Learner, period: Period) -> None:
+        """Fail the trial where a loss of the period, or a parameter after it, is not finite."""
+        for name, mean in period.train.items():
+            if not math.isfinite(mean):
+                self._diverged(learner, f"{name} became {mean}")
+        params = learner.session.progress.state.params
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+            self._diverged(learner, "a parameter is not finite")
+
+    def _diverged(self, learner: _Learner, what: str) -> NoReturn:
+        of_seed = f"seed {learner.seed}: " if len(self.learners) > 1 else ""
+        end = (self.evaluations + 1) * self.budget.steps_per_evaluation
+        reason = f"{of_seed}{what} in the period that ends with step {end:,}"
+        self._update_record(state=State.FAILED, error=f"TrainingDiverged: {reason}", ended_at=records.timestamp())
+        raise TrainingDiverged(f"{self.record.trial_id}: {reason}; try a smaller learning rate or gradient norm")
+
+    # -- On disk -------------------------------------------------------------------------------------------------------
+
+    def _checkpoint_tree(self) -> dict[str, Any]:
+        returns = np.full((len(self.learners), self.budget.num_evaluations), np.nan, np.float32)
+        for place, learner in enumerate(self.learners):
+            returns[place, : self.evaluations] = learner.session.progress.returns
+        progress = [learner.session.progress for learner in self.learners]
+        return {
+            "learners": [
+                {
+                    "state": _leaves(one.state),
+                    "best_params": _leaves(one.best_params),
+                    "vault_steps": vault_steps(learner.vaults),
+                }
+                for one, learner in zip(progress, self.learners, strict=True)
+            ],
+            "progress": {
+                "evaluations": np.asarray(self.evaluations, np.int32),
+                "returns": returns,
+                "trained_seconds": np.asarray(self._trained_seconds, np.float64),
+                "compile_seconds": np.asarray(self._compile_seconds(), np.float64),
+                "duration": np.asarray(self._duration(), np.float64),
+            },
+        }
+
+    def _checkpoint_target(self, states: list[Any]) -> dict[str, Any]:
+        """The structure of `_checkpoint_tree`, from the learners' first states."""
+        seconds = dict.fromkeys(("trained_seconds", "compile_seconds", "duration"), np.zeros((), np.float64))
+        shape = (len(states), self.budget.num_evaluations)
+        return {
+            "learners": [
+                {
+                    "state": _leaves(state),
+                    "best_params": _leaves(_evaluated_params(state)),
+                    "vault_steps": dict.fromkeys(VAULT_KINDS, np.zeros((), np.int64)),
+                }
+                for state in states
+            ],
+            "progress": {"evaluations": np.zeros((), np.int32), "returns": np.zeros(shape, np.float32), **seconds},
+        }
+
+    def _restore(self, states: list[Any]) -> None:
+        restored = None
+        if self._checkpoints.steps():
+            restored = self._checkpoints.restore(self._checkpoint_target(states), self._misfit)
+            if self._checkpoints.passed_over:
+                where = "from the start" if restored is None else f"from checkpoint {restored[0]}"
+                reason = f"{', '.join(self._checkpoints.passed_over)}: went on {where}"
+                self.record = records.add_retry(self.folder, reason)
+        if restored is None:
+            for learner in self.learners:
+                for vault in learner.vaults.values():
+                    vault.truncate(0)
+        else:
+            self._take_up(restored[1])
+        records.truncate_metrics(self.folder, self.env_steps)
+
+    def _misfit(self, tree: dict[str, Any]) -> str | None:
+        """Which vault holds less than it did when the checkpoint was saved."""
+        for learner, kept in zip(self.learners, tree["learners"], strict=True):
+            behind = vault_behind(learner.vaults, kept["vault_steps"])
+            if behind is not None:
+                return behind
+        return None
+
+    def _take_up(self, tree: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        progress = tree["progress"]
+        self.evaluations = int(progress["evaluations"])
+        self._trained_seconds = float(progress["trained_seconds"])
+        self._duration_before = float(progress["duration"])
+        self._compiled_before = float(progress["compile_seconds"])
+        for learner, kept, returns in zip(self.learners, tree["learners"], progress["returns"], strict=True):
+            known = tuple(float(value) for value in returns[: self.evaluations])
+            state = _put_together(kept["state"], learner.session.progress.state)
+            best = _put_together(kept["best_params"], _evaluated_params(state))
+            learner.session.go_on_from(Progress(state, known, best))
+            for kind, vault in learner.vaults.items():
+                vault.truncate(int(kept["vault_steps"][kind]))
+        _logger.info("%s: resumed at step %d", self.record.trial_id, self.env_steps)
+
+    def _open_vaults(self) -> None:
+        rows = {
+            "train": self.config.arch.num_envs * self.config.system.update_batch_size,
+            "test": self.config.arch.num_eval_episodes,
+        }
+        for learner in self.learners:
+            learner.vaults = open_vaults(self.folder, self.record, self.config.vault, learner.seed, rows)
+
+    def _begin_record(self) -> None:
+        versions = records.provenance()
+        device = jax.devices()[0]
+        self._update_record(
+            state=State.RUNNING,
+            attempts=self.record.attempts + 1,
+            started_at=self.record.started_at or records.timestamp(),
+            error=None,
+            device=f"cpu:{usable_cores()}" if device.platform == "cpu" else device.device_kind,
+            host=versions["host"],
+            git_sha=versions["git_sha"],
+            git_dirty=versions["git_dirty"],
+            engine_version=installation.version(),
+            versions=versions["versions"],
+            batch="map" if len(self.learners) > 1 else None,
+            total_steps=self.budget.total_steps,
+        )
+
+    def _update_record(self, **changes: Any) -> None:
+        if self.evaluations:
+            changes |= {
+                "env_steps": self.env_steps,
+                "steps_per_second": self.env_steps * len(self.learners) / max(self._trained_seconds, 1e-9),
+                "vaults": vault_entries(learner.vaults for learner in self.learners),
+            }
+        changes |= {"duration_s": self._duration(), "compile_time_s": self._compile_seconds()}
+        self.record = records.update_record(self.folder, **changes)
+
+    def _duration(self) -> float:
+        return self._duration_before + time.perf_counter() - self._started
+
+    def _compile_seconds(self) -> float:
+        return self._compiled_before + compile_seconds(self._started, time.perf_counter())
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    """A tree's leaves by their place: Orbax does not know the types of Mava's and Jumanji's nodes."""
+    return {f"{place:04}": leaf for place, leaf in enumerate(jax.tree.leaves(tree))}
+
+
+def _put_together(leaves: dict[str, Any], like: Any) -> Any:
+    """The tree of these leaves."""
+    return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in sorted(leaves)])
+
+
+def _evaluated_params(state: Any) -> Any:
+    """What Mava evaluates of a learner's state: the acting networks', of one replica."""
+    params = state.params
+    for name in ("actor_params", "online"):
+        params = getattr(params, name, params)
+    return jax.tree.map(lambda leaf: leaf[:, 0], params)

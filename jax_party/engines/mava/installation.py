@@ -1,0 +1,205 @@
+"""Where Mava is installed, which version of it, and what it needs to be imported beside our libraries."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from jax_party.errors import ConfigError
+
+NEEDED: Final = ("colorama", "distrax", "tensorflow_probability")
+"""What Mava's systems use and this project does not install."""
+
+STOOD_IN: Final = ("brax", "gigastep", "gymnax", "jaxmarl", "marl_eval", "matrax", "neptune", "tensorboard_logger")
+"""What Mava imports for other environments and for loggers that this project does not use. Where one of these is not
+installed, an empty module stands in for it while Mava is imported, and no longer."""
+
+PACKAGES: Final = ("id-mava", "mava")
+"""The names that a Mava which was installed as a package may have."""
+
+REMEDY: Final = 'see "Mava\'s own systems" in README.md, or leave ENGINE out'
+
+_importing = threading.Lock()
+
+
+def check() -> None:
+    """Refuse to go on without a JAX Mava and what it needs.
+
+    Raises:
+      ConfigError: with what is missing, and where it says what to do.
+    """
+    package = package_folder()
+    if package is None:
+        raise ConfigError(f"ENGINE=mava: the package mava is not importable; {REMEDY}")
+    if not (package / "systems").is_dir() or not systems():
+        raise ConfigError(
+            f"ENGINE=mava: {package} has none of the JAX systems (the package index serves an old Mava of another "
+            f"kind); {REMEDY}"
+        )
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"ENGINE=mava: Mava needs {', '.join(missing)}, which cannot be imported; {REMEDY}")
+
+
+def package_folder() -> Path | None:
+    """Mava's package, found without importing it; None where there is none."""
+    try:
+        spec = importlib.util.find_spec("mava")
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def config_root() -> Path:
+    """The folder of Mava's config groups.
+
+    Raises:
+      ConfigError: Mava is not importable, or was installed without its configs.
+    """
+    check()
+    package = package_folder()
+    assert package is not None
+    root = package / "configs"
+    if not (root / "default").is_dir():
+        raise ConfigError(f"ENGINE=mava: {root} is missing: install Mava from a checkout of it; {REMEDY}")
+    return root
+
+
+def systems() -> tuple[str, ...]:
+    """The anakin systems that can play JaxParty: those with a config of their own and discrete actions."""
+    package = package_folder()
+    if package is None:
+        return ()
+    named = {path.stem for path in (package / "configs" / "default").glob("*.yaml")}
+    return tuple(sorted(name for name in _modules(package) if name in named and "sac" not in name))
+
+
+def _modules(package: Path) -> dict[str, str]:
+    """System -> its module."""
+    return {
+        path.stem: ".".join(("mava", *path.relative_to(package).with_suffix("").parts))
+        for path in (package / "systems").glob("*/anakin/*.py")
+        if path.stem != "__init__"
+    }
+
+
+@functools.cache
+def version() -> str | None:
+    """Mava's commit where it is a checkout, else its package's version, else None."""
+    package = package_folder()
+    if package is None:
+        return None
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(package), "rev-parse", "HEAD"],
+            capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+        if done.returncode == 0 and _is_tracked(package):
+            return done.stdout.strip()
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return None
+
+
+def _is_tracked(package: Path) -> bool:
+    """Whether the checkout that the package lies in is its own."""
+    asked = ["git", "--no-optional-locks", "-C", str(package), "ls-files", "--error-unmatch", "__init__.py"]
+    return subprocess.run(asked, capture_output=True, timeout=10, check=False).returncode == 0
+
+
+def import_system(algorithm: str) -> ModuleType:
+    """The module of one of Mava's systems, with what it imports, and JAX as it expects it."""
+    package = package_folder()
+    assert package is not None, "checked before"
+    restore_removed_functions()
+    with stand_ins():
+        importlib.import_module("mava.utils.make_env")
+        return importlib.import_module(_modules(package)[algorithm])
+
+
+class _Placeholder(type):
+    """A class of which every attribute is another one: for type hints and base classes."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Placeholder(name, (), {})
+
+
+class _StandIn(ModuleType):
+    """A module with nothing in it but placeholders."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Placeholder(name, (), {"__module__": self.__name__})
+
+
+class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds what nobody else has found, if it is in `STOOD_IN`."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname.partition(".")[0] not in STOOD_IN:
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        return _StandIn(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """There is nothing in it."""
+
+
+@contextlib.contextmanager
+def stand_ins() -> Iterator[None]:
+    """Let imports find an empty module for what is in `STOOD_IN` and not installed; afterwards nobody finds them."""
+    with _importing:
+        finder = _StandIns()
+        sys.meta_path.append(finder)
+        try:
+            yield
+        finally:
+            sys.meta_path.remove(finder)
+            for name, module in list(sys.modules.items()):
+                if isinstance(module, _StandIn):
+                    del sys.modules[name]
+
+
+def restore_removed_functions() -> None:
+    """Give JAX back `device_put_replicated`, which its 0.10 has no more and Mava's Q-learning calls.
+
+    `jax.device_put_replicated(tree, devices)`: each leaf once a device, along a new leading axis.
+    """
+    import jax
+
+    if not hasattr(jax, "device_put_replicated"):
+        setattr(jax, "device_put_replicated", _device_put_replicated)  # noqa: B010 # no stub has it
+
+
+def _device_put_replicated(tree: Any, devices: Sequence[Any]) -> Any:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    sharding = NamedSharding(Mesh(np.array(devices), ("device",)), PartitionSpec("device"))
+    return jax.tree.map(
+        lambda leaf: jax.device_put(jnp.broadcast_to(leaf, (len(devices), *jnp.shape(leaf))), sharding), tree
+    )

@@ -1,0 +1,348 @@
+"""One of Mava's experiments, an evaluation period at a time.
+
+Mava's `run_experiment` is one call that returns when training is over. It runs in a thread of its own here, and a
+system's module asks this session for what it would otherwise make itself: environments, the learner's state, the
+evaluator, the logger. So each period is handed over when it has been evaluated, and the thread waits until the next
+one is asked for. No file of Mava's is changed; what is replaced are names in a module, by functions that call what was
+there.
+
+A session that goes on from a checkpoint lets Mava's loop pass the periods that have been played: learner and evaluator
+give it what they gave then, so that its random keys are drawn as they were.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType, SimpleNamespace
+from typing import Any, Final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from omegaconf import OmegaConf
+
+from jax_party.engines.mava import entering, installation
+from jax_party.engines.mava.compiling import compile_seconds
+from jax_party.engines.mava.recording import in_time, make_recorder
+
+logger = logging.getLogger(__name__)
+
+_MARK: Final = "_jax_party_hooks"
+_playing = threading.local()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a session stands: what a checkpoint keeps of it.
+
+    Attributes:
+      state: of Mava's learner, None before anything was trained.
+      returns: the mean return of each evaluation so far.
+      best_params: of the best of them, as Mava evaluates them; None before the first.
+    """
+
+    state: Any
+    returns: tuple[float, ...] = ()
+    best_params: Any = None
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluation periods played."""
+        return len(self.returns)
+
+
+@dataclass
+class Period:
+    """What an evaluation period gave.
+
+    Attributes:
+      train: Mava's training metrics, means over the period's updates; and of episodes that ended while training.
+      rollout: field -> (E, T, …), where training rollouts are recorded.
+      episodes: metric -> (K,), a value an evaluated episode.
+      trajectory: field -> (K, T, …) of those episodes, where they are recorded.
+      train_s, evaluation_s: seconds, compiling left out.
+    """
+
+    train: dict[str, float] = field(default_factory=dict)
+    rollout: dict[str, Any] | None = None
+    episodes: dict[str, np.ndarray] = field(default_factory=dict)
+    trajectory: dict[str, Any] | None = None
+    train_s: float = 0.0
+    evaluation_s: float = 0.0
+
+
+class _Closed(BaseException):
+    """Ends Mava's thread; no `except Exception` of anybody's holds it."""
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """The learner's first state."""
+
+    state: Any
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """Mava's call is over: what went wrong, or None."""
+
+    error: BaseException | None
+
+
+class Session:
+    """A seed of a trial.
+
+    Args:
+      algorithm: the system.
+      config: what Mava's experiment is run with.
+      record_train, record_test: whether rollouts, or evaluated episodes, are recorded.
+
+    Attributes:
+      progress: where it stands.
+    """
+
+    def __init__(self, algorithm: str, config: Mapping[str, Any], record_train: bool, record_test: bool) -> None:
+        self.progress = Progress(None)
+        self._module = _hooked(algorithm)
+        self._config = _config_for(config)
+        self._record_train, self._record_test = record_train, record_test
+        self._passing = 0
+        self._resumed = False
+        self._period = Period()
+        self._given: queue.Queue[Any] = queue.Queue()
+        self._asked = threading.Semaphore(0)
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=f"mava-{algorithm}", daemon=True)
+
+    # -- For who asks --------------------------------------------------------------------------------------------------
+
+    def open(self) -> Any:
+        """Begin Mava's experiment; the learner's first state, on the device."""
+        self._thread.start()
+        ready = self._take(_Ready)
+        self.progress = Progress(ready.state)
+        return ready.state
+
+    def go_on_from(self, progress: Progress) -> None:
+        """Go on from where a session stood, rather than from the first state. To be called before `play`."""
+        self.progress = progress
+        self._passing = progress.evaluations
+        self._resumed = True
+
+    def play(self) -> Period:
+        """Train and evaluate the next period."""
+        self._asked.release()
+        period = self._take(Period)
+        assert isinstance(period, Period)
+        return period
+
+    def finish(self) -> dict[str, np.ndarray] | None:
+        """Let Mava end; the absolute metric's episodes, or None where it does not measure any."""
+        self._asked.release()
+        given = self._take(Period, _Ended)
+        return given.episodes if isinstance(given, Period) else None
+
+    def close(self) -> None:
+        """End the thread, after what it is computing; calling it again does nothing."""
+        self._closed = True
+        self._asked.release()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _take(self, *kinds: type) -> Any:
+        given = self._given.get()
+        if isinstance(given, _Ended) and given.error is not None:
+            raise given.error
+        assert isinstance(given, kinds), f"Mava gave {type(given).__name__}, not {kinds}"
+        return given
+
+    # -- In Mava's thread ----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        _playing.session = self
+        error: BaseException | None = None
+        try:
+            self._module.run_experiment(self._config)
+        except _Closed:
+            pass
+        except BaseException as problem:
+            error = problem
+        self._given.put(_Ended(error))
+
+    def _hand_over(self, given: Any) -> None:
+        """Give something to who asks, and wait for the next question."""
+        self._given.put(given)
+        self._asked.acquire()
+        if self._closed:
+            raise _Closed
+
+    def make_environments(self, make: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """Mava's environments, with what is measured and recorded around them."""
+        train, evaluated = make(*args, **kwargs)
+        return entering.Recorded(train) if self._record_train else train, entering.Measured(evaluated)
+
+    def begin(self, state: Any) -> Any:
+        """The state that Mava's loop begins with: its own first, or that of the checkpoint."""
+        self._hand_over(_Ready(state))
+        return self.progress.state
+
+    def learn(self, learn: Callable[[Any], Any], state: Any) -> Any:
+        """Train a period, unless it has been."""
+        output_of = _output_of(self._module)
+        if self._passing:
+            return output_of(self.progress.state, {"is_terminal_step": np.zeros((1,), bool)}, {})
+        start = time.perf_counter()
+        output = jax.block_until_ready(learn(state))
+        end = time.perf_counter()
+        next_state, metrics, losses = _parts_of(output)
+        fields = metrics.pop(entering.FIELDS, None)
+        self._period = Period(train_s=end - start - compile_seconds(start, end))
+        if fields is not None:
+            self._period.rollout = in_time(fields, is_q_learning=not hasattr(output, "learner_state"))
+        self.progress = Progress(next_state, self.progress.returns, self.progress.best_params)
+        return output_of(next_state, metrics, losses)
+
+    def make_evaluator(
+        self, make: Callable[..., Any], env: Any, act_fn: Any, config: Any, absolute_metric: bool
+    ) -> Callable[..., Any]:
+        """Mava's evaluator, and a record of the episodes that it plays."""
+        evaluator = make(env, act_fn, config, absolute_metric=absolute_metric)
+        if absolute_metric:
+            return functools.partial(self._evaluate_best, evaluator)
+        recorder = make_recorder(env, act_fn, config) if self._record_test else None
+        return functools.partial(self._evaluate, evaluator, recorder)
+
+    def _evaluate(self, evaluator: Any, recorder: Any, params: Any, key: Any, memory: Any) -> Any:
+        """Evaluate, and keep the best parameters by Mava's own rule; what was evaluated before is told again."""
+        if self._passing:
+            told = jnp.float32(self.progress.returns[self.progress.evaluations - self._passing])
+            return {"episode_return": told, self._config.env.eval_metric: told}
+        metrics = self._measure(evaluator, params, key, memory)
+        if recorder is not None:
+            self._period.trajectory = recorder(params, key, memory)
+        mean = float(jnp.mean(metrics["episode_return"]))
+        best = max(self.progress.returns, default=-np.inf) <= mean
+        kept = jax.tree.map(jnp.copy, params) if best else self.progress.best_params
+        self.progress = Progress(self.progress.state, (*self.progress.returns, mean), kept)
+        return metrics
+
+    def _evaluate_best(self, evaluator: Any, params: Any, key: Any, memory: Any) -> Any:
+        """The absolute metric; after a restart Mava does not know the best parameters, which may be older."""
+        self._period = Period()
+        return self._measure(evaluator, self.progress.best_params if self._resumed else params, key, memory)
+
+    def _measure(self, evaluator: Any, params: Any, key: Any, memory: Any) -> Any:
+        start = time.perf_counter()
+        metrics = evaluator(params, key, memory)
+        end = time.perf_counter()
+        self._period.evaluation_s = end - start - compile_seconds(start, end)
+        of_episodes = {name: values for name, values in metrics.items() if jnp.ndim(values)}
+        self._period.episodes = {name: np.asarray(values).reshape(-1) for name, values in of_episodes.items()}
+        return metrics
+
+    def log(self, metrics: dict[str, Any], t: int, t_eval: int, event: Any) -> None:
+        """What Mava logs: a period is over with its evaluation, and training with the absolute metric."""
+        if self._passing:
+            self._passing -= event.value == "evaluator"
+            return
+        if event.value == "trainer":
+            self._period.train |= {name: float(np.mean(values)) for name, values in metrics.items()}
+        if event.value == "actor":
+            means = {name: float(np.mean(values)) for name, values in metrics.items()}
+            self._period.train |= {name: means[name] for name in ("episode_return", "episode_length") if name in means}
+        if event.value in ("evaluator", "absolute"):
+            self._hand_over(self._period)
+
+    def stop(self) -> None:
+        """Nothing to stop."""
+
+
+def _config_for(mapping: Mapping[str, Any]) -> Any:
+    """Mava's config: the game under the id that it has for Mava, with how its rewards are shared."""
+    config = OmegaConf.create(dict(mapping))
+    env = config.env
+    env.scenario.name = entering.ENTERED_ID
+    shared = {"team_reward": not env.use_individual_rewards, "shared_reward": env.shared_reward}
+    env.scenario.env_kwargs = {**env.scenario.env_kwargs, **shared}
+    OmegaConf.set_struct(config, False)
+    return config
+
+
+def _parts_of(output: Any) -> tuple[Any, dict[str, Any], Any]:
+    """The learner's state, the episode metrics and the losses of a period."""
+    if hasattr(output, "learner_state"):
+        return output.learner_state, dict(output.episode_metrics), output.train_metrics
+    state, (metrics, losses) = output
+    return state, dict(metrics), losses
+
+
+def _output_of(module: ModuleType) -> Callable[[Any, dict[str, Any], Any], Any]:
+    """What a system's learner gives, made of its parts."""
+    if hasattr(module, "learner_setup"):
+        from mava.types import ExperimentOutput
+
+        return lambda state, metrics, losses: ExperimentOutput(state, metrics, losses)
+    return lambda state, metrics, losses: (state, (metrics, losses))
+
+
+# -- Names in a system's module ----------------------------------------------------------------------------------------
+
+
+def _hooked(algorithm: str) -> ModuleType:
+    """A system's module, its names replaced, once a process, by functions that ask the thread's session."""
+    module = installation.import_system(algorithm)
+    if hasattr(module, _MARK):
+        return module
+    from mava.utils import make_env
+    from mava.wrappers.jumanji import JumanjiMarlWrapper
+
+    entering.enter(make_env, JumanjiMarlWrapper)
+    names: dict[str, Any] = {
+        "environments": SimpleNamespace(make=_asking(Session.make_environments, module.environments.make)),
+        "get_eval_fn": _asking(Session.make_evaluator, module.get_eval_fn),
+        "MavaLogger": lambda config: _session(),
+        "pprint": lambda config: logger.debug("%s", config),
+    }
+    if hasattr(module, "learner_setup"):
+        names["learner_setup"] = functools.partial(_set_up, module.learner_setup)
+    else:
+        names["init"] = functools.partial(_init, module.init)
+        names["make_update_fns"] = functools.partial(_make_update, module.make_update_fns)
+    for name, value in names.items():
+        setattr(module, name, value)
+    setattr(module, _MARK, True)
+    return module
+
+
+def _session() -> Session:
+    session: Session = _playing.session
+    return session
+
+
+def _asking(method: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args, **kwargs: method(_session(), original, *args, **kwargs)
+
+
+def _set_up(learner_setup: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+    """As Mava's on-policy systems have it: the learner, the network, the first state."""
+    session = _session()
+    learn, network, state = learner_setup(*args, **kwargs)
+    return functools.partial(session.learn, learn), network, session.begin(state)
+
+
+def _init(init: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+    """As Mava's Q-learning has it: the first state is among others, and alone has a replay buffer."""
+    session = _session()
+    parts = init(*args, **kwargs)
+    return tuple(session.begin(part) if hasattr(part, "buffer_state") else part for part in parts)
+
+
+def _make_update(make_update_fns: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
+    """As Mava's Q-learning has it: the learner alone."""
+    return functools.partial(_session().learn, make_update_fns(*args, **kwargs))
