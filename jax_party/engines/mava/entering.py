@@ -61,14 +61,14 @@ def _make_wrapper(jumanji_wrapper: type) -> type:
     """Mava's base class on JaxParty: views, masks and step counts are in Mava's form already."""
     from mava.types import Observation
 
-    class JaxPartyWrapper(jumanji_wrapper):  # type: ignore[misc] # known at run time only
+    class JaxPartyWrapper(jumanji_wrapper):
         def __init__(self, env: SharedReward, add_global_state: bool = False) -> None:
             super().__init__(env, add_global_state)
 
         def modify_timestep(self, timestep: TimeStep) -> TimeStep:
             seen = timestep.observation
             observation = Observation(seen.agents_view, seen.action_mask, seen.step_count)
-            return timestep.replace(observation=observation)  # type: ignore[attr-defined,no-any-return]
+            return timestep.replace(observation=observation)  # type: ignore[attr-defined]
 
     return JaxPartyWrapper
 
@@ -102,6 +102,8 @@ class MeasuredState(NamedTuple):
 
 class Measured(Wrapper):
     """Mava's evaluation environment with each agent's return and the game's metrics among its episode metrics."""
+
+    _env: Any
 
     def __init__(self, env: Any) -> None:
         super().__init__(env)
@@ -141,6 +143,8 @@ class Recorded(Wrapper):
     Mava's learners give those back for every step, so that rollouts leave the compiled program with them.
     """
 
+    _env: Any
+
     def reset(self, key: chex.PRNGKey) -> tuple[RecordedState, TimeStep]:
         """Begin an episode."""
         inner, timestep = self._env.reset(key)
@@ -163,7 +167,7 @@ class Recorded(Wrapper):
 
 def _with_fields(timestep: TimeStep, fields: dict[str, chex.Array]) -> TimeStep:
     extras = timestep.extras | {"episode_metrics": timestep.extras["episode_metrics"] | {FIELDS: fields}}
-    return timestep.replace(extras=extras)  # type: ignore[attr-defined,no-any-return]
+    return timestep.replace(extras=extras)  # type: ignore[attr-defined]
 
 
 def step_fields(

@@ -63,7 +63,7 @@ def make_recorder(env: Any, act_fn: Callable[..., Any], config: Any) -> Callable
             fields = step_fields(env, timestep.observation, finished | (index == 0), action, reward)
             return (state, played, key, memory, finished | played.last()), fields
 
-        def episodes(key: chex.PRNGKey, _: None) -> tuple[chex.PRNGKey, dict[str, chex.Array]]:
+        def episodes(key: Any, _: Any) -> tuple[Any, dict[str, chex.Array]]:
             key, reset_key = jax.random.split(key)
             state, timestep = jax.vmap(env.reset)(jax.random.split(reset_key, at_once))
             begin = (state, timestep, key, memory, jnp.zeros((at_once,), bool))

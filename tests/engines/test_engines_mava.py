@@ -1,0 +1,143 @@
+"""Mava's own systems, where Mava is there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engine_trials import Trial, vaults_of
+
+import mava_configs
+from jax_party import records
+from jax_party.engines import get_engine
+from jax_party.errors import ConfigError
+from jax_party.records import State
+from launcher.rerun import compare
+
+pytestmark = [pytest.mark.needs_mava, pytest.mark.filterwarnings("ignore")]
+
+SYSTEMS = ("ff_ippo", "ff_mappo", "rec_ippo", "rec_mappo", "ff_sable", "rec_sable", "mat", "rec_iql", "rec_qmix")
+FAST = ("ff_mappo", "mat", "rec_iql")
+
+
+def slow_ones(names: tuple[str, ...], fast: tuple[str, ...]) -> list[object]:
+    """All names; those that are not among the fast as slow tests."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("algorithm", slow_ones(SYSTEMS, FAST))
+def test_every_system_plays_and_goes_on_where_it_was_stopped(algorithm: str, tmp_path: Path) -> None:
+    engine = get_engine("mava")
+    whole, broken = (Trial(engine, tmp_path / name, algorithm, "vault=both") for name in ("whole", "broken"))
+    whole.play()
+    broken.play(periods=2)
+    broken.play()
+    assert whole.record.state is broken.record.state is State.COMPLETE
+    assert compare(whole.folder, broken.folder) is None
+    for kind, fields in vaults_of(whole).items():
+        theirs = vaults_of(broken)[kind]
+        assert all(np.array_equal(field, theirs[name]) for name, field in fields.items()), kind
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", [name for name in mava_configs.scenarios("jaxparty") if name != "p-short"])
+def test_every_scenario_is_played(scenario: str, tmp_path: Path) -> None:
+    trial = Trial(get_engine("mava"), tmp_path, "ff_mappo", f"env/scenario={scenario}", "arch.absolute_metric=false")
+    trial.play()
+    rows = records.read_metrics(tmp_path)
+    assert [row["evaluate"]["episode_length"] for row in rows] == [16.0, 16.0, 16.0]
+    assert trial.record.state is State.COMPLETE and trial.record.scenario == scenario
+
+
+def test_the_first_evaluation_is_of_parameters_before_any_update(tmp_path: Path) -> None:
+    """As Mava has it: what an evaluation plays with is what the period began with."""
+    engine = get_engine("mava")
+    gentle, harsh = (
+        Trial(engine, tmp_path / name, "ff_ippo", f"system.actor_lr={rate}")
+        for name, rate in (("gentle", 1e-4), ("harsh", 1e-1))
+    )
+    for trial in (gentle, harsh):
+        trial.play()
+    first, second = (
+        [records.read_metrics(trial.folder)[place]["evaluate"] for trial in (gentle, harsh)] for place in (0, 1)
+    )
+    assert first[0] == first[1] and second[0] != second[1]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("arch.num_devices=2", "arch.num_devices: 2 is not valid: .* plays each trial on one device"),
+        ("arch.batch=vmap", "arch.batch: 'vmap' is not valid: .* plays the seeds of a trial one after another"),
+        ("logger.use_neptune=true", "logger.use_neptune: True is not valid: .* leave Mava's loggers off"),
+        ("system.num_minibatches=3", "system.num_minibatches: 3 does not divide arch.num_envs = 4"),
+        ("arch.num_evaluation=6", "arch.num_evaluation: 6 evaluations of 6 updates: Mava's ff_mappo wants more than"),
+        ("system.total_timesteps=null", None),
+    ],
+)
+def test_what_mava_would_refuse_is_told_before(override: str, message: str | None, tmp_path: Path) -> None:
+    if message is None:
+        trial = Trial(get_engine("mava"), tmp_path, "ff_mappo", override, "system.num_updates=12")
+        assert trial.outline.budget.num_updates == 12
+        return
+    with pytest.raises(ConfigError, match=message):
+        Trial(get_engine("mava"), tmp_path, "ff_mappo", override)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "message"),
+    [
+        ("ff_isac", "continuous actions, JaxParty's are discrete; ENGINE=native has a discrete ff_isac"),
+        ("ff_masac", "ENGINE=native has a discrete ff_masac"),
+        ("ff_hasac", "ENGINE=native has a discrete ff_hasac"),
+        ("ff_iql", "the Mava that is installed has no such system; did you mean"),
+    ],
+)
+def test_systems_that_mava_lacks_are_refused(algorithm: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"ENGINE=mava: {algorithm}: .*{message}"):
+        get_engine("mava").check_algorithm(algorithm)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["ALG=mappo", "PACK=2"], "PACK=2: ENGINE=mava has one trial a worker; leave PACK out"),
+        (["ALG=mappo", "SCHEDULER=pbt", "SAMPLES=4"], "SCHEDULER=pbt changes values while a trial trains"),
+        (["ALG=mappo", "DEVICES_PER_TRIAL=2"], "plays each trial on one device"),
+        (["ALG=mappo", "BATCH=vmap"], "plays the seeds of a trial one after another"),
+        (["ALG=sac"], "ENGINE=native has a discrete ff_isac"),
+        (["ALG=mappo", "OVERRIDES=system.actor_lrr=1"], "system.actor_lrr: unknown; did you mean actor_lr?"),
+        (["ALG=mappo", "EVALUATIONS=64"], "take fewer (EVALUATIONS), or at least 524,288 steps (TIMESTEPS)"),
+    ],
+)
+def test_a_sweep_that_cannot_be_run_is_refused_in_one_line(words: list[str], message: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher.sweep", "ENGINE=mava", *words], cwd=tmp_path, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_sweep_ends_with_a_full_index(tmp_path: Path) -> None:
+    import results
+
+    few = "arch.num_eval_episodes=4 arch.num_absolute_metric_eval_episodes=8"
+    small = f"OVERRIDES=env.scenario.task_config.time_limit=16 {few}"
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "launcher.sweep", "ALG=mappo", "ENGINE=mava", "SAMPLES=2", "SCENARIO=p-short",
+            "TIMESTEPS=32768", "EVALUATIONS=2", "SEEDS=2", small, f"OUT={tmp_path}",
+        ],
+        capture_output=True, text=True, timeout=500, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = tmp_path.glob("*/*/*")
+    index = results.load_index(folder)
+    assert list(index["state"]) == ["COMPLETE", "COMPLETE"] and set(index["engine"]) == {"mava"}
+    assert set(index["engine_version"]) == {get_engine("mava").version()}
+    assert index["objective.value"].notna().all() and index["vault.train.steps"].notna().all()
