@@ -19,7 +19,7 @@ arguments = $(foreach name,$(filter-out $(OWN) $(1),$(GIVEN)),$(name)=$(call quo
 # $(call only,A B): refuse any other variable on make's command line.
 only = $(foreach name,$(filter-out PYTHON EXTRA VENV $(1),$(GIVEN)),$(error $(name): `make $@` does not read it; it reads $(or $(1),none)))
 
-.PHONY: help setup setup-dev sweep resume extend promote rerun run collect index fetch test test-slow bench bench-learning lint format lock clean
+.PHONY: help setup setup-dev sweep resume extend promote rerun run collect index fetch test test-slow bench bench-learning bench-engines lint format lock clean
 
 help: ## List the targets and their variables
 	@echo 'usage: make TARGET [VARIABLE=value ...]'; echo
@@ -30,6 +30,7 @@ help: ## List the targets and their variables
 #> variables of `make sweep` (defaults are in sweeps/*.yaml):
 #>   ALG          one or more, with commas; system or alias: ff_ippo (ippo), ff_mappo (mappo), rec_ippo, rec_mappo, ff_sable (sable), rec_sable,
 #>                mat, ff_iql (idqn), rec_iql, rec_qmix (qmix), ff_isac (sac), ff_masac (masac), ff_hasac (hasac)
+#>   ENGINE       native (our own systems), mava (those of an installed Mava: docs/mava.md)
 #>   SAMPLES      configurations to draw for each scenario
 #>   SCENARIO     one or more, with commas: p-base,p-no-rank
 #>   TIMESTEPS    environment steps of each trial: 1e6
@@ -63,12 +64,13 @@ help: ## List the targets and their variables
 #>   collect      SWEEP=<sweep folder>
 #>   fetch        TRIAL=s3://…/<trial id>; TO=<new folder>
 #>   index        SWEEP=<sweep folder>; TOP=10; METRIC=equality MODE=max
-#>   run          ALG; ARGS='env/scenario=p-short system.actor_lr=3e-4'
+#>   run          ALG; ARGS='env/scenario=p-short system.actor_lr=3e-4'; with Mava's systems ARGS='engine=mava …'
 #>   test         ARGS='tests/core -k vault', as for pytest; test-slow too
-#>   bench        ARGS='throughput compile --repeats 5'; bench-learning too: ARGS='--steps 2e6 --seeds 1'
+#>   bench        ARGS='throughput compile --repeats 5'; bench-learning, bench-engines too: ARGS='--steps 2e6 --seeds 1'
 #>
 #> with any target:
 #>   PYTHON       the Python that .venv is made with (3.11 or 3.12)
+#>   VENV         where the environment is (.venv)
 #>   EXTRA        cuda12 or cuda13: JAX for NVIDIA GPUs; gp: PyTorch, for SAMPLER=gp
 
 setup: $(VENV)/.stamp-run$(EXTRA) ## Set up .venv for running
@@ -142,6 +144,9 @@ bench: setup-dev ## Benchmarks: JSON in benchmark_results/, and tables
 
 bench-learning: setup-dev ## Learning curves on LBF beside reference scores: ARGS='--steps 2e6 --seeds 1'
 	$(call only,ARGS)@$(PY) -m benchmarks learning $(ARGS)
+
+bench-engines: setup-dev ## Both engines at the same config, where Mava is importable: ARGS='--seeds 3 --steps 262144'
+	$(call only,ARGS)@$(PY) -m benchmarks engines $(ARGS)
 
 lint: setup-dev ## ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/mypy

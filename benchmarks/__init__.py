@@ -9,5 +9,5 @@ from __future__ import annotations
 from typing import Final
 
 NAMES: Final = ("throughput", "systems", "compile", "recording", "launcher", "collector", "sweep")
-LONG: Final = ("learning", "scaling", "resume", "checkpoints", "recovery", "busy")
-"""Run only when named, as `make bench-learning` does."""
+LONG: Final = ("learning", "scaling", "resume", "checkpoints", "recovery", "busy", "engines")
+"""Run only when named, as `make bench-learning` and `make bench-engines` do."""

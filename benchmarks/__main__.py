@@ -68,9 +68,9 @@ def _parser() -> argparse.ArgumentParser:
         default=(100, 1000),
         help="collector: sizes of the sweeps; scaling, resume: the largest",
     )
-    parser.add_argument("--systems", type=_systems, help="systems, learning: only these, by commas")
-    parser.add_argument("--steps", type=_steps, help="learning: environment steps of each run, such as 2e6")
-    parser.add_argument("--seeds", type=_positive, help="learning: runs of each system")
+    parser.add_argument("--systems", type=_systems, help="systems, learning, engines: only these, by commas")
+    parser.add_argument("--steps", type=_steps, help="learning, engines: environment steps of each run, such as 2e6")
+    parser.add_argument("--seeds", type=_positive, help="learning, engines: runs of each system")
     return parser
 
 

@@ -37,8 +37,8 @@ class Options:
       repeats: how often each measurement is repeated.
       chunks: gradient chunk sizes that `throughput` compares, `auto` being the one that training takes.
       trials: sizes of the sweeps that `collector` reads; the largest is that of `scaling` and `resume`.
-      systems: those that `systems` and `learning` run.
-      steps, seeds: environment steps of a run of `learning`, and how many runs of each system.
+      systems: those that `systems`, `learning` and `engines` run.
+      steps, seeds: environment steps of a run of `learning` or `engines`, and how many runs of each system.
     """
 
     repeats: int | None = None

@@ -1,0 +1,147 @@
+"""Both engines at the same config, side by side: `make bench-engines`, in an environment with Mava.
+
+Runs alternate between the engines, each in a process of its own on one core, with an empty compilation cache. Scores
+are absolute metrics: many episodes of the best parameters that the run's evaluations have found.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rich.table import Table
+
+from benchmarks.harness import BenchmarkError, Options, Report, call_in_process, one_core, summary
+from jax_party.aggregate import interval
+from jax_party.engines import MAVA, NATIVE, get_engine
+from jax_party.errors import ConfigError
+
+SYSTEMS: Final = ("ff_ippo", "ff_mappo")
+STEPS: Final = 262_144
+EVALUATIONS: Final = 8
+SEEDS: Final = 3
+SCENARIO: Final = "p-base"
+TIMEOUT_S: Final = 1800.0
+SAME: Final = (
+    "arch.num_envs=32", "arch.num_eval_episodes=32", "arch.num_absolute_metric_eval_episodes=320",
+    "system.update_batch_size=1", "system.rollout_length=128", "system.ppo_epochs=4", "system.num_minibatches=2",
+    "system.actor_lr=5e-4", "system.critic_lr=5e-4", "system.gamma=0.99", "system.gae_lambda=0.95",
+    "system.clip_eps=0.2", "system.ent_coef=0.01", "system.vf_coef=0.5", "system.max_grad_norm=0.5",
+    "system.add_agent_id=true", "network.actor_network.pre_torso.layer_sizes=[128,128]",
+    "network.critic_network.pre_torso.layer_sizes=[128,128]", "logger.use_console=false", "vault=none",
+)  # fmt: skip
+"""Everything on which the engines' defaults may differ."""
+FIGURES: Final = ("steps_per_second", "compile_s", "first_metric_s", "wall_s", "score")
+
+
+def run(options: Options) -> Report:
+    """Every system with both engines, from each seed."""
+    try:
+        get_engine(MAVA).check()
+    except ConfigError as error:
+        raise BenchmarkError(str(error)) from error
+    systems, steps, seeds = options.systems or SYSTEMS, options.steps or STEPS, options.seeds or SEEDS
+    found: dict[str, dict[str, list[dict[str, float]]]] = {name: {NATIVE: [], MAVA: []} for name in systems}
+    for seed in range(seeds):
+        for system in systems:
+            order = (NATIVE, MAVA) if seed % 2 == 0 else (MAVA, NATIVE)
+            for engine in order:
+                found[system][engine].append(_measure_apart(engine, system, seed, steps))
+    results = {system: {engine: _sum_up(runs) for engine, runs in of.items()} for system, of in found.items()}
+    for system, of_engines in results.items():
+        of_engines["native over mava"] = _ratio(found[system])
+    settings = {
+        "steps": steps, "seeds": seeds, "evaluations": EVALUATIONS, "scenario": SCENARIO, "overrides": list(SAME),
+        "mava": get_engine(MAVA).version(),
+    }  # fmt: skip
+    asked = {"native over mava": "scores alike within noise; at least 1.5 times the steps a second"}
+    return Report(settings, results, asked, [_table(system, part) for system, part in results.items()])
+
+
+def _measure_apart(engine: str, system: str, seed: int, steps: int) -> dict[str, float]:
+    arguments = {"engine": engine, "system": system, "seed": seed, "steps": steps}
+    with tempfile.TemporaryDirectory(prefix="bench-cache-") as cache:
+        measured: dict[str, float] = call_in_process(
+            "benchmarks.engines:measure", arguments, one_core(), TIMEOUT_S, JAX_COMPILATION_CACHE_DIR=cache
+        )
+    return measured
+
+
+def _sum_up(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Each figure over seeds, and the scores' interval."""
+    scores = interval([run["score"] for run in runs])
+    return {figure: summary([run[figure] for run in runs]) for figure in FIGURES} | {"score_interval": scores._asdict()}
+
+
+def _ratio(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, float]:
+    """How many times as much, by medians: what Mava takes of time, and what the native engine does a second."""
+    native, mava = (
+        {figure: statistics.median(run[figure] for run in runs[engine]) for figure in FIGURES}
+        for engine in (NATIVE, MAVA)
+    )
+    return {figure: native[figure] / mava[figure] for figure in FIGURES}
+
+
+# -- In the measured process -------------------------------------------------------------------------------------------
+
+
+def measure(engine: str, system: str, seed: int, steps: int) -> dict[str, float]:
+    """Train once; what it took, from the first line on, and what came out."""
+    start = time.perf_counter()
+    from jax_party import records
+    from mava_configs import compose
+
+    chosen = get_engine(engine)
+    overrides = [
+        f"env/scenario={SCENARIO}", f"system.seed={seed}", f"system.total_timesteps={steps}",
+        f"arch.num_evaluation={EVALUATIONS}", *SAME,
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="bench-engines-") as scratch:
+        mapping = compose(system, overrides, engine)
+        folder = Path(scratch, "trial")
+        record = records.TrialRecord(
+            trial_id="bench", engine=engine, algorithm=system, environment="JaxParty", scenario=SCENARIO, seed=seed
+        )
+        records.create_trial_folder(folder, mapping, record)
+        experiment = chosen.experiment()(chosen.parse(mapping), folder)
+        try:
+            experiment.step()
+            first = time.perf_counter() - start
+            while not experiment.finished:
+                experiment.step()
+        finally:
+            experiment.close()
+        ended = experiment.record
+        return {
+            "steps_per_second": ended.steps_per_second or 0.0,
+            "compile_s": ended.compile_time_s or 0.0,
+            "first_metric_s": first,
+            "wall_s": time.perf_counter() - start,
+            "score": (ended.absolute_metrics or {}).get("episode_return") or 0.0,
+        }
+
+
+# -- Table -------------------------------------------------------------------------------------------------------------
+
+
+def _table(system: str, results: Mapping[str, Any]) -> Table:
+    seeds = len(results[NATIVE]["score"]["values"])
+    table = Table(title=f"{system} in {SCENARIO}, {seeds} seeds", caption="medians; scores with 95 % intervals")
+    for column in ("", "steps/s", "compile", "first metric", "in all", "score"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for engine in (NATIVE, MAVA):
+        part = results[engine]
+        at = {figure: part[figure]["median"] for figure in FIGURES}
+        found = part["score_interval"]
+        between = "" if found["low"] is None else f" [{found['low']:,.0f}, {found['high']:,.0f}]"
+        table.add_row(
+            engine, f"{at['steps_per_second']:,.0f}", f"{at['compile_s']:.1f} s", f"{at['first_metric_s']:.1f} s",
+            f"{at['wall_s']:.0f} s", f"{found['value']:,.0f}{between}",
+        )  # fmt: skip
+    ratio = results["native over mava"]
+    table.add_row("native / mava", *(f"{ratio[figure]:.2f}" for figure in FIGURES))
+    return table
