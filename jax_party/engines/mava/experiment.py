@@ -59,7 +59,7 @@ class MavaExperiment:
       folder: the trial's folder, with `config.yaml` and `record.json` in it.
 
     Raises:
-      ConfigError: there are several devices, over all of which Mava would spread.
+      ConfigError: Mava is not here, or there are several devices, over all of which it would spread.
       RecordError, VaultError, CheckpointError: the folder cannot be taken up.
     """
 
@@ -68,7 +68,7 @@ class MavaExperiment:
         self.folder = folder
         self.budget = config.budget
         self.record: TrialRecord = records.read_record(folder)
-        self.learners: list[_Learner] = []
+        self._learners: list[_Learner] = []
         self.evaluations = 0
         self._trained_seconds = 0.0
         self._started = time.perf_counter()
@@ -76,6 +76,7 @@ class MavaExperiment:
         self._compiled_before = 0.0
         if self.record.state in records.FINISHED:
             return
+        installation.check()  # a node of a cluster may lack what the driver has
         if jax.device_count() > 1:
             raise ConfigError(
                 f"ENGINE=mava: {jax.device_count()} devices are visible, and Mava would spread over all of them; leave "
@@ -85,11 +86,11 @@ class MavaExperiment:
         vault = config.vault
         for seed in range(config.system.seed, config.system.seed + config.arch.num_seeds):
             session = Session(config.algorithm, config.for_mava(seed), vault.record_train, vault.record_test)
-            self.learners.append(_Learner(seed, session))
+            self._learners.append(_Learner(seed, session))
         try:
             self._open_vaults()
             self._begin_record()
-            self._restore([learner.session.open() for learner in self.learners])
+            self._restore([learner.session.open() for learner in self._learners])
         except BaseException:
             self.close()  # a retry in this process must not meet our own locks
             raise
@@ -122,7 +123,7 @@ class MavaExperiment:
 
     def close(self) -> None:
         """End Mava's threads and release files; calling it twice is fine."""
-        for learner in self.learners:
+        for learner in self._learners:
             learner.session.close()
             for vault in learner.vaults.values():
                 vault.close()
@@ -133,16 +134,16 @@ class MavaExperiment:
     # -- One period ----------------------------------------------------------------------------------------------------
 
     def _play(self) -> None:
-        periods = [learner.session.play() for learner in self.learners]
-        for learner, period in zip(self.learners, periods, strict=True):
+        periods = [learner.session.play() for learner in self._learners]
+        for learner, period in zip(self._learners, periods, strict=True):
             self._refuse_nonfinite(learner, period)
         self.evaluations += 1
         self._trained_seconds += sum(period.train_s for period in periods)
-        for learner, period in zip(self.learners, periods, strict=True):
+        for learner, period in zip(self._learners, periods, strict=True):
             self._submit(learner, period)
             for vault in learner.vaults.values():
                 vault.flush()
-        rows = [self._period_row(*both) for both in zip(self.learners, periods, strict=True)]
+        rows = [self._period_row(*both) for both in zip(self._learners, periods, strict=True)]
         records.append_metrics(self.folder, *rows)
         path = self._checkpoints.save(self.env_steps, self._checkpoint_tree())
         records.write_marl_eval(self.folder)
@@ -150,7 +151,7 @@ class MavaExperiment:
 
     def _finish(self) -> None:
         """The absolute metric, as Mava measures it; then the record is COMPLETE."""
-        of_seeds = [learner.session.finish() for learner in self.learners]
+        of_seeds = [learner.session.finish() for learner in self._learners]
         absolute = None
         if self.config.arch.absolute_metric:
             measured = [{} if episodes is None else episodes for episodes in of_seeds]
@@ -158,7 +159,7 @@ class MavaExperiment:
             there = {row.get("seed") for row in records.read_metrics(self.folder) if row.get("absolute")}
             rows = [
                 self._row(learner, episodes, {}) | {"absolute": True}
-                for learner, episodes in zip(self.learners, measured, strict=True)
+                for learner, episodes in zip(self._learners, measured, strict=True)
                 if learner.seed not in there
             ]
             records.append_metrics(self.folder, *rows)
@@ -212,7 +213,7 @@ class MavaExperiment:
             self._diverged(learner, "a parameter is not finite")
 
     def _diverged(self, learner: _Learner, what: str) -> NoReturn:
-        of_seed = f"seed {learner.seed}: " if len(self.learners) > 1 else ""
+        of_seed = f"seed {learner.seed}: " if len(self._learners) > 1 else ""
         end = (self.evaluations + 1) * self.budget.steps_per_evaluation
         reason = f"{of_seed}{what} in the period that ends with step {end:,}"
         self._update_record(state=State.FAILED, error=f"TrainingDiverged: {reason}", ended_at=records.timestamp())
@@ -221,10 +222,10 @@ class MavaExperiment:
     # -- On disk -------------------------------------------------------------------------------------------------------
 
     def _checkpoint_tree(self) -> dict[str, Any]:
-        returns = np.full((len(self.learners), self.budget.num_evaluations), np.nan, np.float32)
-        for place, learner in enumerate(self.learners):
+        returns = np.full((len(self._learners), self.budget.num_evaluations), np.nan, np.float32)
+        for place, learner in enumerate(self._learners):
             returns[place, : self.evaluations] = learner.session.progress.returns
-        progress = [learner.session.progress for learner in self.learners]
+        progress = [learner.session.progress for learner in self._learners]
         return {
             "learners": [
                 {
@@ -232,7 +233,7 @@ class MavaExperiment:
                     "best_params": _leaves(one.best_params),
                     "vault_steps": vault_steps(learner.vaults),
                 }
-                for one, learner in zip(progress, self.learners, strict=True)
+                for one, learner in zip(progress, self._learners, strict=True)
             ],
             "progress": {
                 "evaluations": np.asarray(self.evaluations, np.int32),
@@ -268,7 +269,7 @@ class MavaExperiment:
                 reason = f"{', '.join(self._checkpoints.passed_over)}: went on {where}"
                 self.record = records.add_retry(self.folder, reason)
         if restored is None:
-            for learner in self.learners:
+            for learner in self._learners:
                 for vault in learner.vaults.values():
                     vault.truncate(0)
         else:
@@ -277,7 +278,7 @@ class MavaExperiment:
 
     def _misfit(self, tree: dict[str, Any]) -> str | None:
         """Which vault holds less than it did when the checkpoint was saved."""
-        for learner, kept in zip(self.learners, tree["learners"], strict=True):
+        for learner, kept in zip(self._learners, tree["learners"], strict=True):
             behind = vault_behind(learner.vaults, kept["vault_steps"])
             if behind is not None:
                 return behind
@@ -290,7 +291,7 @@ class MavaExperiment:
         self._trained_seconds = float(progress["trained_seconds"])
         self._duration_before = float(progress["duration"])
         self._compiled_before = float(progress["compile_seconds"])
-        for learner, kept, returns in zip(self.learners, tree["learners"], progress["returns"], strict=True):
+        for learner, kept, returns in zip(self._learners, tree["learners"], progress["returns"], strict=True):
             known = tuple(float(value) for value in returns[: self.evaluations])
             state = _put_together(kept["state"], learner.session.progress.state)
             best = _put_together(kept["best_params"], _evaluated_params(state))
@@ -304,7 +305,7 @@ class MavaExperiment:
             "train": self.config.arch.num_envs * self.config.system.update_batch_size,
             "test": self.config.arch.num_eval_episodes,
         }
-        for learner in self.learners:
+        for learner in self._learners:
             learner.vaults = open_vaults(self.folder, self.record, self.config.vault, learner.seed, rows)
 
     def _begin_record(self) -> None:
@@ -321,7 +322,7 @@ class MavaExperiment:
             git_dirty=versions["git_dirty"],
             engine_version=installation.version(),
             versions=versions["versions"],
-            batch="map" if len(self.learners) > 1 else None,
+            batch="map" if len(self._learners) > 1 else None,
             total_steps=self.budget.total_steps,
         )
 
@@ -329,8 +330,8 @@ class MavaExperiment:
         if self.evaluations:
             changes |= {
                 "env_steps": self.env_steps,
-                "steps_per_second": self.env_steps * len(self.learners) / max(self._trained_seconds, 1e-9),
-                "vaults": vault_entries(learner.vaults for learner in self.learners),
+                "steps_per_second": self.env_steps * len(self._learners) / max(self._trained_seconds, 1e-9),
+                "vaults": vault_entries(learner.vaults for learner in self._learners),
             }
         changes |= {"duration_s": self._duration(), "compile_time_s": self._compile_seconds()}
         self.record = records.update_record(self.folder, **changes)
