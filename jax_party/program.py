@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,18 @@ def _add(event: str, duration_secs: float, **_: Any) -> None:
     name = event.removeprefix(_CACHE_EVENTS)
     if name in _persistent_cache:
         _persistent_cache[name] += duration_secs
+
+
+class CacheCounts(NamedTuple):
+    """What XLA's persistent compilation cache has given this process: programs not found in it, and seconds saved."""
+
+    misses: int
+    saved_s: float
+
+
+def cache_counts() -> CacheCounts:
+    """So far."""
+    return CacheCounts(int(_persistent_cache[_REQUESTS] - _persistent_cache[_HITS]), _persistent_cache[_SAVED])
 
 
 jax.monitoring.register_event_listener(_count)
@@ -102,7 +114,7 @@ class Program:
         missing = [name for name in names if (name, learners) not in self.compiled]
         if not missing:
             return
-        start, cache = time.perf_counter(), _persistent_cache.copy()
+        start, cache = time.perf_counter(), cache_counts()
         with ThreadPoolExecutor(len(missing)) as pool:
             options = {name: _COMPILER_OPTIONS.get(name) for name in missing}
             futures = {
@@ -111,9 +123,9 @@ class Program:
             }
             self.compiled.update({name: future.result() for name, future in futures.items()})
         self.compile_seconds += time.perf_counter() - start
-        self.saved_seconds += _persistent_cache[_SAVED] - cache[_SAVED]
-        requests, hits = (_persistent_cache[event] - cache[event] for event in (_REQUESTS, _HITS))
-        self.cache_misses += int(requests - hits)
+        now = cache_counts()
+        self.saved_seconds += now.saved_s - cache.saved_s
+        self.cache_misses += now.misses - cache.misses
 
     def first_observations(self, hyper: Hyper, key: PRNGKeyArray) -> Observation:
         """What all agents see when episodes begin, leading axis E; by a small program of its own, not kept."""

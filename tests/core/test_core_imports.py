@@ -81,7 +81,8 @@ def test_results_reads_folders_through_records_alone() -> None:
         (["networks"], {"systems", "training", "run", "wrappers", "environments", "env"}),
         (["wrappers.py", "environments.py"], {"systems", "training", "run", "networks", "ops"}),
         (["systems"], {"training", "run", "vault", "checkpointing", "records", "evaluation"}),
-        (["training.py"], {"run", "console"}),
+        (["training.py"], {"run", "console", "engines"}),
+        (["engines"], {"run", "multirun", "console"}),
         (["records.py", "errors.py", "markers.py", "storage.py", "mirror.py"], {"training", "systems", "run", "vault"}),
         (["config"], {"training", "systems", "run", "vault", "records", "wrappers", "networks", "ops"}),
     ],
@@ -115,7 +116,8 @@ def test_ray_stays_in_the_launcher() -> None:
 
 def test_cheap_imports_bring_in_neither_jax_nor_ray() -> None:
     modules = (
-        "jax_party", "jax_party.config", "jax_party.records", "jax_party.errors", "jax_party.env.settings",
+        "jax_party", "jax_party.config", "jax_party.engines", "jax_party.engines.native", "jax_party.engines.mava",
+        "jax_party.records", "jax_party.errors", "jax_party.env.settings",
         "mava_configs", "sweeps", "results",
     )  # fmt: skip
     script = f"""

@@ -96,6 +96,19 @@ def test_the_version_is_the_commit_of_mavas_own_checkout(tmp_path: Path, monkeyp
     installation.version.cache_clear()
 
 
+def test_a_mava_for_other_libraries_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_package(tmp_path, "utils/__init__.py", "utils/make_env.py")
+    (tmp_path / "mava" / "utils" / "make_env.py").write_text("from jumanji import MaConnector\n")
+    monkeypatch.setattr(installation, "package_folder", lambda: tmp_path / "mava")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mava"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ConfigError, match=r"does not go with the libraries here \(cannot import name 'MaConnector'"):
+        installation.import_system("ff_ippo")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mava"]:
+        del sys.modules[name]
+
+
 def test_stand_ins_are_there_only_while_mava_is_imported() -> None:
     assert importlib.util.find_spec("jaxmarl") is None, "this test wants it absent"
     with installation.stand_ins():

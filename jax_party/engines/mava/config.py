@@ -36,7 +36,6 @@ DIVIDES_ENVIRONMENTS = ("ff_ippo", "ff_mappo", "mat")
 class ArchPart:
     """How the experiment is laid out."""
 
-    architecture_name: Literal["anakin"]
     num_envs: PositiveInt
     num_evaluation: PositiveInt
     num_eval_episodes: PositiveInt
@@ -46,6 +45,7 @@ class ArchPart:
     num_devices: Literal[1]
     num_seeds: PositiveInt
     batch: Literal["auto", "map"]
+    architecture_name: Literal["anakin"] = "anakin"
 
 
 @dataclass(frozen=True, config=OPEN)

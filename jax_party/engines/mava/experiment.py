@@ -20,7 +20,7 @@ from jax_party.engines.mava.compiling import compile_seconds
 from jax_party.engines.mava.config import MavaConfig
 from jax_party.engines.mava.session import Period, Progress, Session
 from jax_party.errors import ConfigError, TrainingDiverged
-from jax_party.program import usable_cores
+from jax_party.program import cache_counts, usable_cores
 from jax_party.records import State, TrialRecord
 from jax_party.trial import (
     VAULT_KINDS,
@@ -74,6 +74,7 @@ class MavaExperiment:
         self._started = time.perf_counter()
         self._duration_before = 0.0
         self._compiled_before = 0.0
+        self._cache_before = cache_counts()
         if self.record.state in records.FINISHED:
             return
         installation.check()  # a node of a cluster may lack what the driver has
@@ -333,8 +334,14 @@ class MavaExperiment:
                 "steps_per_second": self.env_steps * len(self._learners) / max(self._trained_seconds, 1e-9),
                 "vaults": vault_entries(learner.vaults for learner in self._learners),
             }
-        changes |= {"duration_s": self._duration(), "compile_time_s": self._compile_seconds()}
+        changes |= {"duration_s": self._duration(), "compile_time_s": self._compile_seconds(), **self._compile_cache()}
         self.record = records.update_record(self.folder, **changes)
+
+    def _compile_cache(self) -> dict[str, Any]:
+        """Where compiled programs came from, and the seconds that this saved; every trial of Mava's traces anew."""
+        now = cache_counts()
+        where = "miss" if now.misses > self._cache_before.misses else "disk"
+        return {"compile_cache": where, "compile_time_saved_s": now.saved_s - self._cache_before.saved_s}
 
     def _duration(self) -> float:
         return self._duration_before + time.perf_counter() - self._started

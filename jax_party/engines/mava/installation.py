@@ -123,13 +123,23 @@ def _is_tracked(package: Path) -> bool:
 
 
 def import_system(algorithm: str) -> ModuleType:
-    """The module of one of Mava's systems, with what it imports, and JAX as it expects it."""
+    """The module of one of Mava's systems, with what it imports, and JAX as it expects it.
+
+    Raises:
+      ConfigError: the Mava that is installed is for other versions of its libraries.
+    """
     package = package_folder()
     assert package is not None, "checked before"
     restore_removed_functions()
     with stand_ins():
-        importlib.import_module("mava.utils.make_env")
-        return importlib.import_module(_modules(package)[algorithm])
+        try:
+            importlib.import_module("mava.utils.make_env")
+            return importlib.import_module(_modules(package)[algorithm])
+        except ImportError as error:
+            raise ConfigError(
+                f"ENGINE=mava: {package}, version {version() or 'unknown'}, does not go with the libraries here "
+                f"({error}); {REMEDY}"
+            ) from error
 
 
 class _Placeholder(type):
