@@ -44,10 +44,10 @@ def resume_experiment(folder: Path) -> Path:
     Raises:
       JaxPartyError: the folder cannot be taken up, or training diverged.
     """
-    record = records.read_record(folder)
+    mapping, record = records.read_config(folder), records.read_record(folder)
     engine = get_engine(record.engine)
     engine.check()
-    config = engine.parse(records.read_config(folder))
+    config = engine.parse(mapping)
     outline = engine.outline(config)
     _refuse_failed(folder)
     console = RunConsole(outline.use_console)
