@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jax_party import records
-from jax_party.engines import NATIVE
+from jax_party.engines import MAVA, NATIVE
 from jax_party.errors import RecordError
 from jax_party.records import State, TrialRecord
 from jax_party.storage import is_remote
@@ -21,6 +21,8 @@ ASSUMED_RATE = {
     "ff_isac": 10_000.0, "ff_masac": 8_000.0, "ff_hasac": 8_000.0,
 }  # fmt: skip
 """Environment steps a second of one core at the defaults, rounded from docs/systems.md; a GPU's are unknown."""
+ASSUMED_SHARE = {NATIVE: 1.0, MAVA: 0.4}
+"""Of these rates, by engine: docs/mava.md has what was measured."""
 START_S = 15.0
 COLD_COMPILE_S = 20.0
 TRIAL_S = 1.0
@@ -55,7 +57,7 @@ def estimate(
     seconds, sources = START_S + trials * TRIAL_S / busy, []
     for algorithm, number in steps.items():
         rates = [rate for record in _earlier(out, algorithm, gpu, engine) if (rate := record.steps_per_second)]
-        rate = statistics.median(rates) if rates else ASSUMED_RATE[algorithm]
+        rate = statistics.median(rates) if rates else ASSUMED_RATE[algorithm] * ASSUMED_SHARE[engine]
         seconds += (0.0 if rates else COLD_COMPILE_S) + number / rate / busy
         known = f"the median of {len(rates)} earlier trials here"
         assumed = f"assumed: no earlier trials of {algorithm} under {out}"
