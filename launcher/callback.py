@@ -23,6 +23,7 @@ from launcher.console import Display
 from launcher.interrupt import Interrupt, Interrupted
 from launcher.notes import Notes
 from launcher.progress import Progress
+from launcher.spare import SpareWorker
 
 MAX_REASON = 300
 
@@ -45,6 +46,7 @@ class SweepCallback(Callback):
         pruned: Callable[[str], str | None],
         spending: Spending,
         notes: Notes,
+        spare: SpareWorker | None = None,
     ) -> None:
         self._folder = folder
         self._progress = progress
@@ -53,6 +55,7 @@ class SweepCallback(Callback):
         self._pruned = pruned
         self._spending = spending
         self._notes = notes
+        self._spare = spare
         self._in_period: set[str] | None = None
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -60,6 +63,8 @@ class SweepCallback(Callback):
         self._interrupt.check()
         self._display.tick()
         self._notes.settle()
+        if self._spare is not None:
+            self._spare.tend()
         if self._spending.update(self._progress.steps()) is not None:
             playing = {t.config["trial_id"] for t in trials if t.status == Trial.RUNNING and not t.is_saving}
             self._in_period = playing if self._in_period is None else self._in_period & playing
@@ -82,6 +87,8 @@ class SweepCallback(Callback):
         self._period_over(trial)
         trial_id = trial.config["trial_id"]
         reason = self._reason(trial)
+        if self._spare is not None:
+            self._spare.taken()
         logger.warning("%s: tried again: %s", trial_id, reason)
         self._notes.add(
             f"{trial_id}: why it is tried again", lambda: records.add_retry(self._folder / trial_id, reason)

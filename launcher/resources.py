@@ -21,6 +21,7 @@ from typing import Any
 
 from jax_party.errors import SweepError
 from jax_party.runtime import prepare_process
+from launcher.preload import Preloading
 
 OBJECT_STORE_BYTES = 100 * 2**20
 CORE_WAIT_S = 10.0
@@ -192,6 +193,15 @@ class Crew:
         """Trials at a time."""
         return self.workers * self.pack
 
+    @property
+    def cpu_devices(self) -> int | None:
+        """Devices of each experiment on a CPU machine; None where they are GPUs."""
+        return None if self.machine.gpus else self.needs.devices
+
+    def processes(self, trials: int | None) -> int:
+        """Worker processes for so many trials, None for enough."""
+        return self.workers if trials is None or self.shared else max(1, min(self.workers, trials))
+
     def settings(self) -> dict[str, Any]:
         """What `prepare_worker` is called with in each worker."""
         enough = bool(self.machine.nodes) or self.workers * self.needs.devices <= len(self.machine.cores)
@@ -239,7 +249,14 @@ def has_token() -> bool:
     return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
-def start_ray(crew: Crew, log_file: Path, address: str | None = None, runtime_env: Any = None) -> Any:
+def start_ray(
+    crew: Crew,
+    log_file: Path,
+    trials: int | None = None,
+    preloading: Preloading | None = None,
+    address: str | None = None,
+    runtime_env: Any = None,
+) -> Any:
     """Start a Ray of our own on loopback, or join the one at `address`, and give the module.
 
     `prepare_driver` must have been called before Ray was imported.
@@ -247,6 +264,8 @@ def start_ray(crew: Crew, log_file: Path, address: str | None = None, runtime_en
     Args:
       crew: who is to work.
       log_file: where Ray's messages and ours go.
+      trials: how many there are to play, None for enough: no more workers are started.
+      preloading: has the workers of our own Ray load everything as they start.
       address: of a cluster, None for a Ray of our own.
       runtime_env: what a cluster's nodes get from us.
     """
@@ -261,13 +280,15 @@ def start_ray(crew: Crew, log_file: Path, address: str | None = None, runtime_en
             _give_tune_a_folder()
         _log_to_file(log_file)
         return ray
+    if preloading is not None:
+        os.environ.update(preloading.environment)
     ray.init(
         address="local",
         _node_ip_address="127.0.0.1",
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        num_cpus=crew.workers,
+        num_cpus=crew.processes(trials),
         num_gpus=crew.machine.gpus,
         object_store_memory=OBJECT_STORE_BYTES,
     )

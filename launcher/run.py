@@ -35,9 +35,11 @@ from launcher.notes import Notes
 from launcher.options import Scheduler, Search
 from launcher.pack import chosen_experiment
 from launcher.plan import SCENARIO_AXIS, PlannedTrial, Study, complete_plan, study_from_manifest
+from launcher.preload import Preloading
 from launcher.progress import Progress
 from launcher.ranking import rank
 from launcher.resources import Crew, start_ray
+from launcher.spare import SpareWorker, ask_ray
 from sweeps.space import ScenarioMode
 
 LOG_FILE = "sweep.log"
@@ -223,12 +225,19 @@ def _run_trials(
     loading = threading.Thread(target=importlib.import_module, args=("pandas",))
     loading.start()
     log = _log_file(sweep.folder)
-    ray = start_ray(crew, log, sweep.address, runtime_env() if sweep.address else None)
+    # With packs each trial has a process of its own, which needs none of what the worker does.
+    engine, several = sweep.manifest.engine, bool(sweep.address) or crew.shared
+    alone = None if several else Preloading(chosen_experiment(), crew.cpu_devices, engine)
+    sent = runtime_env() if sweep.address else None
+    ray = start_ray(crew, log, sweep.remaining, alone, sweep.address, sent)
     loading.join()
     from launcher.callback import SweepCallback
 
+    if alone is not None:
+        alone.wait(crew.processes(sweep.remaining))
     interrupt.install()
     notes = Notes()
+    spare = None if alone is None else SpareWorker(ask_ray)
     try:
         display = make_display(console, progress)
         with ExitStack() as stack:
@@ -238,12 +247,16 @@ def _run_trials(
                 counts = progress.snapshot().counts
                 allowed = spending.allowed_trials(sum(counts[state] for state in FINISHED))
                 if spending.reason is None and allowed != 0:
-                    callback = SweepCallback(sweep.folder, progress, display, interrupt, part.reason, spending, notes)
+                    callback = SweepCallback(
+                        sweep.folder, progress, display, interrupt, part.reason, spending, notes, spare
+                    )
                     _tune_run(sweep, crew, part, callback, spending, allowed)
     except Interrupted:
         pass
     finally:
         ray.shutdown()
+        if alone is not None:
+            alone.finish()
         notes.finish()
         spending.write()
         _keep_log(log, sweep.folder)
@@ -302,8 +315,12 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
     from launcher.planned import InOrder
     from launcher.trainable import ExperimentTrainable
 
-    # Tune would put AWS's secrets where Ray shows them; each node has its own.
+    # Tune would put AWS's secrets where Ray shows them; each node has its own. Workers of our own Ray have all of our
+    # environment, and one that asks for more of it could not be one that Ray has started already.
     class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS_" in name}
+    if sweep.address is None:
+        class_cache.ENV_VARS_TO_PROPAGATE.clear()
+        class_cache.DEFAULT_ENV_VARS.clear()
     worker = _worker_settings(sweep, crew)
     by_group = Scheduler(sweep.manifest.scheduler).by_group
     shared = _start_shared_workers(worker, crew, crew.pack if by_group else crew.trials) if crew.shared else {}
