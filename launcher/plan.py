@@ -17,7 +17,7 @@ import yaml
 
 import mava_configs
 from jax_party import records, storage
-from jax_party.config import check_metric, make_budget, parse_config
+from jax_party.config import check_metric, make_budget, parse_config, with_values
 from jax_party.errors import ConfigError, StorageError, SweepError
 from jax_party.objectives import Objective, bound_metric
 from jax_party.records import SweepManifest, TrialRecord, label_of
@@ -38,7 +38,6 @@ from sweeps.space import (
     make_objective,
     merge_specs,
     parse_spec,
-    with_values,
 )
 
 SCENARIO_KEY = "env/scenario"

@@ -15,14 +15,14 @@ from rich.console import Console
 
 from jax_party import records
 from jax_party.aggregate import Interval, aggregate, interval
-from jax_party.config import parse_config
+from jax_party.config import parse_config, with_values
 from jax_party.errors import SweepError
 from jax_party.records import State, TrialRecord
 from launcher import outcome
 from launcher.console import show_facts
 from launcher.plan import NUM_SEEDS_KEY, SEED_KEY
 from launcher.ranking import Entry, rank
-from sweeps.space import FIRST_FRESH_SEED, with_values
+from sweeps.space import FIRST_FRESH_SEED
 
 if TYPE_CHECKING:
     from launcher.run import Sweep

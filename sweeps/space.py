@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from jax_party.aggregate import Aggregate
+from jax_party.config import with_values
 from jax_party.errors import ConfigError, SweepError
 from jax_party.objectives import MODES, Objective
 
@@ -283,21 +284,6 @@ def check_axes(
                 parse_config(with_values(config, {axis.key: value}))
             except ConfigError as error:
                 raise SweepError(f"{spec.source}: {error}") from error
-
-
-def with_values(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A nested config with the dotted keys set; every key must be there already. The rest is shared, not copied."""
-    changed = dict(config)
-    for key, value in values.items():
-        *parents, leaf = key.split(".")
-        node = changed
-        for parent in parents:
-            node[parent] = dict(node[parent])
-            node = node[parent]
-        if leaf not in node:
-            raise KeyError(key)
-        node[leaf] = copy.deepcopy(value)
-    return changed
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
