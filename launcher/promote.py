@@ -27,6 +27,9 @@ from sweeps.space import FIRST_FRESH_SEED
 if TYPE_CHECKING:
     from launcher.run import Sweep
 
+FIRST_NUMBER = 1_000_000
+"""Tests of winners are numbered from here on; below is room for all that a sweep may still be extended by."""
+
 
 @dataclass(frozen=True)
 class Winner:
@@ -66,7 +69,7 @@ def winners(sweep: Sweep, top: int) -> list[Winner]:
 
 def write_promotions(sweep: Sweep, chosen: list[Winner], num_seeds: int) -> list[TrialRecord]:
     """Make a trial's folder, PENDING, for each winner; one that is there already is left as it is."""
-    number = 1 + max(record.number for record in sweep.records.values())
+    number = max(FIRST_NUMBER, 1 + max(record.number for record in sweep.records.values()))
     written = []
     for winner in chosen:
         origin = winner.record
