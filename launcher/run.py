@@ -138,8 +138,9 @@ class Sweep:
             complete_plan(self.folder, self.manifest)
             self.records = Sweep.read(self.folder).records
 
-    def set_back(self, states: Sequence[State]) -> list[str]:
-        """Make trials in these states PENDING; the ids of those that were.
+    def set_back(self, states: Sequence[State], stopped: bool = False) -> list[str]:
+        """Make trials in these states PENDING; the ids of those that were. Why they are tried again is noted, but
+        for those that this driver was playing when it was `stopped`.
 
         Waits for a worker that is still dying to let go of the trial's folder; on remote storage, where a trial is
         not locked, such a worker leaves the record to whoever comes next.
@@ -151,10 +152,18 @@ class Sweep:
             folder = self.folder / trial_id
             with nullcontext() if remote else records.lock_folder(folder, timeout=DYING_WORKER_S):
                 if records.read_record(folder).state in states:
-                    record = records.update_record(folder, state=State.PENDING, error=None, ended_at=None)
-                    self.records[trial_id] = record
+                    self.records[trial_id] = records.change_record(folder, lambda one: _again(one, stopped))
                     changed.append(trial_id)
         return changed
+
+
+def _again(record: TrialRecord, stopped: bool) -> TrialRecord:
+    """The record of a trial that no worker has, as it is to be tried again; its `error` goes into the reason."""
+    reason = "its driver had died" + (f" (before that: {record.error})" if record.error else "")
+    if record.state is State.FAILED:
+        reason = f"was FAILED, and RETRY_FAILED was asked for: {record.error or 'for no recorded reason'}"
+    retries = record.retries if stopped else (*record.retries, f"{records.timestamp()} {reason}")
+    return dataclasses.replace(record, state=State.PENDING, error=None, ended_at=None, retries=retries)
 
 
 def _program_of(record: TrialRecord, static: set[str]) -> str:
@@ -265,7 +274,7 @@ def _set_back_running(sweep: Sweep) -> None:
     """Trials that no worker has any more are PENDING."""
     sweep.records = Sweep.read(sweep.folder).records
     try:
-        sweep.set_back([State.RUNNING])
+        sweep.set_back([State.RUNNING], stopped=True)
     except FolderHeld as error:  # a worker that will not die; resume sets its trial back
         logger.warning("%s", error)
 
