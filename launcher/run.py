@@ -46,6 +46,7 @@ LOG_FILE = "sweep.log"
 MAX_FAILURES = 2
 DYING_WORKER_S = 30.0
 ALL_FAILED = 1
+LEFT_OVER = 3
 KEPT_LEARNERS = 3
 """Of each trial of a population: as many as the others may still take over."""
 SHARE = 10_000
@@ -186,17 +187,18 @@ def run_sweep(sweep: Sweep, crew: Crew, console: Console, budget: Mapping[str, f
       budget: what the sweep may spend, by kind.
 
     Returns:
-      The exit code: 0; 1 where every trial failed; 128 and the signal's number where it was stopped.
+      The exit code: 0; 1 where every trial failed; 3 where trials are left that a budget does not hold back; 128 and
+      the signal's number where it was stopped.
+
+    Raises:
+      SweepError: the budget is spent already.
     """
     spending = Spending(sweep.folder, budget, crew.workers * crew.needs.devices_held(crew.machine))
     progress = make_progress(sweep)
     progress.budget = spending.describe
-    ended = sum(record.state in FINISHED for record in sweep.records.values())
-    if sweep.remaining and (spending.update(progress.steps()) or spending.allowed_trials(ended) == 0):
-        spent = spending.reason or f"trials {ended} of {budget['trials']:g}"
-        raise SweepError(
-            f"BUDGET: is spent already ({spent}); give a larger one: make resume SWEEP={sweep.folder} BUDGET=…"
-        )
+    spending.update(progress.steps())
+    if sweep.remaining:
+        _refuse_spent(sweep, spending)
     with Interrupt() as interrupt:
         if sweep.remaining:
             _run_trials(sweep, crew, console, progress, interrupt, spending)
@@ -211,10 +213,49 @@ def run_sweep(sweep: Sweep, crew: Crew, console: Console, budget: Mapping[str, f
     if interrupt.signal is not None:
         plain(console, f"Stopped. Finish it with: make resume SWEEP={sweep.folder}")
         return 128 + interrupt.signal
-    if sweep.remaining:
-        spent = spending.reason or f"trials {sweep.planned - sweep.remaining} of {budget.get('trials', 0):g}"
+    spent = _spent(sweep, spending)
+    if sweep.remaining and spent is not None:
         plain(console, f"The budget is spent ({spent}). Go on with: make resume SWEEP={sweep.folder} BUDGET=…")
-    return _report(sweep, progress, console)
+    code = _report(sweep, progress, console)
+    if sweep.remaining and spent is None:
+        plain(
+            console,
+            f"Not ended: {sweep.remaining} of {sweep.planned} trials; {sweep.folder / LOG_FILE} says why. Go on with: "
+            f"make resume SWEEP={sweep.folder}",
+        )
+        return LEFT_OVER
+    return code
+
+
+def check_budget(sweep: Sweep, budget: Mapping[str, float]) -> None:
+    """See that there is something left for a sweep that is to have more trials.
+
+    Raises:
+      SweepError: the budget is spent already.
+    """
+    spending = Spending(sweep.folder, budget, 0.0)
+    spending.update(make_progress(sweep).steps())
+    _refuse_spent(sweep, spending, more=True)
+
+
+def _refuse_spent(sweep: Sweep, spending: Spending, more: bool = False) -> None:
+    spent = _spent(sweep, spending, more)
+    if spent is not None:
+        raise SweepError(
+            f"BUDGET: is spent already ({spent}); give a larger one: make resume SWEEP={sweep.folder} BUDGET=…"
+        )
+
+
+def _spent(sweep: Sweep, spending: Spending, more: bool = False) -> str | None:
+    """What is spent, in words, or None; tests of winners are none of the trials that a budget counts.
+
+    Args:
+      more: whether the search is to have more trials than it has now.
+    """
+    ended = sum(record.state in FINISHED for record in sweep.searched)
+    if spending.reason is None and (more or sweep.searching) and spending.allowed_trials(ended) == 0:
+        return f"trials {ended} of {spending.limits['trials']:g}"
+    return spending.reason
 
 
 def make_progress(sweep: Sweep) -> Progress:
@@ -250,9 +291,11 @@ def _run_trials(
         with ExitStack() as stack:
             stack.enter_context(BackgroundCollector(sweep.folder))
             stack.enter_context(display)
+            tested = sum(r.promoted_from is not None and r.state in FINISHED for r in sweep.records.values())
             for part in _passes(sweep, progress, crew.trials):
                 counts = progress.snapshot().counts
-                allowed = spending.allowed_trials(sum(counts[state] for state in FINISHED))
+                ended = sum(counts[state] for state in FINISHED) - tested
+                allowed = None if part.tests else spending.allowed_trials(ended)
                 if spending.reason is None and allowed != 0:
                     callback = SweepCallback(
                         sweep.folder, progress, display, interrupt, part.reason, spending, notes, spare
@@ -285,7 +328,7 @@ def _passes(sweep: Sweep, progress: Progress, max_concurrent: int) -> Iterator[P
         yield from search_passes(sweep, progress, max_concurrent)
     tests = [record.trial_id for record in sweep.unfinished if record.promoted_from is not None]
     if tests:
-        yield Pass(tests)
+        yield Pass(tests, tests=True)
 
 
 @dataclass(frozen=True)
@@ -298,6 +341,7 @@ class Pass:
       planner: draws the trials.
       values: of a population, what Tune may change, by trial id.
       group: whose trials these are, where it is those of one.
+      tests: whether they are tests of winners.
     """
 
     ids: Sequence[str] = ()
@@ -305,6 +349,7 @@ class Pass:
     planner: Any = None
     values: Mapping[str, Mapping[str, Any]] | None = None
     group: str | None = None
+    tests: bool = False
 
     @property
     def reason(self) -> Callable[[str], str | None]:

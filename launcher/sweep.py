@@ -145,12 +145,14 @@ def resume(options: ResumeOptions, console: Console) -> int:
 def extend(options: ExtendOptions, console: Console) -> int:
     """Add configurations to a sweep, and run them."""
     from launcher.extend import extended
+    from launcher.run import check_budget
 
     asked = options.resume
     sweep = _read_sweep(asked.folder, asked.address)
     manifest = extended(sweep, options.samples)
 
     def take_up() -> None:
+        check_budget(sweep, budget)
         records.write_manifest(sweep.folder, manifest)
         sweep.manifest = manifest
         sweep.complete_plan()
