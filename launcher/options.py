@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jax_party.errors import StorageError, SweepError
-from jax_party.storage import as_folder
+from jax_party.storage import as_folder, without_password
 from launcher.watchdog import parse_period_timeout
 from sweeps.space import ScenarioMode, check_aggregate, check_scenario_mode, did_you_mean, positive_int
 
@@ -378,7 +378,7 @@ def _set_endpoint(values: Mapping[str, str]) -> None:
     if endpoint is None:
         return
     if not re.fullmatch(r"https?://[^/@\s]+/?", endpoint):
-        shown = re.sub(r"//.*@", "//…@", endpoint)
+        shown = without_password(endpoint)
         raise SweepError(f"STORAGE_ENDPOINT: expected http://host:port or https://host, got {shown!r}")
     os.environ["AWS_ENDPOINT_URL"] = endpoint.rstrip("/")
 

@@ -307,7 +307,7 @@ def _run_trials(
         ray.shutdown()
         if alone is not None:
             alone.finish()
-        notes.finish()
+        notes.finish(lambda: interrupt.signal is not None)
         spending.write()
         _keep_log(log, sweep.folder)
         patiently()(_set_back_running, sweep)
