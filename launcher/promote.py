@@ -20,14 +20,14 @@ from jax_party.errors import SweepError
 from jax_party.records import State, TrialRecord
 from launcher import outcome
 from launcher.console import show_facts
-from launcher.plan import NUM_SEEDS_KEY, SEED_KEY
+from launcher.plan import MOST_TRIALS, NUM_SEEDS_KEY, SEED_KEY
 from launcher.ranking import Entry, rank
 from sweeps.space import FIRST_FRESH_SEED
 
 if TYPE_CHECKING:
     from launcher.run import Sweep
 
-FIRST_NUMBER = 1_000_000
+FIRST_NUMBER = MOST_TRIALS
 """Tests of winners are numbered from here on; below is room for all that a sweep may still be extended by."""
 
 

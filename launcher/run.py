@@ -45,6 +45,7 @@ from sweeps.space import ScenarioMode
 LOG_FILE = "sweep.log"
 MAX_FAILURES = 2
 DYING_WORKER_S = 30.0
+MAX_RAY_REASON = 300
 ALL_FAILED = 1
 LEFT_OVER = 3
 KEPT_LEARNERS = 3
@@ -276,9 +277,10 @@ def _run_trials(
     log = _log_file(sweep.folder)
     # With packs each trial has a process of its own, which needs none of what the worker does.
     alone = None if sweep.address or crew.shared else Preloading(chosen_experiment(), crew.cpu_devices)
-    sent = runtime_env() if sweep.address else None
-    ray = start_ray(crew, log, sweep.remaining, alone, sweep.address, sent)
-    loading.join()
+    try:
+        ray = _begin_ray(sweep, crew, log, alone)
+    finally:
+        loading.join()
     from launcher.callback import SweepCallback
 
     if alone is not None:
@@ -311,6 +313,23 @@ def _run_trials(
         spending.write()
         _keep_log(log, sweep.folder)
         patiently()(_set_back_running, sweep)
+
+
+def _begin_ray(sweep: Sweep, crew: Crew, log: Path, alone: Preloading | None) -> Any:
+    """Ray, started or joined.
+
+    Raises:
+      SweepError: it cannot be; the plan stays.
+    """
+    sent = runtime_env() if sweep.address else None
+    try:
+        return start_ray(crew, log, sweep.remaining, alone, sweep.address, sent)
+    except Exception as error:  # Ray's own kinds, and whatever its parts raise
+        _keep_log(log, sweep.folder)
+        reason = " ".join(str(error).split())[:MAX_RAY_REASON] or type(error).__name__
+        raise SweepError(
+            f"{sweep.folder}: Ray cannot be started ({reason}); mend that, then: make resume SWEEP={sweep.folder}"
+        ) from error
 
 
 def _set_back_running(sweep: Sweep) -> None:
@@ -474,7 +493,8 @@ def _keep_log(log: Path, folder: Path) -> None:
     if not storage.is_remote(folder):
         return
     there = storage.read_version(folder / LOG_FILE)
-    records.write_bytes_atomically(folder / LOG_FILE, (there.content if there else b"") + log.read_bytes())
+    new = log.read_bytes() if log.exists() else b""
+    records.write_bytes_atomically(folder / LOG_FILE, (there.content if there else b"") + new)
     shutil.rmtree(log.parent)
 
 

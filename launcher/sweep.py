@@ -50,7 +50,7 @@ from launcher.plan import (
     sweep_name_and_folder,
     write_plan,
 )
-from launcher.resources import Crew, Machine, find_machine, prepare_driver
+from launcher.resources import Crew, Machine, check_token, find_machine, prepare_driver
 from launcher.warm_start import check_warm_start
 from sweeps.space import ScenarioMode
 
@@ -202,6 +202,7 @@ def _check_storage(folder: Path, writing: bool = True) -> None:
 
 def _find_machine(address: str | None, folder: Path, shared: bool) -> Machine:
     """This machine, or the cluster at `address`, whose nodes see the folder."""
+    check_token()
     if address is None:
         return find_machine()
     from launcher.address import find_cluster

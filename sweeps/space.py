@@ -362,6 +362,11 @@ def _constraints(raw: Any, place: str) -> dict[str, float]:
             found[name] = math.nan
         if not math.isfinite(found[name]):
             raise SweepError(f"{place}: {name}: expected a finite number, got {bound!r}")
+    for name, bound in found.items():
+        most = found.get(f"max_{name[4:]}", math.inf)
+        if name.startswith("min_") and bound > most:
+            raise SweepError(f"{place}: {name}={bound:g}: no trial has more than that and less than max_{name[4:]}="
+                             f"{most:g}; change one of them")  # fmt: skip
     return found
 
 
@@ -389,8 +394,12 @@ def check_aggregate(value: object, place: str) -> str:
     return str(value)
 
 
-def positive_int(value: object, place: str) -> int:
-    """A whole number from 1; text like `1e6` is read too.
+MOST = 10**12
+"""More of anything is a slip of the pen."""
+
+
+def positive_int(value: object, place: str, most: int = MOST) -> int:
+    """A whole number from 1 to `most`; text like `1e6` is read too.
 
     Raises:
       SweepError: anything else.
@@ -401,6 +410,8 @@ def positive_int(value: object, place: str) -> int:
         number = math.nan
     if not (math.isfinite(number) and number == int(number) and number >= 1):
         raise SweepError(f"{place}: expected a whole number from 1, got {value!r}")
+    if number > most:
+        raise SweepError(f"{place}: expected a whole number of at most {most:,}, got {value!r}")
     return int(number)
 
 
