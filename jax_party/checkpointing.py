@@ -18,6 +18,9 @@ from jax_party.records import TAKEOVER
 _UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError)
 """What Orbax and TensorStore raise where a file of a checkpoint is missing, cut short, or holds something else."""
 
+START_AGAIN: Final = "remove the trial's checkpoints, metrics and vaults to train it again"
+"""What may be done where files are lost."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -83,8 +86,7 @@ class Checkpoints:
                 raise
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
-                f"{path}: the learner that was taken over cannot be read ({reason}); restore it, or remove the trial's "
-                "folder to train it again"
+                f"{path}: the learner that was taken over cannot be read ({reason}); restore it, or {START_AGAIN}"
             ) from error
 
     def restore(self, target: Any, misfit: Callable[[Any], str | None] = lambda tree: None) -> tuple[int, Any] | None:
@@ -118,8 +120,7 @@ class Checkpoints:
             _logger.warning("%s: %s; trying the one before", self.folder, self.passed_over[-1])
         if steps and unreadable == len(steps):
             raise CheckpointError(
-                f"{self.folder}: none of the checkpoints {steps} can be read; restore them, or remove the trial's "
-                "folder to train it again"
+                f"{self.folder}: none of the checkpoints {steps} can be read; restore them, or {START_AGAIN}"
             )
         return None
 

@@ -18,7 +18,7 @@ import socket
 import tarfile
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,11 +129,13 @@ class Mirror:
             self._tag = storage.write_version(path, self._contents.to_bytes(), there.tag if there else None)
         except storage.ChangedError as error:
             raise self._taken() from error
-        self._tags = download(self.remote, self.local, before)
+        self._tags, passed_over = download(self.remote, self.local, before)
         self._sent = {name: (self.local / name).read_bytes() for name in self._tags if (self.local / name).exists()}
         self._stamps = _stamps(self.local / VAULTS)
         if before.attempt:
             self._remove_strays()
+        if passed_over:
+            records.add_retry(self.local, passed_over)
         return self.local
 
     def push(self) -> None:
@@ -276,13 +278,13 @@ class Mirror:
         storage.remove(self.remote / name for name in names)
 
 
-def download(remote: Path, local: Path, contents: Contents) -> dict[str, str | None]:
+def download(remote: Path, local: Path, contents: Contents) -> tuple[dict[str, str | None], str | None]:
     """Bring a trial into an empty local folder, as it lies where there is no remote storage.
 
     A checkpoint that cannot be read is passed over with a warning, for the one before it.
 
     Returns:
-      The tags of its small files.
+      The tags of its small files, and which checkpoints were passed over, if any were.
 
     Raises:
       RecordError: it has no record or config.
@@ -297,15 +299,27 @@ def download(remote: Path, local: Path, contents: Contents) -> dict[str, str | N
     for name in (CONFIG_FILE, RECORD_FILE):
         if name not in found:
             raise RecordError(f"{remote / name}: no such file; give a trial's folder")
-    bad = [name for name in contents.checkpoints if not _unpack(remote, local, name)]
-    if bad and len(bad) == len(contents.checkpoints):
-        raise CheckpointError(f"{remote}: none of {', '.join(bad)} can be read; restore them, or remove the trial's "
-                              f"{CHECKPOINTS}, {VAULTS} and {MIRROR_FILE} to train it again")  # fmt: skip
+    unpacked = {name: _unpack(remote, local, name) for name in contents.checkpoints}
+    bad = {_step_of(name): problem for name, problem in unpacked.items() if problem is not None}
+    if bad and len(bad) == len(unpacked):
+        raise CheckpointError(f"{remote}: none of {', '.join(unpacked)} can be read; restore them, or remove the "
+                              f"trial's {CHECKPOINTS}, {VAULTS} and {MIRROR_FILE} to train it again")  # fmt: skip
     for name in contents.vaults:
-        if not _unpack(remote, local, name):
-            raise VaultError(f"{remote / name}: cannot be read; restore it, or remove the trial's {CHECKPOINTS}, "
-                             f"{VAULTS} and {MIRROR_FILE} to train it again")  # fmt: skip
-    return {name: version.tag for name, version in found.items()}
+        problem = _unpack(remote, local, name)
+        if problem is not None:
+            raise VaultError(f"{remote / name}: cannot be read ({problem}); restore it, or remove the trial's "
+                             f"{CHECKPOINTS}, {VAULTS} and {MIRROR_FILE} to train it again")  # fmt: skip
+    return {name: version.tag for name, version in found.items()}, _passed_over(bad, unpacked)
+
+
+def _passed_over(bad: Mapping[str, str], names: Iterable[str]) -> str | None:
+    """Which checkpoints could not be read, by step with the reason, and where the trial goes on; None for none."""
+    if not bad:
+        return None
+    left = [int(step) for step in map(_step_of, names) if step not in bad and step.isdigit()]
+    where = f"from checkpoint {max(left)}" if left else "from the start"
+    problems = (f"checkpoint {step} cannot be read ({problem})" for step, problem in bad.items())
+    return f"{', '.join(problems)}: went on {where}"
 
 
 def fetch(remote: Path, local: Path) -> TrialRecord:
@@ -355,8 +369,8 @@ def scratch_folder() -> Path:
 _UNREADABLE: Final = (RecordError, CheckpointError, VaultError)
 
 
-def _unpack(remote: Path, local: Path, name: str) -> bool:
-    """Unpack one of a trial's tars; False where it cannot be read."""
+def _unpack(remote: Path, local: Path, name: str) -> str | None:
+    """Unpack one of a trial's tars; why it cannot be read, where it cannot."""
     packed = local / f".{name.replace('/', '-')}"
     try:
         storage.get_file(remote / name, packed)
@@ -365,10 +379,10 @@ def _unpack(remote: Path, local: Path, name: str) -> bool:
     except (FileNotFoundError, tarfile.TarError, EOFError) as error:
         _logger.warning("%s: cannot be read (%s)", remote / name, error)
         shutil.rmtree(local / CHECKPOINTS / _step_of(name), ignore_errors=True)
-        return False
+        return " ".join(str(error).split())[:200] or type(error).__name__
     finally:
         packed.unlink(missing_ok=True)
-    return True
+    return None
 
 
 def _step_of(name: str) -> str:

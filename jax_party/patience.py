@@ -7,6 +7,7 @@ writes tries again with growing pauses, and gives up after `PATIENCE_S` seconds 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import time
@@ -19,6 +20,7 @@ from jax_party.errors import StorageError
 
 PATIENCE_S: Final = 300.0
 PATIENCE_VARIABLE: Final = "JAX_PARTY_STORAGE_PATIENCE_S"
+MOST_PATIENCE_S: Final = 86_400.0
 LONGEST_PAUSE_S: Final = 10.0
 _FIRST_PAUSE_S: Final = 0.5
 
@@ -31,8 +33,19 @@ _OS_ERROR_CODE: Final = re.compile(r"\[os_error_code='(\d+)'\]")
 
 
 def patience_s() -> float:
-    """Seconds of waiting after which storage is given up; the environment may say other than `PATIENCE_S`."""
-    return float(os.environ.get(PATIENCE_VARIABLE) or PATIENCE_S)
+    """Seconds of waiting after which storage is given up; the environment may say other than `PATIENCE_S`.
+
+    Raises:
+      StorageError: what it says is no such number.
+    """
+    text = os.environ.get(PATIENCE_VARIABLE) or str(PATIENCE_S)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= MOST_PATIENCE_S:
+        raise StorageError(f"{PATIENCE_VARIABLE}={text}: expected seconds, a number from 0 to {MOST_PATIENCE_S:g}")
+    return seconds
 
 
 def refusal(error: BaseException | None) -> str | None:

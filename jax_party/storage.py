@@ -3,8 +3,8 @@
 A folder is a `Path`; one that was given as `s3://bucket/prefix` is a `UPath`, which has the methods of a `Path` that we
 use. Objects appear whole or not at all, but cannot be locked or appended to: here are reads and writes that name a
 version, and leases. Credentials come from AWS's own chain and the endpoint from `AWS_ENDPOINT_URL`; neither is written
-anywhere. Storage that refuses for a while is asked again for up to `PATIENCE_S` seconds. Importing this is cheap: what
-speaks S3 is imported with the first such folder.
+anywhere. Storage that refuses for a while is asked again for up to `patience_s()` seconds. Importing this is cheap:
+what speaks S3 is imported with the first such folder.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import errno
 import functools
 import json
 import logging
+import math
 import os
+import re
 import signal
 import socket
 import threading
@@ -22,6 +24,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -30,8 +33,7 @@ from typing import Any, Final, TypeVar
 
 from jax_party.errors import StorageError
 
-PATIENCE_VARIABLE: Final = "JAX_PARTY_STORAGE_PATIENCE_S"
-PATIENCE_S: Final = 300.0
+ENDPOINT_VARIABLES: Final = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 MAX_PAUSE_S: Final = 10.0
 REFRESH_S: Final = 10.0
 STALE_S: Final = 60.0
@@ -64,7 +66,8 @@ def as_folder(text: str | Path) -> Path:
     """The folder that a user names: a path, or `s3://bucket/prefix`; what is a folder already stays as it is.
 
     Raises:
-      StorageError: it is a URI of another kind, or has no bucket.
+      StorageError: it is a URI of another kind, or has no bucket; or the endpoint's address has a password in it, which
+        messages, logs and Ray's pages would show.
     """
     if not isinstance(text, str):
         return text
@@ -73,11 +76,23 @@ def as_folder(text: str | Path) -> Path:
         return Path(text)
     parts = [part for part in rest.split("/") if part]
     if scheme != "s3" or not parts:
-        raise StorageError(f"{text}: expected a path or s3://bucket/prefix")
+        raise StorageError(f"{without_password(text)}: expected a path or s3://bucket/prefix")
+    for name in ENDPOINT_VARIABLES:
+        endpoint = os.environ.get(name, "")
+        if "@" in endpoint:
+            raise StorageError(
+                f"{name}={without_password(endpoint)}: has a user or password in it; give them as AWS_ACCESS_KEY_ID "
+                "and AWS_SECRET_ACCESS_KEY"
+            )
     from upath import UPath
 
     folder: Any = UPath(f"s3://{'/'.join(parts)}", **_OPTIONS)
     return folder
+
+
+def without_password(text: str) -> str:
+    """A text that may be shown: what stands before an @ in an address is left out."""
+    return re.sub(r"//\S*@", "//…@", text)
 
 
 def is_remote(path: Path) -> bool:
@@ -98,8 +113,12 @@ def each(function: Callable[[A], B], items: Iterable[A], remote: bool) -> list[B
         return list(pool.map(function, items))
 
 
-def check(folder: Path) -> None:
+def check(folder: Path, writing: bool = False) -> None:
     """See that the storage answers, has the bucket and takes the credentials, without patience.
+
+    Args:
+      folder: on it.
+      writing: whether objects are to be written there, too: one is, and is deleted again.
 
     Raises:
       StorageError: it does not.
@@ -111,6 +130,22 @@ def check(folder: Path) -> None:
         _filesystem(folder).call_s3("head_bucket", Bucket=bucket)
     except FileNotFoundError:
         raise StorageError(f"{folder}: there is no bucket {bucket}; create it, or name another") from None
+    except Exception as error:
+        raise _explained(folder, error, _reason(error)) from error
+    if writing:
+        _check_writing(folder)
+
+
+def _check_writing(folder: Path) -> None:
+    bucket, key = _place(folder / f".write-{uuid.uuid4().hex}")
+    try:
+        _filesystem(folder).call_s3("put_object", Bucket=bucket, Key=key, Body=b"")
+        _filesystem(folder).call_s3("delete_object", Bucket=bucket, Key=key)
+    except PermissionError as error:
+        raise StorageError(
+            f"{folder}: the credentials may read there, but not write and delete ({_reason(error)}); give them "
+            "s3:PutObject and s3:DeleteObject, or name another folder"
+        ) from error
     except Exception as error:
         raise _explained(folder, error, _reason(error)) from error
 
@@ -242,12 +277,17 @@ def _get(path: Path) -> Version:
 # -- Patience ----------------------------------------------------------------------------------------------------------
 
 
-def patience_s() -> float:
-    """For how many seconds storage that refuses is asked again."""
+_at_most_s: ContextVar[float] = ContextVar("at_most_s", default=math.inf)
+
+
+@contextlib.contextmanager
+def patience_of(seconds: float) -> Iterator[None]:
+    """Have this thread ask storage that refuses for so many seconds at most."""
+    before = _at_most_s.set(seconds)
     try:
-        return float(os.environ.get(PATIENCE_VARIABLE, PATIENCE_S))
-    except ValueError:
-        return PATIENCE_S
+        yield
+    finally:
+        _at_most_s.reset(before)
 
 
 def patiently(path: Path, call: Callable[[], A], writing: bool = False) -> A:
@@ -264,11 +304,13 @@ def patiently(path: Path, call: Callable[[], A], writing: bool = False) -> A:
     """
     import tenacity
 
+    from jax_party.patience import patience_s
+
     def tell(state: tenacity.RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome is not None:
             _logger.warning("%s: storage refuses (%s); asking again", path, _reason(state.outcome.exception()))
 
-    limit = patience_s()
+    limit = min(patience_s(), _at_most_s.get())
     retrying = tenacity.Retrying(
         stop=tenacity.stop_after_delay(limit),
         wait=tenacity.wait_random_exponential(multiplier=0.5, max=MAX_PAUSE_S),
@@ -307,12 +349,12 @@ def _explained(path: Path, error: BaseException, reason: str) -> StorageError:
     if isinstance(error, PermissionError) or type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
         return StorageError(f"{path}: the credentials are refused ({reason}); set AWS_ACCESS_KEY_ID and "
                             "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")  # fmt: skip
-    endpoint = os.environ.get("AWS_ENDPOINT_URL", "AWS")
+    endpoint = without_password(os.environ.get("AWS_ENDPOINT_URL", "AWS"))
     return StorageError(f"{path}: storage at {endpoint} does not answer ({reason}); check STORAGE_ENDPOINT")
 
 
 def _reason(error: BaseException | None) -> str:
-    text = " ".join(str(error).split())
+    text = without_password(" ".join(str(error).split()))
     return text or type(error).__name__
 
 

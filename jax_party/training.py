@@ -24,13 +24,13 @@ from jaxtyping import PRNGKeyArray, PyTree
 from jax_party import records
 from jax_party.aggregate import aggregate_metrics
 from jax_party.batching import Batch, Form, Learners, choose, width_of
-from jax_party.checkpointing import Checkpoints
-from jax_party.config import ExperimentConfig, compile_signature, make_budget
+from jax_party.checkpointing import START_AGAIN, Checkpoints
+from jax_party.config import ExperimentConfig, compile_signature, make_budget, parse_config, with_values
 from jax_party.environments import refuse_no_legal_action
-from jax_party.errors import ConfigError, TrainingDiverged
+from jax_party.errors import CheckpointError, ConfigError, TrainingDiverged
 from jax_party.evaluation import Evaluation
 from jax_party.program import FUNCTIONS, get_program, make_hyper, usable_cores
-from jax_party.records import State, TrialRecord
+from jax_party.records import State, Takeover, TrialRecord
 from jax_party.systems.base import Hyper, LearnerState, UpdateOutput
 from jax_party.trial import (
     VAULT_KINDS,
@@ -103,6 +103,7 @@ class Experiment:
         self.record: TrialRecord = records.read_record(folder)
         self.learners: list[_Learner] = []
         self.evaluations = 0
+        self._to_take_over: list[Takeover] = []
         self._trained_seconds = 0.0
         self._started = time.perf_counter()
         self._duration_before = 0.0
@@ -292,6 +293,8 @@ class Experiment:
         if self.config.logger.use_json:
             records.write_marl_eval(self.folder)
         self._update_record(checkpoint=checkpoint)
+        if self._to_take_over:
+            self._follow_lineage()
 
     def _checkpoint_tree(self) -> dict[str, Any]:
         return {
@@ -341,9 +344,9 @@ class Experiment:
                     vault.truncate(0)
         else:
             self._take_up(restored[1])
-        if self.record.lineage and self.record.lineage[-1].step == self.env_steps:
-            self._take_over()
         records.truncate_metrics(self.folder, self.env_steps)
+        self._to_take_over = self._takeovers_from_here()
+        self._follow_lineage()
 
     def _misfit(self, tree: dict[str, Any]) -> str | None:
         """Which vault holds less than it did when the checkpoint was saved."""
@@ -357,7 +360,13 @@ class Experiment:
         """Say in the record which checkpoints could not be used."""
         if self._checkpoints.passed_over:
             where = "from the start" if step is None else f"from checkpoint {step}"
-            self.record = records.add_retry(self.folder, f"{', '.join(self._checkpoints.passed_over)}: went on {where}")
+            again = [
+                f", to take over {one.source} at step {one.step} again"
+                for one in self.record.lineage
+                if one.step > (step or 0)
+            ]
+            reason = f"{', '.join(self._checkpoints.passed_over)}: went on {where}{''.join(again)}"
+            self.record = records.add_retry(self.folder, reason)
 
     def _take_up(self, tree: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
@@ -373,19 +382,44 @@ class Experiment:
                 vault.truncate(int(kept["vault_steps"][kind]))
         _logger.info("%s: resumed at step %d", self.record.trial_id, self.env_steps)
 
-    def _take_over(self) -> None:
+    def _takeovers_from_here(self) -> list[Takeover]:
+        """What the lineage says of this step, and of later ones, to which damaged checkpoints have put the trial back.
+
+        Raises:
+          CheckpointError: a learner that was taken over later is not there any more.
+        """
+        to_come = [takeover for takeover in self.record.lineage if takeover.step >= self.env_steps]
+        for takeover in to_come:
+            folder = records.takeover_folder(self.folder, takeover.step)
+            if not folder.is_dir():
+                raise CheckpointError(
+                    f"{folder}: the learner that was taken over after step {self.env_steps} is missing; restore it, "
+                    f"or {START_AGAIN}"
+                )
+        return to_come
+
+    def _follow_lineage(self) -> None:
+        """Take over what the lineage says at this step, and go on with the values that the trial had from here."""
+        here = [takeover for takeover in self._to_take_over if takeover.step == self.env_steps]
+        if here:
+            self._take_over(here[-1].source)
+        later = [takeover for takeover in self._to_take_over if takeover.step > self.env_steps]
+        if here or later:
+            values = later[0].hyperparameters if later else self.record.hyperparameters
+            config = parse_config(with_values(records.read_config(self.folder), values))
+            self.hyper = self.program.put(make_hyper(config, self.budget))
+        self._to_take_over = later
+
+    def _take_over(self, source: str) -> None:
         """Go on from the learner of another trial; its random numbers become this trial's own."""
-        tree = self._checkpoints.restore_from(
-            records.takeover_folder(self.folder, self.env_steps), self._checkpoint_target()
-        )
+        folder = records.takeover_folder(self.folder, self.env_steps)
+        tree = self._checkpoints.restore_from(folder, self._checkpoint_target())
         own = zlib.crc32(self.record.trial_id.encode())
         for learner, taken in zip(self.learners, tree["learners"], strict=True):
             state: LearnerState = taken["state"]
             key = jax.device_put(jax.random.fold_in(state.key, own), state.key.sharding)
             learner.state = state._replace(key=key)
-        _logger.info(
-            "%s: took over %s at step %d", self.record.trial_id, self.record.lineage[-1].source, self.env_steps
-        )
+        _logger.info("%s: took over %s at step %d", self.record.trial_id, source, self.env_steps)
 
     def _compile(self, at_once: int) -> None:
         """All functions of a learner at a time, once the environment is known to be playable."""

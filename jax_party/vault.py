@@ -82,7 +82,8 @@ class VaultWriter:
         if steps > self.steps:
             raise VaultError(
                 f"{self._path}: holds {self.steps} steps but its checkpoint was saved after {steps}; the vault was "
-                "changed or cut short: restore it, or remove the trial's folder to train it again"
+                "changed or cut short: restore it, or remove the trial's checkpoints, metrics and vaults to train it "
+                "again"
             )
         if self._vault is not None and steps != self.steps:
             self._vault.vault_index = steps

@@ -19,6 +19,8 @@ from sweeps.space import did_you_mean
 SPENT_FILE: Final = "spent.json"
 WRITE_EVERY_S: Final = 5.0
 KINDS: Final = ("time", "steps", "device_hours", "trials")
+_MOST: Final = {"time": (36_500 * 86_400.0, "36500d"), "steps": (1e18, "1e18"), "device_hours": (1e9, "1e9"),
+                "trials": (1e9, "1e9")}  # fmt: skip
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 logger = logging.getLogger(__name__)
@@ -51,6 +53,9 @@ def _amount(kind: str, text: str, place: str) -> float:
             number = float(match[1]) * _UNITS.get(match[2].lower(), 1.0)
         except ValueError:
             number = 0.0
+    most, written = _MOST[kind]
+    if number > most:
+        raise SweepError(f"{place}: {kind}: expected at most {written}, got {text!r}")
     if number <= 0 or (kind in ("steps", "trials") and number != int(number)):
         expected = {"time": "a time above 0 with its unit, such as 90m, 2h or 3d", "device_hours": "a number above 0"}
         raise SweepError(f"{place}: {kind}: expected {expected.get(kind, 'a whole number from 1')}, got {text!r}")

@@ -14,14 +14,13 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from jax_party import records
+from jax_party import records, storage
 from jax_party.errors import RecordError
-from jax_party.patience import refusal
 from jax_party.records import FINISHED, State, TrialRecord
 from launcher.budget import Spending
 from launcher.console import Display
 from launcher.interrupt import Interrupt, Interrupted
-from launcher.notes import Notes
+from launcher.notes import WRITE_S, Notes, refused
 from launcher.progress import Progress
 from launcher.spare import SpareWorker
 
@@ -126,7 +125,7 @@ class SweepCallback(Callback):
     def _reason(self, trial: Any) -> str:
         """Why an attempt failed; a process that ended itself has left the reason in the record."""
         error = last_error(trial)
-        with contextlib.suppress(RecordError):
+        with contextlib.suppress(RecordError), storage.patience_of(WRITE_S):
             record = records.read_record(self._folder / trial.config["trial_id"])
             if died(error) and record.state is State.RUNNING and record.error is not None:
                 return record.error
@@ -146,9 +145,10 @@ class SweepCallback(Callback):
             ended.append(record)
 
         try:
-            record = records.read_record(folder)
+            with storage.patience_of(WRITE_S):
+                record = records.read_record(folder)
         except RecordError as problem:
-            if refusal(problem) is None:
+            if refused(problem) is None:
                 logger.error("%s", problem)
                 self._display.ended(self._progress.end(trial_id, State.FAILED, str(problem)))
                 return

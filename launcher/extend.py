@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jax_party.errors import SweepError
 from jax_party.records import SweepManifest
 from launcher.options import Scheduler, Search
-from launcher.plan import check_plan, draw_plan, study_from_manifest
+from launcher.plan import check_number, check_plan, draw_plan, study_from_manifest
 
 if TYPE_CHECKING:
     from launcher.run import Sweep
@@ -34,6 +34,7 @@ def extended(sweep: Sweep, samples: int) -> SweepManifest:
         )
     study = study_from_manifest(sweep.folder, manifest)
     before = manifest.samples or len(sweep.searched) // study.round_size
+    check_number((before + samples) * study.round_size, before + samples)
     if Search(manifest.search).learns:
         num_trials = (before + samples) * study.round_size
     else:

@@ -80,4 +80,4 @@ def _end(folder: Path) -> None:
     from launcher.run import Sweep
 
     ray.shutdown()
-    Sweep.read(folder).set_back([State.RUNNING])
+    Sweep.read(folder).set_back([State.RUNNING], stopped=True)

@@ -7,13 +7,23 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from jax_party.errors import RecordError
+from jax_party import storage
+from jax_party.errors import RecordError, StorageError
 from jax_party.patience import LONGEST_PAUSE_S, patience_s, refusal
 from jax_party.records import FolderHeld
 
 RETRY_S = 1.0
+WRITE_S = 2.0
+"""How long storage on a server is asked before it counts as refusing: Ctrl-C waits for that."""
+STOPPED_S = 10.0
+"""How long a user who wants to stop waits for what is owed."""
 
 logger = logging.getLogger(__name__)
+
+
+def refused(error: BaseException) -> str | None:
+    """Why storage does not take or give something now, on a disk or on a server; None for any other error."""
+    return str(error) if isinstance(error, StorageError) else refusal(error)
 
 
 class Notes:
@@ -54,11 +64,12 @@ class Notes:
         while self._owed and self._clock() >= self._next:
             what, write = self._owed.popleft()
             try:
-                write()
+                with storage.patience_of(WRITE_S):
+                    write()
             except FolderHeld:
                 held.append((what, write))
             except (OSError, RecordError) as error:
-                reason = refusal(error)
+                reason = refused(error)
                 if reason is None:
                     logger.error("%s: %s", what, error)
                     continue
@@ -74,12 +85,11 @@ class Notes:
             self._next = max(self._next, self._clock() + RETRY_S)
         return not self._owed
 
-    def finish(self, check: Callable[[], None] = lambda: None) -> None:
-        """Wait until everything is written, or patience is over; `check` may raise to end the wait."""
-        deadline = self._clock() + patience_s()
+    def finish(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Wait until everything is written, or patience is over, which it soon is once the user wants to stop."""
+        began, patience = self._clock(), patience_s()
         while not self.settle():
-            check()
-            if self._clock() >= deadline:
+            if self._clock() - began >= (min(patience, STOPPED_S) if stopped() else patience):
                 for what, _ in self._owed:
                     logger.error("%s: could not be written", what)
                 return

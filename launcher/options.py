@@ -14,11 +14,17 @@ from typing import Any, TypeVar
 
 from jax_party.engines import ENGINES, NATIVE
 from jax_party.errors import StorageError, SweepError
-from jax_party.storage import as_folder
+from jax_party.storage import as_folder, without_password
 from launcher.watchdog import parse_period_timeout
+from sweeps import space
 from sweeps.space import ScenarioMode, check_aggregate, check_scenario_mode, did_you_mean, positive_int
 
 MAX_PACK = 512
+LEAST_SHARE = 0.01
+MOST: Mapping[str, int] = {
+    "SAMPLES": 100_000, "EVALUATIONS": 1_000_000, "SEEDS": 10_000, "WORKERS": 10_000, "DEVICES_PER_TRIAL": 10_000,
+}  # fmt: skip
+"""What an option may be at most, where that is less than for others."""
 
 M = TypeVar("M", bound=StrEnum)
 
@@ -382,7 +388,7 @@ def _set_endpoint(values: Mapping[str, str]) -> None:
     if endpoint is None:
         return
     if not re.fullmatch(r"https?://[^/@\s]+/?", endpoint):
-        shown = re.sub(r"//.*@", "//…@", endpoint)
+        shown = without_password(endpoint)
         raise SweepError(f"STORAGE_ENDPOINT: expected http://host:port or https://host, got {shown!r}")
     os.environ["AWS_ENDPOINT_URL"] = endpoint.rstrip("/")
 
@@ -413,7 +419,7 @@ def _address(values: Mapping[str, str]) -> str | None:
 
 
 def _count(values: Mapping[str, str], key: str) -> int | None:
-    return positive_int(values[key], key) if key in values else None
+    return positive_int(values[key], key, MOST.get(key, space.MOST)) if key in values else None
 
 
 def _share(values: Mapping[str, str], key: str) -> float | None:
@@ -426,6 +432,8 @@ def _share(values: Mapping[str, str], key: str) -> float | None:
         number = 0.0
     if not 0.0 < number < math.inf or (number > 1 and number != int(number)):
         raise SweepError(f"{key}: expected a share of one, such as 0.25, or a whole number, got {values[key]!r}")
+    if number < LEAST_SHARE:
+        raise SweepError(f"{key}: expected a share of at least {LEAST_SHARE}, got {values[key]!r}")
     return number
 
 

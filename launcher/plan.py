@@ -17,7 +17,7 @@ import yaml
 
 import mava_configs
 from jax_party import records, storage
-from jax_party.config import check_metric
+from jax_party.config import check_metric, with_values
 from jax_party.engines import Engine, get_engine
 from jax_party.errors import ConfigError, StorageError, SweepError
 from jax_party.objectives import Objective, bound_metric
@@ -39,11 +39,14 @@ from sweeps.space import (
     make_objective,
     merge_specs,
     parse_spec,
-    with_values,
 )
 
 SCENARIO_KEY = "env/scenario"
 SCENARIO_AXIS = "scenario"
+TIMESTEPS_KEY = "system.total_timesteps"
+EVALUATIONS_KEY = "arch.num_evaluation"
+MOST_TRIALS = 1_000_000
+"""Tests of winners are numbered from here on."""
 SEED_KEY = "system.seed"
 NUM_SEEDS_KEY = "arch.num_seeds"
 BATCH_KEY = "arch.batch"
@@ -264,6 +267,7 @@ def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int
     if options.search is Search.GRID and options.samples is not None:
         raise SweepError("SAMPLES: SEARCH=grid runs every point of the grid once; leave SAMPLES out")
     samples = 1 if options.search is Search.GRID else options.samples or spec.num_samples
+    check_number(samples * study.round_size, samples)
     check_combination(study, samples)
     for base in study.bases:
         known = engine.metrics(engine.parse(base.config))
@@ -273,6 +277,16 @@ def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int
         for bound in study.objective.constraints:
             check_metric(known, bound_metric(bound), f"{spec.source}: objective.constraints: {bound}")
     return study, samples
+
+
+def check_number(num_trials: int, samples: int) -> None:
+    """Refuse more trials than a sweep can number.
+
+    Raises:
+      SweepError: with how many there would be.
+    """
+    if num_trials > MOST_TRIALS:
+        raise SweepError(f"SAMPLES={samples}: are {num_trials:,} trials; a sweep has at most {MOST_TRIALS:,}")
 
 
 def compose_bases(algorithm: str, spec: SweepSpec, engine: Engine) -> tuple[Base, ...]:
@@ -480,13 +494,19 @@ def _with_options(spec: SweepSpec, options: SweepOptions) -> SweepSpec:
     ):
         if value is not None and asked.setdefault(key, value) != value:
             raise SweepError(f"{name}={value}: OVERRIDES says {key}={asked[key]}; leave one of them out")
+    for key, name, value in (
+        (TIMESTEPS_KEY, "TIMESTEPS", options.timesteps),
+        (EVALUATIONS_KEY, "EVALUATIONS", options.evaluations),
+    ):
+        if value is not None and asked.get(key, value) != value:
+            raise SweepError(f"{name}={value}: OVERRIDES says {key}={asked[key]}; leave one of them out")
     budget = Budget(options.timesteps or spec.budget.total_timesteps, options.evaluations or spec.budget.num_evaluation)
     axes = tuple(axis for axis in spec.axes if axis.key not in asked)
     if not axes:
         raise SweepError(f"{spec.source}: space: is empty once OVERRIDES fixes {', '.join(spec.axis_keys())}")
     fixed = {
-        "system.total_timesteps": budget.total_timesteps,
-        "arch.num_evaluation": budget.num_evaluation,
+        TIMESTEPS_KEY: budget.total_timesteps,
+        EVALUATIONS_KEY: budget.num_evaluation,
         "logger.use_console": False,
         SEED_KEY: options.seed,
         **spec.overrides,

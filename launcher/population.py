@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from jax_party import records
+from jax_party.config import with_values
 from jax_party.errors import SweepError
 from jax_party.records import FINISHED, Takeover, TrialRecord
-from sweeps.space import with_values
 
 
 @dataclass(frozen=True)
@@ -69,20 +69,30 @@ def take_over(folder: Path, given: Inheritance) -> TrialRecord:
     if record.state in FINISHED or (given.source, given.source_step) in done:
         return record
     step = checkpoint_step(record)
+    # A damaged checkpoint may have put the trial back: what it took over later has not happened.
+    lineage = tuple(one for one in record.lineage if one.step <= step)
+    undone = record.lineage[len(lineage) :]
+    until_then = undone[0].hyperparameters if undone else record.hyperparameters
     place = records.takeover_folder(folder, step)
     aside = place.with_name(f".{place.name}.new")
     for old in (aside, place):
         shutil.rmtree(old, ignore_errors=True)
     shutil.copytree(given.learner, aside)
     os.replace(aside, place)
-    lineage = (*record.lineage, Takeover(step, given.source, given.source_step, dict(record.hyperparameters)))
+    lineage = (*lineage, Takeover(step, given.source, given.source_step, dict(until_then)))
     record = records.update_record(folder, lineage=lineage, hyperparameters=dict(given.hyperparameters))
     return settle(folder, record)
 
 
 def settle(folder: Path, record: TrialRecord) -> TrialRecord:
-    """Put the values that the record has into the config, where a kill has come between."""
-    if record.lineage:
+    """Put the values that the record has into the config, where a kill has come between.
+
+    A trial whose checkpoints have been removed begins again, as it first began.
+    """
+    began = record.lineage[0].hyperparameters if record.lineage else None
+    if began is not None and not (folder / "checkpoints").is_dir():
+        record = records.update_record(folder, lineage=(), hyperparameters=dict(began), checkpoint=None)
+    if began is not None:
         config = records.read_config(folder)
         changed = with_values(config, record.hyperparameters)
         if changed != config:

@@ -15,17 +15,21 @@ from rich.console import Console
 
 from jax_party import records
 from jax_party.aggregate import Interval, aggregate, interval
+from jax_party.config import with_values
 from jax_party.engines import get_engine
 from jax_party.errors import SweepError
 from jax_party.records import State, TrialRecord
 from launcher import outcome
 from launcher.console import show_facts
-from launcher.plan import NUM_SEEDS_KEY, SEED_KEY
+from launcher.plan import MOST_TRIALS, NUM_SEEDS_KEY, SEED_KEY
 from launcher.ranking import Entry, rank
-from sweeps.space import FIRST_FRESH_SEED, with_values
+from sweeps.space import FIRST_FRESH_SEED
 
 if TYPE_CHECKING:
     from launcher.run import Sweep
+
+FIRST_NUMBER = MOST_TRIALS
+"""Tests of winners are numbered from here on; below is room for all that a sweep may still be extended by."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def winners(sweep: Sweep, top: int) -> list[Winner]:
 
 def write_promotions(sweep: Sweep, chosen: list[Winner], num_seeds: int) -> list[TrialRecord]:
     """Make a trial's folder, PENDING, for each winner; one that is there already is left as it is."""
-    number = 1 + max(record.number for record in sweep.records.values())
+    number = max(FIRST_NUMBER, 1 + max(record.number for record in sweep.records.values()))
     written = []
     engine = get_engine(sweep.manifest.engine)
     for winner in chosen:

@@ -25,12 +25,18 @@ def rerun(options: RerunOptions, console: Console) -> int:
     """Repeat a trial; 0 where every number is the same, 1 where one is not.
 
     Raises:
-      SweepError: there is no such trial, or it has not ended.
+      SweepError: there is no such trial, it has not ended, or others have a part in it.
     """
     folder = find_trial(options.trial, options.out)
     record = records.read_record(folder)
     if record.state not in records.FINISHED:
         raise SweepError(f"TRIAL={options.trial}: it is {record.state.value}; only what has ended can be repeated")
+    if record.lineage:
+        sources = ", ".join(dict.fromkeys(takeover.source for takeover in record.lineage))
+        raise SweepError(
+            f"TRIAL={options.trial}: it went on from learners of others of its population ({sources}), and cannot be "
+            "repeated alone; repeat the sweep: its command stands in sweep.yaml"
+        )
     machine = find_machine()
     engine = get_engine(record.engine)
     engine.check()

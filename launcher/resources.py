@@ -249,6 +249,25 @@ def has_token() -> bool:
     return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
+def check_token() -> None:
+    """See that the file with the user's token can be read, before anything is made.
+
+    Raises:
+      SweepError: it cannot, or is empty.
+    """
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if not named or os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    try:
+        empty = not Path(named).expanduser().read_bytes().strip()
+    except OSError as error:
+        raise SweepError(
+            f"RAY_AUTH_TOKEN_PATH={named}: cannot be read ({error.strerror}); name the token's file, or unset it"
+        ) from error
+    if empty:
+        raise SweepError(f"RAY_AUTH_TOKEN_PATH={named}: is empty; write a token into it, or unset it")
+
+
 def start_ray(
     crew: Crew,
     log_file: Path,

@@ -45,7 +45,9 @@ from sweeps.space import ScenarioMode
 LOG_FILE = "sweep.log"
 MAX_FAILURES = 2
 DYING_WORKER_S = 30.0
+MAX_RAY_REASON = 300
 ALL_FAILED = 1
+LEFT_OVER = 3
 KEPT_LEARNERS = 3
 """Of each trial of a population: as many as the others may still take over."""
 SHARE = 10_000
@@ -139,8 +141,9 @@ class Sweep:
             complete_plan(self.folder, self.manifest)
             self.records = Sweep.read(self.folder).records
 
-    def set_back(self, states: Sequence[State]) -> list[str]:
-        """Make trials in these states PENDING; the ids of those that were.
+    def set_back(self, states: Sequence[State], stopped: bool = False) -> list[str]:
+        """Make trials in these states PENDING; the ids of those that were. Why they are tried again is noted, but
+        for those that this driver was playing when it was `stopped`.
 
         Waits for a worker that is still dying to let go of the trial's folder; on remote storage, where a trial is
         not locked, such a worker leaves the record to whoever comes next.
@@ -152,10 +155,18 @@ class Sweep:
             folder = self.folder / trial_id
             with nullcontext() if remote else records.lock_folder(folder, timeout=DYING_WORKER_S):
                 if records.read_record(folder).state in states:
-                    record = records.update_record(folder, state=State.PENDING, error=None, ended_at=None)
-                    self.records[trial_id] = record
+                    self.records[trial_id] = records.change_record(folder, lambda one: _again(one, stopped))
                     changed.append(trial_id)
         return changed
+
+
+def _again(record: TrialRecord, stopped: bool) -> TrialRecord:
+    """The record of a trial that no worker has, as it is to be tried again; its `error` goes into the reason."""
+    reason = "its driver had died" + (f" (before that: {record.error})" if record.error else "")
+    if record.state is State.FAILED:
+        reason = f"was FAILED, and RETRY_FAILED was asked for: {record.error or 'for no recorded reason'}"
+    retries = record.retries if stopped else (*record.retries, f"{records.timestamp()} {reason}")
+    return dataclasses.replace(record, state=State.PENDING, error=None, ended_at=None, retries=retries)
 
 
 def _program_of(record: TrialRecord, static: set[str]) -> str:
@@ -178,17 +189,18 @@ def run_sweep(sweep: Sweep, crew: Crew, console: Console, budget: Mapping[str, f
       budget: what the sweep may spend, by kind.
 
     Returns:
-      The exit code: 0; 1 where every trial failed; 128 and the signal's number where it was stopped.
+      The exit code: 0; 1 where every trial failed; 3 where trials are left that a budget does not hold back; 128 and
+      the signal's number where it was stopped.
+
+    Raises:
+      SweepError: the budget is spent already.
     """
     spending = Spending(sweep.folder, budget, crew.workers * crew.needs.devices_held(crew.machine))
     progress = make_progress(sweep)
     progress.budget = spending.describe
-    ended = sum(record.state in FINISHED for record in sweep.records.values())
-    if sweep.remaining and (spending.update(progress.steps()) or spending.allowed_trials(ended) == 0):
-        spent = spending.reason or f"trials {ended} of {budget['trials']:g}"
-        raise SweepError(
-            f"BUDGET: is spent already ({spent}); give a larger one: make resume SWEEP={sweep.folder} BUDGET=…"
-        )
+    spending.update(progress.steps())
+    if sweep.remaining:
+        _refuse_spent(sweep, spending)
     with Interrupt() as interrupt:
         if sweep.remaining:
             _run_trials(sweep, crew, console, progress, interrupt, spending)
@@ -203,10 +215,49 @@ def run_sweep(sweep: Sweep, crew: Crew, console: Console, budget: Mapping[str, f
     if interrupt.signal is not None:
         plain(console, f"Stopped. Finish it with: make resume SWEEP={sweep.folder}")
         return 128 + interrupt.signal
-    if sweep.remaining:
-        spent = spending.reason or f"trials {sweep.planned - sweep.remaining} of {budget.get('trials', 0):g}"
+    spent = _spent(sweep, spending)
+    if sweep.remaining and spent is not None:
         plain(console, f"The budget is spent ({spent}). Go on with: make resume SWEEP={sweep.folder} BUDGET=…")
-    return _report(sweep, progress, console)
+    code = _report(sweep, progress, console)
+    if sweep.remaining and spent is None:
+        plain(
+            console,
+            f"Not ended: {sweep.remaining} of {sweep.planned} trials; {sweep.folder / LOG_FILE} says why. Go on with: "
+            f"make resume SWEEP={sweep.folder}",
+        )
+        return LEFT_OVER
+    return code
+
+
+def check_budget(sweep: Sweep, budget: Mapping[str, float]) -> None:
+    """See that there is something left for a sweep that is to have more trials.
+
+    Raises:
+      SweepError: the budget is spent already.
+    """
+    spending = Spending(sweep.folder, budget, 0.0)
+    spending.update(make_progress(sweep).steps())
+    _refuse_spent(sweep, spending, more=True)
+
+
+def _refuse_spent(sweep: Sweep, spending: Spending, more: bool = False) -> None:
+    spent = _spent(sweep, spending, more)
+    if spent is not None:
+        raise SweepError(
+            f"BUDGET: is spent already ({spent}); give a larger one: make resume SWEEP={sweep.folder} BUDGET=…"
+        )
+
+
+def _spent(sweep: Sweep, spending: Spending, more: bool = False) -> str | None:
+    """What is spent, in words, or None; tests of winners are none of the trials that a budget counts.
+
+    Args:
+      more: whether the search is to have more trials than it has now.
+    """
+    ended = sum(record.state in FINISHED for record in sweep.searched)
+    if spending.reason is None and (more or sweep.searching) and spending.allowed_trials(ended) == 0:
+        return f"trials {ended} of {spending.limits['trials']:g}"
+    return spending.reason
 
 
 def make_progress(sweep: Sweep) -> Progress:
@@ -228,9 +279,10 @@ def _run_trials(
     # With packs each trial has a process of its own, which needs none of what the worker does.
     engine, several = sweep.manifest.engine, bool(sweep.address) or crew.shared
     alone = None if several else Preloading(chosen_experiment(), crew.cpu_devices, engine)
-    sent = runtime_env() if sweep.address else None
-    ray = start_ray(crew, log, sweep.remaining, alone, sweep.address, sent)
-    loading.join()
+    try:
+        ray = _begin_ray(sweep, crew, log, alone)
+    finally:
+        loading.join()
     from launcher.callback import SweepCallback
 
     if alone is not None:
@@ -243,9 +295,11 @@ def _run_trials(
         with ExitStack() as stack:
             stack.enter_context(BackgroundCollector(sweep.folder))
             stack.enter_context(display)
+            tested = sum(r.promoted_from is not None and r.state in FINISHED for r in sweep.records.values())
             for part in _passes(sweep, progress, crew.trials):
                 counts = progress.snapshot().counts
-                allowed = spending.allowed_trials(sum(counts[state] for state in FINISHED))
+                ended = sum(counts[state] for state in FINISHED) - tested
+                allowed = None if part.tests else spending.allowed_trials(ended)
                 if spending.reason is None and allowed != 0:
                     callback = SweepCallback(
                         sweep.folder, progress, display, interrupt, part.reason, spending, notes, spare
@@ -257,17 +311,34 @@ def _run_trials(
         ray.shutdown()
         if alone is not None:
             alone.finish()
-        notes.finish()
+        notes.finish(lambda: interrupt.signal is not None)
         spending.write()
         _keep_log(log, sweep.folder)
         patiently()(_set_back_running, sweep)
+
+
+def _begin_ray(sweep: Sweep, crew: Crew, log: Path, alone: Preloading | None) -> Any:
+    """Ray, started or joined.
+
+    Raises:
+      SweepError: it cannot be; the plan stays.
+    """
+    sent = runtime_env() if sweep.address else None
+    try:
+        return start_ray(crew, log, sweep.remaining, alone, sweep.address, sent)
+    except Exception as error:  # Ray's own kinds, and whatever its parts raise
+        _keep_log(log, sweep.folder)
+        reason = " ".join(str(error).split())[:MAX_RAY_REASON] or type(error).__name__
+        raise SweepError(
+            f"{sweep.folder}: Ray cannot be started ({reason}); mend that, then: make resume SWEEP={sweep.folder}"
+        ) from error
 
 
 def _set_back_running(sweep: Sweep) -> None:
     """Trials that no worker has any more are PENDING."""
     sweep.records = Sweep.read(sweep.folder).records
     try:
-        sweep.set_back([State.RUNNING])
+        sweep.set_back([State.RUNNING], stopped=True)
     except FolderHeld as error:  # a worker that will not die; resume sets its trial back
         logger.warning("%s", error)
 
@@ -278,7 +349,7 @@ def _passes(sweep: Sweep, progress: Progress, max_concurrent: int) -> Iterator[P
         yield from search_passes(sweep, progress, max_concurrent)
     tests = [record.trial_id for record in sweep.unfinished if record.promoted_from is not None]
     if tests:
-        yield Pass(tests)
+        yield Pass(tests, tests=True)
 
 
 @dataclass(frozen=True)
@@ -291,6 +362,7 @@ class Pass:
       planner: draws the trials.
       values: of a population, what Tune may change, by trial id.
       group: whose trials these are, where it is those of one.
+      tests: whether they are tests of winners.
     """
 
     ids: Sequence[str] = ()
@@ -298,6 +370,7 @@ class Pass:
     planner: Any = None
     values: Mapping[str, Mapping[str, Any]] | None = None
     group: str | None = None
+    tests: bool = False
 
     @property
     def reason(self) -> Callable[[str], str | None]:
@@ -423,7 +496,8 @@ def _keep_log(log: Path, folder: Path) -> None:
     if not storage.is_remote(folder):
         return
     there = storage.read_version(folder / LOG_FILE)
-    records.write_bytes_atomically(folder / LOG_FILE, (there.content if there else b"") + log.read_bytes())
+    new = log.read_bytes() if log.exists() else b""
+    records.write_bytes_atomically(folder / LOG_FILE, (there.content if there else b"") + new)
     shutil.rmtree(log.parent)
 
 

@@ -17,7 +17,7 @@ import mava_configs
 from jax_party import records, storage
 from jax_party.engines import NATIVE, Engine, get_engine
 from jax_party.errors import JaxPartyError, RecordError, StorageError, SweepError
-from jax_party.patience import refusal
+from jax_party.patience import patience_s, refusal
 from jax_party.records import State, TrialRecord
 from launcher.budget import parse_budget
 from launcher.console import duration, plain, show_facts, value_text
@@ -51,7 +51,7 @@ from launcher.plan import (
     sweep_name_and_folder,
     write_plan,
 )
-from launcher.resources import Crew, Machine, find_machine, prepare_driver
+from launcher.resources import Crew, Machine, check_token, find_machine, prepare_driver
 from launcher.warm_start import check_warm_start
 from sweeps.space import ScenarioMode
 
@@ -74,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     prepare_driver(joins=any(re.match("ADDRESS=.", word) for word in words))
     try:
+        patience_s()  # refused here, not in an outage
         if words and words[0] in ("-h", "--help", "help"):
             return _help(console)
         if words[:1] == ["list-algorithms"]:
@@ -107,7 +108,7 @@ def start(options: SweepOptions, command: str, console: Console) -> int:
     budget = parse_budget(options.budget) if options.budget else {}
     study, samples = read_study(options)
     earlier = check_warm_start(study)
-    _check_storage(options.root)
+    _check_storage(options.root, writing=not options.dry_run)
     machine = _find_machine(options.address, options.root, shared=options.storage is not None)
     crew = Crew.of(machine, options.workers, options.pack, study.num_devices, options.gpus_per_trial)
     _check_pack(study.scheduler, crew, options.address, options.root, study.engine)
@@ -146,12 +147,14 @@ def resume(options: ResumeOptions, console: Console) -> int:
 def extend(options: ExtendOptions, console: Console) -> int:
     """Add configurations to a sweep, and run them."""
     from launcher.extend import extended
+    from launcher.run import check_budget
 
     asked = options.resume
     sweep = _read_sweep(asked.folder, asked.address)
     manifest = extended(sweep, options.samples)
 
     def take_up() -> None:
+        check_budget(sweep, budget)
         records.write_manifest(sweep.folder, manifest)
         sweep.manifest = manifest
         sweep.complete_plan()
@@ -186,18 +189,21 @@ def promote(options: PromoteOptions, console: Console) -> int:
 def _read_sweep(folder: Path, address: str | None) -> Sweep:
     from launcher.run import Sweep
 
-    return dataclasses.replace(Sweep.read(storage.absolute(folder)), address=address)
+    folder = storage.absolute(folder)
+    _check_storage(folder)
+    return dataclasses.replace(Sweep.read(folder), address=address)
 
 
-def _check_storage(folder: Path) -> None:
+def _check_storage(folder: Path, writing: bool = True) -> None:
     try:
-        storage.check(folder)
+        storage.check(folder, writing)
     except StorageError as error:
         raise SweepError(f"STORAGE: {error}") from error
 
 
 def _find_machine(address: str | None, folder: Path, shared: bool) -> Machine:
     """This machine, or the cluster at `address`, whose nodes see the folder."""
+    check_token()
     if address is None:
         return find_machine()
     from launcher.address import find_cluster

@@ -30,7 +30,7 @@ def earlier_trials(study: Study) -> dict[int, list[Told]]:
 
     told: dict[int, list[Told]] = {index: [] for index in range(len(study.groups))}
     for folder in study.warm_start:
-        found = _read(as_folder(folder), study)
+        found = _read(folder, study)
         for index, group in enumerate(study.groups):
             for values, of_trials in _configurations(study, group, found):
                 reached = [outcome.metrics(trial, record) for trial, record in of_trials]
@@ -47,7 +47,7 @@ def check_warm_start(study: Study) -> int:
     """
     count = 0
     for folder in study.warm_start:
-        found = _read(as_folder(folder), study)
+        found = _read(folder, study)
         of_folder = sum(
             len(of_trials) for group in study.groups for _, of_trials in _configurations(study, group, found)
         )
@@ -60,13 +60,14 @@ def check_warm_start(study: Study) -> int:
     return count
 
 
-def _read(folder: Path, study: Study) -> list[tuple[Path, TrialRecord]]:
+def _read(text: str, study: Study) -> list[tuple[Path, TrialRecord]]:
     """The finished trials of a sweep that can tell this one something."""
     try:
+        folder = as_folder(text)
         manifest = records.read_manifest(folder)
         found = [(path, records.read_record(path)) for path in records.trial_folders(folder)]
     except RecordError as error:
-        raise SweepError(f"FROM={folder}: {error}") from error
+        raise SweepError(f"FROM={text}: {error}") from error
     if manifest.engine != study.engine.name:
         raise SweepError(
             f"FROM={folder}: was run by ENGINE={manifest.engine}, this one by {study.engine.name}; take another sweep, "

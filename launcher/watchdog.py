@@ -22,6 +22,7 @@ SLOWER: Final = 20.0
 LEAST_S: Final = 600.0
 FIRST_S: Final = 6 * 3600.0
 OPENING_S: Final = 3600.0
+MOST_S: Final = 30 * 86_400.0
 LAST_RESORT_S: Final = 15.0
 EXIT_CODE: Final = 75
 TRACE_FILE: Final = "hang.txt"
@@ -43,6 +44,8 @@ def parse_period_timeout(text: str, place: str = "PERIOD_TIMEOUT") -> float | No
     seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
     if seconds <= 0:
         raise SweepError(f"{place}: expected a time above 0, such as 90s, 30m or 2h, or auto, or none, got {text!r}")
+    if seconds > MOST_S:
+        raise SweepError(f"{place}: expected at most {MOST_S / _UNITS['d']:g}d, or none, got {text!r}")
     return seconds
 
 

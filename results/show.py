@@ -16,6 +16,8 @@ from jax_party.records import State
 from results.collector import METRIC_PREFIXES, collect, hyperparameter_columns
 from results.index import load_index
 
+SCORES: Final = ("objective.over_scenarios", "objective.value")
+"""What a sweep goes by: the first of these that the index has values of."""
 _JUDGED: Final = ("objective.feasible", "objective.pareto")
 
 #: The exit code of a command that could not do what it was asked for.
@@ -44,11 +46,18 @@ def show_main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m results.index", description="Print the best trials of a sweep.")
     parser.add_argument("folder", help="a sweep's folder, a single run's, or an index.parquet")
     parser.add_argument("--top", type=_positive, default=10, metavar="N", help="how many rows (10)")
-    parser.add_argument("--metric", help="a metric, or a column such as last.episode_return (the sweep's objective)")
+    parser.add_argument(
+        "--metric",
+        help="a metric, or a column such as last.episode_return (the trial's score, "
+        "objective.value; where scenarios are averaged objective.over_scenarios)",
+    )
     parser.add_argument("--mode", choices=("max", "min"), help="which is better (as the sweep's objective has it)")
+    parser.add_argument("--promoted", action="store_true", help="rank tests of winners on fresh seeds, too (left out)")
     options = parser.parse_args(arguments)
     try:
         index = load_index(options.folder)
+        if not options.promoted:
+            index = index[index["promoted_from"].isna()]
         column = _metric_column(index, options.metric, options.folder)
         mode = options.mode or _first(index, "objective.mode") or "max"
         _print_index(index, column, mode, options.top)
@@ -80,7 +89,11 @@ def _positive(text: str) -> int:
 
 
 def _metric_column(index: pd.DataFrame, metric: str | None, folder: str) -> str:
-    """The column to sort by: a column of numbers by its name, or `best.<metric>`; by default the objective's."""
+    """The column to sort by: one of numbers by its name, or `best.<metric>`; by default what the sweep goes by."""
+    if metric is None:
+        for name in SCORES:
+            if index[name].notna().any():
+                return name
     if metric in index.columns and pd.api.types.is_numeric_dtype(index[metric]):
         return str(metric)
     columns = [str(name) for name in index.columns if str(name).startswith(METRIC_PREFIXES)]
@@ -110,7 +123,7 @@ def _states(index: pd.DataFrame) -> str:
 def _print_index(index: pd.DataFrame, column: str, mode: str, top: int) -> None:
     chosen = best_rows(index, column, mode, top)
     varied = [name for name in hyperparameter_columns(index) if index[name].nunique(dropna=False) > 1]
-    judged = [name for name in (*_JUDGED, "objective.over_scenarios") if index[name].nunique() > 1]
+    judged = [name for name in ("scenario", *SCORES, *_JUDGED) if index[name].nunique() > 1]
     shown = ["trial_id", "state", column, *judged, "best_step", "env_steps", "steps_per_second", *varied]
     shown = list(dict.fromkeys(shown))
     table = Table(title=f"{_states(index)}, by {column} ({mode})", title_justify="left")

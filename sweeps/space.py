@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from jax_party.aggregate import Aggregate
+from jax_party.config import with_values
 from jax_party.errors import ConfigError, SweepError
 from jax_party.objectives import MODES, Objective
 
@@ -285,21 +286,6 @@ def check_axes(
                 raise SweepError(f"{spec.source}: {error}") from error
 
 
-def with_values(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A nested config with the dotted keys set; every key must be there already. The rest is shared, not copied."""
-    changed = dict(config)
-    for key, value in values.items():
-        *parents, leaf = key.split(".")
-        node = changed
-        for parent in parents:
-            node[parent] = dict(node[parent])
-            node = node[parent]
-        if leaf not in node:
-            raise KeyError(key)
-        node[leaf] = copy.deepcopy(value)
-    return changed
-
-
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Leaves of a nested mapping as (dotted key, value)."""
     for key, value in config.items():
@@ -376,6 +362,11 @@ def _constraints(raw: Any, place: str) -> dict[str, float]:
             found[name] = math.nan
         if not math.isfinite(found[name]):
             raise SweepError(f"{place}: {name}: expected a finite number, got {bound!r}")
+    for name, bound in found.items():
+        most = found.get(f"max_{name[4:]}", math.inf)
+        if name.startswith("min_") and bound > most:
+            raise SweepError(f"{place}: {name}={bound:g}: no trial has more than that and less than max_{name[4:]}="
+                             f"{most:g}; change one of them")  # fmt: skip
     return found
 
 
@@ -403,8 +394,12 @@ def check_aggregate(value: object, place: str) -> str:
     return str(value)
 
 
-def positive_int(value: object, place: str) -> int:
-    """A whole number from 1; text like `1e6` is read too.
+MOST = 10**12
+"""More of anything is a slip of the pen."""
+
+
+def positive_int(value: object, place: str, most: int = MOST) -> int:
+    """A whole number from 1 to `most`; text like `1e6` is read too.
 
     Raises:
       SweepError: anything else.
@@ -415,6 +410,8 @@ def positive_int(value: object, place: str) -> int:
         number = math.nan
     if not (math.isfinite(number) and number == int(number) and number >= 1):
         raise SweepError(f"{place}: expected a whole number from 1, got {value!r}")
+    if number > most:
+        raise SweepError(f"{place}: expected a whole number of at most {most:,}, got {value!r}")
     return int(number)
 
 

@@ -43,12 +43,13 @@ def s3_endpoint() -> Iterator[str]:
 def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty bucket, with the endpoint and credentials in the environment."""
     from jax_party import storage
+    from jax_party.patience import PATIENCE_VARIABLE
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-tests")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv(storage.PATIENCE_VARIABLE, "5")
+    monkeypatch.setenv(PATIENCE_VARIABLE, "5")
     root = storage.as_folder(f"s3://b{uuid.uuid4().hex}")
     root.fs.call_s3("create_bucket", Bucket=root.path.strip("/"))  # type: ignore[attr-defined]
     return root

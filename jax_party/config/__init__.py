@@ -16,7 +16,15 @@ from jax_party.config.experiment import (
 )
 from jax_party.config.networks import TorsoConfig
 from jax_party.config.parsing import explain, known_keys, names_of, parse_config
-from jax_party.config.parts import compile_signature, static_key, static_names, static_part, traced_part, without_values
+from jax_party.config.parts import (
+    compile_signature,
+    static_key,
+    static_names,
+    static_part,
+    traced_part,
+    with_values,
+    without_values,
+)
 
 __all__ = [
     "Budget",
@@ -40,5 +48,6 @@ __all__ = [
     "static_part",
     "traced_part",
     "whole_budget",
+    "with_values",
     "without_values",
 ]

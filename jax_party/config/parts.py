@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, get_type_hints
 
 from jax_party.config.experiment import ExperimentConfig
@@ -71,6 +71,21 @@ def without_values(node: Any) -> Any:
         elif dataclasses.is_dataclass(value):
             object.__setattr__(blank, name, without_values(value))
     return blank
+
+
+def with_values(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested config with the dotted keys set; every key must be there already. The rest is shared, not copied."""
+    changed = dict(config)
+    for key, value in values.items():
+        *parents, leaf = key.split(".")
+        node = changed
+        for parent in parents:
+            node[parent] = dict(node[parent])
+            node = node[parent]
+        if leaf not in node:
+            raise KeyError(key)
+        node[leaf] = copy.deepcopy(value)
+    return changed
 
 
 def static_names(node: Any, prefix: str = "") -> Iterator[str]:

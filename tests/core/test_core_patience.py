@@ -72,6 +72,14 @@ def test_gives_up_once_it_has_waited_for_so_long(monkeypatch: pytest.MonkeyPatch
     assert pauses == [0.5, 1.0, 2.0]
 
 
+@pytest.mark.parametrize("text", ["abc", "-1", "nan", "inf"])
+def test_a_patience_that_is_none_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv(PATIENCE_VARIABLE, text)
+    _, write = refusing(1)
+    with pytest.raises(StorageError, match=f"^{PATIENCE_VARIABLE}={text}: expected seconds, a number from 0 to 86400$"):
+        patiently()(write, 3)
+
+
 def test_other_errors_are_raised_at_once() -> None:
     def write() -> None:
         raise PermissionError(errno.EACCES, "no")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ import pytest
 from flashbax.vault import Vault
 
 from jax_party import records
-from jax_party.config import parse_config
+from jax_party.config import parse_config, with_values
+from jax_party.errors import CheckpointError
 from jax_party.records import State
 from jax_party.training import Experiment
 from launcher.population import Inheritance, checkpoint_step, copy_learner, settle, take_over
-from sweeps.space import with_values
 
 LR = "system.actor_lr"
 RATES = {"weak": 1e-3, "good": 2e-3}
@@ -102,6 +103,85 @@ def test_a_takeover_is_the_same_after_a_kill(population: dict[str, Path], tmp_pa
     uid = unbroken.record.trial_id
     same = Vault(rel_dir=str(again / "vaults"), vault_name="jax_party", vault_uid=uid).read()
     _equal(same.experience, vault.experience)
+
+
+def _damage_newest(folder: Path) -> int:
+    """Empty the files of the trial's newest checkpoint; its step."""
+    newest = max((folder / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+    for path in newest.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    return int(newest.name)
+
+
+def _same_results(one: Path, other: Path) -> None:
+    rows, again = ([row["evaluate"] for row in records.read_metrics(folder)] for folder in (one, other))
+    assert rows == again
+    uid = records.read_record(one).trial_id
+    vaults = [Vault(rel_dir=str(at / "vaults"), vault_name="jax_party", vault_uid=uid).read() for at in (one, other)]
+    _equal(vaults[0].experience, vaults[1].experience)
+
+
+@pytest.mark.parametrize("takeovers", [1, 2])
+def test_a_takeover_is_made_again_where_the_checkpoint_beside_it_is_damaged(
+    population: dict[str, Path], tmp_path: Path, takeovers: int
+) -> None:
+    """From the checkpoint before, with the values of then, up to the step of the takeover: the same, bit for bit."""
+    weak = population["weak"]
+    given = _inherit(population, tmp_path, 4e-3)
+    if takeovers == 2:
+        take_over(weak, given)
+    _play(weak, 1)
+    second = Inheritance("another", given.source_step, given.learner, {LR: 3e-3})
+    take_over(weak, second)
+    unbroken = tmp_path / "unbroken"
+    shutil.copytree(weak, unbroken)
+    _play(unbroken, 2)
+    step = _damage_newest(weak)
+    experiment = _play(weak, 3)
+    assert experiment.record.env_steps == records.read_record(unbroken).env_steps > step
+    (note,) = experiment.record.retries
+    assert f"checkpoint {step} cannot be read" in note
+    assert f"to take over another at step {step} again" in note
+    assert len(experiment.record.lineage) == takeovers
+    _same_results(weak, unbroken)
+
+
+def test_a_learner_taken_over_that_is_lost_is_an_error(population: dict[str, Path], tmp_path: Path) -> None:
+    weak = population["weak"]
+    _play(weak, 1)
+    take_over(weak, _inherit(population, tmp_path, 4e-3))
+    step = _damage_newest(weak)
+    shutil.rmtree(records.takeover_folder(weak, step))
+    with pytest.raises(CheckpointError, match=rf"takeover\.{step}: the learner .* is missing; restore it, or remove"):
+        _open(weak)
+
+
+def test_a_trial_without_its_checkpoints_begins_as_it_first_began(
+    population: dict[str, Path], tmp_path: Path
+) -> None:  # fmt: skip
+    weak = population["weak"]
+    first = [row["evaluate"] for row in records.read_metrics(weak)]
+    take_over(weak, _inherit(population, tmp_path, 4e-3))
+    for name in ("checkpoints", "metrics", "vaults"):
+        shutil.rmtree(weak / name)
+    experiment = _play(weak, 1)
+    assert (experiment.record.lineage, experiment.record.hyperparameters) == ((), {LR: RATES["weak"]})
+    assert [row["evaluate"] for row in records.read_metrics(weak)] == first
+
+
+def test_a_takeover_of_a_trial_that_was_put_back_undoes_later_ones(
+    population: dict[str, Path], tmp_path: Path
+) -> None:  # fmt: skip
+    weak = population["weak"]
+    given = _inherit(population, tmp_path, 4e-3)
+    begun = checkpoint_step(records.read_record(weak))
+    _play(weak, 1)
+    take_over(weak, given)
+    records.update_record(weak, checkpoint=f"checkpoints/{begun}")
+    record = take_over(weak, Inheritance("another", given.source_step, given.learner, {LR: 3e-3}))
+    assert [(one.step, one.source) for one in record.lineage] == [(begun, "another")]
+    assert record.lineage[0].hyperparameters == {LR: RATES["weak"]}
 
 
 def _fresh(record: records.TrialRecord) -> records.TrialRecord:

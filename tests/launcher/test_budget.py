@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from jax_party import records
 from jax_party.errors import SweepError
-from launcher import plan
+from jax_party.records import State
+from launcher import plan, promote, run, sweep
 from launcher.budget import SPENT_FILE, WRITE_EVERY_S, Spending, parse_budget
 from launcher.options import parse_resume_options, parse_sweep_options
+from launcher.resources import Crew, Machine
+from launcher.run import Sweep
+from tests.launcher.test_promote import make_sweep
 
 
 class Clock:
@@ -92,6 +99,38 @@ def test_what_earlier_drivers_spent_counts(tmp_path: Path) -> None:
 def test_trials_are_so_many_in_all(tmp_path: Path) -> None:
     spending = Spending(tmp_path, parse_budget("trials=5"), 1.0)
     assert [spending.allowed_trials(ended) for ended in (0, 3, 5, 9)] == [5, 2, 0, 0]
+
+
+def test_a_spent_budget_adds_nothing_and_does_not_hold_tests_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = make_sweep(tmp_path, "BUDGET=trials=3", scores={0: 2.0, 1: 1.0, 2: 3.0})
+    for _ in range(2):
+        assert sweep.main(["extend", str(found.folder), "SAMPLES=2"]) == 2
+        assert "BUDGET: is spent already (trials 3 of 3); give a larger one" in capsys.readouterr().err
+        assert records.read_manifest(found.folder).num_trials == len(Sweep.read(found.folder).records) == 3
+    promote.write_promotions(found, promote.winners(found, 1), 2)
+    found = Sweep.read(found.folder)
+    asked = []
+    monkeypatch.setattr(run, "_tune_run", lambda sweep, crew, part, *rest: asked.append((part.tests, rest[-1])))
+    monkeypatch.setattr(run, "start_ray", lambda *given: SimpleNamespace(shutdown=lambda: None))
+    crew = Crew.of(Machine((0, 1), 0), 1, pack=2)
+    console = Console(file=io.StringIO(), width=300)
+    assert run.run_sweep(found, crew, console, {"trials": 3.0}) == run.LEFT_OVER
+    assert asked == [(True, None)]
+
+
+def test_trials_that_are_left_without_a_budget_are_no_spent_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    found = make_sweep(tmp_path, scores={0: 2.0, 1: 1.0, 2: 3.0})
+    records.update_record(found.folder / next(iter(found.records)), state=State.PENDING)
+    monkeypatch.setattr(run, "_run_trials", lambda *given: None)
+    console = Console(file=io.StringIO(), width=300)
+    crew = Crew.of(Machine((0, 1), 0), 1)
+    assert run.run_sweep(Sweep.read(found.folder), crew, console, {}) == run.LEFT_OVER
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Not ended: 1 of 3 trials; " in shown and "budget" not in shown
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -202,6 +202,7 @@ def test_killed_drivers(real_sweep: Begin, tmp_path: Path, unbroken: dict[int, P
     assert driver.wait(LIMIT_S) == 0, driver.output()
     assert_all_complete(tmp_path, unbroken)
     index(tmp_path)
+    assert_retries_are_told(tmp_path)
     driver.assert_nothing_left()
 
 

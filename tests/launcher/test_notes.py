@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from jax_party.errors import RecordError
+from jax_party.errors import RecordError, StorageError
 from jax_party.patience import PATIENCE_VARIABLE
 from jax_party.records import FolderHeld, lock_folder
-from launcher.notes import Notes
+from launcher.notes import STOPPED_S, Notes
 
 
 class Clock:
@@ -64,6 +64,37 @@ def test_what_never_will_be_written_is_dropped() -> None:
         raise RecordError("not JSON")
 
     assert Notes().add("broken", broken)
+
+
+def test_what_a_server_refuses_is_written_later() -> None:
+    clock, written, gone = Clock(), [], True
+
+    def write() -> None:
+        if gone:
+            raise StorageError("storage at http://127.0.0.1:9 does not answer")
+        written.append("it")
+
+    notes = Notes(clock)
+    assert not notes.add("what", write)
+    gone = False
+    clock.now = 1.0
+    assert notes.settle()
+    assert written == ["it"]
+
+
+def test_who_wants_to_stop_does_not_wait_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PATIENCE_VARIABLE, "300")
+    clock = Clock()
+    monkeypatch.setattr("launcher.notes.time.sleep", lambda seconds: setattr(clock, "now", clock.now + seconds))
+
+    def refused() -> None:
+        raise StorageError("gone")
+
+    for stopped, seconds in ((True, STOPPED_S), (False, 300.0)):
+        notes, began = Notes(clock), clock.now
+        notes.add("refused", refused)
+        notes.finish(lambda stopped=stopped: stopped)
+        assert clock.now - began == pytest.approx(seconds, abs=1.0)
 
 
 def test_waits_at_the_end_until_patience_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

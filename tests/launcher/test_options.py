@@ -46,6 +46,37 @@ def test_empty_values_mean_the_default() -> None:
     assert parse_sweep_options(words) == SweepOptions(("mappo",))
 
 
+@pytest.mark.parametrize(("content", "message"), [(None, "cannot be read (No such file"), ("\n", "is empty; write a")])
+def test_a_token_that_is_not_there_is_refused_before_anything_is_made(
+    content: str | None,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    token = tmp_path / "token"
+    if content is not None:
+        token.write_text(content)
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    line = refused(["ALG=mappo", f"OUT={tmp_path / 'out'}"], capsys)
+    assert line.startswith(f"SweepError: RAY_AUTH_TOKEN_PATH={token}: {message}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_ray_that_cannot_be_started_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def start_ray(*given: object) -> None:
+        raise RuntimeError("no port is free\nthat was all")
+
+    monkeypatch.setattr("launcher.run.start_ray", start_ray)
+    assert sweep.main(["ALG=mappo", "SAMPLES=1", f"OUT={tmp_path}", "PACK=2"]) == 2
+    (folder,) = tmp_path.glob("*/*/*")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"SweepError: {folder}: Ray cannot be started (no port is free that was all); mend that")
+
+
 def test_resume_words(tmp_path: Path) -> None:
     options = parse_resume_options([str(tmp_path), "WORKERS=2", "RETRY_FAILED=1"])
     assert (options.folder, options.workers, options.retry_failed) == (tmp_path, 2, True)
@@ -61,6 +92,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
+MANY = "p-base,p-no-rank,p-rank-1,p-payoff-rank,p-memory,p-5,p-10,p-stag-hunt,p-chicken,p-noisy,p-short"
 BAD = [
     (["SAMPLES=4"], "SweepError: ALG: which algorithm?"),
     (["ALG="], "SweepError: ALG: which algorithm?"),
@@ -114,6 +146,35 @@ BAD = [
     (["resume", "/nothing/here"], "SweepError: /nothing/here: no sweep's folder (sweep.yaml is missing)"),
     (["resume"], "SweepError: resume: expected one sweep folder, got 0"),
     (["resume", "/tmp", "SAMPLES=3"], "SweepError: SAMPLES: unknown option"),
+    (["ALG=mappo", "SAMPLES=1e7"], "SweepError: SAMPLES: expected a whole number of at most 100,000, got '1e7'"),
+    (
+        ["ALG=mappo", "SAMPLES=1e5", f"SCENARIO={MANY}"],
+        "SweepError: SAMPLES=100000: are 1,100,000 trials; a sweep has at most 1,000,000",
+    ),
+    (["ALG=mappo", "SEEDS=1e30"], "SweepError: SEEDS: expected a whole number of at most 10,000, got '1e30'"),
+    (["ALG=mappo", "TIMESTEPS=1e30"], "SweepError: TIMESTEPS: expected a whole number of at most 1,000,000,000,000,"),
+    (["ALG=mappo", "WORKERS=1e300"], "SweepError: WORKERS: expected a whole number of at most 10,000, got '1e300'"),
+    (["ALG=mappo", "GPUS_PER_TRIAL=1e-9"], "SweepError: GPUS_PER_TRIAL: expected a share of at least 0.01, got"),
+    (["ALG=mappo", "PERIOD_TIMEOUT=200000d"], "SweepError: PERIOD_TIMEOUT: expected at most 30d, or none, got"),
+    (["ALG=mappo", "BUDGET=steps=1e999"], "SweepError: BUDGET: steps: expected at most 1e18, got '1e999'"),
+    (["ALG=mappo", "BUDGET=trials=1e999"], "SweepError: BUDGET: trials: expected at most 1e9, got '1e999'"),
+    (["ALG=mappo", "BUDGET=time=1e999h"], "SweepError: BUDGET: time: expected at most 36500d, got '1e999h'"),
+    (
+        ["ALG=mappo", "TIMESTEPS=1e5", "OVERRIDES=system.total_timesteps=5"],
+        "SweepError: TIMESTEPS=100000: OVERRIDES says system.total_timesteps=5; leave one of them out",
+    ),
+    (
+        ["ALG=mappo", "EVALUATIONS=2", "OVERRIDES=arch.num_evaluation=5"],
+        "SweepError: EVALUATIONS=2: OVERRIDES says arch.num_evaluation=5; leave one of them out",
+    ),
+    (
+        ["ALG=mappo", "CONSTRAINTS=max_cooperation_rate=0.1,min_cooperation_rate=0.9"],
+        "SweepError: CONSTRAINTS: min_cooperation_rate=0.9: no trial has more than that and less than max_cooperation",
+    ),
+    (
+        ["ALG=mappo", "SEARCH=optuna", "FROM=gs://bucket/x"],
+        "SweepError: FROM=gs://bucket/x: gs://bucket/x: expected a path or s3://bucket/prefix",
+    ),
     (["resume", "/tmp", "WORKERS=0"], "SweepError: WORKERS: expected a whole number from 1, got '0'"),
 ]
 

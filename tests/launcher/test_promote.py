@@ -17,6 +17,7 @@ from jax_party.aggregate import interquartile_mean, interval
 from jax_party.errors import SweepError
 from jax_party.records import State
 from launcher import plan, promote, run
+from launcher.extend import extended
 from launcher.options import PromoteOptions, parse_promote_options, parse_sweep_options
 from launcher.run import Sweep
 from sweeps.space import FIRST_FRESH_SEED
@@ -78,7 +79,7 @@ def test_tests_have_the_winners_config_and_seeds_of_their_own(tmp_path: Path) ->
     sweep = make_sweep(tmp_path, scores={0: 2.0, 1: 1.0, 2: 3.0})
     chosen = promote.winners(sweep, 2)
     written = promote.write_promotions(sweep, chosen, 4)
-    assert [record.number for record in written] == [3, 4]
+    assert [record.number for record in written] == [promote.FIRST_NUMBER, promote.FIRST_NUMBER + 1]
     for winner, record in zip(chosen, written, strict=True):
         assert (record.seed, record.num_seeds, record.state) == (FIRST_FRESH_SEED, 4, State.PENDING)
         assert record.promoted_from == winner.record.trial_id
@@ -93,6 +94,21 @@ def test_tests_have_the_winners_config_and_seeds_of_their_own(tmp_path: Path) ->
     assert [w.record.number for w in promote.winners(again, 9)] == [2, 0, 1], "tests are not promoted"
     again.complete_plan()
     assert len(again.records) == 5
+
+
+@pytest.mark.parametrize("words", [[], ["SEARCH=optuna"]])
+def test_a_sweep_that_is_extended_after_a_promotion_has_a_number_a_trial(tmp_path: Path, words: list[str]) -> None:
+    sweep = make_sweep(tmp_path, *words, scores={0: 2.0, 1: 1.0, 2: 3.0})
+    promote.write_promotions(sweep, promote.winners(sweep, 2), 4)
+    sweep = Sweep.read(sweep.folder)
+    sweep.manifest = extended(sweep, 2)
+    records.write_manifest(sweep.folder, sweep.manifest)
+    sweep.complete_plan()
+    if words:
+        (part,) = run.search_passes(sweep, run.make_progress(sweep), 9)
+        assert [bool(part.planner.suggest(name)) for name in "ab"] == [True, True]
+    numbers = [record.number for record in Sweep.read(sweep.folder).records.values()]
+    assert numbers == [0, 1, 2, 3, 4, promote.FIRST_NUMBER, promote.FIRST_NUMBER + 1]
 
 
 def test_scores_and_gaps_are_shown(tmp_path: Path) -> None:

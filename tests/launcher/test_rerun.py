@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from jax_party import records
 from jax_party.errors import SweepError
-from jax_party.records import State, TrialRecord
+from jax_party.records import State, Takeover, TrialRecord
 from launcher import rerun
 from launcher.options import RerunOptions, parse_rerun_options
 
@@ -53,6 +55,16 @@ def test_equal_numbers_are_the_same_whatever_the_clock_says(tmp_path: Path) -> N
 def test_the_first_number_that_differs_is_named(values: tuple[float, ...], message: str, tmp_path: Path) -> None:
     one, other = make_trial(tmp_path / "one", 1.0, 2.0, 3.0), make_trial(tmp_path / "other", *values)
     assert rerun.compare(one, other) == message
+
+
+def test_a_trial_with_others_learners_is_refused(tmp_path: Path) -> None:
+    trial = make_trial(tmp_path / "one", 1.0, 2.0)
+    records.update_record(trial, lineage=(Takeover(10, "other", 10, {"system.actor_lr": 0.2}),))
+    with pytest.raises(
+        SweepError, match=r"learners of others of its population \(other\), and cannot be repeated alone"
+    ):
+        rerun.rerun(RerunOptions(str(trial), tmp_path / "out"), Console(file=io.StringIO()))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_failure_is_repeated_too(tmp_path: Path) -> None:

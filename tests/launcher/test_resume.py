@@ -85,6 +85,17 @@ def test_sets_back_the_dead_and_keeps_the_ended(tmp_path: Path) -> None:
     found.set_back([State.FAILED])
     again = records.read_record(trial_folder(found, 1))
     assert (again.state, again.error, again.ended_at) == (State.PENDING, None, None)
+    assert [reason.split(" ", 1)[1] for reason in again.retries] == ["was FAILED, and RETRY_FAILED was asked for: no"]
+    running = records.read_record(trial_folder(found, 2))
+    assert [reason.split(" ", 1)[1] for reason in running.retries] == ["its driver had died"]
+
+
+def test_a_driver_that_is_stopped_notes_nothing_of_it(tmp_path: Path) -> None:
+    found = write_sweep(tmp_path)
+    end(found, 0, State.RUNNING, 3.0)
+    assert len(found.set_back([State.RUNNING], stopped=True)) == 1
+    record = records.read_record(trial_folder(found, 0))
+    assert (record.state, record.retries) == (State.PENDING, ())
 
 
 def test_a_plan_half_written_is_written_to_its_end(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -426,7 +427,7 @@ def test_collect_and_index_as_commands(sweep: SweepMaker) -> None:
     assert [synthetic_sweep.record_of(number).trial_id in line for number, line in zip((2, 1), lines, strict=True)] == [
         True
     ] * 2
-    assert "best.episode_return" in shown.stdout and "0.003" in lines[0]
+    assert "by objective.value (max)" in shown.stdout and "0.003" in lines[0]
 
 
 def test_collect_of_a_bad_folder_is_one_line_and_code_2(tmp_path: Path) -> None:
@@ -469,6 +470,51 @@ def test_an_index_without_evaluations_says_so(sweep: SweepMaker, capsys: pytest.
     results.collect(folder)
     assert show.show_main([str(folder)]) == 2
     assert "no evaluations yet (2 trials (2 PENDING))" in capsys.readouterr().err
+
+
+def scored(folder: Path, number: int, best: float, score: float, **changes: Any) -> None:
+    """End a trial whose best evaluation gave `best` and whose absolute metric is `score`."""
+    trial = trial_of(folder, number)
+    (trial / "metrics" / "metrics.jsonl").unlink()
+    rows = [{"step": 100, "evaluate": {"episode_return": best}}]
+    rows.append({"step": 300, "evaluate": {"episode_return": score}, "absolute": True})
+    records.append_metrics(trial, *({"seed": 42, **row} for row in rows))
+    records.update_record(trial, seed=42, absolute_metrics={"episode_return": score}, **changes)
+
+
+def shown_first(folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
+    """The trial ids in the order in which `make index` gives them."""
+    results.collect(folder)
+    assert show.show_main([str(folder), *words]) == 0
+    return re.findall(r"demo-[0-9a-f]{8}", capsys.readouterr().out)
+
+
+def test_the_best_are_those_that_the_sweep_goes_by(sweep: SweepMaker, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the absolute metric, not by the luckiest evaluation; tests of winners only where they are asked for."""
+    folder = sweep(trials=4)
+    ids = [trial_of(folder, number).name for number in range(4)]
+    scored(folder, 0, 9.0, 1.0)
+    scored(folder, 1, 2.0, 3.0)
+    scored(folder, 2, 3.0, 2.0)
+    scored(folder, 3, 99.0, 99.0, promoted_from=ids[1])
+    assert shown_first(folder, capsys) == [ids[1], ids[2], ids[0]]
+    assert shown_first(folder, capsys, "--promoted") == [ids[3], ids[1], ids[2], ids[0]]
+    assert shown_first(folder, capsys, "--metric", "best.episode_return") == [ids[0], ids[2], ids[1]]
+
+
+def test_where_scenarios_are_averaged_the_best_have_the_best_mean(
+    sweep: SweepMaker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One scenario's 10 is not the sweep's best: the mean with the other's 0 is 5, and 6 and 6 have 6."""
+    folder = sweep(trials=4)
+    manifest = records.read_manifest(folder)
+    scenarios = {"env/scenario": ["a", "b"]}
+    records.write_manifest(folder, dataclasses.replace(manifest, scenario_mode="mean", overrides=scenarios))
+    for number, score in enumerate((10.0, 0.0, 6.0, 6.0)):
+        values = {"system.actor_lr": 0.1 * (1 + number // 2)}
+        scored(folder, number, score, score, scenario="ab"[number % 2], hyperparameters=values)
+    ids = [trial_of(folder, number).name for number in range(4)]
+    assert set(shown_first(folder, capsys, "--top", "2")) == {ids[2], ids[3]}
 
 
 def test_best_rows_go_by_mode_and_leave_out_the_unmeasured(sweep: SweepMaker) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from jax_party import records, storage
 from jax_party.errors import StorageError
+from jax_party.patience import PATIENCE_VARIABLE
 from jax_party.records import State, TrialRecord
 
 RECORD = TrialRecord(trial_id="t", algorithm="a", environment="e", scenario="s", seed=0)
@@ -127,11 +128,45 @@ def test_storage_that_refuses_for_a_while_is_asked_again(bucket: Path, monkeypat
 
     assert storage.patiently(bucket, read) == "read"
     assert failures == []
-    monkeypatch.setenv(storage.PATIENCE_VARIABLE, "0.5")
+    monkeypatch.setenv(PATIENCE_VARIABLE, "0.5")
     with pytest.raises(StorageError, match=r"s3://.*: storage has refused for 0\.5 s \(.*SlowDown\)"):
         storage.patiently(bucket, lambda: (_ for _ in ()).throw(OSError(16, "SlowDown")))
     with pytest.raises(FileNotFoundError):
         storage.read_bytes(bucket / "nothing")
+
+
+@pytest.mark.parametrize("denied", ["put_object", "delete_object"])
+def test_credentials_that_may_only_read_are_refused_at_once(
+    bucket: Path, monkeypatch: pytest.MonkeyPatch, denied: str
+) -> None:
+    """Before a sweep: no patience is had with them."""
+    storage.check(bucket, writing=True)
+    assert storage.files_below(bucket) == []
+    filesystem = storage._filesystem(bucket)
+    call, calls = filesystem.call_s3, []
+
+    def refuse(method: str, *arguments: object, **options: object) -> object:
+        calls.append(method)
+        if method == denied:
+            raise PermissionError("Access Denied")
+        return call(method, *arguments, **options)
+
+    monkeypatch.setattr(filesystem, "call_s3", refuse)
+    storage.check(bucket)
+    with pytest.raises(StorageError, match=r"the credentials may read there, but not write and delete \(Access Denied"):
+        storage.check(bucket, writing=True)
+    assert calls.count(denied) == 1
+
+
+@pytest.mark.parametrize("name", storage.ENDPOINT_VARIABLES)
+def test_a_password_in_the_endpoint_is_refused_and_never_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "http://me:pa55@word@127.0.0.1:9")
+    with pytest.raises(StorageError) as caught:
+        storage.as_folder("s3://b/x")
+    assert str(caught.value).startswith(f"{name}=http://…@127.0.0.1:9: has a user or password in it; give them as AWS_")
+    assert storage._reason(OSError('Could not connect to "http://me:pa55word@127.0.0.1:9/b"')) == (
+        'Could not connect to "http://…@127.0.0.1:9/b"'
+    )
 
 
 def test_storage_is_checked_at_once(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:

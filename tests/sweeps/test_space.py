@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from jax_party.config import with_values
 from jax_party.errors import ConfigError, SweepError
 from sweeps import space
 from sweeps.space import Axis, AxisType, Budget
@@ -149,11 +150,11 @@ def test_axes_that_name_no_free_key(key: str, message: str) -> None:
 
 
 def test_values_go_into_a_copy() -> None:
-    changed = space.with_values(CONFIG, {"system.actor_lr": 1.0})
+    changed = with_values(CONFIG, {"system.actor_lr": 1.0})
     assert changed["system"] == {**CONFIG["system"], "actor_lr": 1.0}
     assert CONFIG["system"]["actor_lr"] == 3e-4
     with pytest.raises(KeyError):
-        space.with_values(CONFIG, {"system.nothing": 1.0})
+        with_values(CONFIG, {"system.nothing": 1.0})
 
 
 @pytest.mark.parametrize("path", sorted(space.SWEEPS_DIR.glob("*.yaml")), ids=lambda path: path.name)
@@ -169,7 +170,7 @@ def test_every_sweep_file_fits_its_algorithms(path: Path) -> None:
             config = mava_configs.compose(algorithm, [f"env/scenario={scenario}"])
             space.check_axes(spec, spec.axes_for(algorithm, "p-base"), config, parse_config)
             programs = {
-                static_key(parse_config(space.with_values(config, {axis.key: value})))
+                static_key(parse_config(with_values(config, {axis.key: value})))
                 for axis in spec.axes
                 for value in axis.extremes()
             }
