@@ -117,7 +117,7 @@ class Pack:
                 member = self._members.pop(trial_id, None)
                 self._changed.notify_all()
             if member is not None:
-                member.close()
+                self._close(member)
                 if member.asked is not None:
                     member.asked.set_exception(SweepError(f"{trial_id}: left while its period was asked for"))
 
@@ -203,10 +203,17 @@ class Pack:
             assert asked is not None
             member.over = isinstance(outcome, BaseException) or bool(outcome.get("finished"))
             if isinstance(outcome, BaseException):
-                member.close()  # what it has in memory may not be what is in its folder
+                self._close(member)  # what it has in memory may not be what is in its folder
                 asked.set_exception(outcome)
             else:
                 asked.set_result(outcome)
+
+    def _close(self, member: _Member) -> None:
+        """Close a trial's experiment; what goes wrong with that is nobody else's, and its folder is the truth."""
+        try:
+            member.close()
+        except Exception as error:
+            logger.warning("%s: could not be closed: %s", member.trial_id, error)
 
     def _outcomes(self, members: list[_Member]) -> list[dict[str, Any] | BaseException]:
         """What each period gave, or what went wrong with it."""
@@ -267,7 +274,7 @@ class Pack:
             member.experiment = self._factory(config, folder, **options)
             member.push()
         except Exception as error:
-            member.close()
+            self._close(member)
             if _out_of_memory(error):
                 raise
             return error
@@ -278,7 +285,7 @@ class Pack:
         widths = [member.experiment.batch.width for member in members if hasattr(member.experiment, "batch")]
         before = max(widths, default=self._most_at_once or self.size)  # while one was opened nothing is known of it
         for member in members:
-            member.close()
+            self._close(member)
         if before == 1:
             return False
         self._most_at_once = before // 2
