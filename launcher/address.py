@@ -116,14 +116,39 @@ def refuse_other_versions(
         raise SweepError(f"{node}: {'; '.join(different)}; install the same requirements there")
 
 
-def check_worker(here: Mapping[str, str | None]) -> None:
-    """Refuse to work where versions are not those of the driver: nodes may have joined since it looked.
+class NodeRefused(SweepError):
+    """A node that cannot do the sweep's work; trials go on elsewhere.
+
+    Args:
+      reason: why.
+      node_id: Ray's name for it.
+    """
+
+    def __init__(self, reason: str, node_id: str) -> None:
+        super().__init__(reason, node_id)
+        self.node_id = node_id
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def check_worker(here: Mapping[str, str | None], sweep: Path) -> None:
+    """Refuse to work where versions are not those of the driver, or its folder is not seen.
+
+    Nodes may have joined since the driver looked.
 
     Raises:
-      SweepError: with this node and what differs.
+      NodeRefused: with this node and what differs.
     """
+    import ray
+
     there = records.provenance()
-    refuse_other_versions(f"node {there['host']}", there["python"], there["versions"], here)
+    try:
+        refuse_other_versions(f"node {there['host']}", there["python"], there["versions"], here)
+        if not is_remote(sweep) and not (sweep / records.MANIFEST_FILE).is_file():
+            raise SweepError(f"node {there['host']} does not see {sweep}; give a path that all nodes share")
+    except SweepError as error:
+        raise NodeRefused(str(error), ray.get_runtime_context().get_node_id()) from error
 
 
 def runtime_env() -> dict[str, Any]:

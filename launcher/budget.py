@@ -84,6 +84,12 @@ class Spending:
         self._began = self._written = clock()
         self._steps = 0
 
+    def hold(self, devices: float) -> None:
+        """The workers hold so many devices from now on."""
+        hours = (self._clock() - self._began) / 3600.0
+        self._before["device_hours"] += hours * (self._devices - devices)
+        self._devices = devices
+
     def amounts(self) -> dict[str, float]:
         """What is spent so far, of each kind that passes while trials run."""
         seconds = self._clock() - self._began

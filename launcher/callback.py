@@ -17,6 +17,7 @@ from ray.tune.experiment import Trial
 from jax_party import records, storage
 from jax_party.errors import RecordError
 from jax_party.records import FINISHED, State, TrialRecord
+from launcher.address import NodeRefused
 from launcher.budget import Spending
 from launcher.console import Display
 from launcher.interrupt import Interrupt, Interrupted
@@ -56,6 +57,10 @@ class SweepCallback(Callback):
         self._notes = notes
         self._spare = spare
         self._in_period: set[str] | None = None
+        self.shared: Any = None
+        """The workers that trials share now, `SharedWorkers`, or None."""
+        self.nodes: Any = None
+        """Those of the cluster, `Nodes`, or None."""
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Between events: leave if asked to, and let time pass on the display."""
@@ -64,6 +69,10 @@ class SweepCallback(Callback):
         self._notes.settle()
         if self._spare is not None:
             self._spare.tend()
+        if self.shared is not None:
+            self.shared.tend()
+        if self.nodes is not None:
+            self.nodes.tend(self._spending.hold)
         if self._spending.update(self._progress.steps()) is not None:
             playing = {t.config["trial_id"] for t in trials if t.status == Trial.RUNNING and not t.is_saving}
             self._in_period = playing if self._in_period is None else self._in_period & playing
@@ -86,6 +95,12 @@ class SweepCallback(Callback):
         self._period_over(trial)
         trial_id = trial.config["trial_id"]
         reason = self._reason(trial)
+        cause = _cause(last_error(trial))
+        if isinstance(cause, NodeRefused) and self.nodes is not None:  # no fault of the trial's
+            trial.run_metadata.num_failures -= 1
+            self.nodes.keep_off(cause.node_id)
+        else:
+            trial.config["failed"] = True
         if self._spare is not None:
             self._spare.taken()
         logger.warning("%s: tried again: %s", trial_id, reason)
@@ -163,9 +178,12 @@ class SweepCallback(Callback):
 
 def _let_go(trial: Any) -> None:
     """Have the workers that trials share let go of one whose own trainable has failed or died."""
-    for name in trial.config["workers"]:
-        with contextlib.suppress(ValueError):  # it is starting again
-            ray.get_actor(name).leave.remote(trial.config["trial_id"])
+    prefix = trial.config["workers"]
+    names = ray.util.list_named_actors() if prefix is not None else []
+    for name in names:
+        if name.startswith(prefix):
+            with contextlib.suppress(ValueError):  # it has just ended
+                ray.get_actor(name).leave.remote(trial.config["trial_id"])
 
 
 def died(error: BaseException | None) -> bool:

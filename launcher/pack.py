@@ -15,7 +15,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,8 @@ class Pack:
         self._watchdog = Watchdog(period_timeout_s)
         self._members: dict[str, _Member] = {}
         self._changed = threading.Condition()
-        self._playing = threading.Lock()
+        self._busy = False
+        self._turn: str | None = None
         self._most_at_once: int | None = None
         self._side_by_side = getattr(factory, "side_by_side", None)
 
@@ -101,14 +102,47 @@ class Pack:
         """Let go of a trial and its folder, once its period is over; no error if it is not here."""
         if trial_id not in self._members:
             return
-        with self._playing:
+        with self._undisturbed(lambda: True):
             with self._changed:
                 member = self._members.pop(trial_id, None)
-                self._changed.notify_all()
+                self._end_turn(trial_id)
             if member is not None:
-                member.close()
+                with self._watched([member], self._watchdog.storing_s()):
+                    self._close(member)
                 if member.asked is not None:
                     member.asked.set_exception(SweepError(f"{trial_id}: left while its period was asked for"))
+
+    def has(self, trial_id: str) -> bool:
+        """Whether a trial is here."""
+        return trial_id in self._members
+
+    def take_turn(self, trial_id: str) -> None:
+        """Wait until nobody plays; the next period of this trial is then played with nobody beside it.
+
+        Whatever ends this process until that period is over, this trial does.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy and self._turn in (None, trial_id))
+            self._turn = trial_id
+
+    def _end_turn(self, trial_id: str) -> None:
+        with self._changed:
+            if self._turn == trial_id:
+                self._turn = None
+            self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def _undisturbed(self, ready: Callable[[], bool]) -> Iterator[None]:
+        """Wait until nobody plays and it is so, and let nobody play meanwhile."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy and ready())
+            self._busy = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
 
     def copy_learner(self, trial_id: str, to: Path) -> int:
         """Copy the newest checkpoint of a trial that is here; the environment steps that it has trained."""
@@ -143,6 +177,8 @@ class Pack:
                 f"{self._sweep / trial_id}: storage has refused for {patience_s():g} s ({reason}); make room, or mend "
                 f"it, then: make resume SWEEP={self._sweep} RETRY_FAILED=1"
             ) from error
+        finally:
+            self._end_turn(trial_id)
 
     def _note_outage(self, trial_id: str, outage: list[tuple[float, BaseException]], told: list[str]) -> None:
         """Say in the record, once, for how long storage has refused: the first write that it takes again."""
@@ -161,7 +197,8 @@ class Pack:
                 raise SweepError(f"{trial_id}: has not joined, or was idle for so long that its place was taken")
             asked = self._members[trial_id].asked = Future()
             self._changed.notify_all()
-        with self._playing:  # whoever comes first plays for all that have asked by then
+        # Whoever comes first plays for all that have asked by then.
+        with self._undisturbed(lambda: asked.done() or self._turn in (None, trial_id)):
             if not asked.done():
                 self._play(self._gather())
         return asked.result()
@@ -172,8 +209,10 @@ class Pack:
             self.leave(trial_id)
 
     def _gather(self) -> list[_Member]:
-        """Those that ask for a period, once all do or time is up."""
+        """Those that ask for a period, once all do or time is up; whose turn it is alone."""
         with self._changed:
+            if self._turn is not None:
+                return [self._members[self._turn]]
             self._changed.wait_for(
                 lambda: all(member.asked or member.over for member in self._members.values()), self._gather_s
             )
@@ -183,7 +222,8 @@ class Pack:
         """A period of each, and its outcome."""
         try:
             outcomes = [
-                member.put_away(outcome) for member, outcome in zip(members, self._outcomes(members), strict=True)
+                self._put_away(member, outcome)
+                for member, outcome in zip(members, self._outcomes(members), strict=True)
             ]
         except BaseException as error:
             outcomes = [error] * len(members)
@@ -192,10 +232,22 @@ class Pack:
             assert asked is not None
             member.over = isinstance(outcome, BaseException) or bool(outcome.get("finished"))
             if isinstance(outcome, BaseException):
-                member.close()  # what it has in memory may not be what is in its folder
+                with self._watched([member], self._watchdog.storing_s()):
+                    self._close(member)  # what it has in memory may not be what is in its folder
                 asked.set_exception(outcome)
             else:
                 asked.set_result(outcome)
+
+    def _put_away(self, member: _Member, outcome: dict[str, Any] | BaseException) -> dict[str, Any] | BaseException:
+        with self._watched([member], self._watchdog.storing_s()):
+            return member.put_away(outcome)
+
+    def _close(self, member: _Member) -> None:
+        """Close a trial's experiment; what goes wrong with that is nobody else's, and its folder is the truth."""
+        try:
+            member.close()
+        except Exception as error:
+            logger.warning("%s: could not be closed: %s", member.trial_id, error)
 
     def _outcomes(self, members: list[_Member]) -> list[dict[str, Any] | BaseException]:
         """What each period gave, or what went wrong with it."""
@@ -254,7 +306,7 @@ class Pack:
             member.experiment = self._factory(config, folder, **options)
             member.push()
         except Exception as error:
-            member.close()
+            self._close(member)
             if _out_of_memory(error):
                 raise
             return error
@@ -265,7 +317,7 @@ class Pack:
         widths = [member.experiment.batch.width for member in members if hasattr(member.experiment, "batch")]
         before = max(widths, default=self._most_at_once or self.size)  # while one was opened nothing is known of it
         for member in members:
-            member.close()
+            self._close(member)
         if before == 1:
             return False
         self._most_at_once = before // 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,17 @@ class PlannedTrials(Searcher):
     """Gives out trials by their ids, in order.
 
     Tune's `grid_search` would do the same, but copies the list of all of them for each.
+
+    Args:
+      ids: of the trials.
+      most: how many may run now; None leaves that to Tune.
     """
 
-    def __init__(self, ids: Iterable[str]) -> None:
+    def __init__(self, ids: Iterable[str], most: Callable[[], int] | None = None) -> None:
         super().__init__()
         self._ids = deque(ids)
+        self._most = most
+        self._running: set[str] = set()
 
     @property
     def remaining(self) -> int:
@@ -33,11 +39,17 @@ class PlannedTrials(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial; `FINISHED` after the last."""
-        return {"trial_id": self._ids.popleft()} if self._ids else FINISHED
+        """The next trial; None where it is to be asked later, `FINISHED` after the last."""
+        if not self._ids:
+            return FINISHED
+        if self._most is not None and len(self._running) >= self._most():
+            return None
+        self._running.add(trial_id)
+        return {"trial_id": self._ids.popleft()}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing is learnt from it."""
+        """Nothing is learnt from it but that there is room for another."""
+        self._running.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the folders are the truth."""

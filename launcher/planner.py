@@ -109,7 +109,7 @@ class Planner(Searcher):
         self._study = study
         self._write = write
         self._reached = reached
-        self._max_concurrent = max_concurrent
+        self.most: Callable[[], int] = lambda: max_concurrent
         self._spaces = {group: Space(study.groups[group].axes) for group in groups}
         self._limits: dict[str, list[float]] = {}
         self._running: dict[str, tuple[Configuration, PlannedTrial]] = {}
@@ -162,7 +162,7 @@ class Planner(Searcher):
         """The config of the next trial; None where it is to be asked later, `FINISHED` after the last."""
         if not self._waiting and not self._new:
             return FINISHED
-        if len(self._running) - len(self._paused) >= self._max_concurrent:
+        if len(self._running) - len(self._paused) >= self.most():
             return None
         if not self._waiting:
             one = self._draw(*self._new[0])

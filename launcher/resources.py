@@ -162,7 +162,8 @@ class Needs:
 class Crew:
     """Who does a sweep's work: so many workers on a machine, each with up to `pack` trials at a time.
 
-    A trial whose period takes longer than `period_timeout_s` is given up; None leaves that to the watchdog.
+    A trial whose period takes longer than `period_timeout_s` is given up; None leaves that to the watchdog. A crew that
+    `follows` a cluster grows as nodes join.
     """
 
     machine: Machine
@@ -170,6 +171,7 @@ class Crew:
     workers: int
     pack: int = 1
     period_timeout_s: float | None = None
+    follows: bool = False
 
     @classmethod
     def of(
@@ -181,7 +183,8 @@ class Crew:
           SweepError: the machine has not got it.
         """
         needs = Needs.of(machine, devices, gpus)
-        return cls(machine, needs, needs.workers(machine, workers), pack)
+        follows = bool(machine.nodes) and workers is None
+        return cls(machine, needs, needs.workers(machine, workers), pack, follows=follows)
 
     @property
     def shared(self) -> bool:

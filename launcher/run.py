@@ -8,9 +8,9 @@ import json
 import logging
 import random
 import shutil
+import sys
 import tempfile
 import threading
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -40,6 +40,7 @@ from launcher.progress import Progress
 from launcher.ranking import rank
 from launcher.resources import Crew, start_ray
 from launcher.spare import SpareWorker, ask_ray
+from launcher.watchdog import Watchdog
 from sweeps.space import ScenarioMode
 
 LOG_FILE = "sweep.log"
@@ -50,8 +51,6 @@ ALL_FAILED = 1
 LEFT_OVER = 3
 KEPT_LEARNERS = 3
 """Of each trial of a population: as many as the others may still take over."""
-SHARE = 10_000
-"""Ray counts shares of a CPU in ten-thousandths."""
 
 logger = logging.getLogger(__name__)
 
@@ -381,12 +380,13 @@ class Pass:
 
 def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spending, allowed: int | None) -> None:
     """Hand trials to Tune, at most so many as are allowed, and wait."""
-    import ray
     from ray import tune
     from ray.tune.execution import class_cache
 
+    from launcher.nodes import Nodes
     from launcher.planned import InOrder
     from launcher.trainable import ExperimentTrainable
+    from launcher.workers import SHARE, SharedWorkers
 
     # Tune would put AWS's secrets where Ray shows them; each node has its own. Workers of our own Ray have all of our
     # environment, and one that asks for more of it could not be one that Ray has started already.
@@ -396,22 +396,29 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
         class_cache.DEFAULT_ENV_VARS.clear()
     worker = _worker_settings(sweep, crew)
     by_group = Scheduler(sweep.manifest.scheduler).by_group
-    shared = _start_shared_workers(worker, crew, crew.pack if by_group else crew.trials) if crew.shared else {}
+    nodes = Nodes(crew) if sweep.address else None
+    shared = None
+    if crew.shared:
+        silent_s = Watchdog(crew.period_timeout_s).silent_s()
+        shared = SharedWorkers(worker, crew, crew.pack if by_group else crew.trials, silent_s, nodes)
+    callback.shared, callback.nodes = shared, nodes
+    most = (shared.places_now if shared else _as_ray_has_room) if crew.follows else None
     config: dict[str, Any] = {
         "sweep": str(sweep.folder),
         "metric": sweep.manifest.objective.metric,
-        "workers": list(shared),
+        "workers": shared.prefix if shared else None,
         "worker": worker,
+        "failed": False,
         "population": part.values is not None,
     }
-    search, number = _choose_trials(part, by_group, allowed, config)
+    search, number = _choose_trials(part, by_group, allowed, config, most)
     tune.run(
         ExperimentTrainable,
         name="tune",
         **_tune_storage(sweep.folder),
         config=config,
         # Whoever judges trials together, or draws them, must see them all; else Tune makes them as they are needed.
-        max_concurrent_trials=None if by_group or part.planner is not None else crew.trials,
+        max_concurrent_trials=None if by_group or part.planner is not None or most is not None else crew.trials,
         num_samples=number,
         stop=lambda trial_id, result: spending.reason is not None,
         search_alg=search,
@@ -427,8 +434,8 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
         trial_name_creator=_our_id,
         _remote=False,  # with ray:// Tune would move itself to the cluster
     )
-    for name in shared:
-        ray.kill(shared[name])
+    if shared:
+        shared.stop()
 
 
 def _worker_settings(sweep: Sweep, crew: Crew) -> dict[str, Any]:
@@ -447,7 +454,14 @@ def _worker_settings(sweep: Sweep, crew: Crew) -> dict[str, Any]:
     return settings
 
 
-def _choose_trials(part: Pass, by_group: bool, allowed: int | None, config: dict[str, Any]) -> tuple[Any, int]:
+def _as_ray_has_room() -> int:
+    """Where each trial takes its worker's resources, Tune asks for no more than one that has to wait for them."""
+    return sys.maxsize
+
+
+def _choose_trials(
+    part: Pass, by_group: bool, allowed: int | None, config: dict[str, Any], most: Callable[[], int] | None
+) -> tuple[Any, int]:
     """Who gives Tune its trials, and how many samples that is; what varies between them goes into `config`.
 
     Args:
@@ -455,17 +469,19 @@ def _choose_trials(part: Pass, by_group: bool, allowed: int | None, config: dict
       by_group: whether its scheduler judges all of them together.
       allowed: how many may still be played, None for all.
       config: of Tune's trials.
+      most: how many may run now, where that follows a cluster.
     """
     from ray import tune
 
     from launcher.planned import PlannedTrials
 
     if part.planner is not None:
+        part.planner.most = most or part.planner.most
         left = part.planner.remaining
         return part.planner, left if allowed is None else min(left, allowed)
     ids = list(part.ids)[:allowed]
     if not by_group:
-        planned = PlannedTrials(ids)
+        planned = PlannedTrials(ids, most)
         return planned, planned.remaining
     config["trial_id"] = tune.grid_search(ids)
     if part.values is not None:
@@ -499,27 +515,6 @@ def _keep_log(log: Path, folder: Path) -> None:
     new = log.read_bytes() if log.exists() else b""
     records.write_bytes_atomically(folder / LOG_FILE, (there.content if there else b"") + new)
     shutil.rmtree(log.parent)
-
-
-def _start_shared_workers(settings: Mapping[str, Any], crew: Crew, room: int) -> dict[str, Any]:
-    """Actors that trials share, by name; Ray starts one again that dies.
-
-    A trial takes the smallest share of a CPU that Ray counts, and each worker leaves `room` of them: for all, since
-    they may lie anywhere on a cluster; or as many as there are places, where nothing else holds trials back.
-    """
-    import ray
-
-    from launcher.trainable import PackWorker
-
-    resources = crew.needs.resources(crew.machine)
-    left = min(room / SHARE, 0.49)
-    options = {
-        "num_cpus": round(resources["cpu"] - left, 4), "num_gpus": resources.get("gpu", 0), "max_restarts": -1,
-        "max_concurrency": 2 * crew.pack + 2,
-    }  # fmt: skip
-    actor = ray.remote(PackWorker)
-    names = [f"worker-{uuid.uuid4().hex[:8]}" for _ in range(crew.workers)]
-    return {name: actor.options(name=name, **options).remote(settings) for name in names}
 
 
 def _our_id(trial: Any) -> str:

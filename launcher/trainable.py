@@ -13,7 +13,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,14 +31,20 @@ from jax_party.errors import (
     SweepError,
     TrainingDiverged,
 )
-from jax_party.patience import refusal
+from jax_party.patience import patiently, refusal
 from jax_party.records import State
-from launcher.address import check_worker
+from launcher.address import NodeRefused, check_worker
 from launcher.pack import Pack, load_factory
 from launcher.population import Inheritance
 from launcher.resources import prepare_worker
 
 JOIN_WAIT_S = 60.0
+ANSWER_S = 2.0
+"""A worker that answers at all does so within this time."""
+LEAVE_S = 10.0
+WORKER_DIED = "the worker process died"
+SIGNS = "signs"
+"""Ray's name for the threads of a worker that say that it is there, whatever it plays."""
 MARKER_FILE = "trial.json"
 LEARNER_FOLDER = "learner"
 
@@ -48,16 +54,17 @@ logger = logging.getLogger(__name__)
 class ExperimentTrainable(tune.Trainable):
     """Runs planned trials by their ids.
 
-    Config keys: `trial_id`; `sweep`, the sweep's folder; `metric`, the objective's; `workers`, the names of those that
-    trials share, or none where each trainable is a worker of its own; `worker`, what those are made with
-    (`make_pack`); `population`, whether trials may go on from one another's learners, which Tune's checkpoints then
-    hold, and `hyperparameters`, the values that such a trial has then.
+    Config keys: `trial_id`; `sweep`, the sweep's folder; `metric`, the objective's; `workers`, what the names of those
+    that trials share begin with, or None where each trainable is a worker of its own; `worker`, what those are made
+    with (`make_pack`); `failed`, whether the trial has failed before; `population`, whether trials may go on from one
+    another's learners, which Tune's checkpoints then hold; and `hyperparameters`, the values of such a trial then.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         """Find where trials are played; the trial itself is opened by the first step."""
         if not hasattr(self, "_room"):
-            self._room: Room = SharedRoom(config["workers"]) if config["workers"] else OwnRoom(config["worker"])
+            own = config["workers"] is None
+            self._room: Room = OwnRoom(config["worker"]) if own else SharedRoom(config["workers"], config["sweep"])
         self._joined: str | None = None
         self._inherited: Inheritance | None = None
         self._last: dict[str, Any] = {"env_steps": 0}
@@ -70,7 +77,7 @@ class ExperimentTrainable(tune.Trainable):
         trial_id = self.config["trial_id"]
         try:
             if self._joined is None:
-                self._room.join(trial_id, self._inherited)
+                self._room.join(trial_id, self._inherited, self.config["failed"])
                 self._joined = trial_id
             result = self._room.step(trial_id)
         except (CheckpointError, ConfigError, StorageRefused, TrainingDiverged) as error:
@@ -138,8 +145,8 @@ class ExperimentTrainable(tune.Trainable):
 class Room(Protocol):
     """Where a trainable's trials are played."""
 
-    def join(self, trial_id: str, inherited: Inheritance | None) -> None:
-        """Take a trial in, which may be to go on from another's learner."""
+    def join(self, trial_id: str, inherited: Inheritance | None, failed: bool) -> None:
+        """Take a trial in, which may be to go on from another's learner, and may have failed before."""
 
     def step(self, trial_id: str) -> dict[str, Any]:
         """Play one evaluation period of it."""
@@ -155,10 +162,16 @@ class OwnRoom:
     """This process."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._cores, self._pack = make_pack(settings)
+        self._refused: NodeRefused | None = None
+        try:
+            self._cores, self._pack = make_pack(settings)
+        except NodeRefused as error:  # Tune would not be told why, were there no worker at all
+            self._refused = error
 
-    def join(self, trial_id: str, inherited: Inheritance | None) -> None:
+    def join(self, trial_id: str, inherited: Inheritance | None, failed: bool) -> None:
         """There is room for one."""
+        if self._refused is not None:
+            raise self._refused
         if not self._pack.join(trial_id, inherited):
             raise SweepError(f"{trial_id}: this worker has not let go of another trial")
 
@@ -178,40 +191,78 @@ class OwnRoom:
 class SharedRoom:
     """One of the workers that trials share, another for each trial.
 
+    A worker that dies is no failure of a trial that had others beside it: it finds room again, and goes on. Until it
+    has then ended a period, its periods are played with nobody beside it, so that who kills workers kills its own
+    attempts alone.
+
     Args:
-      names: of the workers.
+      workers: what their names begin with.
+      sweep: the sweep's folder.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._workers = [ray.get_actor(name) for name in names]
+    def __init__(self, workers: str, sweep: str) -> None:
+        self._prefix = workers
+        self._sweep = records.as_folder(sweep)
+        self._alone = False
         self._worker: Any = None
+        self._inherited: Inheritance | None = None
 
-    def join(self, trial_id: str, inherited: Inheritance | None) -> None:
-        """Find room, first with a worker that has trials already: packs are to be full.
+    def join(self, trial_id: str, inherited: Inheritance | None, failed: bool) -> None:
+        """Wait for room, first with a worker that has trials already: packs are to be full.
 
         Raises:
-          SweepError: nobody has room for a minute.
+          SweepError: there are no workers any more.
         """
-        deadline, problem = time.monotonic() + JOIN_WAIT_S, "all are full"
-        while time.monotonic() < deadline:
-            members: list[tuple[int, Any]] = []
-            for worker in self._workers:  # one may be starting again, or have the trial still, whose trainable has died
-                try:
-                    members.append((_ask(worker.leave.remote(trial_id)), worker))
-                except ray.exceptions.RayActorError as error:
-                    problem = str(error).strip().splitlines()[0]
-            for _, worker in sorted(members, key=lambda pair: -pair[0]):
-                with contextlib.suppress(ray.exceptions.RayActorError):
-                    if _ask(worker.join.remote(trial_id, inherited)):
-                        self._worker = worker
-                        return
+        self._inherited, self._alone = inherited, failed
+        workers, began, told = Workers(self._prefix), time.monotonic(), False
+        while not (worker := self._find_room(trial_id, workers)):
+            if not told and time.monotonic() - began > JOIN_WAIT_S:
+                told = True
+                logger.warning("%s: no worker has had room for it for %g s", trial_id, JOIN_WAIT_S)
             time.sleep(0.2)
-        raise SweepError(f"{trial_id}: no worker has had room for it for {JOIN_WAIT_S:g} s ({problem})")
+        self._worker = worker
+
+    def _find_room(self, trial_id: str, workers: Workers) -> Any:
+        """A worker that has taken the trial in, or None."""
+        for _, has, worker in sorted(workers.look(trial_id), key=lambda found: -found[0]):
+            with contextlib.suppress(ray.exceptions.RayActorError):
+                if has:  # the trial's own trainable has died, and its period may still be played
+                    _ask(worker.leave.remote(trial_id))
+                try:
+                    if _ask(worker.join.remote(trial_id, self._inherited), ANSWER_S):
+                        return worker
+                except ray.exceptions.GetTimeoutError:
+                    worker.leave.remote(trial_id)  # should it take the trial in later
+        return None
 
     def step(self, trial_id: str) -> dict[str, Any]:
-        """Play one evaluation period."""
-        result: dict[str, Any] = _ask(self._worker.step.remote(trial_id))
-        return result
+        """Play one evaluation period, if need be with one worker after another.
+
+        Raises:
+          RayActorError: the worker has died, and nobody but this trial was played.
+        """
+        while True:
+            its_own = False
+            try:
+                if self._alone:
+                    _ask(self._worker.take_turn.remote(trial_id))
+                    its_own = True
+                result: dict[str, Any] = _ask(self._worker.step.remote(trial_id))
+            except ray.exceptions.RayActorError as error:
+                if its_own:
+                    raise
+                self._go_on_elsewhere(trial_id, error)
+            else:
+                self._alone = False
+                return result
+
+    def _go_on_elsewhere(self, trial_id: str, error: BaseException) -> None:
+        """Say in the record that, and why, the trial is taken up again, and find room for it."""
+        record = records.read_record(self._sweep / trial_id)
+        reason = record.error if record.state is State.RUNNING and record.error else WORKER_DIED
+        logger.warning("%s: %s: %s", trial_id, reason, error)
+        patiently()(records.add_retry, self._sweep / trial_id, f"{reason}, with others beside it")
+        self.join(trial_id, self._inherited, failed=True)
 
     def copy_learner(self, trial_id: str, to: Path) -> int:
         """Copy the trial's newest checkpoint, to where both processes see it."""
@@ -219,14 +270,57 @@ class SharedRoom:
         return steps
 
     def leave(self, trial_id: str) -> None:
-        """Let go of the trial and its folder."""
-        _ask(self._worker.leave.remote(trial_id))
+        """Let go of the trial and its folder; a worker that does not answer has died, and has done so."""
+        with contextlib.suppress(ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            _, has = _ask(self._worker.look.remote(trial_id), LEAVE_S)
+            if has:
+                _ask(self._worker.leave.remote(trial_id))
 
 
-def _ask(reference: Any) -> Any:
+class Workers:
+    """The workers that trials share, as a trial sees them: those there are now.
+
+    Args:
+      prefix: what their names begin with.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._known: dict[str, Any] = {}
+        self._asked: dict[str, Any] = {}
+
+    def look(self, trial_id: str) -> list[tuple[int, bool, Any]]:
+        """Those that answer within a moment: how many trials each has, and whether it has this one.
+
+        One that does not is starting, or its node is gone: it is not asked again before it has answered.
+
+        Raises:
+          SweepError: there is none that could ever answer.
+        """
+        names = [name for name in ray.util.list_named_actors() if name.startswith(self._prefix)]
+        if not names:
+            raise SweepError(f"{trial_id}: no worker is left that it could be played by; the sweep's log says why")
+        for name in names:
+            with contextlib.suppress(ValueError):  # it has just ended
+                self._known.setdefault(name, ray.get_actor(name))
+        self._known = {name: worker for name, worker in self._known.items() if name in names}
+        for name, worker in self._known.items():
+            if name not in self._asked:
+                self._asked[name] = worker.look.remote(trial_id)
+        ready, _ = ray.wait(list(self._asked.values()), num_returns=len(self._asked), timeout=ANSWER_S)
+        answers = {name: self._asked.pop(name) for name, reference in list(self._asked.items()) if reference in ready}
+        found = []
+        for name, reference in answers.items():
+            with contextlib.suppress(ray.exceptions.RayActorError, NodeRefused):
+                members, has = _ask(reference)
+                found.append((members, has, self._known[name]))
+        return found
+
+
+def _ask(reference: Any, timeout: float | None = None) -> Any:
     """An actor's answer; an error of ours as itself."""
     try:
-        return ray.get(reference)
+        return ray.get(reference, timeout=timeout)
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, Exception) else error from None
 
@@ -235,11 +329,26 @@ class PackWorker:
     """A pack as a Ray actor: the trials that share this process."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._cores, self._pack = make_pack(settings)
+        self._refused: NodeRefused | None = None
+        try:
+            self._cores, self._pack = make_pack(settings)
+        except NodeRefused as error:  # the driver, who looks, ends this worker
+            self._refused = error
+
+    @ray.method(concurrency_group=SIGNS)  # type: ignore[untyped-decorator]
+    def look(self, trial_id: str = "") -> tuple[int, bool]:
+        """How many trials are here, and whether this one is."""
+        if self._refused is not None:
+            raise self._refused
+        return self._pack.members, self._pack.has(trial_id)
 
     def join(self, trial_id: str, inherited: Inheritance | None) -> bool:
         """Take a trial in, if there is room."""
         return self._pack.join(trial_id, inherited)
+
+    def take_turn(self, trial_id: str) -> None:
+        """Wait until a trial's next period can be played with nobody beside it."""
+        self._pack.take_turn(trial_id)
 
     def step(self, trial_id: str) -> dict[str, Any]:
         """Play one evaluation period of a trial."""
@@ -249,10 +358,9 @@ class PackWorker:
         """Copy a trial's newest checkpoint."""
         return self._pack.copy_learner(trial_id, to)
 
-    def leave(self, trial_id: str) -> int:
-        """Let go of a trial, if it is here; the number of those that stay."""
+    def leave(self, trial_id: str) -> None:
+        """Let go of a trial, if it is here."""
         self._pack.leave(trial_id)
-        return self._pack.members
 
 
 def make_pack(settings: Mapping[str, Any]) -> tuple[Any, Pack]:
@@ -269,7 +377,7 @@ def make_pack(settings: Mapping[str, Any]) -> tuple[Any, Pack]:
       What holds its cores, to be kept, and the pack.
     """
     if settings.get("versions") is not None:
-        check_worker(settings["versions"])
+        check_worker(settings["versions"], records.as_folder(settings["sweep"]))
         records.set_code(*settings["code"])
     cores = prepare_worker(**settings["process"])
     chosen, engine = settings["experiment"], settings["engine"]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from jax_party.errors import SweepError
+from jax_party.patience import patience_s
 
 SLOWER: Final = 20.0
 LEAST_S: Final = 600.0
@@ -24,6 +25,8 @@ FIRST_S: Final = 6 * 3600.0
 OPENING_S: Final = 3600.0
 MOST_S: Final = 30 * 86_400.0
 LAST_RESORT_S: Final = 15.0
+GRACE_S: Final = 30.0
+"""A process that is given up from outside has had this much longer to end itself, and say where it hung."""
 EXIT_CODE: Final = 75
 TRACE_FILE: Final = "hang.txt"
 STDERR: Final = 2
@@ -72,6 +75,14 @@ class Watchdog:
     def opening_s(self) -> float:
         """Seconds that taking a trial up may take, compiling included."""
         return max(OPENING_S, self.period_s())
+
+    def storing_s(self) -> float:
+        """Seconds that putting away what a period gave may take, for which storage may be waited for."""
+        return self.period_s() + 2 * patience_s()
+
+    def silent_s(self) -> float:
+        """Seconds that a process which only has to say that it is there may take."""
+        return GRACE_S + (LEAST_S if self._limit_s is None else self._limit_s)
 
     def played(self, seconds: float) -> None:
         """Learn how long a period of one trial has taken."""

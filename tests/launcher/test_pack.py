@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -158,6 +159,27 @@ def test_what_goes_wrong_with_one_is_its_own(pack: Callable[..., Pack], folders:
     assert isinstance(outcomes[3], RecordError)
     assert isinstance(outcomes[0], dict)
     assert folders[1].name not in Counting.open_now, "what failed is taken up anew from its folder"
+
+
+def test_one_that_cannot_be_closed_ends_alone(pack: Callable[..., Pack], folders: list[Path]) -> None:
+    """As where what was to be written last finds no room."""
+
+    class Stuck(Counting):
+        def close(self) -> None:
+            super().close()
+            if self.number == 1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    names = [folder.name for folder in folders]
+    four = pack(4, Stuck)
+    assert all(four.join(name) for name in names)
+    outcomes = step_all(four, names)
+    assert isinstance(outcomes[1], TrainingDiverged)
+    assert [outcomes[n]["env_steps"] for n in (0, 2, 3)] == [1, 1, 1]
+    four.leave(names[1])
+    assert four.members == 3
+    with records.lock_folder(folders[1], timeout=0.0):
+        pass
 
 
 def test_a_trial_that_nobody_asks_for_any_more_makes_room(pack: Callable[..., Pack], folders: list[Path]) -> None:
