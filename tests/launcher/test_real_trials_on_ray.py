@@ -89,8 +89,9 @@ def real_sweep(tmp_path: Path) -> Iterator[Begin]:
     environment = {name: value for name, value in os.environ.items() if name != "JAX_PARTY_EXPERIMENT"}
     drivers: list[Driver] = []
 
-    def begin(*words: str) -> Driver:
-        drivers.append(start_driver(words, tmp_path / f"driver-{len(drivers)}.log", environment))
+    def begin(*words: str, **changes: str) -> Driver:
+        log = tmp_path / f"driver-{len(drivers)}.log"
+        drivers.append(start_driver(words, log, environment | changes))
         return drivers[-1]
 
     yield begin
