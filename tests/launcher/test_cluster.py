@@ -145,9 +145,9 @@ def test_a_sweep_over_two_nodes(nodes: Nodes, begin: Begin, bucket: Path, tmp_pa
 def test_packs_share_a_node(nodes: Nodes, begin: Begin, bucket: Path) -> None:
     driver = begin(
         "ALG=mappo", "SAMPLES=6", "TIMESTEPS=8192", "EVALUATIONS=2", f"ADDRESS={nodes.address}", f"STORAGE={bucket}",
-        "PACK=3", token=nodes.token, standin={"delay_s": 0.2},
+        "PACK=3", token=nodes.token, standin={"delay_s": 3.0},  # a pack is full before its first trial has ended
     )  # fmt: skip
-    assert driver.wait() == 0, driver.output()
+    assert driver.wait(300.0) == 0, driver.output()
     assert [trials(bucket)[number].state for number in range(6)] == [State.COMPLETE] * 6
     assert [trials(bucket)[number].attempts for number in range(6)] == [1] * 6
     folders = [folder for of_trial in whereabouts(bucket, "folder").values() for folder in of_trial]

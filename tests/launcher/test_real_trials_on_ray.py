@@ -77,7 +77,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     folders = {trial.number: sweep / trial.trial_id for trial in trials}
     done = subprocess.run(
         [sys.executable, "-c", UNBROKEN, *map(str, folders.values())],
-        cwd=ROOT, capture_output=True, text=True, timeout=150,
+        cwd=ROOT, capture_output=True, text=True, timeout=350,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return folders
