@@ -6,12 +6,13 @@ follows. Real trials are compared with those of an unbroken run; stand-ins are u
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,21 +24,29 @@ from jax_party import records
 from jax_party.patience import PATIENCE_VARIABLE
 from jax_party.records import FINISHED, State, TrialRecord
 from launcher.watchdog import TRACE_FILE
+from tests.launcher import misbehaving
 from tests.launcher.drivers import Driver, sweep_folder
 from tests.launcher.test_real_trials_on_ray import (
+    EVALUATIONS,
     TRIALS,
     WORDS,
     assert_all_complete,
+    assert_same,
     real_sweep,
     trials,
     unbroken,
+    vault,
 )
 
 __all__ = ["real_sweep", "unbroken"]  # fixtures
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 Begin = Callable[..., Driver]
-LIMIT_S = 240.0
+LIMIT_S = 400.0
+UPDATES = 79
+"""Of a real trial's period."""
+VAULT_ARRAYS = 40
+"""How often TensorStore opens one, at least, while a trial's two vaults are made."""
 STANDINS = ("ALG=mappo", "TIMESTEPS=24576", "EVALUATIONS=6")
 DIED = "the worker process died"
 
@@ -82,10 +91,10 @@ def index(out: Path) -> pd.DataFrame:
 
 
 def assert_retries_are_told(out: Path) -> None:
-    """As many reasons in the index as there were further attempts."""
+    """A reason in the index for every further attempt; a kill before an attempt has begun counts no attempt."""
     for _, row in index(out).iterrows():
         told = [] if row["retries"] is None or pd.isna(row["retries"]) else row["retries"].split("; ")
-        assert len(told) == row["attempts"] - 1, (row["attempts"], told)
+        assert len(told) >= row["attempts"] - 1, (row["attempts"], told)
 
 
 # -- Workers -----------------------------------------------------------------------------------------------------------
@@ -94,38 +103,100 @@ def assert_retries_are_told(out: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("seed", "pack"), [(0, 1), (1, 1), (2, 1), (3, 3)])
 def test_killed_workers(real_sweep: Begin, tmp_path: Path, unbroken: dict[int, Path], seed: int, pack: int) -> None:
-    """SIGKILL, three times in each sweep, to whoever plays a trial that was not hit twice before."""
+    """SIGKILL, two or three times in each sweep, to whoever plays a trial that was not hit twice before."""
     generator = np.random.default_rng(seed)
     driver = real_sweep(*WORDS, f"OUT={tmp_path}", "WORKERS=2" if pack == 1 else "WORKERS=1", f"PACK={pack}")
-    hits = dict.fromkeys(range(TRIALS), 0)
-    kills = 0
+    hits, broken = dict.fromkeys(range(TRIALS), 0), dict.fromkeys(range(TRIALS), 0)
     for share, seconds in moments(generator, 2 if pack > 1 else 3):
         driver.until(lambda share=share: trained(tmp_path) >= share, LIMIT_S)
         time.sleep(seconds)
-        found: dict[int, list[int]] = {}
-
-        def somebody_plays(found: dict[int, list[int]] = found) -> bool:
-            found.clear()
-            for number, folder in trials(tmp_path).items():
-                if (pid := holder(folder, driver)) is not None:
-                    found.setdefault(pid, []).append(number)
-            return any(max(hits[number] for number in numbers) < 2 for numbers in found.values())
-
-        driver.until(somebody_plays, LIMIT_S)
-        pids = [pid for pid, numbers in found.items() if max(hits[number] for number in numbers) < 2]
-        pid = int(generator.choice(sorted(pids)))
-        os.kill(pid, signal.SIGKILL)
-        kills += 1
-        for number in found[pid]:
+        pid, played = somebody_to_kill(driver, tmp_path, hits, generator)
+        worker = psutil.Process(pid)
+        worker.kill()
+        psutil.wait_procs([worker], timeout=30)
+        for number in played:
             hits[number] += 1
+            broken[number] += records.read_record(trials(tmp_path)[number]).state not in FINISHED
     assert driver.wait(LIMIT_S) == 0, driver.output()
     assert_all_complete(tmp_path, unbroken)
-    assert kills == (2 if pack > 1 else 3)
-    for record in read(tmp_path).values():
-        assert set(reasons(record)) <= {DIED}
-    assert sum(len(record.retries) for record in read(tmp_path).values()) >= kills - 1  # a trial may just have ended
+    for number, record in read(tmp_path).items():
+        assert all(reason.startswith(DIED) for reason in reasons(record)), record.retries
+        # One that had just ended is tried again only where the driver did not know that yet.
+        assert broken[number] <= len(record.retries) <= hits[number], (number, record.retries, broken, hits)
+    assert_retries_are_told(tmp_path)
     assert "Traceback" not in driver.output(), driver.output()
     driver.assert_nothing_left()
+
+
+def somebody_to_kill(
+    driver: Driver, out: Path, hits: Mapping[int, int], generator: np.random.Generator
+) -> tuple[int, list[int]]:
+    """A process that plays trials none of which was hit twice before, once there is one; with their numbers."""
+    found: dict[int, list[int]] = {}
+
+    def somebody_plays() -> bool:
+        found.clear()
+        for number, folder in trials(out).items():
+            if (pid := holder(folder, driver)) is not None:
+                found.setdefault(pid, []).append(number)
+        for pid in [pid for pid, numbers in found.items() if max(hits[number] for number in numbers) >= 2]:
+            del found[pid]
+        return bool(found)
+
+    driver.until(somebody_plays, LIMIT_S)
+    pid = int(generator.choice(sorted(found)))
+    return pid, found[pid]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_trials_that_misbehave(real_sweep: Begin, tmp_path: Path, unbroken: dict[int, Path], seed: int) -> None:
+    """Five trials, a fault each: no memory twice over, a hang, a loss that is nan, a vault that is half made."""
+    generator = np.random.default_rng(300 + seed)
+    kinds = [str(kind) for kind in generator.permutation(["kill", "exhaust", "hang", "nan", "half_vault"])]
+    faults = {number: fault(kind, generator) for number, kind in enumerate(kinds)}
+    driver = real_sweep(
+        *WORDS, f"OUT={tmp_path}", "WORKERS=2", "PERIOD_TIMEOUT=45s", JAX_PARTY_EXPERIMENT=misbehaving.FACTORY,
+        **{misbehaving.VARIABLE: json.dumps(faults)},
+    )  # fmt: skip
+    assert driver.wait(LIMIT_S) == 0, driver.output()
+    ended, table = read(tmp_path), index(tmp_path)
+    for number, (kind, period, moment) in faults.items():
+        record, folder = ended[number], trials(tmp_path)[number]
+        if kind == "nan":
+            update = (period - 1) * UPDATES + int(moment) + 1
+            assert record.state is State.FAILED and record.retries == (), faults
+            assert f"nan in update {update} " in table.loc[number, "error"]
+            assert [row["evaluation"] for row in records.read_metrics(folder)] == list(range(1, period))
+            assert_vaults_begin_alike(folder, unbroken[number])
+        else:
+            assert_same(folder, unbroken[number])
+            (why,) = reasons(record)
+            assert {"exhaust": misbehaving.EXHAUSTED, "hang": "PERIOD_TIMEOUT"}.get(kind, DIED) in why, (faults, why)
+    assert_retries_are_told(tmp_path)
+    assert "Traceback" not in driver.output(), driver.output()
+    driver.assert_nothing_left()
+
+
+def fault(kind: str, generator: np.random.Generator) -> tuple[str, int, int | str]:
+    """What `misbehaving` is told, at a random moment; nan and half made vaults have moments of their own kind."""
+    if kind == "half_vault":
+        return kind, 1, int(generator.integers(VAULT_ARRAYS))
+    if kind == "nan":
+        return kind, int(generator.integers(2, EVALUATIONS + 1)), int(generator.integers(UPDATES))
+    moment = generator.choice([*map(str, generator.integers(UPDATES, size=2)), "evaluated", "saved"])
+    return kind, int(generator.integers(1, EVALUATIONS + 1)), int(moment) if moment.isdigit() else str(moment)
+
+
+def assert_vaults_begin_alike(folder: Path, whole: Path) -> None:
+    """A trial that failed midway has the rows of its periods, and no others."""
+    entries = records.read_record(folder).vaults
+    assert [entry.kind for entry in entries] == ["train", "test"]
+    for entry, longer in zip(entries, records.read_record(whole).vaults, strict=True):
+        mine, theirs = vault(folder, entry.uid), vault(whole, longer.uid)
+        for name, field in mine.items():
+            assert 0 < entry.steps <= field.shape[1] < theirs[name].shape[1], (entry, name)
+            np.testing.assert_array_equal(field, theirs[name][:, : field.shape[1]], err_msg=f"{entry.uid}: {name}")
 
 
 @pytest.mark.slow
@@ -190,6 +261,7 @@ def check_hanging(sweep: Begin, out: Path, faults: dict[str, list[object]], pack
 def test_killed_drivers(real_sweep: Begin, tmp_path: Path, unbroken: dict[int, Path], seed: int) -> None:
     """SIGKILL to the driver's process alone, three times; each time the sweep is resumed."""
     driver = real_sweep(*WORDS, f"OUT={tmp_path}", "WORKERS=2")
+    interrupted = dict.fromkeys(range(TRIALS), 0)
     for share, seconds in moments(np.random.default_rng(100 + seed), 3):
         driver.until(lambda share=share: trained(tmp_path) >= share, LIMIT_S)
         time.sleep(seconds)
@@ -198,57 +270,80 @@ def test_killed_drivers(real_sweep: Begin, tmp_path: Path, unbroken: dict[int, P
             os.kill(driver.process.pid, signal.SIGKILL)
         driver.process.wait()
         driver.assert_nothing_left(150.0)  # Ray's own two agents look for the others for a minute
+        for number, record in read(tmp_path).items():
+            interrupted[number] += record.state is State.RUNNING
         driver = real_sweep("resume", str(sweep_folder(tmp_path)), "WORKERS=2")
     assert driver.wait(LIMIT_S) == 0, driver.output()
     assert_all_complete(tmp_path, unbroken)
     index(tmp_path)
+    for number, record in read(tmp_path).items():
+        assert len(record.retries) == interrupted[number], (number, record.retries, interrupted)
+        assert all("driver" in reason for reason in reasons(record)), record.retries
     assert_retries_are_told(tmp_path)
     driver.assert_nothing_left()
 
 
+def damage(checkpoint: Path, how: str) -> None:
+    """Cut every file of a checkpoint to half its length, empty it, overwrite it, or remove it."""
+    for path in [path for path in checkpoint.rglob("*") if path.is_file()]:
+        content = path.read_bytes()
+        if how == "removed":
+            path.unlink()
+        else:
+            path.write_bytes({"halved": content[: len(content) // 2], "emptied": b""}.get(how, b"?" * len(content)))
+
+
+def half_make_vaults(folder: Path) -> None:
+    """As a kill leaves them: one aside that has no fields yet, and the other in its place with nothing in it."""
+    vaults = folder / "vaults" / "jax_party"
+    (vaults / f".{folder.name}.new").mkdir(parents=True)
+    (vaults / f".{folder.name}.new" / "metadata.json").write_text("{")
+    (vaults / f"{folder.name}-test").mkdir()
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize(("seed", "how"), [(0, "halved"), (1, "emptied"), (2, "overwritten"), (3, "removed")])
 def test_damaged_checkpoints_and_half_made_vaults(
-    real_sweep: Begin, tmp_path: Path, unbroken: dict[int, Path]
+    real_sweep: Begin, tmp_path: Path, unbroken: dict[int, Path], seed: int, how: str
 ) -> None:  # fmt: skip
-    """While the driver is dead: a last checkpoint is cut short, and vaults are half made; `resume` mends both."""
+    """While the driver is dead: a last checkpoint is damaged, and vaults are half made; `resume` mends both."""
+    generator = np.random.default_rng(400 + seed)
+    share = generator.uniform(0.05, 0.4)
     driver = real_sweep(*WORDS, f"OUT={tmp_path}", "WORKERS=2")
 
     def kept(folder: Path) -> int:
         return len(list((folder / "checkpoints").glob("[0-9]*")))
 
     def running() -> list[Path]:
-        """The trials that run, the one with most checkpoints first."""
+        """The trials that run and have a checkpoint before their last one."""
         found = [f for f in trials(tmp_path).values() if records.read_record(f).state is State.RUNNING]
-        return sorted(found, key=kept, reverse=True)
+        return [folder for folder in found if kept(folder) >= 2]
 
     def midway() -> bool:
         states = {record.state for record in read(tmp_path).values()}
-        return State.PENDING in states and any(kept(folder) >= 2 for folder in running())
+        return trained(tmp_path) >= share and State.PENDING in states and bool(running())
 
-    deadline = time.monotonic() + LIMIT_S
-    while not midway():  # a period takes half a second: no time to look at processes between
-        assert time.monotonic() < deadline, driver.output()
+    driver.look()
+    while not midway():  # a period takes half a second: little time to look at processes between
+        assert driver.process.poll() is None, driver.output()
         driver.look() if not driver.descendants else time.sleep(0.01)
     os.killpg(driver.process.pid, signal.SIGKILL)
     driver.process.wait()
     driver.assert_nothing_left()
-    begun = running()
-    newest = max(begun[0].glob("checkpoints/[0-9]*"), key=lambda path: int(path.name))
-    for path in newest.rglob("*"):
-        if path.is_file():
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    waiting = next(f for f in trials(tmp_path).values() if records.read_record(f).state is State.PENDING)
-    vaults = waiting / "vaults" / "jax_party"
-    (vaults / f".{waiting.name}.new").mkdir(parents=True)
-    (vaults / f".{waiting.name}.new" / "metadata.json").write_text("{")
-    (vaults / f"{waiting.name}-test").mkdir()
+    broken = running()[int(generator.integers(len(running())))]
+    newest = max(broken.glob("checkpoints/[0-9]*"), key=lambda path: int(path.name))
+    damage(newest, how)
+    waiting = [f for f in trials(tmp_path).values() if records.read_record(f).state is State.PENDING]
+    halved = waiting[int(generator.integers(len(waiting)))]
+    half_make_vaults(halved)
 
     driver = real_sweep("resume", str(sweep_folder(tmp_path)), "WORKERS=2")
     assert driver.wait(LIMIT_S) == 0, driver.output()
     assert_all_complete(tmp_path, unbroken)
     table = index(tmp_path).set_index("trial_id")
-    assert f"checkpoint {newest.name} cannot be read" in table.loc[begun[0].name, "retries"]
-    assert pd.isna(table.loc[waiting.name, "retries"]), "it had lost nothing"
+    assert f"checkpoint {newest.name} cannot be read" in table.loc[broken.name, "retries"]
+    assert pd.isna(table.loc[halved.name, "retries"]), "it had lost nothing"
+    assert_retries_are_told(tmp_path)
     driver.assert_nothing_left()
 
 
@@ -303,7 +398,7 @@ def fill(disk: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_disk_that_is_full_for_half_a_minute(
     real_sweep: Begin, small_disk: Path, unbroken: dict[int, Path], seed: int
 ) -> None:  # fmt: skip
@@ -353,6 +448,6 @@ def test_storage_that_never_comes_back_fails_its_trial_alone(
     ended = read(tmp_path)
     assert [ended[number].state for number in range(3)] == [State.COMPLETE, State.FAILED, State.COMPLETE]
     assert ended[1].error is not None
-    assert ended[1].error.startswith("StorageError: ") and "RETRY_FAILED=1" in ended[1].error
+    assert ended[1].error.startswith("StorageRefused: ") and "RETRY_FAILED=1" in ended[1].error
     assert all(record.state in FINISHED for record in ended.values())
     driver.assert_nothing_left()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import kubernetes_validate
 import psutil
 import pytest
 import yaml
@@ -28,6 +29,7 @@ CLUSTER = ROOT / "launcher" / "cluster"
 LAUNCHER_FILES = ("on_premise.yaml", "aws.yaml")
 SCRIPTS = ("node.sh", "slurm.sh")
 RAY = Path(sys.executable).parent / "ray"
+KUBERNETES = "1.37"
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -89,24 +91,7 @@ def _enum(*values: str) -> dict[str, Any]:
 
 TEXT, COUNT, FLAG, ANY = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "boolean"}, {}
 TEXTS = {"type": "object", "additionalProperties": TEXT}
-QUANTITY = {"anyOf": [COUNT, {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"}]}
-QUANTITIES = {"type": "object", "additionalProperties": QUANTITY}
-SECRET_KEY = _object(("name", "key"), name=TEXT, key=TEXT, optional=FLAG)
-ENV = _object(("name",), name=TEXT, value=TEXT, valueFrom=_object(secretKeyRef=SECRET_KEY))
-ENV_FROM = _object(prefix=TEXT, secretRef=_object(("name",), name=TEXT, optional=FLAG))
-PORT = _object(("containerPort",), containerPort=COUNT, name=TEXT, protocol=_enum("TCP", "UDP", "SCTP"))
-CONTAINER = _object(
-    ("name", "image"), name=TEXT, image=TEXT, imagePullPolicy=_enum("Always", "IfNotPresent", "Never"), command=ANY,
-    args=ANY, workingDir=TEXT, env=_list_of(ENV), envFrom=_list_of(ENV_FROM), ports=_list_of(PORT),
-    resources=_object(limits=QUANTITIES, requests=QUANTITIES), volumeMounts=ANY, securityContext=ANY,
-)  # fmt: skip
-POD = _object(
-    ("spec",), metadata=_object(labels=TEXTS, annotations=TEXTS),
-    spec=_object(
-        ("containers",), containers=_list_of(CONTAINER), automountServiceAccountToken=FLAG, imagePullSecrets=ANY,
-        nodeSelector=TEXTS, serviceAccountName=TEXT, tolerations=ANY, volumes=ANY,
-    ),
-)  # fmt: skip
+POD = {"type": "object"}
 RAY_CLUSTER = _object(
     ("headGroupSpec",), rayVersion=TEXT, enableInTreeAutoscaling=FLAG, autoscalerOptions=ANY,
     authOptions=_object(mode=_enum("disabled", "token"), secretName=TEXT, enableK8sTokenAuth=FLAG),
@@ -132,16 +117,35 @@ RAY_JOB = _object(
         entrypointNumCpus={"type": "number"}, entrypointNumGpus={"type": "number"}, submitterPodTemplate=POD,
     ),
 )  # fmt: skip
-"""The part of KubeRay's RayJob (`ray.io/v1`) and of Kubernetes' pods that such a manifest may use, and nothing else."""
+"""The part of KubeRay's RayJob (`ray.io/v1`) that such a manifest may use, but for the pods in it."""
 
 
 def test_the_rayjob_has_kuberays_fields() -> None:
+    """No package has KubeRay's own schema, so this one is ours; `kubectl create --dry-run=server` asks KubeRay's."""
     manifest = _read("rayjob.yaml")
     jsonschema.validate(manifest, RAY_JOB)
     wrong = copy.deepcopy(manifest)
-    wrong["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["imagee"] = "x"
-    with pytest.raises(jsonschema.ValidationError, match="imagee"):
+    wrong["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["replica"] = 4
+    with pytest.raises(jsonschema.ValidationError, match="replica"):
         jsonschema.validate(wrong, RAY_JOB)
+
+
+def _pod_templates(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """As Kubernetes objects of their own."""
+    cluster = manifest["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [{"apiVersion": "v1", "kind": "PodTemplate", "template": group["template"]} for group in groups]
+
+
+def test_kubernetes_own_schema_accepts_the_rayjobs_pods() -> None:
+    templates = _pod_templates(_read("rayjob.yaml"))
+    assert len(templates) == 2
+    for template in templates:
+        kubernetes_validate.validate(template, KUBERNETES, strict=True)
+        wrong = copy.deepcopy(template)
+        wrong["template"]["spec"]["containers"][0]["imagee"] = "x"
+        with pytest.raises(kubernetes_validate.ValidationError, match="imagee"):
+            kubernetes_validate.validate(wrong, KUBERNETES, strict=True)
 
 
 def test_the_rayjob_is_our_ray_with_a_token() -> None:

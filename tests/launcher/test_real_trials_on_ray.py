@@ -77,7 +77,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     folders = {trial.number: sweep / trial.trial_id for trial in trials}
     done = subprocess.run(
         [sys.executable, "-c", UNBROKEN, *map(str, folders.values())],
-        cwd=ROOT, capture_output=True, text=True, timeout=150,
+        cwd=ROOT, capture_output=True, text=True, timeout=350,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return folders
@@ -89,8 +89,9 @@ def real_sweep(tmp_path: Path) -> Iterator[Begin]:
     environment = {name: value for name, value in os.environ.items() if name != "JAX_PARTY_EXPERIMENT"}
     drivers: list[Driver] = []
 
-    def begin(*words: str) -> Driver:
-        drivers.append(start_driver(words, tmp_path / f"driver-{len(drivers)}.log", environment))
+    def begin(*words: str, **changes: str) -> Driver:
+        log = tmp_path / f"driver-{len(drivers)}.log"
+        drivers.append(start_driver(words, log, environment | changes))
         return drivers[-1]
 
     yield begin

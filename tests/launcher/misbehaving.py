@@ -1,0 +1,84 @@
+"""The real experiment, which misbehaves at a moment that a test has drawn.
+
+`JAX_PARTY_MISBEHAVIOUR` (JSON) says what a trial's first attempt does: trial number -> [kind, period, moment]. Periods
+count from 1. A moment is the number of an update, from 0; or `evaluated`, when nothing of the period is on disk; or
+`saved`, when all but the record is. Kinds: `kill` (as the kernel ends a process that has no memory left), `exhaust` (as
+XLA says that a device has none), `hang`, `nan` (in the losses of that update), and `half_vault`: the process is killed
+before TensorStore opens its moment-th array, which are those of the vaults that are being made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import tensorstore
+
+from jax_party import records
+from jax_party.config import ExperimentConfig
+from jax_party.training import Experiment
+
+VARIABLE = "JAX_PARTY_MISBEHAVIOUR"
+FACTORY = "tests.launcher.misbehaving:Misbehaving"
+EXHAUSTED = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8589934592 bytes"
+
+
+class Misbehaving(Experiment):
+    """Does what it does at its moment, and is the real experiment otherwise."""
+
+    def __init__(self, config: ExperimentConfig, folder: Path, **options: Any) -> None:
+        record = records.read_record(folder)
+        given = json.loads(os.environ.get(VARIABLE, "{}")).get(str(record.number))
+        self._kind, self._period, self._moment = given if given and not record.attempts else ("none", 0, 0)
+        super().__init__(config, folder, **options)
+        if self._kind == "half_vault":
+            die_before_opening(self._moment)
+
+    def take_outputs(self, index: int, outputs: Sequence[Any]) -> None:
+        super().take_outputs(index, outputs)
+        self._misbehave(index)
+
+    def take_states(self, states: Sequence[Any], losses: Any, seconds: float) -> list[dict[str, float]]:
+        if self._kind == "nan" and self._period == self.evaluations + 1:
+            for of_updates in losses:
+                of_updates[self._moment] = {name: jnp.full_like(loss, jnp.nan)
+                                            for name, loss in of_updates[self._moment].items()}  # fmt: skip
+        return super().take_states(states, losses, seconds)
+
+    def take_evaluations(self, evaluations: Sequence[Any], training: Any, seconds: float) -> None:
+        self._misbehave("evaluated")
+        super().take_evaluations(evaluations, training, seconds)
+
+    def _update_record(self, **changes: Any) -> None:
+        if "checkpoint" in changes:
+            self._misbehave("saved", self.evaluations)
+        super()._update_record(**changes)
+
+    def _misbehave(self, moment: int | str, period: int | None = None) -> None:
+        if (self._period, self._moment) != (self.evaluations + 1 if period is None else period, moment):
+            return
+        if self._kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self._kind == "exhaust":
+            raise jax.errors.JaxRuntimeError(EXHAUSTED)
+        if self._kind == "hang":
+            time.sleep(1e6)
+
+
+def die_before_opening(number: int) -> None:
+    """Kill this process in the place of its next but `number`-th call of `tensorstore.open`."""
+    whole, calls = tensorstore.open, iter(range(number))
+
+    def count(*arguments: Any, **options: Any) -> Any:
+        if next(calls, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return whole(*arguments, **options)
+
+    tensorstore.open = count
