@@ -869,17 +869,24 @@ def score_metrics(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> dic
     if (record.absolute_metrics or {}).get(objective.metric) is not None:
         return dict(record.absolute_metrics or {})
     sign = 1.0 if objective.mode == "max" else -1.0
-    best: tuple[float, dict[str, float | None]] | None = None
+    best: tuple[float, list[Mapping[str, Any]]] | None = None
     for of_seeds in evaluations_by_step(rows, record.num_seeds).values():
-        numbers = [
-            {name: value for name, value in (row.get("evaluate") or {}).items() if value is None or _is_number(value)}
-            for row in of_seeds
-        ]
-        metrics = aggregate_metrics(numbers, objective.aggregate)
-        value = metrics.get(objective.metric)
+        value = aggregate_metrics(_numbers(of_seeds, [objective.metric]), objective.aggregate).get(objective.metric)
         if value is not None and (best is None or sign * value > best[0]):
-            best = (sign * value, metrics)
-    return {} if best is None else best[1]
+            best = (sign * value, of_seeds)
+    return {} if best is None else aggregate_metrics(_numbers(best[1]), objective.aggregate)
+
+
+def _numbers(
+    of_seeds: Iterable[Mapping[str, Any]], names: Sequence[str] | None = None
+) -> list[dict[str, float | None]]:
+    """Of each row its metrics that are numbers or null, or only those of these names."""
+    found = []
+    for row in of_seeds:
+        metrics = row.get("evaluate") or {}
+        wanted = metrics if names is None else [name for name in names if name in metrics]
+        found.append({name: metrics[name] for name in wanted if metrics[name] is None or _is_number(metrics[name])})
+    return found
 
 
 def seed_values(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> list[float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import pandas as pd
+import pyarrow as pa
 
 from jax_party import records, storage
 from jax_party.errors import RecordError
@@ -17,12 +18,11 @@ from results.collector import (
     EVALUATIONS_FILE,
     IDENTITY_COLUMNS,
     INDEX_FILE,
-    IndexRow,
-    index_frame,
+    collect_folder,
+    index_table,
     is_sweep_or_run,
-    read_rows,
-    write_tables,
 )
+from results.columns import as_frame
 
 DEFAULT_ROOT: Final = "experiment_results"
 
@@ -90,14 +90,10 @@ def aggregate_outputs(alg_name: str, root: str | Path = DEFAULT_ROOT, run_id: st
     root = records.as_folder(root)
     storage.check(root)
     folders = _run_folders(root, alg_name)
-    rows: list[tuple[str, IndexRow]] = []
-    for folder in folders:
-        of_folder = read_rows(folder)
-        write_tables(folder, of_folder)
-        rows += [(str(folder), row) for row in of_folder]
-    if run_id is not None:
-        rows = _only(rows, run_id, root / alg_name)
-    return index_frame([row for _, row in rows], before={"sweep_folder": [folder for folder, _ in rows]})
+    found = [collect_folder(folder)[1] for folder in folders]
+    of_rows = [str(folder) for folder, one in zip(folders, found, strict=True) for _ in one.fixed]
+    table = index_table(found, before={"sweep_folder": of_rows})
+    return as_frame(table if run_id is None else _only(table, run_id, root / alg_name))
 
 
 def _run_folders(root: Path, alg_name: str) -> list[Path]:
@@ -112,16 +108,15 @@ def _run_folders(root: Path, alg_name: str) -> list[Path]:
     return sorted(folders, key=str)
 
 
-def _only(rows: list[tuple[str, IndexRow]], run_id: str, place: Path) -> list[tuple[str, IndexRow]]:
+def _only(table: pa.Table, run_id: str, place: Path) -> pa.Table:
     """The rows of one trial or one sweep."""
-    kept = [(folder, row) for folder, row in rows if run_id in (row.fixed["trial_id"], row.fixed.get("sweep"))]
-    if not kept:
-        known = sorted(
-            {str(name) for _, row in rows for name in (row.fixed["trial_id"], row.fixed.get("sweep")) if name}
-        )
+    names = list(zip(table["trial_id"].to_pylist(), table["sweep"].to_pylist(), strict=True))
+    kept = [run_id in of_row for of_row in names]
+    if not any(kept):
+        known = sorted({name for of_row in names for name in of_row if name})
         near = difflib.get_close_matches(run_id, known, n=5, cutoff=0.4) or known[:5]
         raise RecordError(f"{place}: no trial or sweep {run_id!r}; near it: {', '.join(near)}")
-    return kept
+    return table.filter(pa.array(kept))
 
 
 if __name__ == "__main__":
