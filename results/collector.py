@@ -101,6 +101,8 @@ METRIC_PREFIXES: Final = ("last.", "best.", "absolute.")
 _FIXED: Final = {**IDENTITY_COLUMNS, **OUTCOME_COLUMNS, **PLACE_COLUMNS}
 _COPIED: Final = [name for name in _FIXED if name in TrialRecord.__dataclass_fields__ and name != "checkpoint"]
 
+_INT64_RANGE: Final = range(-(2**63), 2**63)
+
 _log = logging.getLogger(__name__)
 
 
@@ -266,17 +268,18 @@ def _read_trial(sweep_folder: Path, manifest: SweepManifest | None, name: str) -
         # The message without the sweep's own path: a sweep that was moved still gives the same bytes.
         reason = " ".join(str(error).split()).replace(f"{sweep_folder}/", "")
         _log.warning("%s: a row with state FAILED: %s", sweep_folder, reason)
-        return _unreadable_row(trial, record, place, manifest, reason)
+        holds = isinstance(error, RecordError)  # else its record may hold what no table can
+        return _unreadable_row(trial, record if holds else None, place, manifest, reason)
     return row
 
 
 def _check_cells(row: IndexRow) -> None:
     """Refuse what tables cannot hold: one such trial would cost the whole index."""
     for name, value in row.fixed.items():
-        if _FIXED[name] == "Int64" and value is not None and not -(2**63) <= value < 2**63:
-            raise RecordError(f"{name}: {value} has more than 64 bits; correct the record")
+        if _FIXED[name] == "Int64" and value is not None and value not in _INT64_RANGE:
+            raise ValueError(f"{name}: {value} has more than 64 bits; correct the record")
     for one in row.evaluations:
-        if not (-(2**63) <= one.seed < 2**63 and -(2**63) <= one.step < 2**63):
+        if one.seed not in _INT64_RANGE or one.step not in _INT64_RANGE:
             raise RecordError(f"{records.METRICS_FILE}: step {one.step}: more than 64 bits; remove the line")
     with contextlib.suppress(OverflowError):  # of hyperparameters: they become text
         msgspec.json.encode((row.fixed, row.hyperparameters, row.metrics, row.config))
@@ -327,13 +330,9 @@ def _best_step(of_steps: Mapping[int, Sequence[Evaluation]], objective: Objectiv
     measured = {
         step: sign * value
         for step, of_seeds in of_steps.items()
-        if (value := _of_seeds([_metric(one, objective.metric) for one in of_seeds], objective.aggregate)) is not None
+        if (value := _of_seeds([one.metrics.get(objective.metric) for one in of_seeds], objective.aggregate)) is not None
     }
     return max(measured, key=measured.__getitem__) if measured else None
-
-
-def _metric(one: Evaluation, name: str) -> float | None:
-    return one.values[one.names.index(name)] if name in one.names else None
 
 
 def _of_seeds(values: Sequence[float | None], how: str) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import pandas as pd
@@ -52,6 +52,24 @@ def pack(rows: Sequence[IndexRow], fixed: Mapping[str, str]) -> pa.Table:
     columns += [(pa.field(METRICS + name, pa.float64()), array) for name, array in
                 zip(dtypes, typed(metrics, dtypes), strict=True)]  # fmt: skip
     return pa.table([array for _, array in columns], schema=pa.schema([field for field, _ in columns]))
+
+
+def nulls_of(row: IndexRow) -> list[str]:
+    """The columns that a row has without a value; of those without a value that it has not, nothing is said."""
+    groups = {HYPERPARAMETERS: row.hyperparameters, METRICS: row.metrics, CONFIG: row.config}
+    return [group + name for group, cells in groups.items() for name, value in cells.items() if value is None]
+
+
+def without_absent(table: pa.Table, nulls: Collection[str]) -> pa.Table:
+    """A part's table without the columns that no row has, given those that some row has without a value."""
+    gone = [
+        name
+        for name, column in zip(table.column_names, table.columns, strict=True)
+        if name.startswith((HYPERPARAMETERS, METRICS, CONFIG))
+        and column.null_count == len(table)
+        and name not in nulls
+    ]
+    return table.drop_columns(gone)
 
 
 def typed(rows: Sequence[Mapping[str, Any]], dtypes: Mapping[str, str]) -> list[pa.Array]:

@@ -35,16 +35,16 @@ SCHEMA: Final = pa.schema(
 def long_table(rows: Sequence[IndexRow]) -> pa.Table:
     """The evaluations of `rows`, one below the other."""
     tables = [_of_alike(row.fixed["trial_id"], list(run)) for row in rows
-              for _, run in groupby(row.evaluations, key=lambda one: one.names)]  # fmt: skip
+              for _, run in groupby(row.evaluations, key=lambda one: tuple(one.metrics))]  # fmt: skip
     return pa.concat_tables([SCHEMA.empty_table(), *tables]).unify_dictionaries()
 
 
 def _of_alike(trial_id: str, evaluations: Sequence[Evaluation]) -> pa.Table:
     """The long rows of successive evaluations with the same metrics."""
-    names = evaluations[0].names
+    names = list(evaluations[0].metrics)
     order = sorted(range(len(names)), key=names.__getitem__)
     count, width = len(evaluations), len(names)
-    values = np.array([one.values for one in evaluations], np.float64).reshape(count, width)[:, order].ravel()
+    values = np.array([list(one.metrics.values()) for one in evaluations], np.float64).reshape(count, width)[:, order].ravel()
     seeds = np.array([one.seed for one in evaluations], np.int64)
     steps = np.array([one.step for one in evaluations], np.int64)
     metrics = np.tile(np.arange(width, dtype=np.int32), count)

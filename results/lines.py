@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,12 +19,22 @@ class _Line(msgspec.Struct):
     """A line as trials write it; one that does not fit is read, and judged, by `records.read_metrics`."""
 
     step: int
+    evaluate: dict[str, Number]
+    seed: int | None = None
+    absolute: bool = False
+
+
+class _LineWithLists(msgspec.Struct):
+    """The same, with metrics that are lists: one number an agent."""
+
+    step: int
     evaluate: dict[str, Number | list[Number]]
     seed: int | None = None
     absolute: bool = False
 
 
 _decoder = msgspec.json.Decoder(_Line)
+_decoder_of_lists = msgspec.json.Decoder(_LineWithLists)
 
 
 def read(trial: Path, place: PurePosixPath, seed: int) -> tuple[list[Evaluation], list[Mapping[str, Any]]]:
@@ -40,33 +50,41 @@ def read(trial: Path, place: PurePosixPath, seed: int) -> tuple[list[Evaluation]
     """
     try:
         content = storage.read_bytes(trial / records.METRICS_FILE)
-        lines = _decoder.decode_lines(content[: content.rfind(b"\n") + 1])
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except OSError:
         return _read_any(trial, place, seed)
     rows: list[Mapping[str, Any]] = []
     evaluations = []
-    for line in lines:
-        of_seed = seed if line.seed is None else line.seed
-        rows.append({"step": line.step, "seed": of_seed, "evaluate": line.evaluate, "absolute": line.absolute})
-        if not line.absolute:
-            evaluations.append(Evaluation(of_seed, line.step, *_flat(line.evaluate)))
+    try:
+        for step, evaluate, of_line, absolute in _decoded(content[: content.rfind(b"\n") + 1]):
+            of_seed = seed if of_line is None else of_line
+            rows.append({"step": step, "seed": of_seed, "evaluate": evaluate, "absolute": absolute})
+            if not absolute:
+                evaluations.append(Evaluation(of_seed, step, _flat(evaluate)))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return _read_any(trial, place, seed)
     return evaluations, rows
 
 
-def _flat(evaluate: Mapping[str, Number | list[Number]]) -> tuple[tuple[str, ...], list[Number]]:
-    """Names and numbers; a list becomes one metric an item, `name.item`."""
+def _decoded(content: bytes) -> Iterator[tuple[int, Mapping[str, Any], int | None, bool]]:
+    lines: Sequence[_Line | _LineWithLists]
+    try:
+        lines = _decoder.decode_lines(content)
+    except msgspec.ValidationError:
+        lines = _decoder_of_lists.decode_lines(content)
+    return ((line.step, line.evaluate, line.seed, line.absolute) for line in lines)
+
+
+def _flat(evaluate: Mapping[str, Any]) -> Mapping[str, Number]:
+    """A list becomes one metric an item, `name.item`."""
     if list not in map(type, evaluate.values()):
-        return tuple(evaluate), list(evaluate.values())  # type: ignore[arg-type]
-    names: list[str] = []
-    values: list[Number] = []
+        return evaluate
+    flat: dict[str, Number] = {}
     for name, value in evaluate.items():
         if isinstance(value, list):
-            names += [f"{name}.{item}" for item in range(len(value))]
-            values += value
+            flat |= {f"{name}.{item}": number for item, number in enumerate(value)}
         else:
-            names.append(name)
-            values.append(value)
-    return tuple(names), values
+            flat[name] = value
+    return flat
 
 
 def _read_any(trial: Path, place: PurePosixPath, seed: int) -> tuple[list[Evaluation], list[Mapping[str, Any]]]:
@@ -79,8 +97,7 @@ def _read_any(trial: Path, place: PurePosixPath, seed: int) -> tuple[list[Evalua
             of_seed: Any = row.get("seed", seed)
             if not isinstance(of_seed, int):
                 raise RecordError(f"{where}: seed: expected an integer, got {of_seed!r}; remove the line")
-            metrics = _numbers(row, where)
-            evaluations.append(Evaluation(of_seed, row["step"], tuple(metrics), list(metrics.values())))
+            evaluations.append(Evaluation(of_seed, row["step"], _numbers(row, where)))
     return evaluations, rows
 
 

@@ -8,17 +8,11 @@ from typing import Any, NamedTuple
 
 
 class Evaluation(NamedTuple):
-    """One evaluation of one seed: the names of its metrics, and their numbers in the same order."""
+    """One evaluation of one seed: its number, or none, for each metric."""
 
     seed: int
     step: int
-    names: tuple[str, ...]
-    values: Sequence[float | None]
-
-    @property
-    def metrics(self) -> dict[str, float | None]:
-        """Metric -> number."""
-        return dict(zip(self.names, self.values, strict=True))
+    metrics: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
