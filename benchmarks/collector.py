@@ -87,7 +87,16 @@ def _bytes(path: Path) -> int:
 def _table(results: Mapping[str, Any]) -> Table:
     title = f"The collector, {EVALUATIONS} evaluations a trial: seconds (of CPU time)"
     table = Table(title=title)
-    for column in ("trials", "first", f"{NEW} new", "none new", "command", "MiB, each worker", "index kB", "evaluations kB"):
+    for column in (
+        "trials",
+        "first",
+        f"{NEW} new",
+        "none new",
+        "command",
+        "MiB, each worker",
+        "index kB",
+        "evaluations kB",
+    ):
         table.add_column(column, justify="right", no_wrap=True)
     for trials, found in results.items():
         times = [f"{found[name]['wall_s']['median']:.2f} ({found[name]['cpu_s']['median']:.2f})"

@@ -330,7 +330,8 @@ def _best_step(of_steps: Mapping[int, Sequence[Evaluation]], objective: Objectiv
     measured = {
         step: sign * value
         for step, of_seeds in of_steps.items()
-        if (value := _of_seeds([one.metrics.get(objective.metric) for one in of_seeds], objective.aggregate)) is not None
+        if (value := _of_seeds([one.metrics.get(objective.metric) for one in of_seeds], objective.aggregate))
+        is not None
     }
     return max(measured, key=measured.__getitem__) if measured else None
 

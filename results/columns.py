@@ -65,9 +65,7 @@ def without_absent(table: pa.Table, nulls: Collection[str]) -> pa.Table:
     gone = [
         name
         for name, column in zip(table.column_names, table.columns, strict=True)
-        if name.startswith((HYPERPARAMETERS, METRICS, CONFIG))
-        and column.null_count == len(table)
-        and name not in nulls
+        if name.startswith((HYPERPARAMETERS, METRICS, CONFIG)) and column.null_count == len(table) and name not in nulls
     ]
     return table.drop_columns(gone)
 

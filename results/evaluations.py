@@ -44,7 +44,11 @@ def _of_alike(trial_id: str, evaluations: Sequence[Evaluation]) -> pa.Table:
     names = list(evaluations[0].metrics)
     order = sorted(range(len(names)), key=names.__getitem__)
     count, width = len(evaluations), len(names)
-    values = np.array([list(one.metrics.values()) for one in evaluations], np.float64).reshape(count, width)[:, order].ravel()
+    values = (
+        np.array([list(one.metrics.values()) for one in evaluations], np.float64)
+        .reshape(count, width)[:, order]
+        .ravel()
+    )
     seeds = np.array([one.seed for one in evaluations], np.int64)
     steps = np.array([one.step for one in evaluations], np.int64)
     metrics = np.tile(np.arange(width, dtype=np.int32), count)

@@ -93,9 +93,7 @@ def _long_rows(table: Path, columns: Sequence[str], filters: Mapping[str, list[s
         source = io.BytesIO(storage.read_bytes(part))
         try:
             _check_version(part, pq.read_schema(source), table.parent)
-            found = pq.read_table(
-                source, columns=list(columns), filters=where, read_dictionary=["trial_id", "metric"]
-            )
+            found = pq.read_table(source, columns=list(columns), filters=where, read_dictionary=["trial_id", "metric"])
             tables.append(found.cast(schema))
         except (OSError, ValueError, KeyError) as error:
             raise _damaged(part, error, table.parent) from error

@@ -55,7 +55,9 @@ class Reader:
     @property
     def layout(self) -> bytes:
         """What parts have to agree in."""
-        return repr((LAYOUT, PART_TRIALS, records.SCHEMA_VERSION, columns.INDEX_VERSION, sorted(self.fixed.items()))).encode()
+        return repr(
+            (LAYOUT, PART_TRIALS, records.SCHEMA_VERSION, columns.INDEX_VERSION, sorted(self.fixed.items()))
+        ).encode()
 
 
 @dataclass(frozen=True)

@@ -273,7 +273,12 @@ def test_two_collectors_at_once_leave_whole_tables(sweep: SweepMaker) -> None:
     assert len(results.load_index(folder)) == TRIALS
     results.collect(folder)
     assert tables(folder) == made_anew(folder)
-    assert sorted(os.listdir(folder / ".index")) == [".lock", "part-00000.arrow", "part-00001.arrow", "part-00002.arrow"]
+    assert sorted(os.listdir(folder / ".index")) == [
+        ".lock",
+        "part-00000.arrow",
+        "part-00001.arrow",
+        "part-00002.arrow",
+    ]
 
 
 def test_many_trials_are_read_in_processes(sweep: SweepMaker, monkeypatch: pytest.MonkeyPatch) -> None:
