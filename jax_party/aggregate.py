@@ -28,7 +28,7 @@ def interquartile_mean(values: Sequence[float]) -> float:
     return statistics.fmean(sorted(values)[cut : len(values) - cut])
 
 
-_FUNCTIONS: Final[Mapping[Aggregate, Callable[[Sequence[float]], float]]] = {
+_FUNCTIONS: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
     Aggregate.MEAN: statistics.fmean,
     Aggregate.IQM: interquartile_mean,
     Aggregate.MEDIAN: statistics.median,
@@ -38,11 +38,14 @@ _FUNCTIONS: Final[Mapping[Aggregate, Callable[[Sequence[float]], float]]] = {
 
 def aggregate(values: Sequence[float], how: str) -> float:
     """One number for `values`, of which there is at least one."""
-    return float(_FUNCTIONS[Aggregate(how)](values))
+    return float(values[0] if len(values) == 1 else _FUNCTIONS[how](values))
 
 
 def aggregate_metrics(of_seeds: Sequence[Mapping[str, float | None]], how: str) -> dict[str, float | None]:
     """Metric -> one number for the seeds; None where some seed has no finite number for it."""
+    if len(of_seeds) == 1:
+        (metrics,) = of_seeds
+        return {name: float(v) if v is not None and math.isfinite(v) else None for name, v in metrics.items()}
     combined: dict[str, float | None] = {}
     for name in dict.fromkeys(name for metrics in of_seeds for name in metrics):
         values = [metrics.get(name) for metrics in of_seeds]

@@ -876,17 +876,21 @@ def score_metrics(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> dic
     if (record.absolute_metrics or {}).get(objective.metric) is not None:
         return dict(record.absolute_metrics or {})
     sign = 1.0 if objective.mode == "max" else -1.0
-    best: tuple[float, dict[str, float | None]] | None = None
+    best: tuple[float, list[Mapping[str, Any]]] | None = None
     for of_seeds in evaluations_by_step(rows, record.num_seeds).values():
-        numbers = [
-            {name: value for name, value in (row.get("evaluate") or {}).items() if value is None or _is_number(value)}
-            for row in of_seeds
-        ]
-        metrics = aggregate_metrics(numbers, objective.aggregate)
-        value = metrics.get(objective.metric)
-        if value is not None and (best is None or sign * value > best[0]):
-            best = (sign * value, metrics)
-    return {} if best is None else best[1]
+        values = [(row.get("evaluate") or {}).get(objective.metric) for row in of_seeds]
+        if not all(_is_number(value) and math.isfinite(value) for value in values):
+            continue
+        score = sign * aggregate(values, objective.aggregate)
+        if best is None or score > best[0]:
+            best = (score, of_seeds)
+    if best is None:
+        return {}
+    numbers = [
+        {name: value for name, value in (row.get("evaluate") or {}).items() if value is None or _is_number(value)}
+        for row in best[1]
+    ]
+    return aggregate_metrics(numbers, objective.aggregate)
 
 
 def seed_values(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> list[float]:
@@ -902,7 +906,10 @@ def seed_values(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> list[
     rows = list(rows)
     metric = record.objective.metric
 
-    def values(of_seeds: Iterable[Mapping[str, Any]]) -> list[float]:
+    def values(of_seeds: Sequence[Mapping[str, Any]]) -> list[float]:
+        if len(of_seeds) == record.num_seeds == 1:
+            number = (of_seeds[0].get("evaluate") or {}).get(metric)
+            return [float(number)] if _is_number(number) else []
         by_seed: dict[int, Any] = {
             row.get("seed", record.seed): (row.get("evaluate") or {}).get(metric) for row in of_seeds
         }

@@ -207,6 +207,13 @@ def files_below(folder: Path) -> list[str]:
     return sorted(name.removeprefix(f"{root}/") for name in found)
 
 
+def tags_below(folder: Path) -> dict[str, str]:
+    """The tag of the version of each object below a remote folder, by its name relative to it: one listing."""
+    root = _key(folder)
+    found: dict[str, Any] = patiently(folder, lambda: _filesystem(folder).find(root, detail=True))
+    return {name.removeprefix(f"{root}/"): str(entry["ETag"]) for name, entry in sorted(found.items())}
+
+
 def remove(paths: Iterable[Path]) -> None:
     """Delete remote files; those that are gone already are passed over."""
     for path in paths:
@@ -254,6 +261,13 @@ def write_version(path: Path, content: bytes, tag: str | None) -> str:
         if code in ("NotImplemented", "501") and (there.tag if there else None) == tag:
             return str(patiently(path, put, writing=True))
         raise ChangedError(f"{path}: has been changed by another process") from error
+
+
+def write_tagged(path: Path, content: bytes) -> str:
+    """Make the remote `path` hold `content`, whatever it held; the tag of this version."""
+    bucket, key = _place(path)
+    call = functools.partial(_filesystem(path).call_s3, "put_object", Bucket=bucket, Key=key, Body=content)
+    return str(patiently(path, call, writing=True)["ETag"])
 
 
 def _get(path: Path) -> Version:

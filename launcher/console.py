@@ -212,9 +212,8 @@ def show_report(console: Console, snapshot: Snapshot, ranked: Mapping[str, Seque
     if len(failed) > 5:
         facts["failed"] = f"… {len(failed) - 5} more"
     facts["folder"] = str(folder)
-    for name in ("index.csv", "index.parquet", "evaluations.parquet"):
-        if storage.is_file(folder / name):
-            facts[name] = str(folder / name)
+    if storage.is_file(folder / "index.parquet"):  # written last; the evaluations are a folder
+        facts |= {name: str(folder / name) for name in ("index.csv", "index.parquet", "evaluations.parquet")}
     show_facts(console, f"Sweep {snapshot.name}", facts)
 
 

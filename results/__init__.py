@@ -1,27 +1,26 @@
 """Tables of what trials did, read from their folders alone: no Ray, no JAX.
 
-`collect(folder)` writes a sweep's index, `load_index(folder)` and `load_evaluations(folder)` read it back, and
+`collect(folder)` writes a sweep's index, `load_index(folder)` and `load_evaluations(folder)` read it back,
+`compare(sweep_a, sweep_b)` puts two sweeps side by side, `list_sweeps(root)` lists them, and
 `aggregate_outputs("ff_mappo")` makes one table of every run of an algorithm. `docs/results_format.md` has the columns.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from results.collector import collect as collect
+    from results.comparison import compare as compare
     from results.index import aggregate_outputs, load_evaluations, load_index
+    from results.ls import list_sweeps as list_sweeps
 
-__all__ = ["aggregate_outputs", "collect", "load_evaluations", "load_index"]
+__all__ = ["aggregate_outputs", "collect", "compare", "list_sweeps", "load_evaluations", "load_index"]
+_PLACES = {"collect": "collector", "compare": "comparison", "list_sweeps": "ls"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "collect":
-        from results.collector import collect
-
-        return collect
     if name in __all__:
-        from results import index
-
-        return getattr(index, name)
+        return getattr(importlib.import_module(f"results.{_PLACES.get(name, 'index')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

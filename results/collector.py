@@ -1,30 +1,38 @@
-"""The collector: reads trial folders, writes the sweep's index. It deletes and moves nothing.
+"""The collector: reads trial folders, writes the sweep's index. It deletes and moves nothing of a trial's.
 
-It may run at any moment, also while the sweep does. Equal folders give equal bytes.
+It may run at any moment, also while the sweep does. Equal folders give equal bytes, whether trials were read anew or
+kept from an earlier time (`results.parts`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import io
+import functools
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+import msgspec
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from jax_party import records, storage
 from jax_party.aggregate import Aggregate, aggregate, aggregate_metrics, interval, spread
 from jax_party.errors import RecordError
 from jax_party.objectives import Objective, feasible, pareto_front
 from jax_party.records import State, SweepManifest, TrialRecord
+from results import columns, configs, lines, parts
+from results.parts import EVALUATIONS_FILE
+from results.rows import Evaluation, IndexRow
 
 INDEX_FILE: Final = "index.parquet"
 INDEX_CSV_FILE: Final = "index.csv"
-EVALUATIONS_FILE: Final = "evaluations.parquet"
 
 #: What a trial is; the hyperparameters' columns come between these and `OUTCOME_COLUMNS`.
 IDENTITY_COLUMNS: Final[Mapping[str, str]] = {
@@ -69,6 +77,7 @@ OUTCOME_COLUMNS: Final[Mapping[str, str]] = {
     "objective.std": "float64",
     "objective.min": "float64",
     "objective.max": "float64",
+    "objective.seed_values": "str",
     "objective.over_scenarios": "float64",
     "objective.feasible": "boolean",
     "objective.pareto": "boolean",
@@ -90,16 +99,10 @@ PLACE_COLUMNS: Final[Mapping[str, str]] = {
     for name, dtype in {"uid": "str", "rows": "Int64", "steps": "Int64", "path": "str"}.items()
 } | {"checkpoint": "str", "folder": "str"}
 METRIC_PREFIXES: Final = ("last.", "best.", "absolute.")
-EVALUATION_COLUMNS: Final[Mapping[str, str]] = {
-    "trial_id": "str",
-    "seed": "int64",
-    "step": "int64",
-    "metric": "str",
-    "value": "float64",
-}
 
 _FIXED: Final = {**IDENTITY_COLUMNS, **OUTCOME_COLUMNS, **PLACE_COLUMNS}
 _COPIED: Final = [name for name in _FIXED if name in TrialRecord.__dataclass_fields__ and name != "checkpoint"]
+
 _INT64_RANGE: Final = range(-(2**63), 2**63)
 
 _log = logging.getLogger(__name__)
@@ -115,47 +118,39 @@ class CollectedPaths:
 
 
 @dataclass(frozen=True)
-class IndexRow:
-    """One planned trial: the index's row in four groups of columns, its evaluations as (seed, step, values), the
-    objective of each seed, and the metrics that it is judged by.
+class Collection:
+    """A sweep as it was collected: the fixed columns of its rows in the plan's order, and their other columns as parts'
+    tables, whose rows are in that order once those at `order` are taken.
     """
 
-    fixed: dict[str, Any]
-    hyperparameters: dict[str, Any]
-    metrics: dict[str, float | None]
-    config: dict[str, Any]
-    evaluations: list[tuple[int, int, dict[str, float | None]]]
-    seed_values: list[float] = field(default_factory=list)
-    score_metrics: dict[str, float | None] = field(default_factory=dict)
-
-    @property
-    def order(self) -> tuple[bool, int, str]:
-        """Rows go by their place in the plan; those whose place is unknown come last."""
-        number = self.fixed.get("number")
-        return number is None, number or 0, str(self.fixed["trial_id"])
+    fixed: list[dict[str, Any]]
+    tables: list[pa.Table]
+    order: list[int]
 
 
 def collect(sweep_folder: str | Path) -> CollectedPaths:
-    """Write index.parquet, index.csv and evaluations.parquet into a sweep's folder, or into a single run's.
+    """Bring index.parquet, index.csv and evaluations.parquet up to date in a sweep's folder, or in a single run's.
 
     Every planned trial has a row: one without a folder is PENDING, one whose files cannot be read is FAILED with the
-    reason as its error.
+    reason as its error. Trials whose files have not changed since the last time are not read again.
 
     Raises:
       RecordError: there is no such folder, no trial in it, or its sweep.yaml cannot be read.
     """
-    folder = records.as_folder(sweep_folder)
-    return write_tables(folder, read_rows(folder))
+    return collect_folder(records.as_folder(sweep_folder))[0]
 
 
-def write_tables(folder: Path, rows: Sequence[IndexRow]) -> CollectedPaths:
-    """Write the tables of `rows`, which `read_rows(folder)` gave, into `folder`; the index comes last."""
-    paths = CollectedPaths(folder / INDEX_FILE, folder / INDEX_CSV_FILE, folder / EVALUATIONS_FILE)
-    index = index_frame(rows)
-    records.write_bytes_atomically(paths.evaluations, _parquet(evaluations_frame(rows)))
-    records.write_text_atomically(paths.index_csv, index.to_csv(index=False, lineterminator="\n"))
-    records.write_bytes_atomically(paths.index, _parquet(index))
-    return paths
+def collect_folder(folder: Path) -> tuple[CollectedPaths, Collection]:
+    """As `collect`; what was collected, too. The index is written last."""
+    _check_folder(folder)
+    parts.make_folders(folder)
+    with parts.alone(folder):
+        found = _read_collection(folder)
+        paths = CollectedPaths(folder / INDEX_FILE, folder / INDEX_CSV_FILE, folder / EVALUATIONS_FILE)
+        table = index_table([found])
+        records.write_bytes_atomically(paths.index_csv, columns.as_csv(table))
+        records.write_bytes_atomically(paths.index, columns.as_parquet(table))
+    return paths, found
 
 
 # -- Reading folders ---------------------------------------------------------------------------------------------------
@@ -163,15 +158,10 @@ def write_tables(folder: Path, rows: Sequence[IndexRow]) -> CollectedPaths:
 
 def is_sweep_or_run(folder: Path) -> bool:
     """Whether `folder` is a sweep's or a single run's, so that `collect` has something to read."""
-    return storage.is_file(folder / records.MANIFEST_FILE) or _is_trial(folder) or bool(_trials_below(folder))
+    return storage.is_file(folder / records.MANIFEST_FILE) or bool(parts.list_folder(folder).trials)
 
 
-def read_rows(folder: Path) -> list[IndexRow]:
-    """A row for each planned trial of the sweep or single run in `folder`, in the plan's order.
-
-    Raises:
-      RecordError: there is no such folder, no trial in it, or its sweep.yaml cannot be read.
-    """
+def _check_folder(folder: Path) -> None:
     storage.check(folder)
     if not storage.is_remote(folder) and not folder.is_dir():
         raise RecordError(f"{folder}: no such folder; give a sweep's folder or a single run's")
@@ -180,14 +170,30 @@ def read_rows(folder: Path) -> list[IndexRow]:
             f"{folder}: no trials in it (neither {records.MANIFEST_FILE} nor a folder with {records.RECORD_FILE}); "
             "give a sweep's folder or a single run's"
         )
+    if storage.is_file(folder / records.MANIFEST_FILE):
+        records.read_manifest(folder)
+
+
+def _read_collection(folder: Path) -> Collection:
+    """A row for each planned trial of the sweep or single run in `folder`, in the plan's order.
+
+    Raises:
+      RecordError: there is no such folder, no trial in it, or its sweep.yaml cannot be read.
+    """
+    listing = parts.list_folder(folder)
     manifest = records.read_manifest(folder) if storage.is_file(folder / records.MANIFEST_FILE) else None
-    trials = [folder] if _is_trial(folder) else _trials_below(folder)
-    rows = storage.each(lambda trial: _read_trial(trial, folder, manifest), trials, storage.is_remote(folder))
+    reader = parts.Reader(functools.partial(_read_trial, folder, manifest), _FIXED)
+    tables, rows, unreadable = parts.update(folder, listing, reader)
+    rows += unreadable
     _judge_promotions(rows)
     if manifest is not None:
         _judge_objectives(rows, manifest)
-        rows += _pending_rows(manifest, rows)
-    return sorted(rows, key=lambda row: row.order)
+        pending = list(_pending_rows(manifest, rows))
+        rows, unreadable = rows + pending, unreadable + pending
+    if unreadable:
+        tables = [*tables, columns.pack(unreadable, _FIXED)]
+    order = sorted(range(len(rows)), key=lambda place: rows[place].order)
+    return Collection([rows[place].fixed for place in order], tables, order)
 
 
 def _judge_promotions(rows: Sequence[IndexRow]) -> None:
@@ -251,60 +257,91 @@ def _judge_front(
             row.fixed["objective.pareto"] = on_front
 
 
-# A folder with a config alone is being created; one with metrics and no record has lost its record.
-_OF_TRIALS: Final = (records.RECORD_FILE, records.METRICS_FILE)
-
-
-def _trials_below(folder: Path) -> list[Path]:
-    return records.trial_folders(folder, *_OF_TRIALS)
-
-
-def _is_trial(folder: Path) -> bool:
-    return any(storage.is_file(folder / name) for name in _OF_TRIALS)
-
-
-def _read_trial(trial: Path, sweep_folder: Path, manifest: SweepManifest | None) -> IndexRow:
-    place = PurePosixPath("." if trial == sweep_folder else trial.name)
+def _read_trial(sweep_folder: Path, manifest: SweepManifest | None, name: str) -> IndexRow:
+    """The row of the trial in the folder of that name, `.` for a single run's own."""
+    place = PurePosixPath(name)
+    trial = sweep_folder if name == "." else sweep_folder / name
     record: TrialRecord | None = None
     try:
         record = records.read_record(trial)
-        return _trial_row(record, place, records.read_config(trial), records.read_metrics(trial))
-    except RecordError as error:
+        row = _trial_row(record, place, configs.read_leaves(trial), *lines.read(trial, place, record.seed))
+        _check_cells(row)
+    except (RecordError, ValueError, RecursionError) as error:
         # The message without the sweep's own path: a sweep that was moved still gives the same bytes.
         reason = " ".join(str(error).split()).replace(f"{sweep_folder}/", "")
         _log.warning("%s: a row with state FAILED: %s", sweep_folder, reason)
-        return _unreadable_row(trial, record, place, manifest, reason)
+        holds = isinstance(error, RecordError)  # else its record may hold what no table can
+        return _unreadable_row(trial, record if holds else None, place, manifest, reason)
+    return row
+
+
+def _check_cells(row: IndexRow) -> None:
+    """Refuse what tables cannot hold: one such trial would cost the whole index."""
+    for name, value in row.fixed.items():
+        if _FIXED[name] == "Int64" and value is not None and value not in _INT64_RANGE:
+            raise ValueError(f"{name}: {value} has more than 64 bits; correct the record")
+    for one in row.evaluations:
+        if one.seed not in _INT64_RANGE or one.step not in _INT64_RANGE:
+            raise RecordError(f"{records.METRICS_FILE}: step {one.step}: more than 64 bits; remove the line")
+    with contextlib.suppress(OverflowError):  # of hyperparameters: they become text
+        msgspec.json.encode((row.fixed, row.hyperparameters, row.metrics, row.config))
 
 
 def _trial_row(
-    record: TrialRecord, place: PurePosixPath, config: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]
+    record: TrialRecord,
+    place: PurePosixPath,
+    leaves: Mapping[str, Any],
+    evaluations: Sequence[Evaluation],
+    rows: Sequence[Mapping[str, Any]],
 ) -> IndexRow:
-    of_seeds = [
-        (line.get("seed", record.seed), line["step"], _numbers(line, place))
-        for line in lines
-        if not line.get("absolute")
-    ]
     how = record.objective.aggregate
-    evaluations = [
-        (step, aggregate_metrics([_numbers(row, place) for row in rows], how))
-        for step, rows in records.evaluations_by_step(lines, record.num_seeds).items()
-    ]
-    best = _best(evaluations, record.objective)
-    numbers = records.seed_values(record, lines)
-    judged = {} if record.state is State.FAILED else records.score_metrics(record, lines)
+    of_steps = _by_step(evaluations, record.num_seeds)
+    best = _best_step(of_steps, record.objective)
+    numbers = records.seed_values(record, rows)
+    judged = {} if record.state is State.FAILED else records.score_metrics(record, rows)
     fixed = _fixed_values(record, place) | {
-        "evaluations": len(evaluations),
-        "best_step": best[0] if best else None,
+        "evaluations": len(of_steps),
+        "best_step": best,
         **_objective_values(record, numbers),
         **({"objective.feasible": feasible(record.objective, judged)} if judged else {}),
     }
     sources = {
-        "last.": evaluations[-1][1] if evaluations else {},
-        "best.": best[1] if best else {},
+        "last.": _aggregated(of_steps[next(reversed(of_steps))], how) if of_steps else {},
+        "best.": _aggregated(of_steps[best], how) if best is not None else {},
         "absolute.": record.absolute_metrics or {},
     }
     metrics = {prefix + name: value for prefix, values in sources.items() for name, value in values.items()}
-    return IndexRow(fixed, _hyperparameters(record), metrics, _config_leaves(config), of_seeds, numbers, judged)
+    return IndexRow(fixed, _hyperparameters(record), metrics, leaves, evaluations, numbers, judged)
+
+
+def _by_step(evaluations: Sequence[Evaluation], num_seeds: int) -> dict[int, list[Evaluation]]:
+    """Step -> the evaluations of all seeds; whole steps only, in order."""
+    of_step: dict[int, list[Evaluation]] = {}
+    for one in evaluations:
+        of_step.setdefault(one.step, []).append(one)
+    return {step: of_seeds for step, of_seeds in of_step.items() if len(of_seeds) == num_seeds}
+
+
+def _aggregated(of_seeds: Sequence[Evaluation], how: str) -> dict[str, float | None]:
+    return aggregate_metrics([one.metrics for one in of_seeds], how)
+
+
+def _best_step(of_steps: Mapping[int, Sequence[Evaluation]], objective: Objective) -> int | None:
+    """The step at which the objective was best, the earliest of equals; None where it was never measured."""
+    sign = 1.0 if objective.mode == "max" else -1.0
+    measured = {
+        step: sign * value
+        for step, of_seeds in of_steps.items()
+        if (value := _of_seeds([one.metrics.get(objective.metric) for one in of_seeds], objective.aggregate))
+        is not None
+    }
+    return max(measured, key=measured.__getitem__) if measured else None
+
+
+def _of_seeds(values: Sequence[float | None], how: str) -> float | None:
+    """One number for the seeds, None where some seed has no finite number."""
+    numbers = [value for value in values if value is not None and math.isfinite(value)]
+    return aggregate(numbers, how) if len(numbers) == len(values) else None
 
 
 def _objective_values(record: TrialRecord, numbers: Sequence[float]) -> dict[str, Any]:
@@ -321,6 +358,7 @@ def _objective_values(record: TrialRecord, numbers: Sequence[float]) -> dict[str
         "objective.std": spread(numbers),
         "objective.min": min(numbers),
         "objective.max": max(numbers),
+        "objective.seed_values": json.dumps(list(numbers)),
     }
 
 
@@ -333,7 +371,7 @@ def _unreadable_row(
     if record is not None:
         fixed |= _fixed_values(record, place)
     fixed |= {"state": State.FAILED.value, "error": reason}
-    return IndexRow(fixed, _hyperparameters(record) if record else {}, {}, {}, [])
+    return IndexRow(fixed, _hyperparameters(record) if record else {}, readable=False)
 
 
 def _pending_rows(manifest: SweepManifest, rows: Sequence[IndexRow]) -> Iterator[IndexRow]:
@@ -357,7 +395,7 @@ def _pending_rows(manifest: SweepManifest, rows: Sequence[IndexRow]) -> Iterator
             "num_seeds": manifest.num_seeds,
             "evaluations": 0,
         }
-        yield IndexRow(fixed, {}, {}, {}, [])
+        yield IndexRow(fixed)
 
 
 # -- From records to values --------------------------------------------------------------------------------------------
@@ -387,125 +425,43 @@ def _fixed_values(record: TrialRecord, place: PurePosixPath) -> dict[str, Any]:
 
 def _hyperparameters(record: TrialRecord) -> dict[str, Any]:
     return {
-        f"hyperparameters.{key}" if key in _FIXED else key: _cell(value)
+        f"hyperparameters.{key}" if key in _FIXED else key: configs.cell(value)
         for key, value in record.hyperparameters.items()
     }
-
-
-def _config_leaves(config: Mapping[str, Any], prefix: str = "config") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, value in config.items():
-        name = f"{prefix}.{key}"
-        leaves |= _config_leaves(value, name) if isinstance(value, Mapping) else {name: _cell(value)}
-    return leaves
-
-
-def _cell(value: Any) -> Any:
-    """A value as one cell: scalars as they are, lists and mappings (and dates, which YAML knows) as text."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return json.dumps(value, default=str)
-
-
-def _numbers(line: Mapping[str, Any], place: PurePosixPath) -> dict[str, float | None]:
-    """Metric -> number of one evaluation; lists and mappings become one metric an item, `name.item`."""
-    means = line.get("evaluate")
-    if not isinstance(means, Mapping):
-        raise RecordError(f"{place / records.METRICS_FILE}: step {line['step']}: evaluate: no mapping; remove the line")
-    return dict(_leaf_numbers(means, f"{place / records.METRICS_FILE}: step {line['step']}: evaluate"))
-
-
-def _leaf_numbers(values: Mapping[Any, Any], where: str, prefix: str = "") -> Iterator[tuple[str, float | None]]:
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, list):
-            yield from _leaf_numbers(dict(enumerate(value)), where, f"{name}.")
-        elif isinstance(value, Mapping):
-            yield from _leaf_numbers(value, where, f"{name}.")
-        elif value is None or isinstance(value, (int, float)):
-            yield name, None if value is None else float(value)
-        else:
-            raise RecordError(f"{where}: {name}: expected a number or null, got {value!r}; remove the line")
-
-
-def _best(
-    evaluations: Sequence[tuple[int, dict[str, float | None]]], objective: Objective
-) -> tuple[int, dict[str, float | None]] | None:
-    """The evaluation at which the objective was best, the earliest of equals; None where it was never measured."""
-    sign = 1.0 if objective.mode == "max" else -1.0
-    measured = [(value, one) for one in evaluations if (value := one[1].get(objective.metric)) is not None]
-    return max(measured, key=lambda pair: sign * pair[0])[1] if measured else None
 
 
 # -- Tables ------------------------------------------------------------------------------------------------------------
 
 
-def index_frame(rows: Sequence[IndexRow], before: Mapping[str, Sequence[str]] | None = None) -> pd.DataFrame:
-    """The index as a table with a row for each of `rows`; the columns `before` (name -> texts) come first."""
-    fixed = [row.fixed for row in rows]
-    hyperparameters = [row.hyperparameters for row in rows]
-    metrics = [row.metrics for row in rows]
-    config = [row.config for row in rows]
-    columns: dict[str, pd.Series[Any]] = {name: pd.Series(v, dtype="str") for name, v in (before or {}).items()}
-    columns |= {name: _column(fixed, name, dtype) for name, dtype in IDENTITY_COLUMNS.items()}
-    columns |= {name: _column(hyperparameters, name) for name in _names(hyperparameters)}
-    columns |= {name: _column(fixed, name, dtype) for name, dtype in OUTCOME_COLUMNS.items()}
-    columns |= {name: _column(metrics, name, "float64") for name in _metric_names(metrics)}
-    columns |= {name: _column(fixed, name, dtype) for name, dtype in PLACE_COLUMNS.items()}
-    columns |= {name: _column(config, name) for name in _names(config)}
-    return pd.DataFrame(columns)
+def index_table(collections: Sequence[Collection], before: Mapping[str, Sequence[str]] | None = None) -> pa.Table:
+    """The index as a table with the rows of each collection; the columns `before` (name -> texts) come first."""
+    tables = [table for one in collections for table in one.tables]
+    rows = [row for one in collections for row in one.fixed]
+    first = np.cumsum([0] + [sum(map(len, one.tables)) for one in collections])
+    order = pa.array(np.concatenate([start + np.array(one.order, np.int64) for start, one in zip(first, collections)]))
 
+    def fixed(dtypes: Mapping[str, str]) -> dict[str, pa.ChunkedArray]:
+        return {
+            name: pa.chunked_array([array]) for name, array in zip(dtypes, columns.typed(rows, dtypes), strict=True)
+        }
 
-def evaluations_frame(rows: Iterable[IndexRow]) -> pd.DataFrame:
-    """Every evaluation in long form: a row for each trial, seed, step and metric."""
-    long = [
-        (row.fixed["trial_id"], seed, step, name, values[name])
-        for row in rows
-        for seed, step, values in row.evaluations
-        for name in sorted(values)
-    ]
-    columns = zip(*long, strict=True) if long else [()] * len(EVALUATION_COLUMNS)
-    series = zip(EVALUATION_COLUMNS.items(), columns, strict=True)
-    return pd.DataFrame({name: pd.Series(list(values), dtype=dtype) for (name, dtype), values in series})
+    def others(group: str) -> dict[str, pa.ChunkedArray]:
+        return {name: column.take(order) for name, column in columns.merge(tables, group).items()}
+
+    metrics = others(columns.METRICS)
+    names = [name for prefix in METRIC_PREFIXES for name in metrics if name.startswith(prefix)]
+    return columns.finished(
+        {name: pa.chunked_array([pa.array(values, pa.string())]) for name, values in (before or {}).items()}
+        | fixed(IDENTITY_COLUMNS)
+        | others(columns.HYPERPARAMETERS)
+        | fixed(OUTCOME_COLUMNS)
+        | {name: metrics[name] for name in names}
+        | fixed(PLACE_COLUMNS)
+        | others(columns.CONFIG)
+    )
 
 
 def hyperparameter_columns(index: pd.DataFrame) -> list[str]:
     """The columns of sampled hyperparameters: those between `seed` and `state`."""
     names = [str(name) for name in index.columns]
     return names[names.index("seed") + 1 : names.index("state")]
-
-
-def _names(values: Iterable[Mapping[str, Any]]) -> list[str]:
-    return sorted({name for one in values for name in one})
-
-
-def _metric_names(metrics: Iterable[Mapping[str, Any]]) -> list[str]:
-    names = _names(metrics)
-    return [name for prefix in METRIC_PREFIXES for name in names if name.startswith(prefix)]
-
-
-def _column(rows: Sequence[Mapping[str, Any]], name: str, dtype: str | None = None) -> pd.Series[Any]:
-    values = [row.get(name) for row in rows]
-    if dtype is None:
-        dtype, values = _inferred(values)
-    return pd.Series(values, dtype=dtype)
-
-
-def _inferred(values: list[Any]) -> tuple[str, list[Any]]:
-    """A dtype that holds all `values`, and the values for it; unlike values become JSON text."""
-    kinds = {type(value) for value in values if value is not None}
-    if kinds == {bool}:
-        return "boolean", values
-    if kinds == {int} and all(value in _INT64_RANGE for value in values if value is not None):
-        return "Int64", values
-    if kinds and kinds <= {int, float}:
-        return "float64", [None if value is None else float(value) for value in values]
-    if kinds <= {str}:
-        return "str", values
-    return "str", [None if v is None else v if isinstance(v, str) else json.dumps(v) for v in values]
-
-
-def _parquet(frame: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, engine="pyarrow", index=False)
-    return buffer.getvalue()

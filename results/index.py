@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import io
+import operator
 import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from jax_party import records, storage
 from jax_party.errors import RecordError
-from results.collector import (
-    EVALUATION_COLUMNS,
-    EVALUATIONS_FILE,
-    IDENTITY_COLUMNS,
-    INDEX_FILE,
-    IndexRow,
-    index_frame,
-    is_sweep_or_run,
-    read_rows,
-    write_tables,
-)
+from results.collector import INDEX_FILE, collect_folder, index_table, is_sweep_or_run
+from results.columns import INDEX_VERSION, TYPES, VERSION_KEY, as_frame
+from results.evaluations import EVALUATION_COLUMNS, SCHEMA
+from results.parts import EVALUATIONS_FILE
 
 DEFAULT_ROOT: Final = "experiment_results"
 
@@ -36,41 +35,124 @@ def load_index(path: str | Path) -> pd.DataFrame:
     Raises:
       RecordError: there is no index yet, or it cannot be read.
     """
-    return _load(records.as_folder(path), INDEX_FILE, list(IDENTITY_COLUMNS))
+    file = _place_of(records.as_folder(path), INDEX_FILE)
+    source = io.BytesIO(storage.read_bytes(file))
+    try:
+        schema = pq.read_schema(source)
+        _check_version(file, schema, file.parent)
+        frame = pd.read_parquet(source, engine="pyarrow")
+    except (OSError, ValueError) as error:
+        raise _damaged(file, error, file.parent) from error
+    missing = [column for column in ("sweep", "trial_id", "state") if column not in frame.columns]
+    if missing:
+        raise RecordError(f"{file}: no column {missing[0]!r}; make it anew: make collect SWEEP={file.parent}")
+    return frame
 
 
-def load_evaluations(path: str | Path) -> pd.DataFrame:
-    """Every evaluation of a sweep in long form: `trial_id`, `seed`, `step`, `metric`, `value`.
+def load_evaluations(
+    path: str | Path,
+    trials: Collection[str] | None = None,
+    metrics: Collection[str] | None = None,
+    columns: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """The evaluations of a sweep in long form: `trial_id`, `seed`, `step`, `metric`, `value`.
+
+    What is not asked for is left out as the files are read: a sweep of 10,000 trials has ten million rows.
 
     Args:
-      path: the sweep's folder (or a single run's), or its evaluations.parquet.
+      path: the sweep's folder (or a single run's), or its evaluations.parquet, in parts or of an older version.
+      trials: the ids of those that are wanted.
+      metrics: the names of those that are wanted.
+      columns: those that are wanted.
 
     Raises:
-      RecordError: there is no table yet, or it cannot be read.
+      RecordError: there is no table yet, or it cannot be read; there is no such trial, metric or column in it.
     """
-    return _load(records.as_folder(path), EVALUATIONS_FILE, list(EVALUATION_COLUMNS))
+    table = _place_of(records.as_folder(path), EVALUATIONS_FILE)
+    wanted = list(EVALUATION_COLUMNS) if columns is None else list(columns)
+    for name in wanted:
+        _check_known(table, "column", [name], lambda: list(EVALUATION_COLUMNS))
+    given = {"trial_id": trials, "metric": metrics}
+    filters = {name: list(values) for name, values in given.items() if values is not None}
+    found = _long_rows(table, list(dict.fromkeys([*wanted, *filters])), filters)
+    for name, values in filters.items():
+        here = set(found[name].unique().to_pylist())
+        if not set(values) <= here:
+            _check_known(table, name, values, lambda name=name: _words(table, name))
+    types = pa.schema([(name, TYPES[EVALUATION_COLUMNS[name]]) for name in wanted])
+    return found.select(wanted).cast(types).to_pandas()
 
 
-def _load(path: Path, name: str, expected: list[str]) -> pd.DataFrame:
+def _long_rows(table: Path, columns: Sequence[str], filters: Mapping[str, list[str]]) -> pa.Table:
+    """Rows of all parts one below the other; words are dictionaries."""
+    wanted = [pc.field(name).isin(pa.array(values, pa.string())) for name, values in filters.items()]
+    where = functools.reduce(operator.and_, wanted) if wanted else None
+    schema = pa.schema([SCHEMA.field(name) for name in columns])
+    tables = []
+    for part in _parts_of(table):
+        source = io.BytesIO(storage.read_bytes(part))
+        try:
+            _check_version(part, pq.read_schema(source), table.parent)
+            found = pq.read_table(source, columns=list(columns), filters=where, read_dictionary=["trial_id", "metric"])
+            tables.append(found.cast(schema))
+        except (OSError, ValueError, KeyError) as error:
+            raise _damaged(part, error, table.parent) from error
+    return pa.concat_tables([schema.empty_table(), *tables]).unify_dictionaries()
+
+
+def _parts_of(table: Path) -> list[Path]:
+    """The files of the table; a single one of older versions."""
+    if storage.is_remote(table):
+        names = [name for name in storage.files_below(table) if name.startswith("part-")]
+    else:
+        names = sorted(path.name for path in table.glob("part-*.parquet"))
+    return [table / name for name in names] or [table]
+
+
+def _words(table: Path, name: str) -> list[str]:
+    """Every trial, or every metric."""
+    return [str(word) for word in _long_rows(table, [name], {})[name].unique().to_pylist()]
+
+
+def _check_known(table: Path, kind: str, wanted: Collection[str], known: Callable[[], list[str]]) -> None:
+    names = known()
+    for name in wanted:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=5, cutoff=0.4) or sorted(names)[:10]
+            raise RecordError(f"{table}: no {kind} {name!r}; use one of {', '.join(near) or 'none: it has no rows'}")
+
+
+def _place_of(path: Path, name: str) -> Path:
+    """Where the table of this name is, of a sweep's folder or of its own path.
+
+    Raises:
+      RecordError: there is none.
+    """
     storage.check(path)
-    is_folder = path.suffix != ".parquet" if storage.is_remote(path) else path.is_dir()
-    file = path / name if is_folder else path
-    folder = file.parent
-    if not storage.is_file(file):
-        if not storage.is_remote(path) and path.suffix != ".parquet" and not path.is_dir():
-            raise RecordError(f"{path}: no such folder; give a sweep's folder or a single run's")
-        raise RecordError(f"{file}: no such file; make it with: make collect SWEEP={folder}")
-    try:
-        frame = pd.read_parquet(io.BytesIO(storage.read_bytes(file)), engine="pyarrow")
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    file = path if path.suffix == ".parquet" else path / name
+    if storage.is_remote(file):
+        there = storage.is_file(file) or bool(storage.files_below(file))
+    else:
+        there = file.is_file() or (name == EVALUATIONS_FILE and any(file.glob("part-*.parquet")))
+    if there:
+        return file
+    if file != path and not storage.is_remote(path) and not path.is_dir():
+        raise RecordError(f"{path}: no such folder; give a sweep's folder or a single run's")
+    raise RecordError(f"{file}: no such file; make it with: make collect SWEEP={file.parent}")
+
+
+def _check_version(file: Path, schema: pa.Schema, folder: Path) -> None:
+    version = int((schema.metadata or {}).get(VERSION_KEY, b"1"))
+    if version > INDEX_VERSION:
         raise RecordError(
-            f"{file}: not a Parquet table ({reason}); make it anew: make collect SWEEP={folder}"
-        ) from error
-    missing = [column for column in expected if column not in frame.columns]
-    if missing:
-        raise RecordError(f"{file}: no column {missing[0]!r}; make it anew: make collect SWEEP={folder}")
-    return frame
+            f"{file}: of version {version}, newer than {INDEX_VERSION}, the newest that is known here; upgrade "
+            f"jax-party, or make it anew: make collect SWEEP={folder}"
+        )
+
+
+def _damaged(file: Path, error: Exception, folder: Path) -> RecordError:
+    reason = " ".join(str(error).split())
+    return RecordError(f"{file}: not a Parquet table ({reason}); make it anew: make collect SWEEP={folder}")
 
 
 def aggregate_outputs(alg_name: str, root: str | Path = DEFAULT_ROOT, run_id: str | None = None) -> pd.DataFrame:
@@ -90,14 +172,10 @@ def aggregate_outputs(alg_name: str, root: str | Path = DEFAULT_ROOT, run_id: st
     root = records.as_folder(root)
     storage.check(root)
     folders = _run_folders(root, alg_name)
-    rows: list[tuple[str, IndexRow]] = []
-    for folder in folders:
-        of_folder = read_rows(folder)
-        write_tables(folder, of_folder)
-        rows += [(str(folder), row) for row in of_folder]
-    if run_id is not None:
-        rows = _only(rows, run_id, root / alg_name)
-    return index_frame([row for _, row in rows], before={"sweep_folder": [folder for folder, _ in rows]})
+    found = [collect_folder(folder)[1] for folder in folders]
+    of_rows = [str(folder) for folder, one in zip(folders, found, strict=True) for _ in one.fixed]
+    table = index_table(found, before={"sweep_folder": of_rows})
+    return as_frame(table if run_id is None else _only(table, run_id, root / alg_name))
 
 
 def _run_folders(root: Path, alg_name: str) -> list[Path]:
@@ -112,16 +190,15 @@ def _run_folders(root: Path, alg_name: str) -> list[Path]:
     return sorted(folders, key=str)
 
 
-def _only(rows: list[tuple[str, IndexRow]], run_id: str, place: Path) -> list[tuple[str, IndexRow]]:
+def _only(table: pa.Table, run_id: str, place: Path) -> pa.Table:
     """The rows of one trial or one sweep."""
-    kept = [(folder, row) for folder, row in rows if run_id in (row.fixed["trial_id"], row.fixed.get("sweep"))]
-    if not kept:
-        known = sorted(
-            {str(name) for _, row in rows for name in (row.fixed["trial_id"], row.fixed.get("sweep")) if name}
-        )
+    names = list(zip(table["trial_id"].to_pylist(), table["sweep"].to_pylist(), strict=True))
+    kept = [run_id in of_row for of_row in names]
+    if not any(kept):
+        known = sorted({name for of_row in names for name in of_row if name})
         near = difflib.get_close_matches(run_id, known, n=5, cutoff=0.4) or known[:5]
         raise RecordError(f"{place}: no trial or sweep {run_id!r}; near it: {', '.join(near)}")
-    return kept
+    return table.filter(pa.array(kept))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def collect_main(arguments: Sequence[str] | None = None) -> int:
             paths = collect(folder)
             states = _states(load_index(folder))
         except (RecordError, OSError) as error:
-            _print_error(error)
+            print_error(error)
             exit_code = BAD_INPUT
         else:
             _say(f"{paths.index}: {states}")
@@ -62,7 +62,7 @@ def show_main(arguments: Sequence[str] | None = None) -> int:
         mode = options.mode or _first(index, "objective.mode") or "max"
         _print_index(index, column, mode, options.top)
     except (RecordError, OSError) as error:
-        _print_error(error)
+        print_error(error)
         return BAD_INPUT
     return 0
 
@@ -132,10 +132,10 @@ def _print_index(index: pd.DataFrame, column: str, mode: str, top: int) -> None:
         table.add_column(name, justify="left" if name in ("trial_id", "state") else "right", overflow="fold")
     for place, (_, row) in enumerate(chosen.iterrows(), start=1):
         table.add_row(str(place), *(Text(_format(row[name])) for name in shown))
-    console = _console()
-    console.print(table)
+    out = console()
+    out.print(table)
     if len(chosen) < min(top, len(index)):
-        console.print(f"{int(index[column].isna().sum())} trials have no {column}.", markup=False)
+        out.print(f"{int(index[column].isna().sum())} trials have no {column}.", markup=False)
 
 
 def _format(value: Any) -> str:
@@ -144,16 +144,17 @@ def _format(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def _console() -> Console:
+def console() -> Console:
     """A console that does not fold a table to 80 columns where its output goes into a file or a pipe."""
-    console = Console()
-    return console if console.is_terminal else Console(width=200)
+    out = Console()
+    return out if out.is_terminal else Console(width=200)
 
 
 def _say(text: str) -> None:
     Console(soft_wrap=True).print(text, markup=False, highlight=False)
 
 
-def _print_error(error: Exception) -> None:
+def print_error(error: Exception) -> None:
+    """Tell of bad input in one line."""
     message = " ".join(str(error).split())
     Console(stderr=True, soft_wrap=True).print(f"error: {message}", markup=False, highlight=False)

@@ -56,7 +56,15 @@ def test_seeds_of_two_systems_are_one_sweep(tiny_overrides: Callable[[str], tupl
         assert row["trial_id"].startswith(f"{manifest.name}-")
         assert row["vault.train.uid"] == row["trial_id"] and (folder / row["vault.train.path"]).is_dir()
     names = {path.name for path in folder.iterdir()}
-    assert names == {*index["trial_id"], "hydra", "sweep.yaml", "index.parquet", "index.csv", "evaluations.parquet"}
+    assert names == {
+        *index["trial_id"],
+        "hydra",
+        "sweep.yaml",
+        "index.parquet",
+        "index.csv",
+        "evaluations.parquet",
+        ".index",
+    }
     assert done.stdout == done.stderr == ""  # logger.use_console=false
 
 

@@ -31,7 +31,8 @@ SweepMaker = Callable[..., Path]
 
 
 def tables(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in ("index.parquet", "index.csv", "evaluations.parquet")}
+    files = [folder / "index.parquet", folder / "index.csv", *sorted((folder / "evaluations.parquet").glob("part-*"))]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def collected(folder: Path) -> pd.DataFrame:
@@ -289,15 +290,16 @@ def test_the_collector_touches_nothing_but_its_tables(sweep: SweepMaker) -> None
 
     def contents() -> Iterator[tuple[str, bytes]]:
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.name not in tables(folder):
+            made = path.parent.name in (".index", "evaluations.parquet") or path.name.startswith("index.")
+            if path.is_file() and not made:
                 yield str(path), path.read_bytes()
 
     results.collect(folder)
     before = list(contents())
     results.collect(folder)
     assert list(contents()) == before
-    added = {path.name for path in folder.iterdir() if path.is_file()}
-    assert added == {"sweep.yaml", "index.parquet", "index.csv", "evaluations.parquet"}
+    added = {path.name for path in folder.iterdir()} - {synthetic_sweep.record_of(n).trial_id for n in range(3)}
+    assert added == {"sweep.yaml", "index.parquet", "index.csv", "evaluations.parquet", ".index"}
 
 
 def test_a_crash_while_writing_leaves_the_old_index(sweep: SweepMaker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,7 +362,7 @@ def test_a_corrupt_index_names_the_remedy(sweep: SweepMaker) -> None:
     (folder / "index.parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(RecordError, match=r"index\.parquet: not a Parquet table .*make collect"):
         results.load_index(folder)
-    shutil.copy(folder / "evaluations.parquet", folder / "index.parquet")
+    shutil.copy(folder / "evaluations.parquet" / "part-00000.parquet", folder / "index.parquet")
     with pytest.raises(RecordError, match=r"index\.parquet: no column 'sweep'"):
         results.load_index(folder / "index.parquet")
 

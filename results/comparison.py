@@ -1,0 +1,177 @@
+"""Two sweeps side by side: the objective over seeds of each, their difference, and how likely one is the better."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from jax_party.aggregate import BOOTSTRAP_SEEDS, Aggregate, interval
+from jax_party.errors import RecordError
+from results.index import load_index
+
+BY: Final = ("best", "configuration")
+_RESAMPLES: Final = 9_999
+
+
+class _Scores(NamedTuple):
+    """A configuration with the objective of each of its seeds; `fresh` where none of these has chosen it."""
+
+    configuration: str
+    values: tuple[float, ...]
+    fresh: bool
+
+
+def compare(sweep_a: str | Path, sweep_b: str | Path, by: str = "best") -> pd.DataFrame:
+    """What sweep `b` is worth beside sweep `a`, a row for each scenario and algorithm.
+
+    Seeds are what is compared, those of promotions where both sides have them. With fewer than ten on either side means
+    and Student's (of a difference Welch's) t, else interquartile means and percentile bootstraps, seeds taken as
+    independent. The sweeps have to be collected.
+
+    Args:
+      sweep_a, sweep_b: their folders, or their index.parquet.
+      by: `best`: the best configuration of each algorithm, and where they have no algorithm in common, of every pair of
+        algorithms; `configuration`: each configuration that both have.
+
+    Returns:
+      `scenario`, `algorithm_a`, `algorithm_b`, `configuration_a`, `configuration_b`, `metric`, `mode`, `seeds` (`fresh`
+      or `searched`: these have chosen the best, which flatters it), `n_a`, `value_a`, `low_a`, `high_a`, the same of b,
+      `estimator`, `difference` (b less a) with `difference_low` and `difference_high`, and
+      `probability_of_improvement`: that a seed of b is better than one of a, ties half. Intervals are of 95 %; NaN
+      where a side has one seed.
+
+    Raises:
+      RecordError: a sweep cannot be read, their objectives are unlike, or they have nothing in common.
+    """
+    if by not in BY:
+        raise RecordError(f"by: {by!r} is no way to compare; use one of {', '.join(BY)}")
+    one, other = load_index(sweep_a), load_index(sweep_b)
+    metric, mode = _objective(one, sweep_a)
+    if _objective(other, sweep_b) != (metric, mode):
+        theirs = " ".join(_objective(other, sweep_b))
+        raise RecordError(
+            f"{sweep_b}: looks for {theirs}, {sweep_a} for {metric} {mode}; compare sweeps of one objective"
+        )
+    scores_a, scores_b = _scores(one), _scores(other)
+    rows = [
+        {"scenario": scenario, "algorithm_a": of_a, "algorithm_b": of_b, "metric": metric, "mode": mode}
+        | _compared(a, b, mode)
+        for scenario, of_a, of_b in _pairs(scores_a, scores_b)
+        for a, b in _matched(scores_a[scenario, of_a], scores_b[scenario, of_b], by, mode)
+    ]
+    if not rows:
+        what = "scenario with finished trials" if by == "best" else "configuration"
+        raise RecordError(f"{sweep_a} and {sweep_b}: no {what} in common; nothing to compare")
+    first = ["scenario", "algorithm_a", "algorithm_b", "configuration_a", "configuration_b", "metric", "mode"]
+    table = pd.DataFrame(rows)
+    return table[[*first, *(name for name in table.columns if name not in first)]]
+
+
+def _objective(index: pd.DataFrame, sweep: str | Path) -> tuple[str, str]:
+    found = index[["objective.metric", "objective.mode"]].dropna()
+    if found.empty or "objective.seed_values" not in index:
+        raise RecordError(
+            f"{sweep}: its index tells no objective of each seed; make it anew: make collect SWEEP={sweep}"
+        )
+    return str(found.iloc[0, 0]), str(found.iloc[0, 1])
+
+
+_Group = dict[tuple[str, bool], list[float]]
+
+
+def _scores(index: pd.DataFrame) -> dict[tuple[str, str], list[_Scores]]:
+    """(scenario, algorithm) -> the configurations that have been played to the end."""
+    groups: dict[tuple[str, str], _Group] = {}
+    finished = index[(index["state"] == "COMPLETE") & index["objective.seed_values"].notna()]
+    for row in finished.to_dict("records"):
+        group = groups.setdefault((row["scenario"], row["algorithm"]), {})
+        key = (row["configuration"], bool(pd.notna(row["promoted_from"])))
+        group.setdefault(key, []).extend(json.loads(row["objective.seed_values"]))
+    return {
+        name: [_Scores(configuration, tuple(values), fresh) for (configuration, fresh), values in group.items()]
+        for name, group in groups.items()
+    }
+
+
+def _pairs(a: dict[tuple[str, str], Any], b: dict[tuple[str, str], Any]) -> list[tuple[str, str, str]]:
+    """(scenario, algorithm of a, algorithm of b): of the same algorithm where a scenario has any, else each with each."""
+    found = []
+    for scenario in sorted({name for name, _ in a} & {name for name, _ in b}):
+        of_a, of_b = (sorted(algorithm for name, algorithm in one if name == scenario) for one in (a, b))
+        shared = [(name, name) for name in of_a if name in of_b]
+        found += [(scenario, *pair) for pair in shared or [(one, other) for one in of_a for other in of_b]]
+    return found
+
+
+def _matched(a: Sequence[_Scores], b: Sequence[_Scores], by: str, mode: str) -> list[tuple[_Scores, _Scores]]:
+    """What is compared with what, fresh seeds with fresh ones where both have them."""
+    found = []
+    for fresh in (True, False):
+        of_a, of_b = ({one.configuration: one for one in side if one.fresh is fresh} for side in (a, b))
+        if by == "best" and of_a and of_b:
+            return [(_best(of_a.values(), mode), _best(of_b.values(), mode))]
+        taken = {one.configuration for one, _ in found}
+        found += [(of_a[name], of_b[name]) for name in sorted(set(of_a) & set(of_b) - taken)]
+    return found if by == "configuration" else []
+
+
+def _best(side: Any, mode: str) -> _Scores:
+    sign = 1.0 if mode == "max" else -1.0
+    return max(side, key=lambda one: (sign * math.fsum(one.values) / len(one.values), one.configuration))
+
+
+def _compared(a: _Scores, b: _Scores, mode: str) -> dict[str, Any]:
+    x, y = np.array(a.values), np.array(b.values)
+    many = min(len(x), len(y)) >= BOOTSTRAP_SEEDS
+    row: dict[str, Any] = {"configuration_a": a.configuration, "configuration_b": b.configuration}
+    row["seeds"] = "fresh" if a.fresh else "searched"
+    for name, values in (("a", x), ("b", y)):
+        value, low, high = _estimate(values, many)
+        row |= {f"n_{name}": len(values), f"value_{name}": value, f"low_{name}": low, f"high_{name}": high}
+    low, high = _difference(x, y, many)
+    better = (y[:, None] > x) if mode == "max" else (y[:, None] < x)
+    return row | {
+        "estimator": (Aggregate.IQM if many else Aggregate.MEAN).value,
+        "difference": row["value_b"] - row["value_a"],
+        "difference_low": low,
+        "difference_high": high,
+        "probability_of_improvement": float(np.mean(better + 0.5 * (y[:, None] == x))),
+    }
+
+
+def _estimate(values: np.ndarray, many: bool) -> tuple[float, float, float]:
+    if many:
+        value, low, high, _ = interval(values.tolist())
+        return value, low if low is not None else math.nan, high if high is not None else math.nan
+    if len(values) < 2:
+        return float(values[0]), math.nan, math.nan
+    mean, error = float(np.mean(values)), float(stats.sem(values))
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    return mean, mean - half, mean + half
+
+
+def _difference(x: np.ndarray, y: np.ndarray, many: bool) -> tuple[float, float]:
+    """The 95 % interval of the estimator of y less that of x."""
+    if many:
+        found = stats.bootstrap(
+            (x, y), lambda one, other, axis: stats.trim_mean(other, 0.25, axis=axis) - stats.trim_mean(one, 0.25, axis=axis),
+            n_resamples=_RESAMPLES, confidence_level=0.95, method="percentile", rng=np.random.default_rng(0),
+        ).confidence_interval  # fmt: skip
+    elif min(len(x), len(y)) > 1:
+        if np.ptp(x) == 0 and np.ptp(y) == 0:  # nothing varies, and Welch's degrees of freedom would be 0 / 0
+            gap = float(y[0] - x[0])
+            return gap, gap
+        found = stats.ttest_ind(y, x, equal_var=False).confidence_interval(0.95)
+    else:
+        return math.nan, math.nan
+    return float(found.low), float(found.high)
+
+
+__all__ = ["BY", "compare"]

@@ -1,0 +1,122 @@
+"""The lines of metrics.jsonl as evaluations: what the tables do not hold is skipped, not parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
+
+from jax_party import records, storage
+from jax_party.errors import RecordError
+from results.rows import Evaluation
+
+Number = float | None
+
+
+class _Line(msgspec.Struct):
+    """A line as trials write it; one that does not fit is read, and judged, by `records.read_metrics`."""
+
+    step: int
+    evaluate: dict[str, Number]
+    seed: int | None = None
+    absolute: bool = False
+
+
+class _LineWithLists(msgspec.Struct):
+    """The same, with metrics that are lists: one number an agent."""
+
+    step: int
+    evaluate: dict[str, Number | list[Number]]
+    seed: int | None = None
+    absolute: bool = False
+
+
+_decoder = msgspec.json.Decoder(_Line)
+_decoder_of_lists = msgspec.json.Decoder(_LineWithLists)
+
+
+def read(trial: Path, place: PurePosixPath, seed: int) -> tuple[list[Evaluation], list[Mapping[str, Any]]]:
+    """The evaluations of the trial in `trial`, and the rows of its metrics.jsonl for `records`' functions.
+
+    Args:
+      trial: its folder.
+      place: the same, for messages.
+      seed: that of lines that name none.
+
+    Raises:
+      RecordError: a whole line is not an evaluation.
+    """
+    try:
+        content = storage.read_bytes(trial / records.METRICS_FILE)
+    except OSError:
+        return _read_any(trial, place, seed)
+    rows: list[Mapping[str, Any]] = []
+    evaluations = []
+    try:
+        for step, evaluate, of_line, absolute in _decoded(content[: content.rfind(b"\n") + 1]):
+            of_seed = seed if of_line is None else of_line
+            rows.append({"step": step, "seed": of_seed, "evaluate": evaluate, "absolute": absolute})
+            if not absolute:
+                evaluations.append(Evaluation(of_seed, step, _flat(evaluate)))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return _read_any(trial, place, seed)
+    return evaluations, rows
+
+
+def _decoded(content: bytes) -> Iterator[tuple[int, Mapping[str, Any], int | None, bool]]:
+    lines: Sequence[_Line | _LineWithLists]
+    try:
+        lines = _decoder.decode_lines(content)
+    except msgspec.ValidationError:
+        lines = _decoder_of_lists.decode_lines(content)
+    return ((line.step, line.evaluate, line.seed, line.absolute) for line in lines)
+
+
+def _flat(evaluate: Mapping[str, Any]) -> Mapping[str, Number]:
+    """A list becomes one metric an item, `name.item`."""
+    if list not in map(type, evaluate.values()):
+        return evaluate
+    flat: dict[str, Number] = {}
+    for name, value in evaluate.items():
+        if isinstance(value, list):
+            flat |= {f"{name}.{item}": number for item, number in enumerate(value)}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _read_any(trial: Path, place: PurePosixPath, seed: int) -> tuple[list[Evaluation], list[Mapping[str, Any]]]:
+    """The same from lines of any kind, with a message about the first that is none."""
+    rows: list[Mapping[str, Any]] = [*records.read_metrics(trial)]
+    evaluations = []
+    for row in rows:
+        if not row.get("absolute"):
+            where = f"{place / records.METRICS_FILE}: step {row['step']}"
+            of_seed: Any = row.get("seed", seed)
+            if not isinstance(of_seed, int):
+                raise RecordError(f"{where}: seed: expected an integer, got {of_seed!r}; remove the line")
+            evaluations.append(Evaluation(of_seed, row["step"], _numbers(row, where)))
+    return evaluations, rows
+
+
+def _numbers(row: Mapping[str, Any], where: str) -> dict[str, Number]:
+    means = row.get("evaluate")
+    if not isinstance(means, Mapping):
+        raise RecordError(f"{where}: evaluate: no mapping; remove the line")
+    return dict(_leaf_numbers(means, f"{where}: evaluate"))
+
+
+def _leaf_numbers(values: Mapping[Any, Any], where: str, prefix: str = "") -> Iterator[tuple[str, Number]]:
+    """Lists and mappings become one metric an item, `name.item`."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, list):
+            yield from _leaf_numbers(dict(enumerate(value)), where, f"{name}.")
+        elif isinstance(value, Mapping):
+            yield from _leaf_numbers(value, where, f"{name}.")
+        elif value is None or isinstance(value, (int, float)):
+            yield name, None if value is None else float(value)
+        else:
+            raise RecordError(f"{where}: {name}: expected a number or null, got {value!r}; remove the line")

@@ -1,0 +1,117 @@
+"""Every sweep below a folder, from its sweep.yaml and its index alone; `python -m results.ls [root]` prints them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from jax_party import records, storage
+from jax_party.errors import JaxPartyError, RecordError
+from jax_party.records import State
+from results.index import DEFAULT_ROOT, load_index
+from results.show import BAD_INPUT, console, print_error
+
+DEPTH: Final = 4
+COLUMNS: Final = ("name", "folder", "algorithms", "scenarios", "states", "metric", "best", "when")
+
+
+def list_sweeps(root: str | Path = DEFAULT_ROOT) -> pd.DataFrame:
+    """The sweeps and single runs below `root`, the newest first, with the columns `COLUMNS`.
+
+    States and the best objective are those of the index; of a folder that has none, or a damaged one, `states` says so.
+
+    Raises:
+      RecordError: there is no such folder, or nothing in it.
+    """
+    root = records.as_folder(root)
+    storage.check(root)
+    if not storage.is_remote(root) and not root.is_dir():
+        raise RecordError(f"{root}: no such folder; give the one that holds the algorithms' folders")
+    rows = [_row(folder, root) for folder in _folders(root)]
+    if not rows:
+        raise RecordError(f"{root}: no sweeps in it ({records.MANIFEST_FILE} or {records.RECORD_FILE}); run one first")
+    rows.sort(key=lambda row: (row["when"] or "", row["folder"]), reverse=True)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """Folders with a sweep.yaml, and those of single runs; what lies in a sweep is not looked at."""
+    marks = (records.MANIFEST_FILE, records.RECORD_FILE)
+    if storage.is_remote(root):
+        names = sorted(storage.files_below(root))
+        sweeps = {name.removesuffix(marks[0]) for name in names if name.endswith(f"/{marks[0]}") or name == marks[0]}
+        runs = {name.removesuffix(marks[1]) for name in names if name.endswith(f"/{marks[1]}")}
+        alone = {run for run in runs if not run.startswith(tuple(sweeps))}
+        yield from (root / name for name in sorted(sweeps | alone))
+        return
+    for folder, below, files in os.walk(root):
+        if set(marks) & set(files):
+            yield Path(folder)
+            below.clear()
+        elif len(Path(folder).relative_to(root).parts) >= DEPTH:
+            below.clear()
+
+
+def _row(folder: Path, root: Path) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"name": folder.name, "folder": str(folder)}
+    try:
+        if storage.is_file(folder / records.MANIFEST_FILE):
+            manifest = records.read_manifest(folder)
+            row |= {"name": manifest.name, "algorithms": ", ".join(manifest.algorithms), "when": manifest.created}
+            row["metric"] = manifest.objective.metric
+        else:
+            record = records.read_record(folder)
+            row |= {"name": record.trial_id, "algorithms": record.algorithm, "when": record.started_at}
+            row["metric"] = record.objective.metric
+        index = load_index(folder)
+    except RecordError as error:
+        there = storage.is_file(folder / "index.parquet")
+        return row | {"states": str(error) if there or not row["algorithms"] else "not collected yet"}
+    counts = index["state"].value_counts()
+    best = index["objective.value"].agg("max" if _mode(index) == "max" else "min")
+    return row | {
+        "scenarios": ", ".join(sorted(index["scenario"].dropna().unique())),
+        "states": ", ".join(f"{counts[state.value]} {state.value}" for state in State if state.value in counts),
+        "best": None if pd.isna(best) else float(best),
+    }
+
+
+def _mode(index: pd.DataFrame) -> str:
+    modes = index["objective.mode"].dropna().unique().tolist()
+    return str(modes[0]) if modes else "max"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0, or 2 where there is nothing to list."""
+    parser = argparse.ArgumentParser("python -m results.ls", description="List the sweeps below a folder.")
+    parser.add_argument("root", nargs="?", default=DEFAULT_ROOT, help=f"where sweeps are ({DEFAULT_ROOT})")
+    try:
+        found = list_sweeps(parser.parse_args(arguments).root)
+    except (JaxPartyError, OSError) as error:
+        print_error(error)
+        return BAD_INPUT
+    table = Table()
+    for name in COLUMNS:
+        table.add_column(name, justify="right" if name == "best" else "left", overflow="fold")
+    for row in found.to_dict("records"):
+        table.add_row(*(Text(_text(row[name])) for name in COLUMNS))
+    console().print(table)
+    return 0
+
+
+def _text(value: Any) -> str:
+    if pd.isna(value):
+        return ""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
