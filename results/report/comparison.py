@@ -1,4 +1,4 @@
-"""Algorithms against each other: aggregate scores, performance profiles, probability of improvement, and the heat map."""
+"""Algorithms against each other: aggregates, performance profiles, probability of improvement, the heat map."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from results.report.charts import Chart, band_traces, figure, tags
 from results.report.data import BEST, VIEWS, SweepData
-from results.report.theme import Style, metric_label, styles
+from results.report.theme import Style, axis_title, styles
 from results.statistics import (
     Band,
     Estimate,
@@ -30,7 +30,7 @@ class Rivals:
 
     Attributes:
       scores: algorithm -> an array a scenario.
-      scale: `raw` where there is one scenario, else each scenario's are scaled together to [0, 1].
+      scaled: whether each scenario's are scaled together to [0, 1], as they are where there are several.
     """
 
     scores: dict[str, list[NDArray[np.float64]]]
@@ -66,7 +66,7 @@ def _title(what: str, place: str) -> str:
 
 
 def _score_label(data: SweepData, found: Rivals) -> str:
-    return "score, scaled to [0, 1] a scenario" if found.scaled else metric_label(data.objective.metric)
+    return "score<br>(scaled to [0, 1] a scenario)" if found.scaled else axis_title(data.objective.metric)
 
 
 def _runs_text(view: str) -> str:
@@ -89,14 +89,15 @@ def _aggregates(data: SweepData, view: str, place: str, found: Rivals) -> Chart:
     made = figure(traces, _score_label(data, found), "", showlegend=False)
     made.update_yaxes(autorange="reversed", type="category")
     caption = f"Interquartile mean with its 95 % stratified-bootstrap interval. {_runs_text(view)}"
-    return Chart(f"aggregate-{view}-{place}", _title("Interquartile mean", place), caption, made, place, view)
+    return Chart(f"aggregate-{view}-{place}", _title("Interquartile mean", place), caption, made, place, view,
+                 height=max(240, 110 + 34 * len(traces)))  # fmt: skip
 
 
 def _whisker(value: float, ends: list[float], name: str, style: Style, text: str) -> go.Scatter:
     low, high = ends
     bar = {"type": "data", "array": [high - value], "arrayminus": [value - low], "color": style.colour, "thickness": 2}
     return go.Scatter(
-        x=[value], y=[name], mode="markers", name=name, meta=tags(*name.split(" − ")),
+        x=[value], y=[name], mode="markers", name=name, meta=tags(name),
         marker={"symbol": style.marker, "size": 11, "color": style.colour}, error_x=bar if low == low else None,
         hovertemplate=f"{text}: %{{x:.4g}}" + (f" [{low:.4g}, {high:.4g}]" if low == low else "") + "<extra></extra>",
     )  # fmt: skip
@@ -143,7 +144,7 @@ def _improvements(data: SweepData, view: str, place: str, found: Rivals) -> Char
     of_algorithm = styles(data.algorithms)
     traces = []
     for (x, y), one in improvements(found).items():
-        traces.append(_whisker(one.value, [one.low, one.high], f"{x} − {y}", of_algorithm[x], f"P({x} > {y})"))
+        traces.append(_whisker(one.value, [one.low, one.high], x, of_algorithm[x], f"P({x} > {y})"))
         traces[-1].y = [f"{x} > {y}"]
         traces[-1].meta = tags(x, y)
     made = figure(traces, "P(X > Y)", "", showlegend=False)
@@ -161,8 +162,12 @@ def _improvements(data: SweepData, view: str, place: str, found: Rivals) -> Char
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the heat map: the score of an algorithm's best configuration in a scenario, and where it is between
-    the scenario's worst (0) and best (1) algorithm."""
+    """A cell of the heat map.
+
+    Attributes:
+      value: the score of the algorithm's best configuration in the scenario, and `text` its interval.
+      place: where it is between the scenario's worst (0) and best (1) algorithm.
+    """
 
     algorithm: str
     scenario: str

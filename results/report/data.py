@@ -142,7 +142,7 @@ class SweepData:
     @cached_property
     def configurations(self) -> list[Configuration]:
         """Every configuration in every scenario, the best first; those without a score last."""
-        groups = self.searched.groupby(["algorithm", "scenario", "configuration"], sort=False)
+        groups: Any = self.searched.groupby(["algorithm", "scenario", "configuration"], sort=False)
         found = [self._configuration(*names, rows) for names, rows in groups]
 
         def order(one: Configuration) -> tuple[bool, bool, float, str]:
@@ -277,7 +277,9 @@ def _scores(folder: Path, index: pd.DataFrame) -> dict[str, list[float]]:
     """Trial id -> the objective of each seed; of a trial of several seeds from its folder."""
     scored = index[index["objective.value"].notna()]
     single = scored[scored["num_seeds"].fillna(1) == 1]
-    found = {str(trial): [float(value)] for trial, value in zip(single["trial_id"], single["objective.value"], strict=True)}
+    found = {
+        str(trial): [float(value)] for trial, value in zip(single["trial_id"], single["objective.value"], strict=True)
+    }
     several = scored[scored["num_seeds"].fillna(1) > 1]
     places = list(zip(several["trial_id"], several["folder"], several["objective.value"], strict=True))
     read = storage.each(lambda one: _seed_values(folder, *one), places, storage.is_remote(folder))

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from results.report.charts import Chart, figure, tags
 from results.report.data import BEST, VIEWS, SweepData
 from results.report.learning import learning_charts
-from results.report.theme import OUTCOME_COLOURS, metric_label, metric_name, styles
+from results.report.theme import OUTCOME_COLOURS, axis_title, metric_name, styles
 
 CURVES: Final = ("cooperation_rate", "leader_change_rate", "welfare_per_step", "equality")
 
@@ -20,7 +20,9 @@ CURVES: Final = ("cooperation_rate", "leader_change_rate", "welfare_per_step", "
 def game_curves(data: SweepData) -> Iterator[Chart]:
     """The curve of each of the game's metrics, a scenario and view each."""
     for view in VIEWS:
-        by_metric = [list(learning_charts(data, view, [name], f"game-{name}")) for name in CURVES if name in data.metrics]
+        by_metric = [
+            list(learning_charts(data, view, [name], f"game-{name}")) for name in CURVES if name in data.metrics
+        ]
         for of_scenario in zip(*by_metric, strict=True):
             yield from of_scenario
 
@@ -95,7 +97,7 @@ def _scatter(data: SweepData, scenario: str, x: str, y: str, what: str) -> Chart
                     hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
                 )
             )  # fmt: skip
-    made = figure(traces, metric_label(x), metric_label(y))
+    made = figure(traces, axis_title(x), axis_title(y))
     caption = "A point a trial of the search, at its final evaluation."
     return Chart(f"scatter-{x}-{y}-{scenario}", f"{what}, {scenario}", caption, made, scenario)
 

@@ -38,7 +38,7 @@ def _is_cpu(device: Any) -> bool:
 
 def device_hours(data: SweepData, rows: pd.DataFrame) -> float:
     """Hours of work times the devices that each trial held."""
-    trials = rows.to_dict("records")
+    trials: list[Any] = rows.to_dict("records")
     return sum(row["duration_s"] * devices_per_trial(data, row) for row in trials if row["duration_s"] > 0) / 3600
 
 
@@ -127,7 +127,7 @@ def health_charts(data: SweepData) -> Iterator[Chart]:
 
 
 def _timeline_chart(rows: pd.DataFrame) -> Chart:
-    traces = []
+    traces: list[go.Bar] = []
     for state in State:
         some = rows[rows["state"] == state.value]
         for keys, of_group in some.groupby(["algorithm", "scenario"], sort=False):
@@ -137,7 +137,7 @@ def _timeline_chart(rows: pd.DataFrame) -> Chart:
                     x=(of_group["end"] - of_group["start"]).clip(lower=0).to_numpy(), base=of_group["start"].to_numpy(),
                     y=of_group["worker"].tolist(), orientation="h", name=state.value, legendgroup=state.value,
                     showlegend=not any(trace.name == state.value for trace in traces),
-                    marker={"color": STATE_COLOURS[state.value], "line": {"width": 0.5, "color": "rgba(128,128,128,.6)"}},
+                    marker={"color": STATE_COLOURS[state.value], "line": {"width": 0.5, "color": "#808080"}},
                     customdata=of_group["trial_id"].tolist(), meta=tags(algorithm, scenario=scenario),
                     hovertemplate=f"%{{customdata}}<br>{algorithm}, {scenario}: %{{x:.3g}} min<extra></extra>",
                 )
@@ -176,7 +176,7 @@ def _boxes(data: SweepData, column: str, title: str, label: str, caption: str) -
 
 def _compiling(data: SweepData) -> Chart:
     of_cache = {"miss": "#D55E00", "disk": "#E69F00", "process": "#009E73"}
-    traces = []
+    traces: list[go.Bar] = []
     known = data.trials[data.trials["compile_time_s"].notna()]
     for (algorithm, scenario), rows in known.groupby(["algorithm", "scenario"], sort=False):
         for cache, some in rows.groupby(rows["compile_cache"].fillna("miss")):
@@ -228,6 +228,9 @@ def _trial_row(row: Mapping[str, Any]) -> dict[str, Any]:
         "work": (hours(work), work or 0),
         "compiling": (hours(compiling), compiling or 0),
         "cache": text("compile_cache"),
-        "speed": (number(row["steps_per_second"], 3), 0 if pd.isna(row["steps_per_second"]) else row["steps_per_second"]),
+        "speed": (
+            number(row["steps_per_second"], 3),
+            0 if pd.isna(row["steps_per_second"]) else row["steps_per_second"],
+        ),
         "device": text("device"),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import quote
@@ -14,7 +15,7 @@ from jax_party.aggregate import Interval
 from results.report.charts import Chart, figure, tags
 from results.report.data import Configuration, SweepData
 from results.report.health import device_hours, hours, wall_hours
-from results.report.theme import faint, metric_label, number, short_names, styles
+from results.report.theme import axis_title, faint, number, short_names, styles
 
 #: So many configurations are on the page; all are in the index.
 MOST: Final = 200
@@ -37,8 +38,7 @@ def _row(data: SweepData, place: int, one: Configuration, names: dict[str, str])
         "scenario": one.scenario,
         "name": one.name,
         "values": [(names[key], _value(first[key])) for key in data.hyperparameters if pd.notna(first[key])],
-        "score": (number(one.score), one.score),
-        "estimate": _interval(one.seeds),
+        "score": (_score(one), one.score),
         "seeds": len(one.values),
         "fresh": _interval(one.fresh),
         "fresh_value": one.fresh.value if one.fresh else None,
@@ -55,6 +55,13 @@ def _row(data: SweepData, place: int, one: Configuration, names: dict[str, str])
 
 def _value(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _score(one: Configuration) -> str:
+    """The sweep's own aggregate and the interval, which says of what it is where that is another number."""
+    if one.score is None or one.seeds is None or math.isclose(one.score, one.seeds.value, rel_tol=1e-9):
+        return _interval(one.seeds)
+    return f"{number(one.score)}; {one.seeds.estimator} {_interval(one.seeds)}"
 
 
 def _interval(one: Interval | None) -> str:
@@ -92,7 +99,7 @@ def leaderboard_charts(data: SweepData) -> Iterator[Chart]:
             if one.fresh is not None:
                 text = f"{len(one.fresh_values)} fresh seeds"
                 traces.append(_point(one.fresh, label, text, faint(colour, 0.65), meta, "star"))
-        made = figure(traces, metric_label(data.objective.metric), "", showlegend=False)
+        made = figure(traces, axis_title(data.objective.metric), "", showlegend=False)
         made.update_yaxes(autorange="reversed", type="category")
         caption = (
             f"The {min(len(chosen), _IN_CHART)} best of {len(chosen)} configurations, with 95 % intervals over seeds; "

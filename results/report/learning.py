@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from results.report.charts import Chart, band_traces, figure, tags
 from results.report.data import ALL, BEST, VIEWS, SweepData
-from results.report.theme import METRICS, metric_label, metric_name, styles
+from results.report.theme import METRICS, axis_title, metric_name, styles
 from results.statistics import Band, curve_over_configurations, curve_over_seeds, first_step_at, trimmed_mean
 
 STEPS = "environment steps"
 #: Shares of the way from the lowest to the highest point of a scenario's curves.
 FRACTIONS = np.arange(0.05, 1.0001, 0.05)
 _OF_VIEW = {
-    BEST: "Each algorithm's best configuration; bands are 95 % intervals over its seeds, fresh ones where it was promoted.",
+    BEST: "Each algorithm's best configuration; bands are 95 % intervals over its seeds (fresh ones if promoted).",
     ALL: "The interquartile mean over all configurations; bands hold their middle half.",
 }
 
@@ -52,12 +52,12 @@ def learning_charts(data: SweepData, view: str, metrics: Sequence[str], name: st
             for algorithm in data.algorithms:
                 steps, band = band_of(data, view, algorithm, scenario, metric)
                 if len(steps):
-                    meta = tags(algorithm, metric=metric)
+                    meta = tags(algorithm, metric=metric) if len(metrics) > 1 else tags(algorithm)
                     traces += band_traces(steps, band, algorithm, of_algorithm[algorithm], meta)
         first = metrics[0] if metrics else ""
-        made = figure(traces, STEPS, metric_label(first), hovermode="x unified")
+        made = figure(traces, STEPS, axis_title(first), hovermode="x unified")
         made.update_xaxes(rangemode="tozero")
-        titles = {metric: metric_label(metric) for metric in metrics}
+        titles = {metric: axis_title(metric) for metric in metrics}
         title = scenario if len(metrics) > 1 else f"{metric_name(first)}, {scenario}"
         yield Chart(f"{name}-{view}-{scenario}", title, _OF_VIEW[view], made, scenario, view,
                     titles if len(metrics) > 1 else {})  # fmt: skip
@@ -100,7 +100,7 @@ def efficiency_charts(data: SweepData) -> Iterator[Chart]:
                 for trace in made:
                     trace.hovertemplate = "%{y:,.0f} steps to %{x:.0f} %"
                 traces += made
-            made_figure = figure(traces, "of the way from the worst to the best score (%)", f"{STEPS} needed")
+            made_figure = figure(traces, "of the way from the worst score to the best (%)", f"{STEPS} needed")
             made_figure.update_yaxes(rangemode="tozero")
             caption = (
                 "Steps until the middle curve is so far up between the scenario's lowest and highest point. "
@@ -127,7 +127,7 @@ def _over_scenarios(data: SweepData, view: str) -> Chart:
         low, high = _stratified(values, [table.shape[1] for table in tables])
         band = Band(trimmed_mean(values), low, high)
         traces += band_traces(together.index.to_numpy(), band, algorithm, of_algorithm[algorithm], tags(algorithm))
-    made = figure(traces, STEPS, "score, scaled to [0, 1] a scenario", hovermode="x unified")
+    made = figure(traces, STEPS, "score<br>(scaled to [0, 1] a scenario)", hovermode="x unified")
     caption = (
         "The interquartile mean over all runs of all scenarios; bands are 95 % stratified-bootstrap intervals. "
         "Of algorithms that ran in every scenario."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from plotly.colors import get_colorscale, sample_colorscale
 from plotly.offline import get_plotlyjs
 
 from jax_party.aggregate import BOOTSTRAP_SEEDS
-from jax_party.records import MANIFEST_FILE
+from jax_party.records import MANIFEST_FILE, SweepManifest, plain
 from results.report import comparison, game, health, hyperparameters, leaderboard, learning
 from results.report.charts import Chart
 from results.report.data import VIEWS, SweepData
@@ -65,7 +66,7 @@ def render(data: SweepData) -> str:
         scenarios=data.scenarios,
         styles=styles(data.algorithms),
         best_is_thin=any(len(one.curve_values) < 2 for one in data.best.values()),
-        metrics=[(name, metric_label(name)) for name in learning.curve_metrics(data)],
+        metrics=[(name, metric_name(name)) for name in learning.curve_metrics(data)],
         has_hyperparameters=bool(of_hyperparameters),
         payload=_embedded(_payload(data, charts, of_hyperparameters)),
         css=Markup((_TEMPLATE / "page.css").read_text()),
@@ -79,7 +80,8 @@ def render(data: SweepData) -> str:
 def _tables(data: SweepData) -> dict[str, Any]:
     return {
         "objective": _objective(data),
-        "estimators": f"over seeds the mean with Student's t, or from {BOOTSTRAP_SEEDS} seeds on the interquartile mean with a bootstrap interval",
+        "estimators": f"intervals are Student's t of the mean over seeds, or from {BOOTSTRAP_SEEDS} seeds on the "
+        "bootstrap's of the interquartile mean",
         "leaders": leaderboard.rows(data),
         "left_out": max(0, len(data.configurations) - leaderboard.MOST),
         "promoted": any(one.fresh is not None for one in data.configurations),
@@ -123,7 +125,9 @@ def _summary(data: SweepData) -> str:
 
 def _objective(data: SweepData) -> str:
     aims = zip(data.objective.metrics, data.objective.modes, strict=True)
-    text = " and ".join(f"{metric_label(metric)}, {'higher' if mode == 'max' else 'lower'} is better" for metric, mode in aims)
+    text = " and ".join(
+        f"{metric_label(metric)}, {'higher' if mode == 'max' else 'lower'} is better" for metric, mode in aims
+    )
     bounds = ", ".join(f"{name} {number(bound)}" for name, bound in data.objective.constraints.items())
     return f"{text}; constraints: {bounds}" if bounds else text
 
@@ -154,7 +158,7 @@ def _provenance(data: SweepData) -> dict[str, Any]:
         facts = [(name, row[name]) for name in ("git_sha", "host", "device", "jax_version") if _known(row[name])]
         return {"command": None, "composed": None, "facts": facts}
     known = dict(data.manifest.provenance)
-    dirty = {True: " (with changes that were not committed)", False: ""}.get(known.get("git_dirty"), "")
+    dirty = " (with changes that were not committed)" if known.get("git_dirty") else ""
     versions = known.get("versions") or {}
     facts = [
         ("git SHA", f"{known.get('git_sha') or 'unknown'}{dirty}"),
@@ -187,11 +191,7 @@ def _joined(values: Iterable[Any]) -> str:
     return ", ".join(sorted({str(value) for value in values if _known(value)}))
 
 
-def _plain(manifest: Any) -> dict[str, Any]:
+def _plain(manifest: SweepManifest) -> dict[str, Any]:
     """The manifest without its provenance, which stands beside it."""
-    import dataclasses
-
-    from jax_party.records import plain
-
     values = {name: value for name, value in dataclasses.asdict(manifest).items() if name != "provenance"}
     return dict(plain(values, MANIFEST_FILE))

@@ -22,7 +22,7 @@ COLUMN: Final = 3.4
 PAGE: Final = 7.0
 _DASHES: Final = {"solid": "-", "dash": "--", "dot": ":"}
 _MARKERS: Final = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "cross": "P", "x": "X"}
-_STYLE: Final[dict[str, Any]] = {
+_STYLE: Final[Any] = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "xtick.labelsize": 7,
     "ytick.labelsize": 7, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
     "grid.linewidth": 0.5, "lines.linewidth": 1.4, "svg.hashsalt": "jax-party", "svg.fonttype": "none",
@@ -35,9 +35,10 @@ def pictures(data: SweepData) -> Iterator[tuple[str, bytes]]:
     with matplotlib.rc_context(_STYLE):
         for name, made in _figures(data, view):
             FigureCanvasAgg(made)
-            for kind, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 200, "metadata": {"Software": None}})):
+            for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
                 buffer = io.BytesIO()
-                made.savefig(buffer, format=kind, bbox_inches="tight", **options)  # type: ignore[arg-type]
+                made.savefig(buffer, format=kind, dpi=200, metadata=metadata)
+                made.set_layout_engine("none")  # it is laid out now, and that takes long
                 yield f"{name}.{kind}", buffer.getvalue()
 
 
@@ -76,7 +77,9 @@ def _panels(titles: Sequence[str], height: float = 2.1) -> tuple[Figure, list[Ax
 def _legend(made: Figure, axes: Sequence[Axes]) -> None:
     """One legend below all panels."""
     known = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    made.legend(known.values(), known.keys(), loc="outside lower center", ncols=min(4, max(1, len(known))), frameon=False)
+    made.legend(
+        known.values(), known.keys(), loc="outside lower center", ncols=min(4, max(1, len(known))), frameon=False
+    )
 
 
 def _line(axis: Axes, x: Any, band: Band, algorithm: str, data: SweepData) -> None:
@@ -177,11 +180,11 @@ def _aggregates(data: SweepData, view: str) -> Figure | None:
     made, axes = _panels(_named(list(found)), height=0.75 + 0.24 * most)
     for axis, one in zip(axes, found.values(), strict=True):
         sign = 1.0 if one.scaled else data.sign
-        rows = [
-            (name, sign * value, *sorted((sign * low, sign * high)), styles(data.algorithms)[name].colour)
-            for name, (value, low, high) in comparison.aggregates(one).items()
-        ]
-        _whiskers(axis, [(row[0], row[1], row[2], row[3], row[4]) for row in rows])
+        rows = []
+        for name, (value, low, high) in comparison.aggregates(one).items():
+            ends = sorted((sign * low, sign * high))
+            rows.append((name, sign * value, ends[0], ends[1], styles(data.algorithms)[name].colour))
+        _whiskers(axis, rows)
         axis.set_xlabel("IQM, " + ("scaled score" if one.scaled else metric_name(data.objective.metric)))
     return made
 
@@ -194,7 +197,7 @@ def _improvements(data: SweepData, view: str) -> Figure | None:
     made, axes = _panels(_named(list(pairs)), height=0.75 + 0.24 * max(map(len, pairs.values())))
     for axis, of_place in zip(axes, pairs.values(), strict=True):
         _whiskers(axis, [
-            (f"{x} > {y}", *one, styles(data.algorithms)[x].colour) for (x, y), one in of_place.items()
+            (f"{x} > {y}", one.value, one.low, one.high, styles(data.algorithms)[x].colour) for (x, y), one in of_place.items()
         ])  # fmt: skip
         axis.set_xlim(-0.02, 1.02)
         axis.axvline(0.5, color="#8A8F98", linestyle=":", linewidth=1)

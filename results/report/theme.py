@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-#: Okabe and Ito's colours (https://jfly.uni-koeln.de/color/) without black and yellow, which one background or the other
+#: Okabe and Ito's colours (https://jfly.uni-koeln.de/color/) without black and yellow, which one of the backgrounds
 #: swallows.
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 #: With more series than colours the dashes tell them apart; each has its marker, too.
@@ -73,8 +73,13 @@ def metric_name(metric: str) -> str:
 
 
 def metric_label(metric: str) -> str:
-    """The title of an axis: what a metric is called, and its unit."""
+    """What a metric is called, and its unit."""
     return f"{METRICS[metric][0]} ({METRICS[metric][1]})" if metric in METRICS else metric.replace("_", " ")
+
+
+def axis_title(metric: str) -> str:
+    """The same in two lines, for the axis of a narrow chart."""
+    return metric_label(metric).replace(" (", "<br>(")
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:

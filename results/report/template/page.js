@@ -23,7 +23,7 @@
       hoverlabel: { bgcolor: colour("--card"), bordercolor: line, font: { color: text }, namelength: -1 },
     };
     for (const axis of ["xaxis", "yaxis"]) {
-      made[axis] = { ...layout[axis], gridcolor: grid, linecolor: line, zerolinecolor: line, tickcolor: line };
+      made[axis] = { ...layout[axis], exponentformat: "power", gridcolor: grid, linecolor: line, zerolinecolor: line, tickcolor: line };
     }
     return made;
   }
