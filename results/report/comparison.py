@@ -66,7 +66,7 @@ def _title(what: str, place: str) -> str:
 
 
 def _score_label(data: SweepData, found: Rivals) -> str:
-    return "score<br>(scaled to [0, 1] a scenario)" if found.scaled else axis_title(data.objective.metric)
+    return "scaled score<br>(0 to 1 a scenario)" if found.scaled else axis_title(data.objective.metric)
 
 
 def _runs_text(view: str) -> str:
@@ -120,7 +120,7 @@ def _profiles(data: SweepData, view: str, place: str, found: Rivals) -> Chart:
     for name, band in bands.items():
         traces += band_traces(sign * thresholds, band, name, of_algorithm[name], tags(name))
     better = "more" if sign > 0 else "less"
-    made = figure(traces, f"τ: {_score_label(data, found)}", f"share of runs with {better} than τ")
+    made = figure(traces, f"τ: {_score_label(data, found)}", f"share of runs<br>with {better} than τ")
     made.update_yaxes(range=[-0.02, 1.02])
     caption = f"How many runs score {better} than τ: a curve above another is better. Bands: 95 %. {_runs_text(view)}"
     return Chart(f"profile-{view}-{place}", _title("Performance profile", place), caption, made, place, view)

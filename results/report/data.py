@@ -93,7 +93,7 @@ class SweepData:
         if self.manifest is not None:
             return self.manifest.objective
         row = self.index.iloc[0]
-        return Objective(*(str(row[f"objective.{name}"]) for name in ("metric", "mode", "aggregate")))
+        return Objective(str(row["objective.metric"]), str(row["objective.mode"]), str(row["objective.aggregate"]))
 
     @property
     def sign(self) -> float:
@@ -143,7 +143,7 @@ class SweepData:
     def configurations(self) -> list[Configuration]:
         """Every configuration in every scenario, the best first; those without a score last."""
         groups: Any = self.searched.groupby(["algorithm", "scenario", "configuration"], sort=False)
-        found = [self._configuration(*names, rows) for names, rows in groups]
+        found = [self._configuration(str(a), str(s), str(name), rows) for (a, s, name), rows in groups]
 
         def order(one: Configuration) -> tuple[bool, bool, float, str]:
             return one.score is None, not one.feasible, -self.sign * (one.score or 0.0), one.name

@@ -100,7 +100,7 @@ def efficiency_charts(data: SweepData) -> Iterator[Chart]:
                 for trace in made:
                     trace.hovertemplate = "%{y:,.0f} steps to %{x:.0f} %"
                 traces += made
-            made_figure = figure(traces, "of the way from the worst score to the best (%)", f"{STEPS} needed")
+            made_figure = figure(traces, "way from worst to best score (%)", f"{STEPS} needed")
             made_figure.update_yaxes(rangemode="tozero")
             caption = (
                 "Steps until the middle curve is so far up between the scenario's lowest and highest point. "
@@ -127,7 +127,7 @@ def _over_scenarios(data: SweepData, view: str) -> Chart:
         low, high = _stratified(values, [table.shape[1] for table in tables])
         band = Band(trimmed_mean(values), low, high)
         traces += band_traces(together.index.to_numpy(), band, algorithm, of_algorithm[algorithm], tags(algorithm))
-    made = figure(traces, STEPS, "score<br>(scaled to [0, 1] a scenario)", hovermode="x unified")
+    made = figure(traces, STEPS, "scaled score<br>(0 to 1 a scenario)", hovermode="x unified")
     caption = (
         "The interquartile mean over all runs of all scenarios; bands are 95 % stratified-bootstrap intervals. "
         "Of algorithms that ran in every scenario."

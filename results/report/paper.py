@@ -11,10 +11,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from results.report import comparison, game, hyperparameters, learning
 from results.report.data import ALL, BEST, SweepData
-from results.report.theme import OUTCOME_COLOURS, metric_label, metric_name, short_names, styles
+from results.report.theme import OUTCOME_COLOURS, axis_title, metric_name, short_names, styles
 from results.statistics import Band
 
 #: Widths in inches: one column of a paper, and its whole width.
@@ -25,7 +26,8 @@ _MARKERS: Final = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": 
 _STYLE: Final[Any] = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "xtick.labelsize": 7,
     "ytick.labelsize": 7, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
-    "grid.linewidth": 0.5, "lines.linewidth": 1.4, "svg.hashsalt": "jax-party", "svg.fonttype": "none",
+    "grid.linewidth": 0.5, "axes.axisbelow": True, "lines.linewidth": 1.4, "svg.hashsalt": "jax-party",
+    "svg.fonttype": "none",
 }  # fmt: skip
 
 
@@ -105,7 +107,8 @@ def _curves(data: SweepData, view: str, metric: str) -> Figure | None:
             _line(axis, steps, band, algorithm, data)
         axis.set_xlabel(learning.STEPS)
         axis.set_xlim(left=0)
-    _label_left(axes, metric_label(metric))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    _label_left(axes, axis_title(metric).replace("<br>", "\n"))
     _legend(made, axes)
     return made
 
@@ -128,6 +131,7 @@ def _efficiency(data: SweepData, view: str) -> Figure | None:
             _line(axis, learning.FRACTIONS * 100, Band(steps, nothing, nothing), algorithm, data)
         axis.set_xlabel("of the way to the best score (%)")
         axis.set_ylim(bottom=0)
+        axis.yaxis.set_major_formatter(EngFormatter(sep=""))
     _label_left(axes, f"{learning.STEPS} needed")
     _legend(made, axes)
     return made
@@ -158,7 +162,7 @@ def _profiles(data: SweepData, view: str) -> Figure | None:
             _line(axis, sign * thresholds, band, algorithm, data)
         axis.set_xlabel("τ: " + ("scaled score" if one.scaled else metric_name(data.objective.metric)))
         axis.set_ylim(-0.02, 1.02)
-    _label_left(axes, f"share of runs with {'more' if data.sign > 0 else 'less'} than τ")
+    _label_left(axes, f"share of runs\nwith {'more' if data.sign > 0 else 'less'} than τ")
     _legend(made, axes)
     return made
 
@@ -197,7 +201,8 @@ def _improvements(data: SweepData, view: str) -> Figure | None:
     made, axes = _panels(_named(list(pairs)), height=0.75 + 0.24 * max(map(len, pairs.values())))
     for axis, of_place in zip(axes, pairs.values(), strict=True):
         _whiskers(axis, [
-            (f"{x} > {y}", one.value, one.low, one.high, styles(data.algorithms)[x].colour) for (x, y), one in of_place.items()
+            (f"{x} > {y}", one.value, one.low, one.high, styles(data.algorithms)[x].colour)
+            for (x, y), one in of_place.items()
         ])  # fmt: skip
         axis.set_xlim(-0.02, 1.02)
         axis.axvline(0.5, color="#8A8F98", linestyle=":", linewidth=1)

@@ -23,7 +23,7 @@
       hoverlabel: { bgcolor: colour("--card"), bordercolor: line, font: { color: text }, namelength: -1 },
     };
     for (const axis of ["xaxis", "yaxis"]) {
-      made[axis] = { ...layout[axis], exponentformat: "power", gridcolor: grid, linecolor: line, zerolinecolor: line, tickcolor: line };
+      made[axis] = { ...layout[axis], exponentformat: layout[axis]?.type === "log" ? "power" : "SI", gridcolor: grid, linecolor: line, zerolinecolor: line, tickcolor: line };
     }
     return made;
   }
@@ -204,7 +204,7 @@
     if (!keys.length) return;
     const names = Object.fromEntries(hyper[one("hyper-algorithm").value].axes.map((axis) => [axis.key, axis.name]));
     const bars = { type: "bar", orientation: "h", x: keys.map((key) => found.shares[key]), y: keys.map((key) => names[key]),
-      marker: { color: "#0072B2" }, hovertemplate: "%{y}: %{x:.1%}<extra></extra>" };
+      marker: { color: colour("--accent") }, hovertemplate: "%{y}: %{x:.1%}<extra></extra>" };
     const layout = { margin: { l: 10, r: 14, t: 10, b: 10 }, xaxis: { title: { text: "share of importance" }, tickformat: ".0%", rangemode: "tozero", automargin: true },
       yaxis: { automargin: true, type: "category" } };
     Plotly.react(box, [bars], dressed(layout), CONFIG);
@@ -267,7 +267,7 @@
       const values = trials.values(axis.key);
       const marks = { type: "scatter", mode: "markers", x: axis.kind === "category" ? values.map(String) : values, y: trials.score, text: trials.trial,
         hovertemplate: "%{text}<br>%{x}: %{y:.4g}<extra></extra>", showlegend: false,
-        marker: { color: "#0072B2", opacity: 0.65, size: 7 } };
+        marker: { color: colour("--accent"), opacity: 0.8, size: 7 } };
       const star = { ...marks, x: [marks.x[trials.best]], y: [trials.score[trials.best]], text: [trials.trial[trials.best]],
         marker: { color: "#D55E00", size: 15, symbol: "star" } };
       const kind = axis.kind === "category" ? { type: "category", categoryorder: "category ascending" } : { type: axis.log ? "log" : "linear" };
