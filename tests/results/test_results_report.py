@@ -277,9 +277,7 @@ def test_a_report_is_one_file_and_pictures(folder: Path) -> None:
     assert all(path.read_bytes()[:5] in (b"<?xml", b"\x89PNG\r") for path in paths.plots)
     outside = text.replace(page.get_plotlyjs(), "")
     assert "http://" not in outside and "https://" not in outside and "<script src" not in text
-    assert (
-        "</script><b>" not in text and "&lt;/script&gt;&lt;b&gt;" in text
-    )  # a trial's error is text, whatever is in it
+    assert "</script><b>" not in text and "&lt;/script&gt;&lt;b&gt;" in text
 
 
 def test_equal_folders_give_equal_reports(folder: Path) -> None:
