@@ -19,7 +19,7 @@ arguments = $(foreach name,$(filter-out $(OWN) $(1),$(GIVEN)),$(name)=$(call quo
 # $(call only,A B): refuse any other variable on make's command line.
 only = $(foreach name,$(filter-out PYTHON EXTRA VENV $(1),$(GIVEN)),$(error $(name): `make $@` does not read it; it reads $(or $(1),none)))
 
-.PHONY: help setup setup-dev sweep resume extend promote rerun run collect index fetch test test-slow bench bench-learning lint format lock clean
+.PHONY: help setup setup-dev sweep resume extend promote rerun run collect index report fetch test test-slow bench bench-learning lint format lock clean
 
 help: ## List the targets and their variables
 	@echo 'usage: make TARGET [VARIABLE=value ...]'; echo
@@ -62,6 +62,7 @@ help: ## List the targets and their variables
 #>   rerun        TRIAL=<trial id, or its folder>; OUT
 #>   collect      SWEEP=<sweep folder>
 #>   fetch        TRIAL=s3://…/<trial id>; TO=<new folder>
+#>   report       SWEEP=<sweep folder>
 #>   index        SWEEP=<sweep folder>; TOP=10; METRIC=equality MODE=max
 #>   run          ALG; ARGS='env/scenario=p-short system.actor_lr=3e-4'
 #>   test         ARGS='tests/core -k vault', as for pytest; test-slow too
@@ -125,6 +126,10 @@ index: setup ## Print the best trials of a sweep: SWEEP=<folder> TOP=10
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make index SWEEP=experiment_results/…' >&2; exit 2; }
 	$(call only,SWEEP TOP METRIC MODE)@$(PY) -m results.index $(call quoted,SWEEP) \
 	  $(if $(TOP),--top $(call quoted,TOP)) $(if $(METRIC),--metric $(call quoted,METRIC)) $(if $(MODE),--mode $(call quoted,MODE))
+
+report: setup ## Write report.html and plots/ of a sweep: SWEEP=<folder>
+	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make report SWEEP=experiment_results/…' >&2; exit 2; }
+	$(call only,SWEEP)@$(PY) -m results.report $(call quoted,SWEEP)
 
 fetch: setup ## Bring a trial here from remote storage: TRIAL=s3://…/<trial id> TO=<folder>
 	@test -n '$(TRIAL)' || { echo 'TRIAL: name the trial: make fetch TRIAL=s3://…/<trial id>' >&2; exit 2; }

@@ -1,4 +1,4 @@
-"""The report's page in headless Chromium: it opens, draws, filters, and fits; screenshots are in `.artefacts/report`."""
+"""The report's page in headless Chromium: it opens, draws, filters, fits. Screenshots are in `.artefacts/report`."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_it_opens_draws_and_fits(width: int, theme: str, page: Path, context: An
 def clipped_titles(seen: Browser) -> list[str]:
     """The axis titles that are not wholly within their chart."""
     found: list[str] = seen.page.evaluate(
-        """() => [...document.querySelectorAll('[data-chart] .plot')].filter((plot) => plot.offsetParent).flatMap((plot) => {
+        """() => [...document.querySelectorAll('[data-chart] .plot')].filter((one) => one.offsetParent).flatMap((plot) => {
           const frame = plot.getBoundingClientRect();
           return [...plot.querySelectorAll('.xtitle, .ytitle')].filter((title) => {
             const box = title.getBoundingClientRect();
