@@ -246,18 +246,25 @@ def load(folder: str | Path) -> SweepData:
     """
     place = records.as_folder(folder)
     storage.check(place)
-    if storage.is_file(place / INDEX_FILE):
+    collected = storage.is_file(place / INDEX_FILE)
+    if collected:
         load_index(place)  # one of a newer version is refused, not written over
     try:
-        collect(place)
+        if not collected or _has_trials(place):
+            collect(place)
     except (RecordError, OSError) as error:
-        if not storage.is_file(place / INDEX_FILE):
+        if not collected:
             raise
         _log.warning("%s: not collected anew (%s)", place, " ".join(str(error).split()))
     index, evaluations = load_index(place), load_evaluations(place)
     _check(place, index, evaluations)
     manifest = records.read_manifest(place) if storage.is_file(place / records.MANIFEST_FILE) else None
     return SweepData(place, index, evaluations, manifest, _scores(place, index))
+
+
+def _has_trials(folder: Path) -> bool:
+    """Whether there are trials to collect: a folder that tables alone were copied to has none."""
+    return storage.is_file(folder / records.RECORD_FILE) or bool(records.trial_folders(folder))
 
 
 def _check(folder: Path, index: pd.DataFrame, evaluations: pd.DataFrame) -> None:

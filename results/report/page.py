@@ -83,6 +83,7 @@ def _tables(data: SweepData) -> dict[str, Any]:
         "estimators": f"intervals are Student's t of the mean over seeds, or from {BOOTSTRAP_SEEDS} seeds on the "
         "bootstrap's of the interquartile mean",
         "leaders": leaderboard.rows(data),
+        "scored": bool(data.best),
         "left_out": max(0, len(data.configurations) - leaderboard.MOST),
         "promoted": any(one.fresh is not None for one in data.configurations),
         "heat": _heat(data),

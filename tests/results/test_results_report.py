@@ -48,7 +48,7 @@ def payload_of(text: str) -> dict[str, Any]:
 
 def test_the_leaderboard_orders_configurations_and_tells_their_seeds(data: SweepData) -> None:
     rows = leaderboard.rows(data)
-    assert [row["algorithm"] for row in rows[:3]] == ["ff_mappo", "ff_ippo", "ff_mappo"]
+    assert [row["algorithm"] for row in rows[:3]] == ["ff_mappo", "ff_mappo", "ff_mappo"]
     assert rows[0]["scenario"] == "p-no-rank"
     # ff_mappo scores 25, 26, 27, ten times as much here; t(0.975, 2) = 4.3027, s = 10.
     half = 4.302653 * 10 / np.sqrt(3)

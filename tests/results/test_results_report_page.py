@@ -114,7 +114,7 @@ def test_it_opens_draws_and_fits(width: int, theme: str, page: Path, context: An
 def clipped_titles(seen: Browser) -> list[str]:
     """The axis titles that are not wholly within their chart."""
     found: list[str] = seen.page.evaluate(
-        """() => [...document.querySelectorAll('[data-chart] .plot')].filter((one) => one.offsetParent).flatMap((plot) => {
+        """() => [...document.querySelectorAll('[data-chart] .plot:not([hidden])')].flatMap((plot) => {
           const frame = plot.getBoundingClientRect();
           return [...plot.querySelectorAll('.xtitle, .ytitle')].filter((title) => {
             const box = title.getBoundingClientRect();
