@@ -158,9 +158,9 @@ def test_axes_are_as_the_search_space_has_them(data: SweepData) -> None:
 
 @pytest.mark.parametrize(("trials", "evaluator"), [(24, "fANOVA"), (120, "PED-ANOVA")])
 def test_what_decides_the_score_is_the_most_important(trials: int, evaluator: str, tmp_path: Path) -> None:
-    made = report_sweep.make(tmp_path / "s", ["ff_ippo"], ["p-base"], configurations=1, seeds=1)
+    made = report_sweep.make(tmp_path / "s", ["ff_ippo"], ["p-base"], configurations=0)
     rng = np.random.default_rng(0)
-    for number in range(1, trials):
+    for number in range(trials):
         values = {"system.actor_lr": 10 ** rng.uniform(-4, -1), "system.clip_eps": float(rng.choice([0.1, 0.2, 0.3])),
                   "system.gae_lambda": rng.uniform(0.9, 1.0)}  # fmt: skip
         record = report_sweep.record_of(number, "ff_ippo", "p-base", 0, 1, hyperparameters=values)
