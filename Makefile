@@ -64,6 +64,7 @@ help: ## List the targets and their variables
 #>   collect      SWEEP=<sweep folder>
 #>   ls           OUT=experiment_results
 #>   fetch        TRIAL=s3://…/<trial id>; TO=<new folder>
+#>   report       SWEEP=<sweep folder>
 #>   index        SWEEP=<sweep folder>; TOP=10; METRIC=equality MODE=max
 #>   run          ALG; ARGS='env/scenario=p-short system.actor_lr=3e-4'; with Mava's systems ARGS='engine=mava …'
 #>   test         ARGS='tests/core -k vault', as for pytest; test-slow too
@@ -131,6 +132,10 @@ index: setup ## Print the best trials of a sweep: SWEEP=<folder> TOP=10
 
 ls: setup ## List all sweeps: OUT=experiment_results
 	$(call only,OUT)@$(PY) -m results.ls $(if $(OUT),$(call quoted,OUT))
+
+report: setup ## Write report.html and plots/ of a sweep: SWEEP=<folder>
+	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make report SWEEP=experiment_results/…' >&2; exit 2; }
+	$(call only,SWEEP)@$(PY) -m results.report $(call quoted,SWEEP)
 
 fetch: setup ## Bring a trial here from remote storage: TRIAL=s3://…/<trial id> TO=<folder>
 	@test -n '$(TRIAL)' || { echo 'TRIAL: name the trial: make fetch TRIAL=s3://…/<trial id>' >&2; exit 2; }

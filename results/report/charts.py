@@ -1,0 +1,86 @@
+"""A chart of the page: a Plotly figure and what the page's filters have to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from results.report.theme import Style, faint
+from results.statistics import Band
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure with its title and one line that says what it shows.
+
+    Attributes:
+      scenario: of which it is; `*` where it is over all of them, and so only to be seen when all are; None for any.
+      view: `best` or `all`, whose runs are drawn; None for any.
+      metrics: the axis title of each metric that its traces are of, where the reader chooses one.
+      wide: whether it takes the page's whole width.
+      height: pixels.
+    """
+
+    name: str
+    title: str
+    caption: str
+    figure: go.Figure
+    scenario: str | None = None
+    view: str | None = None
+    metrics: dict[str, str] = field(default_factory=dict)
+    wide: bool = False
+    height: int = 340
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has nothing to show."""
+        return not self.figure.data
+
+
+def tags(*algorithms: str, **others: str) -> dict[str, Any]:
+    """What the filters read of a trace: its algorithms, and `scenario` and `metric` where the chart has several."""
+    return {"algorithms": list(algorithms), **others}
+
+
+def band_traces(
+    x: Sequence[float] | NDArray[np.float64], band: Band, name: str, style: Style, meta: dict[str, Any]
+) -> list[go.Scatter]:
+    """A line with its interval behind it; markers where there are few points."""
+    at = np.asarray(x, np.float64)
+    traces = []
+    known = np.isfinite(band.low)
+    if known.any():
+        traces.append(
+            go.Scatter(
+                x=np.concatenate([at[known], at[known][::-1]]),
+                y=np.concatenate([band.high[known], band.low[known][::-1]]),
+                mode="lines", line={"width": 0}, fill="toself", fillcolor=faint(style.colour, 0.18),
+                hoverinfo="skip", showlegend=False, legendgroup=name, name=name, meta=meta,
+            )
+        )  # fmt: skip
+    interval = " [%{customdata[0]:.4g}, %{customdata[1]:.4g}]" if known.any() else ""
+    traces.append(
+        go.Scatter(
+            x=at, y=band.value, mode="lines+markers" if len(at) <= 30 else "lines", name=name, legendgroup=name,
+            line={"color": style.colour, "dash": style.dash, "width": 2.2},
+            marker={"symbol": style.marker, "size": 6, "color": style.colour}, meta=meta,
+            customdata=np.stack([band.low, band.high], axis=-1) if known.any() else None,
+            hovertemplate="%{y:.4g}" + interval,
+        )
+    )  # fmt: skip
+    return traces
+
+
+def figure(traces: Sequence[Any], x: str, y: str, **layout: Any) -> go.Figure:
+    """A figure with axis titles; colours of text and grid are the page's, which knows light from dark."""
+    made = go.Figure(data=list(traces), layout={"template": None, "hovermode": "closest", **layout})
+    made.update_xaxes(title={"text": x}, automargin=True)
+    made.update_yaxes(title={"text": y}, automargin=True)
+    made.update_layout(margin={"l": 10, "r": 14, "t": 10, "b": 10})
+    made.update_layout(legend={"orientation": "h", "y": -0.28, "yanchor": "top", "x": 0, "xanchor": "left"})
+    return made

@@ -1,0 +1,193 @@
+"""Algorithms against each other: aggregates, performance profiles, probability of improvement, the heat map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from results.report.charts import Chart, band_traces, figure, tags
+from results.report.data import BEST, VIEWS, SweepData
+from results.report.theme import Style, axis_title, styles
+from results.statistics import (
+    Band,
+    Estimate,
+    interquartile_mean_of_tasks,
+    normalised,
+    probability_of_improvement,
+    profile_band,
+)
+
+THRESHOLDS = 101
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """The scores of algorithms in the same scenarios, larger is better.
+
+    Attributes:
+      scores: algorithm -> an array a scenario.
+      scaled: whether each scenario's are scaled together to [0, 1], as they are where there are several.
+    """
+
+    scores: dict[str, list[NDArray[np.float64]]]
+    scaled: bool
+
+
+def rivals(data: SweepData, view: str, scenario: str) -> Rivals:
+    """The runs of the algorithms that have some in `scenario`, or in every scenario where it is `*`."""
+    scenarios = data.scenarios if scenario == "*" else [scenario]
+    runs = {name: [data.runs(view, name, one) for one in scenarios] for name in data.algorithms}
+    runs = {name: tasks for name, tasks in runs.items() if all(len(task) for task in tasks)}
+    if scenario != "*" or not runs:
+        return Rivals(runs, False)
+    by_scenario = [normalised(list(of_algorithms)) for of_algorithms in zip(*runs.values(), strict=True)]
+    return Rivals({name: [task[place] for task in by_scenario] for place, name in enumerate(runs)}, True)
+
+
+def comparison_charts(data: SweepData) -> Iterator[Chart]:
+    """Aggregates, profiles and probabilities, a scenario each and over all of them."""
+    places = data.scenarios + (["*"] if len(data.scenarios) > 1 else [])
+    for view in VIEWS:
+        for place in places:
+            found = rivals(data, view, place)
+            if found.scores:
+                yield _aggregates(data, view, place, found)
+                yield _profiles(data, view, place, found)
+            if len(found.scores) > 1:
+                yield _improvements(data, view, place, found)
+
+
+def _title(what: str, place: str) -> str:
+    return f"{what}, {'all scenarios' if place == '*' else place}"
+
+
+def _score_label(data: SweepData, found: Rivals) -> str:
+    return "scaled score<br>(0 to 1 a scenario)" if found.scaled else axis_title(data.objective.metric)
+
+
+def _runs_text(view: str) -> str:
+    return "Runs: the seeds of each algorithm's best configuration." if view == BEST else "Runs: every configuration."
+
+
+def aggregates(found: Rivals) -> dict[str, Estimate]:
+    """Algorithm -> the interquartile mean of its runs."""
+    return {name: interquartile_mean_of_tasks(tasks) for name, tasks in found.scores.items()}
+
+
+def _aggregates(data: SweepData, view: str, place: str, found: Rivals) -> Chart:
+    of_algorithm = styles(data.algorithms)
+    sign = 1.0 if found.scaled else data.sign
+    traces = []
+    for name, one in aggregates(found).items():
+        runs = sum(len(task) for task in found.scores[name])
+        traces.append(_whisker(sign * one.value, sorted((sign * one.low, sign * one.high)), name, of_algorithm[name],
+                               f"{name}, {runs} runs"))  # fmt: skip
+    made = figure(traces, _score_label(data, found), "", showlegend=False)
+    made.update_yaxes(autorange="reversed", type="category")
+    caption = f"Interquartile mean with its 95 % stratified-bootstrap interval. {_runs_text(view)}"
+    return Chart(f"aggregate-{view}-{place}", _title("Interquartile mean", place), caption, made, place, view,
+                 height=max(240, 110 + 34 * len(traces)))  # fmt: skip
+
+
+def _whisker(value: float, ends: list[float], name: str, style: Style, text: str) -> go.Scatter:
+    low, high = ends
+    bar = {"type": "data", "array": [high - value], "arrayminus": [value - low], "color": style.colour, "thickness": 2}
+    return go.Scatter(
+        x=[value], y=[name], mode="markers", name=name, meta=tags(name),
+        marker={"symbol": style.marker, "size": 11, "color": style.colour}, error_x=bar if low == low else None,
+        hovertemplate=f"{text}: %{{x:.4g}}" + (f" [{low:.4g}, {high:.4g}]" if low == low else "") + "<extra></extra>",
+    )  # fmt: skip
+
+
+def profiles(found: Rivals) -> tuple[NDArray[np.float64], dict[str, Band]]:
+    """The thresholds, and each algorithm's performance profile at them."""
+    together = np.concatenate([task for tasks in found.scores.values() for task in tasks])
+    low, high = together.min(), together.max()
+    room = 0.02 * (high - low) or 1.0
+    thresholds = np.linspace(low - room, high + room, THRESHOLDS)
+    return thresholds, {name: profile_band(tasks, thresholds) for name, tasks in found.scores.items()}
+
+
+def _profiles(data: SweepData, view: str, place: str, found: Rivals) -> Chart:
+    of_algorithm = styles(data.algorithms)
+    thresholds, bands = profiles(found)
+    sign = 1.0 if found.scaled else data.sign
+    traces = []
+    for name, band in bands.items():
+        traces += band_traces(sign * thresholds, band, name, of_algorithm[name], tags(name))
+    better = "more" if sign > 0 else "less"
+    made = figure(traces, f"τ: {_score_label(data, found)}", f"share of runs<br>with {better} than τ")
+    made.update_yaxes(range=[-0.02, 1.02])
+    caption = f"How many runs score {better} than τ: a curve above another is better. Bands: 95 %. {_runs_text(view)}"
+    return Chart(f"profile-{view}-{place}", _title("Performance profile", place), caption, made, place, view)
+
+
+def improvements(found: Rivals) -> dict[tuple[str, str], Estimate]:
+    """(X, Y) -> how likely a run of X scores more than one of Y, for each pair once, the likelier first."""
+    names = list(found.scores)
+    pairs = {}
+    for place, x in enumerate(names):
+        for y in names[place + 1 :]:
+            one = probability_of_improvement(found.scores[x], found.scores[y])
+            if one.value >= 0.5:
+                pairs[x, y] = one
+            else:
+                pairs[y, x] = Estimate(1 - one.value, 1 - one.high, 1 - one.low)
+    return pairs
+
+
+def _improvements(data: SweepData, view: str, place: str, found: Rivals) -> Chart:
+    of_algorithm = styles(data.algorithms)
+    traces = []
+    for (x, y), one in improvements(found).items():
+        traces.append(_whisker(one.value, [one.low, one.high], x, of_algorithm[x], f"P({x} > {y})"))
+        traces[-1].y = [f"{x} > {y}"]
+        traces[-1].meta = tags(x, y)
+    made = figure(traces, "P(X > Y)", "", showlegend=False)
+    made.update_xaxes(range=[-0.02, 1.02])
+    made.update_yaxes(autorange="reversed", type="category")
+    made.add_vline(x=0.5, line={"dash": "dot", "width": 1, "color": "#8A8F98"})
+    caption = (
+        "How likely a run of X scores better than one of Y. An interval that holds 0.5 is no evidence for either. "
+        + _runs_text(view)
+    )
+    height = max(240, 90 + 34 * len(traces))
+    return Chart(f"improvement-{view}-{place}", _title("Probability of improvement", place), caption, made, place, view,
+                 height=height)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the heat map.
+
+    Attributes:
+      value: the score of the algorithm's best configuration in the scenario, and `text` its interval.
+      place: where it is between the scenario's worst (0) and best (1) algorithm.
+    """
+
+    algorithm: str
+    scenario: str
+    value: float | None
+    place: float | None
+    text: str
+
+
+def heat_map(data: SweepData) -> list[list[Cell]]:
+    """A row a scenario, a cell an algorithm."""
+    rows = []
+    for scenario in data.scenarios:
+        chosen = [data.best.get((algorithm, scenario)) for algorithm in data.algorithms]
+        values = [None if one is None else (one.fresh or one.seeds) for one in chosen]
+        known = [data.sign * one.value for one in values if one is not None]
+        span = (max(known) - min(known)) if known else 0.0
+        row = []
+        for algorithm, one in zip(data.algorithms, values, strict=True):
+            place = None if one is None else (data.sign * one.value - min(known)) / span if span else 0.5
+            text = "" if one is None or one.low is None else f"[{one.low:.4g}, {one.high:.4g}]"
+            row.append(Cell(algorithm, scenario, None if one is None else one.value, place, text))
+        rows.append(row)
+    return rows

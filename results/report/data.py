@@ -1,0 +1,307 @@
+"""What a report is made from: the sweep's tables, its manifest, and the score of each seed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from jax_party import records, storage
+from jax_party.aggregate import Interval, aggregate, interval
+from jax_party.errors import RecordError
+from jax_party.objectives import Objective
+from jax_party.records import State, SweepManifest
+from results.collector import INDEX_FILE, METRIC_PREFIXES, collect, hyperparameter_columns
+from results.index import load_evaluations, load_index
+
+#: Which runs a chart is of: those of each algorithm's best configuration, or every configuration.
+BEST: Final = "best"
+ALL: Final = "all"
+VIEWS: Final = (BEST, ALL)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A configuration of an algorithm in a scenario: its trials, and the scores of their seeds.
+
+    Attributes:
+      score: of the seeds that it was searched with, by the sweep's own aggregate; None where none has been measured.
+      seeds: the estimate over these with its 95 % interval.
+      values: the score of each.
+      fresh_trial: the trial that tested it on fresh seeds.
+      fresh: the estimate over those, and `fresh_values` the score of each.
+    """
+
+    algorithm: str
+    scenario: str
+    name: str
+    trials: pd.DataFrame
+    score: float | None
+    values: tuple[float, ...]
+    seeds: Interval | None
+    fresh_trial: str | None = None
+    fresh: Interval | None = None
+    fresh_values: tuple[float, ...] = ()
+    feasible: bool = True
+
+    @property
+    def curve_trials(self) -> list[str]:
+        """The trials whose seeds speak for it: on fresh seeds where there are some."""
+        return [self.fresh_trial] if self.fresh_trial is not None else self.trials["trial_id"].tolist()
+
+    @property
+    def curve_values(self) -> tuple[float, ...]:
+        """The scores of these trials' seeds."""
+        return self.fresh_values or self.values
+
+
+@dataclass(frozen=True)
+class SweepData:
+    """A sweep as it stands.
+
+    Attributes:
+      folder: where it is.
+      index: a row for each planned trial, as in `docs/results_format.md`.
+      evaluations: the long table.
+      manifest: of sweep.yaml; None for a single run.
+      scores: trial id -> the objective of each seed.
+    """
+
+    folder: Path
+    index: pd.DataFrame
+    evaluations: pd.DataFrame
+    manifest: SweepManifest | None
+    scores: Mapping[str, Sequence[float]]
+
+    @property
+    def name(self) -> str:
+        """The sweep's name, or the folder's."""
+        return self.manifest.name if self.manifest is not None else storage.absolute(self.folder).name
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What the sweep looks for."""
+        if self.manifest is not None:
+            return self.manifest.objective
+        row = self.index.iloc[0]
+        return Objective(str(row["objective.metric"]), str(row["objective.mode"]), str(row["objective.aggregate"]))
+
+    @property
+    def sign(self) -> float:
+        """1 where more of the objective is better, -1 where less is."""
+        return 1.0 if self.objective.mode == "max" else -1.0
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """The rows of trials that have a folder that could be read, promotions among them."""
+        return self.index[self.index["scenario"].notna()]
+
+    @cached_property
+    def searched(self) -> pd.DataFrame:
+        """Those of the search: without promotions."""
+        return self.trials[self.trials["promoted_from"].isna()]
+
+    @cached_property
+    def algorithms(self) -> list[str]:
+        """In the sweep's order."""
+        known = list(self.manifest.algorithms) if self.manifest is not None else []
+        present = set(self.trials["algorithm"])
+        return [name for name in known if name in present] + sorted(present - set(known))
+
+    @cached_property
+    def scenarios(self) -> list[str]:
+        """In the sweep's order."""
+        overrides = self.manifest.overrides if self.manifest is not None else None
+        named = overrides.get("env/scenario") if isinstance(overrides, Mapping) else None
+        known = [named] if isinstance(named, str) else list(named or ())
+        present = set(self.trials["scenario"])
+        return [name for name in known if name in present] + sorted(present - set(known))
+
+    @cached_property
+    def hyperparameters(self) -> list[str]:
+        """The sampled keys that have several values, the seed not counted."""
+        names = [name for name in hyperparameter_columns(self.index) if name != "system.seed"]
+        return [name for name in names if self.searched[name].nunique(dropna=False) > 1]
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        """The metrics that were evaluated; the sweep's objectives come first."""
+        present = set(self.evaluations["metric"].unique())
+        first = [name for name in self.objective.metrics if name in present]
+        return first + sorted(present - set(first))
+
+    @cached_property
+    def configurations(self) -> list[Configuration]:
+        """Every configuration in every scenario, the best first; those without a score last."""
+        groups: Any = self.searched.groupby(["algorithm", "scenario", "configuration"], sort=False)
+        found = [self._configuration(str(a), str(s), str(name), rows) for (a, s, name), rows in groups]
+
+        def order(one: Configuration) -> tuple[bool, bool, float, str]:
+            return one.score is None, not one.feasible, -self.sign * (one.score or 0.0), one.name
+
+        return sorted(found, key=order)
+
+    def _configuration(self, algorithm: str, scenario: str, name: str, rows: pd.DataFrame) -> Configuration:
+        ids = rows["trial_id"].tolist()
+        values = tuple(value for trial in ids for value in self.scores.get(trial, ()))
+        tests = self.trials[self.trials["promoted_from"].isin(ids) & self.trials["trial_id"].isin(list(self.scores))]
+        fresh_trial = str(tests["trial_id"].iloc[-1]) if len(tests) else None
+        fresh_values = tuple(self.scores[fresh_trial]) if fresh_trial is not None else ()
+        judged = rows["objective.feasible"].dropna()
+        return Configuration(
+            algorithm, scenario, name, rows,
+            score=aggregate(values, self.objective.aggregate) if values else None,
+            values=values, seeds=interval(values) if values else None, fresh_trial=fresh_trial,
+            fresh=interval(fresh_values) if fresh_values else None, fresh_values=fresh_values,
+            feasible=bool(judged.all()),
+        )  # fmt: skip
+
+    @cached_property
+    def best(self) -> dict[tuple[str, str], Configuration]:
+        """(algorithm, scenario) -> its best configuration, where one has a score."""
+        found: dict[tuple[str, str], Configuration] = {}
+        for one in self.configurations:
+            if one.score is not None:
+                found.setdefault((one.algorithm, one.scenario), one)
+        return found
+
+    def runs(self, view: str, algorithm: str, scenario: str) -> NDArray[np.float64]:
+        """The scores of an algorithm's runs in a scenario, larger is better.
+
+        Args:
+          view: `best`: the seeds of its best configuration, fresh ones where there are some; `all`: the score of each
+            configuration of the search.
+        """
+        if view == BEST:
+            chosen = self.best.get((algorithm, scenario))
+            values: Sequence[float] = chosen.curve_values if chosen else ()
+        else:
+            values = [one.score for one in self._of(algorithm, scenario) if one.score is not None]
+        return self.sign * np.asarray(values, np.float64)
+
+    def _of(self, algorithm: str, scenario: str) -> list[Configuration]:
+        return [one for one in self.configurations if (one.algorithm, one.scenario) == (algorithm, scenario)]
+
+    def curves(self, view: str, algorithm: str, scenario: str, metric: str) -> pd.DataFrame:
+        """The learning curves of the same runs: the index is the step, a column a run.
+
+        A run that has ended early keeps its last value; one that is still going on ends where it is.
+        """
+        if view == BEST:
+            chosen = self.best.get((algorithm, scenario))
+            return self._of_trials(chosen.curve_trials if chosen else [], metric)
+        trials = [trial for one in self._of(algorithm, scenario) for trial in one.trials["trial_id"]]
+        return self._of_trials(trials, metric).T.groupby(level=0, sort=False).mean().T
+
+    def _of_trials(self, trials: Sequence[str], metric: str) -> pd.DataFrame:
+        table = self._pivots.get(metric)
+        if table is None:
+            return pd.DataFrame()
+        chosen = table.loc[:, table.columns.get_level_values(0).isin(set(trials))].dropna(how="all")
+        filled = chosen.ffill()
+        running = chosen.columns[chosen.columns.get_level_values(0).isin(self._running)]
+        for column in running:
+            last = chosen[column].last_valid_index()
+            filled.loc[filled.index > last, column] = np.nan
+        return filled
+
+    @cached_property
+    def _running(self) -> set[str]:
+        going_on = self.index["state"].isin([State.RUNNING.value, State.PENDING.value])
+        return set(self.index.loc[going_on, "trial_id"])
+
+    @cached_property
+    def _pivots(self) -> dict[str, pd.DataFrame]:
+        """Metric -> a table with a row a step and a column for each trial and seed."""
+        return {
+            str(metric): rows.pivot_table(index="step", columns=["trial_id", "seed"], values="value", observed=True)
+            for metric, rows in self.evaluations.groupby("metric", observed=True)
+        }
+
+    def final(self, trial: Mapping[str, Any], metric: str) -> float | None:
+        """A metric of a trial as it is judged: the absolute one, else at its best evaluation, else the last."""
+        for prefix in ("absolute.", "best.", "last."):
+            value = trial.get(prefix + metric)
+            if value is not None and not pd.isna(value):
+                return float(value)
+        return None
+
+
+def load(folder: str | Path) -> SweepData:
+    """The sweep in `folder`, collected first.
+
+    Where the folder holds the tables alone, or cannot be written, the tables are taken as they are.
+
+    Raises:
+      RecordError: there is no such sweep, its tables cannot be read, or no trial has been evaluated yet.
+    """
+    place = records.as_folder(folder)
+    storage.check(place)
+    collected = storage.is_file(place / INDEX_FILE)
+    if collected:
+        load_index(place)  # one of a newer version is refused, not written over
+    try:
+        if not collected or _has_trials(place):
+            collect(place)
+    except (RecordError, OSError) as error:
+        if not collected:
+            raise
+        _log.warning("%s: not collected anew (%s)", place, " ".join(str(error).split()))
+    index, evaluations = load_index(place), load_evaluations(place)
+    _check(place, index, evaluations)
+    manifest = records.read_manifest(place) if storage.is_file(place / records.MANIFEST_FILE) else None
+    return SweepData(place, index, evaluations, manifest, _scores(place, index))
+
+
+def _has_trials(folder: Path) -> bool:
+    """Whether there are trials to collect: a folder that tables alone were copied to has none."""
+    return storage.is_file(folder / records.RECORD_FILE) or bool(records.trial_folders(folder))
+
+
+def _check(folder: Path, index: pd.DataFrame, evaluations: pd.DataFrame) -> None:
+    """Raises RecordError where there is nothing to report."""
+    if index.empty:
+        raise RecordError(f"{folder}: no trials in it; run the sweep first: make resume SWEEP={folder}")
+    ended = index["state"].isin([State.FAILED.value, State.PRUNED.value])
+    if evaluations.empty and not ended.any():
+        counts = index["state"].value_counts()
+        states = ", ".join(f"{count} {state}" for state, count in counts.items())
+        raise RecordError(f"{folder}: no evaluations yet ({states}); wait for one, then make report SWEEP={folder}")
+    if not evaluations.empty and not any(str(name).startswith(METRIC_PREFIXES) for name in index.columns):
+        raise RecordError(f"{folder}: the index has no metrics; make it anew: make collect SWEEP={folder}")
+
+
+def _scores(folder: Path, index: pd.DataFrame) -> dict[str, list[float]]:
+    """Trial id -> the objective of each seed; of a trial of several seeds from its folder."""
+    scored = index[index["objective.value"].notna()]
+    single = scored[scored["num_seeds"].fillna(1) == 1]
+    found = {
+        str(trial): [float(value)] for trial, value in zip(single["trial_id"], single["objective.value"], strict=True)
+    }
+    several = scored[scored["num_seeds"].fillna(1) > 1]
+    places = list(zip(several["trial_id"], several["folder"], several["objective.value"], strict=True))
+    read = storage.each(lambda one: _seed_values(folder, *one), places, storage.is_remote(folder))
+    return found | {str(trial): values for (trial, _, _), values in zip(places, read, strict=True)}
+
+
+def _seed_values(sweep: Path, trial: str, place: str, value: float) -> list[float]:
+    folder = sweep / place if place != "." else sweep
+    try:
+        return records.seed_values(records.read_record(folder), records.read_metrics(folder)) or [float(value)]
+    except (RecordError, OSError) as error:
+        _log.warning("%s: the score of its seeds alone is not known (%s)", trial, " ".join(str(error).split()))
+        return [float(value)]
+
+
+def joined(values: Iterable[Any]) -> str:
+    """Texts with commas between them."""
+    return ", ".join(str(value) for value in values)

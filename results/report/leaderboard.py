@@ -1,0 +1,135 @@
+"""The leaderboard: configurations by their score, with intervals, cost and where their files are."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, Final
+from urllib.parse import quote
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from jax_party.aggregate import Interval
+from results.report.charts import Chart, figure, tags
+from results.report.data import Configuration, SweepData
+from results.report.health import device_hours, hours, wall_hours
+from results.report.theme import axis_title, faint, number, short_names, styles
+
+#: So many configurations are on the page; all are in the index.
+MOST: Final = 200
+_IN_CHART: Final = 12
+
+
+def rows(data: SweepData) -> list[dict[str, Any]]:
+    """The table's rows, the best configuration first."""
+    names = short_names(data.hyperparameters)
+    return [_row(data, place, one, names) for place, one in enumerate(data.configurations[:MOST], start=1)]
+
+
+def _row(data: SweepData, place: int, one: Configuration, names: dict[str, str]) -> dict[str, Any]:
+    first = one.trials.iloc[0]
+    gap = one.trials["optimism_gap"].dropna()
+    states = one.trials["state"].value_counts()
+    return {
+        "place": place,
+        "algorithm": one.algorithm,
+        "scenario": one.scenario,
+        "name": one.name,
+        "values": [(names[key], _value(first[key])) for key in data.hyperparameters if pd.notna(first[key])],
+        "score": (_score(one), one.score),
+        "seeds": len(one.values),
+        "fresh": _interval(one.fresh),
+        "fresh_value": one.fresh.value if one.fresh else None,
+        "fresh_seeds": len(one.fresh_values),
+        "gap": (number(float(gap.iloc[-1]), 3), float(gap.iloc[-1])) if len(gap) else ("", None),
+        "cost": (hours(cost := device_hours(data, one.trials)), cost),
+        "wall": (hours(wall := wall_hours(one.trials)), wall or 0),
+        "state": ", ".join(str(state) if count == 1 else f"{count} {state}" for state, count in states.items()),
+        "feasible": one.feasible,
+        "pareto": bool(one.trials["objective.pareto"].fillna(False).any()),
+        "links": links(first),
+    }
+
+
+def _value(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _score(one: Configuration) -> str:
+    """The sweep's own aggregate and the interval, which says of what it is where that is another number."""
+    if one.score is None or one.seeds is None or math.isclose(one.score, one.seeds.value, rel_tol=1e-9):
+        return _interval(one.seeds)
+    return f"{number(one.score)}; {one.seeds.estimator} {_interval(one.seeds)}"
+
+
+def _interval(one: Interval | None) -> str:
+    if one is None:
+        return ""
+    if one.low is None or one.high is None:
+        return number(one.value)
+    return f"{number(one.value)} [{number(one.low)}, {number(one.high)}]"
+
+
+def links(row: pd.Series[Any]) -> list[tuple[str, str]]:
+    """What there is of a trial, and where, relative to the report."""
+    folder = str(row["folder"])
+    found = [("config", f"{folder}/config.yaml"), ("record", f"{folder}/record.json")]
+    if pd.notna(row["checkpoint"]):
+        found.append(("checkpoint", str(row["checkpoint"])))
+    for kind in ("train", "test"):
+        if pd.notna(row[f"vault.{kind}.path"]):
+            found.append((f"vault ({kind})", str(row[f"vault.{kind}.path"]).split(";")[0]))
+    return [(what, quote(path)) for what, path in found]
+
+
+def leaderboard_charts(data: SweepData) -> Iterator[Chart]:
+    """The best configurations of each scenario with their intervals, on the seeds that chose them and on fresh ones."""
+    of_algorithm = styles(data.algorithms)
+    for scenario in data.scenarios:
+        chosen = [one for one in data.configurations if one.scenario == scenario and one.score is not None]
+        traces = []
+        for one in chosen[:_IN_CHART]:
+            colour, label = of_algorithm[one.algorithm].colour, f"{one.algorithm} {one.name}"
+            meta = tags(one.algorithm)
+            if one.seeds is not None:
+                traces.append(_point(one.seeds, label, f"{len(one.values)} seeds of the search", colour, meta,
+                                     of_algorithm[one.algorithm].marker))  # fmt: skip
+            if one.fresh is not None:
+                text = f"{len(one.fresh_values)} fresh seeds"
+                traces.append(_point(one.fresh, label, text, faint(colour, 0.65), meta, "star"))
+        made = figure(traces, axis_title(data.objective.metric), "", showlegend=False)
+        made.update_yaxes(autorange="reversed", type="category")
+        caption = (
+            f"The {min(len(chosen), _IN_CHART)} best of {len(chosen)} configurations, with 95 % intervals over seeds; "
+            "stars are fresh seeds."
+        )
+        height = max(240, 100 + 28 * min(len(chosen), _IN_CHART))
+        yield Chart(f"leaders-{scenario}", scenario, caption, made, scenario, height=height)
+
+
+def _point(one: Interval, label: str, text: str, colour: str, meta: dict[str, Any], marker: str) -> go.Scatter:
+    known = one.low is not None and one.high is not None
+    bar = {
+        "type": "data", "array": [(one.high or 0) - one.value], "arrayminus": [one.value - (one.low or 0)],
+        "color": colour, "thickness": 2,
+    }  # fmt: skip
+    ends = f" [{one.low:.4g}, {one.high:.4g}]" if known else ""
+    return go.Scatter(
+        x=[one.value], y=[label], mode="markers", meta=meta, error_x=bar if known else None, name=label,
+        marker={"symbol": marker, "size": 14 if marker == "star" else 10, "color": colour},
+        hovertemplate=f"{label}<br>{text}, {one.estimator}: %{{x:.4g}}{ends}<extra></extra>",
+    )  # fmt: skip
+
+
+def lineage(data: SweepData) -> list[dict[str, Any]]:
+    """Of a population: which trial went on from which other one's learner, and the values that it had until then."""
+    found = []
+    for row in data.trials[data.trials["lineage"].notna()].to_dict("records"):
+        for one in json.loads(row["lineage"]):
+            values = ", ".join(f"{key}={_value(value)}" for key, value in one["hyperparameters"].items())
+            found.append({"algorithm": row["algorithm"], "scenario": row["scenario"], "trial": row["trial_id"],
+                          "step": one["step"], "source": one["source"], "source_step": one["source_step"],
+                          "values": values})  # fmt: skip
+    return sorted(found, key=lambda one: (one["step"], one["trial"]))

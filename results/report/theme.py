@@ -1,0 +1,103 @@
+"""Colours, and the names and units of what is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+#: Okabe and Ito's colours (https://jfly.uni-koeln.de/color/) without black and yellow, which one of the backgrounds
+#: swallows.
+COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+#: With more series than colours the dashes tell them apart; each has its marker, too.
+DASHES: Final = ("solid", "dash", "dot")
+MARKERS: Final = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+SEQUENTIAL: Final = "Cividis"
+
+STATE_COLOURS: Final = {
+    "COMPLETE": "#009E73",
+    "RUNNING": "#56B4E9",
+    "PRUNED": "#E69F00",
+    "FAILED": "#D55E00",
+    "PENDING": "#8A8F98",
+}
+OUTCOME_COLOURS: Final = {
+    "outcome_share_cc": "#0072B2",
+    "outcome_share_cd": "#E69F00",
+    "outcome_share_dd": "#D55E00",
+}
+
+#: Metric -> its name and its unit; others are called by their key.
+METRICS: Final = {
+    "episode_return": ("episode return", "reward, mean over agents"),
+    "episode_length": ("episode length", "steps"),
+    "cooperation_rate": ("cooperation rate", "share of actions"),
+    "outcome_share_cc": ("both cooperate (CC)", "share of meetings"),
+    "outcome_share_cd": ("one defects (CD)", "share of meetings"),
+    "outcome_share_dd": ("both defect (DD)", "share of meetings"),
+    "welfare_per_step": ("welfare", "payoff / step, all agents"),
+    "equality": ("equality", "1 − Gini"),
+    "leader_change_rate": ("leader changes", "changes / step"),
+}
+
+
+class Style(NamedTuple):
+    """How a series is drawn, on the page and on paper."""
+
+    colour: str
+    dash: str
+    marker: str
+
+
+def styles(names: Sequence[str]) -> dict[str, Style]:
+    """A style for each name; equal ones come only after 18 names."""
+    count = len(COLOURS)
+    return {
+        name: Style(
+            COLOURS[place % count],
+            DASHES[place // count % len(DASHES)],
+            MARKERS[place % count],
+        )
+        for place, name in enumerate(names)
+    }
+
+
+def faint(colour: str, alpha: float) -> str:
+    """`#rrggbb` as `rgba(…)`."""
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha:g})"
+
+
+def metric_name(metric: str) -> str:
+    """What a metric is called."""
+    return METRICS[metric][0] if metric in METRICS else metric.replace("_", " ")
+
+
+def metric_label(metric: str) -> str:
+    """What a metric is called, and its unit."""
+    return f"{METRICS[metric][0]} ({METRICS[metric][1]})" if metric in METRICS else metric.replace("_", " ")
+
+
+def axis_title(metric: str) -> str:
+    """The same in two lines, for the axis of a narrow chart."""
+    return metric_label(metric).replace(" (", "<br>(")
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Keys by their last part, or by as many of their last parts as tell them apart."""
+    names: dict[str, str] = {}
+    for key in keys:
+        parts = key.split(".")
+        for count in range(1, len(parts) + 1):
+            name = ".".join(parts[-count:])
+            if sum(other == name or other.endswith(f".{name}") for other in keys) == 1:
+                break
+        names[key] = name
+    return names
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number as tables show it; nothing where there is none."""
+    if value is None or value != value:
+        return ""
+    text = f"{value:.{digits}g}"
+    return f"{value:,.0f}" if "e+" in text or abs(value) >= 10_000 else text

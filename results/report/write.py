@@ -1,0 +1,72 @@
+"""Writing the report, and its command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from jax_party import records, storage
+from jax_party.errors import RecordError
+from results.report.data import load
+
+REPORT_FILE: Final = "report.html"
+PLOTS_FOLDER: Final = "plots"
+BAD_INPUT: Final = 2
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """The page, and the pictures for papers."""
+
+    page: Path
+    plots: list[Path]
+
+
+def write_report(sweep_folder: str | Path) -> ReportPaths:
+    """Write `report.html` and `plots/*.{svg,png}` into a sweep's folder, or into a single run's.
+
+    It may run at any moment, also while the sweep does; what is older is replaced.
+
+    Raises:
+      RecordError: there is no such sweep, nothing has been evaluated yet, or the folder cannot be written.
+    """
+    data = load(sweep_folder)
+    from results.report.page import render
+    from results.report.paper import pictures
+
+    page = data.folder / REPORT_FILE
+    records.write_text_atomically(page, render(data))
+    plots = []
+    if not storage.is_remote(data.folder):
+        (data.folder / PLOTS_FOLDER).mkdir(exist_ok=True)
+    for name, content in pictures(data):
+        plots.append(data.folder / PLOTS_FOLDER / name)
+        records.write_bytes_atomically(plots[-1], content)
+    return ReportPaths(page, plots)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0, or 2 where there is nothing to report or it cannot be written."""
+    parser = argparse.ArgumentParser("python -m results.report", description="Write a sweep's report.")
+    parser.add_argument("folder", help="a sweep's folder, or a single run's; s3://… too")
+    options = parser.parse_args(arguments)
+    try:
+        paths = write_report(options.folder)
+    except (RecordError, OSError) as error:
+        message = " ".join(str(error).split())
+        Console(stderr=True, soft_wrap=True).print(f"error: {message}", markup=False, highlight=False)
+        return BAD_INPUT
+    say = Console(soft_wrap=True)
+    say.print(f"{paths.page}", markup=False, highlight=False)
+    say.print(f"{len(paths.plots)} pictures in {data_folder(paths)}", markup=False, highlight=False)
+    return 0
+
+
+def data_folder(paths: ReportPaths) -> Path:
+    """Where the pictures are."""
+    return paths.page.parent / PLOTS_FOLDER

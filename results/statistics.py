@@ -1,0 +1,150 @@
+"""How runs are compared: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice",
+https://arxiv.org/abs/2108.13264. `docs/report.md` has the formulas.
+
+Scores of several tasks are a sequence of arrays, one a task, of the scores of its runs (`x_{m,n}` of task m and run n);
+tasks may have unlike numbers of runs. Larger is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jax_party.aggregate import BOOTSTRAP_SEEDS
+
+Scores = Sequence[NDArray[np.float64]]
+
+RESAMPLES: Final = 2_000
+LEVEL: Final = 0.95
+
+
+class Estimate(NamedTuple):
+    """A number with the ends of its 95 % interval; these are NaN where one run is all there is."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Band(NamedTuple):
+    """A curve with the ends of its 95 % intervals, point by point: three arrays of the same length."""
+
+    value: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def trimmed_mean(values: NDArray[np.float64], axis: int = 0) -> NDArray[np.float64]:
+    """The interquartile mean along an axis: without ⌊n/4⌋ values at each end."""
+    count = values.shape[axis]
+    cut = count // 4
+    kept = np.sort(values, axis=axis).take(range(cut, count - cut), axis=axis)
+    return np.asarray(kept.mean(axis=axis))
+
+
+def percentiles(resampled: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The ends of the 95 % percentile interval along the first axis."""
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return low, high
+
+
+def _draws(scores: Scores, resamples: int, seed: int) -> list[NDArray[np.float64]]:
+    """The stratified bootstrap: of each task how often each of its runs is drawn, `(resamples, runs)`."""
+    rng = np.random.default_rng(seed)
+    return [rng.multinomial(len(task), np.full(len(task), 1 / len(task)), resamples).astype(float) for task in scores]
+
+
+def _single(*groups: Scores) -> bool:
+    return all(len(task) < 2 for group in groups for task in group)
+
+
+def interquartile_mean_of_tasks(scores: Scores, resamples: int = RESAMPLES) -> Estimate:
+    """The interquartile mean of all runs of all tasks together, with the stratified bootstrap's interval."""
+    value = float(trimmed_mean(np.concatenate(scores)))
+    if _single(scores):
+        return Estimate(value, np.nan, np.nan)
+    rng = np.random.default_rng(0)
+    drawn = [task[rng.integers(len(task), size=(resamples, len(task)))] for task in scores]
+    low, high = percentiles(trimmed_mean(np.concatenate(drawn, axis=1), axis=1))
+    return Estimate(value, float(low), float(high))
+
+
+def performance_profile(scores: Scores, thresholds: ArrayLike) -> NDArray[np.float64]:
+    """For each threshold τ the share of runs that score more, a mean over tasks: `1/M Σ_m 1/N_m Σ_n 1[x_{m,n} > τ]`."""
+    of_thresholds = np.asarray(thresholds, np.float64)
+    return np.asarray(np.mean([(task[:, None] > of_thresholds).mean(axis=0) for task in scores], axis=0))
+
+
+def profile_band(scores: Scores, thresholds: ArrayLike, resamples: int = RESAMPLES) -> Band:
+    """The performance profile with the stratified bootstrap's band."""
+    value = performance_profile(scores, thresholds)
+    if _single(scores):
+        return Band(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
+    above = [(task[:, None] > np.asarray(thresholds, np.float64)).astype(float) for task in scores]
+    of_tasks = [drawn @ task / len(task) for drawn, task in zip(_draws(scores, resamples, 0), above, strict=True)]
+    return Band(value, *percentiles(np.mean(of_tasks, axis=0)))
+
+
+def _wins(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """S(x_i, y_j): 1 for more, ½ for equal, 0 for less."""
+    return (x[:, None] > y[None, :]) + 0.5 * (x[:, None] == y[None, :])
+
+
+def probability_of_improvement(scores: Scores, others: Scores, resamples: int = RESAMPLES) -> Estimate:
+    """How likely a run of the one scores more than a run of the other on a task drawn at random, ties half.
+
+    `1/M Σ_m 1/(N_m K_m) Σ_{i,j} S(x_{m,i}, y_{m,j})` with S = 1, ½, 0 for more, equal, less: the Mann-Whitney U of each
+    task divided by `N_m K_m`. The interval is the stratified bootstrap's, over the runs of both.
+    """
+    wins = [_wins(x, y) for x, y in zip(scores, others, strict=True)]
+    value = float(np.mean([of_task.mean() for of_task in wins]))
+    if _single(scores, others):
+        return Estimate(value, np.nan, np.nan)
+    drawn = zip(_draws(scores, resamples, 0), _draws(others, resamples, 1), wins, strict=True)
+    of_tasks = [((x @ of_task) * y).sum(axis=1) / of_task.size for x, y, of_task in drawn]
+    low, high = percentiles(np.mean(of_tasks, axis=0))
+    return Estimate(value, float(low), float(high))
+
+
+def curve_over_seeds(curves: ArrayLike, resamples: int = RESAMPLES) -> Band:
+    """A learning curve of several seeds, `(seeds, steps)`.
+
+    From ten seeds on, as `jax_party.aggregate.interval` has it for one number, the interquartile mean with the
+    percentile bootstrap of seeds; below ten the mean with Student's t; of one seed the curve itself.
+    """
+    from scipy import stats
+
+    values = np.asarray(curves, np.float64)
+    seeds = len(values)
+    if seeds == 1:
+        return Band(values[0], np.full_like(values[0], np.nan), np.full_like(values[0], np.nan))
+    if seeds >= BOOTSTRAP_SEEDS:
+        drawn = np.random.default_rng(0).integers(seeds, size=(seeds, resamples))
+        return Band(trimmed_mean(values), *percentiles(trimmed_mean(values[drawn])))
+    mean = values.mean(axis=0)
+    half = stats.t.ppf((1 + LEVEL) / 2, seeds - 1) * values.std(axis=0, ddof=1) / np.sqrt(seeds)
+    return Band(mean, mean - half, mean + half)
+
+
+def curve_over_configurations(curves: ArrayLike) -> Band:
+    """Learning curves of several configurations, `(configurations, steps)`: interquartile mean and the quartiles."""
+    values = np.asarray(curves, np.float64)
+    low, high = np.quantile(values, [0.25, 0.75], axis=0)
+    return Band(trimmed_mean(values), low, high)
+
+
+def first_step_at(steps: ArrayLike, values: ArrayLike, thresholds: ArrayLike) -> NDArray[np.float64]:
+    """The first step at which a curve is at each threshold or above, NaN where it never is."""
+    at, of_curve = np.asarray(steps, np.float64), np.asarray(values, np.float64)
+    reached = of_curve[None, :] >= np.asarray(thresholds, np.float64)[:, None]
+    return np.where(reached.any(axis=1), at[reached.argmax(axis=1)], np.nan)
+
+
+def normalised(scores: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    """Scores of one task by several algorithms, scaled together: the lowest becomes 0, the highest 1; equals ½."""
+    together = np.concatenate(scores)
+    low, high = together.min(), together.max()
+    return [(one - low) / (high - low) if high > low else np.full_like(one, 0.5) for one in scores]

@@ -1,0 +1,193 @@
+"""The report's page in headless Chromium: it opens, draws, filters, fits. Screenshots are in `.artefacts/report`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import report_sweep
+
+from results.report.data import load
+from results.report.page import render
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARTEFACTS = Path(__file__).parents[2] / ".artefacts" / "report"
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--enable-unsafe-swiftshader",
+)  # fmt: skip
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)"),
+    pytest.mark.xdist_group("chromium"),
+]
+
+
+class Browser:
+    """A page of the report, with what it asked of the network and what it complained of."""
+
+    def __init__(self, context: Any, page: Path, width: int) -> None:
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        self.page = context.new_page()
+        self.page.set_default_timeout(60_000)
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.on("console", lambda line: self.errors.append(line.text) if line.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(page.as_uri())
+        self.page.wait_for_selector("#leaders")
+
+    def see_all(self) -> None:
+        """Scroll through the page, so that every chart is drawn."""
+        for card in self.page.query_selector_all("[data-chart]:not([hidden])"):
+            card.scroll_into_view_if_needed()
+            self.page.wait_for_function(
+                "card => card.querySelector('.plot .main-svg') || !card.querySelector('.none').hidden", arg=card
+            )
+
+    def count(self, selector: str) -> int:
+        return len(self.page.query_selector_all(selector))
+
+    def visible(self, selector: str) -> int:
+        return sum(element.is_visible() for element in self.page.query_selector_all(selector))
+
+    def traces(self, chart: str) -> list[str]:
+        """The names of the traces that a chart shows."""
+        names: list[str] = self.page.evaluate(
+            "id => document.getElementById(id).data.filter(one => one.showlegend !== false).map(one => one.name)", chart
+        )
+        return names
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = report_sweep.make(tmp_path_factory.mktemp("page") / "sweep", configurations=9, seeds=2)
+    report_sweep.add_incidents(folder)
+    path = folder / "report.html"
+    path.write_text(render(load(folder)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    profile = tmp_path_factory.mktemp("profile")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch_persistent_context(
+            profile, executable_path=CHROMIUM, headless=True, args=list(FLAGS), timeout=120_000
+        )
+        yield launched
+        launched.close()
+
+
+@pytest.mark.parametrize("width", [400, 1600])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_it_opens_draws_and_fits(width: int, theme: str, page: Path, context: Any) -> None:
+    seen = Browser(context, page, width)
+    if seen.page.evaluate("document.documentElement.dataset.theme") != theme:
+        seen.page.click("#theme")
+    seen.see_all()
+    assert seen.visible("[data-chart] .main-svg") > 20
+    for place in ("parallel", "contour", "importance"):
+        seen.page.wait_for_selector(f"#{place} .main-svg", state="attached")
+    assert seen.count("#slices .js-plotly-plot") == 3
+    wide = seen.page.evaluate("document.documentElement.scrollWidth")
+    outside = seen.page.evaluate(
+        """() => [...document.querySelectorAll('body *')].filter((one) => !one.closest('.scroll, .modebar, svg') &&
+          one.getBoundingClientRect().width > 0 && one.getBoundingClientRect().right > innerWidth + 1)
+          .map((one) => `${one.tagName}#${one.id}.${one.className}`)"""
+    )
+    assert (wide, outside) == (width, [])
+    assert clipped_titles(seen) == []
+    assert seen.errors == [] and seen.requests == [page.as_uri()]
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    seen.page.screenshot(path=os.fspath(ARTEFACTS / f"{theme}-{width}.png"), full_page=True)
+    seen.page.close()
+
+
+def clipped_titles(seen: Browser) -> list[str]:
+    """The axis titles that are not wholly within their chart."""
+    found: list[str] = seen.page.evaluate(
+        """() => [...document.querySelectorAll('[data-chart] .plot:not([hidden])')].flatMap((plot) => {
+          const frame = plot.getBoundingClientRect();
+          return [...plot.querySelectorAll('.xtitle, .ytitle')].filter((title) => {
+            const box = title.getBoundingClientRect();
+            return box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1
+              || box.bottom > frame.bottom + 1;
+          }).map((title) => `${plot.id}: ${title.textContent}`);
+        })"""
+    )
+    return found
+
+
+def test_filters_choose_rows_charts_and_lines(page: Path, context: Any) -> None:
+    seen = Browser(context, page, 1600)
+    chart = "curves-best-p-base"
+    seen.page.query_selector(f'[data-chart="{chart}"]').scroll_into_view_if_needed()
+    seen.page.wait_for_selector(f"#{chart} .main-svg")
+    assert seen.traces(chart) == ["ff_ippo", "ff_mappo"]
+    assert seen.visible("#leaders tbody tr") == 36 and seen.visible("#heat td") == 4
+
+    seen.page.uncheck('[data-filter="algorithm"] [value="ff_ippo"]')
+    assert seen.traces(chart) == ["ff_mappo"]
+    assert seen.visible("#leaders tbody tr") == 18 and seen.visible("#heat td") == 2
+    assert seen.page.eval_on_selector_all("#hyper-algorithm option", "all => all.map(one => one.value)") == ["ff_mappo"]
+
+    seen.page.uncheck('[data-filter="scenario"] [value="p-no-rank"]')
+    assert seen.visible("#leaders tbody tr") == 9 and seen.visible("#heat td") == 1
+    assert not seen.page.is_visible('[data-chart="curves-best-p-no-rank"]')
+    assert not seen.page.is_visible('[data-chart="efficiency-best-all"]')  # it is of scenarios that are not chosen, too
+
+    seen.page.check('[data-filter="algorithm"] [value="ff_ippo"]')
+    seen.page.check('[data-filter="scenario"] [value="p-no-rank"]')
+    assert seen.visible("#leaders tbody tr") == 36 and seen.page.is_visible('[data-chart="efficiency-best-all"]')
+    assert seen.errors == []
+    seen.page.close()
+
+
+def test_the_reader_chooses_metric_runs_and_order(page: Path, context: Any) -> None:
+    seen = Browser(context, page, 1600)
+    chart = "curves-best-p-base"
+    seen.page.query_selector(f'[data-chart="{chart}"]').scroll_into_view_if_needed()
+    seen.page.wait_for_selector(f"#{chart} .main-svg")
+    seen.page.select_option("#metric", "cooperation_rate")
+    title = f"document.getElementById('{chart}').layout.yaxis.title.text"
+    assert seen.page.evaluate(title).startswith("cooperation rate")
+    assert seen.page.evaluate(f"document.getElementById('{chart}').data.at(-1).y.at?.(-1) ?? null") is not None
+
+    seen.page.select_option("#view", "all")
+    assert not seen.page.is_visible(f'[data-chart="{chart}"]')
+    assert seen.page.is_visible('[data-chart="curves-all-p-base"]')
+
+    first = "document.querySelector('#leaders tbody tr').cells[0].textContent"
+    seen.page.click("#leaders th:has-text('score')")
+    assert seen.page.evaluate(first) != "1"  # rising: the worst comes first
+    seen.page.click("#leaders th:has-text('score')")
+    assert seen.page.evaluate(first) == "1"
+    seen.page.close()
+
+
+def test_hyperparameters_are_drawn_of_the_chosen_trials(page: Path, context: Any) -> None:
+    seen = Browser(context, page, 1600)
+    seen.page.wait_for_selector("#contour .main-svg", state="attached")
+    seen.page.select_option("#hyper-algorithm", "ff_mappo")
+    seen.page.select_option("#hyper-scenario", "p-no-rank")
+    seen.page.wait_for_function("document.getElementById('contour').data[1].x.length === 9")
+    surface = "document.getElementById('contour').data[0].z.flat().filter((one) => one !== null)"
+    low, high = seen.page.evaluate(f"[Math.min(...{surface}), Math.max(...{surface})]")
+    # Scores of the nine are 255 down to 95: what is smoothed is within.
+    assert 95 <= low < high <= 255
+    best = seen.page.evaluate("document.getElementById('slices').querySelector('.js-plotly-plot').data[1].y[0]")
+    assert best == 255
+    axes = seen.page.evaluate("document.getElementById('parallel').data[0].dimensions.map((one) => one.label)")
+    assert axes == ["actor_lr", "clip_eps", "gae_lambda", "episode return"]
+    bars = seen.page.evaluate("document.getElementById('importance').data[0].x.reduce((sum, one) => sum + one, 0)")
+    assert bars == pytest.approx(1.0)
+    assert seen.errors == []
+    seen.page.close()
