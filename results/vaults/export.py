@@ -156,9 +156,7 @@ def _task(vault: Vault) -> tuple[str, str]:
     env = vault.config.get("env", {})
     names = env.get("env_name"), env.get("scenario", {}).get("task_name")
     if None in names:
-        raise VaultError(
-            f"{vault.path}: its metadata do not say of which environment and scenario it is; export Parquet"
-        )
+        raise VaultError(f"{vault.path}: its metadata name no environment and scenario; export it to Parquet")
     return str(names[0]), str(names[1])
 
 

@@ -131,13 +131,13 @@ def _of_index(folder: Path, query: str | None) -> list[Place]:
     chosen = index if query is None else select(index, query)
     places = []
     for row in chosen.to_dict("records"):
+        trial = storage.absolute(root if row["folder"] == "." else root / row["folder"])
+        trial_id, algorithm, scenario = (_name(row[name]) for name in ("trial_id", "algorithm", "scenario"))
         for kind in KINDS:
-            uids = row.get(f"vault.{kind}.uid")
-            for uid in uids.split(";") if isinstance(uids, str) else ():
-                rows = int(row[f"vault.{kind}.rows"]) // (uids.count(";") + 1)
-                trial = storage.absolute(root if row["folder"] == "." else root / row["folder"])
-                names = [_name(row[name]) for name in ("trial_id", "algorithm", "scenario")]
-                places.append(Place(uid, kind, trial, *names, rows, int(row[f"vault.{kind}.steps"])))
+            uids = [uid for uid in _name(row[f"vault.{kind}.uid"]).split(";") if uid]
+            for uid in uids:
+                rows, steps = int(row[f"vault.{kind}.rows"]) // len(uids), int(row[f"vault.{kind}.steps"])
+                places.append(Place(uid, kind, trial, trial_id, algorithm, scenario, rows, steps))
     return places
 
 

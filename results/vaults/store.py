@@ -147,12 +147,12 @@ class Vault:
         rows = self._rows_asked(envs)
         futures = {}
         for name in names:
-            store = self._guard(name, lambda name=name: self._store(name))  # type: ignore[misc]
+            store = self._guard(name, lambda name=name: self._store(name))
             futures[name] = store[rows, steps].read()
         return {name: self._guard(name, future.result) for name, future in futures.items()}
 
     def blocks(self, fields: Sequence[str] | None = None, time: slice | None = None) -> Iterator[tuple[int, Fields]]:
-        """All of `time` in order, in blocks that fit in memory: (first step, field -> (rows, steps of the block, …))."""
+        """All of `time` in order, in blocks that fit in memory: (first step, field -> (rows, steps, …))."""
         names = list(self.fields) if fields is None else list(fields)
         interval = self._interval(time, self.steps, "time")
         step_bytes = self.rows * sum(self.spec(name).nbytes for name in names)
@@ -166,7 +166,7 @@ class Vault:
         found = self._guard("list of chunks", self._keys)
         missing = {}
         for name in self.fields:
-            store = self._guard(name, lambda name=name: self._store(name))  # type: ignore[misc]
+            store = self._guard(name, lambda name=name: self._store(name))
             chunks = -(-self.steps // store.chunk_layout.read_chunk.shape[1])
             prefix = f"{name}./0."
             present = {key.removeprefix(prefix).split(".")[0] for key in found if key.startswith(prefix)}
