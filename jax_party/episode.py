@@ -1,7 +1,6 @@
 """An episode of a trained policy as an animation: `python -m jax_party.episode <trial> --out episode.gif`.
 
-The episode is played anew with the best parameters of the trial's newest checkpoint. Payoffs, totals and ranks are those
-of each step.
+The episode is played anew with the best parameters of the trial's newest checkpoint.
 """
 
 from __future__ import annotations
@@ -207,9 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JaxPartyError as error:
         console.error(f"error: {' '.join(str(error).split())}")
         return BAD_INPUT
-    totals = ", ".join(
-        f"A{agent} {total:.4g}" for agent, total in enumerate(map(sum, zip(*episode.rewards, strict=True)))
-    )
+    of_agents = [sum(rewards) for rewards in zip(*episode.rewards, strict=True)]
+    totals = ", ".join(f"A{agent} {total:.4g}" for agent, total in enumerate(of_agents))
     console.say(f"{out}: {len(episode.rewards)} steps by learner {episode.seed} at step {episode.step:,}: {totals}")
     return 0
 
