@@ -82,7 +82,7 @@ class JaxPartyViewer(MatplotlibViewer[State]):
         plt.close(figure)
 
         def make_frame(number: int) -> tuple[Artist, ...]:
-            self._draw(figure, states[number], states[number - 1] if number else None)
+            self._draw(figure, states[number], states[max(number - 1, 0)])
             return tuple(figure.axes)
 
         self._animation = FuncAnimation(figure, make_frame, init_func=lambda: (), frames=len(states), interval=interval)
@@ -111,8 +111,8 @@ class JaxPartyViewer(MatplotlibViewer[State]):
         limit = f" of {self._time_limit:,}" if self._time_limit else ""
         figure.suptitle(f"JaxParty · {step}{limit}", fontsize=15, fontweight="bold", color=INK)
         _draw_party(party, state)
-        _draw_board(board, state)
-        if before is not None:
+        _draw_board(board, state, room=0.3 if before is None else 0.5)
+        if before is not None and before is not state:
             _draw_step(board, before, state)
 
 
@@ -176,8 +176,11 @@ def _draw_agent(ax: Axes, seat: Any, agent: int, active: bool, rank: int) -> Non
         ax.plot(*(seat * 1.29), marker="*", markersize=17, color=ORANGE, markeredgecolor=INK, zorder=6)
 
 
-def _draw_board(ax: Axes, state: State) -> None:
-    """Totals as bars, the leader's on top, split into what was earned by payoffs and in all."""
+def _draw_board(ax: Axes, state: State, room: float) -> None:
+    """Totals as bars, the leader's on top, split into what was earned by payoffs and in all.
+
+    `room`: what is left free beside the longest bar, as a share of the axis.
+    """
     ranks, totals = np.asarray(state.ranks), np.asarray(state.totals)
     payoffs = np.asarray(state.payoff_totals)
     colours = [ORANGE if rank == 0 else "#9DB7C9" for rank in ranks]
@@ -185,13 +188,15 @@ def _draw_board(ax: Axes, state: State) -> None:
     ax.plot(payoffs, ranks, linestyle="", marker="D", markersize=7, color=INK, markeredgecolor="white", zorder=3)
 
     for rank, total in zip(ranks, totals, strict=True):
-        ax.text(1.0, rank, f"{total:,.1f}", transform=ax.get_yaxis_transform(), ha="right", va="center", fontsize=11)
+        ax.text(
+            1.0, rank - 0.12, f"{total:,.1f}", transform=ax.get_yaxis_transform(), ha="right", va="center", fontsize=11
+        )
     order = np.argsort(ranks)
     ax.set_yticks(range(len(order)), [f"{_place(place)}  A{agent}" for place, agent in enumerate(order)], fontsize=11)
     ax.set_ylim(len(order) - 0.4, -0.6)
     low, high = min(0.0, totals.min(), payoffs.min()), max(0.0, totals.max(), payoffs.max())
     span = (high - low) or 1.0
-    ax.set_xlim(low - 0.06 * span, high + 0.3 * span)
+    ax.set_xlim(low - 0.06 * span, high + room * span)
     ax.axvline(0, color=INK, linewidth=1, zorder=2)
     ax.set_axisbelow(True)
     ax.grid(axis="x", color=PALE)
@@ -212,7 +217,7 @@ def _draw_step(ax: Axes, before: State, state: State) -> None:
         text = f"{paid}, rank {rewards[agent] - payoffs[agent]:+.3g}"
         colour = PLAY_COLOURS[int(plays[0])] if len(plays) else INK
         place = ax.get_yaxis_transform()
-        ax.text(1.0, rank + 0.3, text, transform=place, ha="right", va="center", fontsize=9, color=colour)
+        ax.text(1.0, rank + 0.27, text, transform=place, ha="right", va="center", fontsize=8, color=colour)
 
 
 def _place(rank: int) -> str:

@@ -102,9 +102,7 @@ def _thin_to_episodes(vault: Vault, to: Path, number: int) -> Vault:
     whole = [episode for episode in episodes(vault) if episode.whole]
     wanted = abs(number)
     if not 1 <= wanted <= len(whole):
-        raise VaultError(
-            f"{vault.path}: it has {len(whole)} whole episodes; ask for 1 to {len(whole)} of them, not {wanted}"
-        )
+        raise VaultError(f"{vault.path}: {wanted} episodes: it has {len(whole)} whole ones; ask for 1 to {len(whole)}")
     scores = returns(vault, whole).mean(axis=1)
     order = np.argsort(-scores if number > 0 else scores, kind="stable")[:wanted]
     chosen = [whole[place] for place in order]

@@ -131,7 +131,7 @@ def _of_index(folder: Path, query: str | None) -> list[Place]:
     chosen = index if query is None else select(index, query)
     places = []
     for row in chosen.to_dict("records"):
-        trial = storage.absolute(root if row["folder"] == "." else root / row["folder"])
+        trial = storage.absolute(root / _name(row["folder"]))
         trial_id, algorithm, scenario = (_name(row[name]) for name in ("trial_id", "algorithm", "scenario"))
         for kind in KINDS:
             uids = [uid for uid in _name(row[f"vault.{kind}.uid"]).split(";") if uid]
