@@ -116,7 +116,7 @@ def test_ray_stays_in_the_launcher() -> None:
 def test_cheap_imports_bring_in_neither_jax_nor_ray() -> None:
     modules = (
         "jax_party", "jax_party.config", "jax_party.records", "jax_party.errors", "jax_party.env.settings",
-        "mava_configs", "sweeps", "results",
+        "mava_configs", "sweeps", "results", "results.vaults",
     )  # fmt: skip
     script = f"""
 import importlib, sys
