@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import nbformat
@@ -13,12 +12,9 @@ import pytest
 import results
 from jax_party import records
 from jax_party.records import VaultEntry
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "results")]
-
-from synthetic_sweep import make_sweep
-from test_vault_reading import ROOT, figures, printed, run
-from vault_factory import fields_of, write_vault
+from tests.examples.test_vault_reading import ROOT, figures, printed, run
+from tests.results.synthetic_sweep import make_sweep
+from tests.results.vault_factory import fields_of, write_vault
 
 NOTEBOOKS = ("analysing_a_sweep", "comparing_algorithms")
 
