@@ -66,6 +66,9 @@ help: ## List the targets and their variables
 #>   fetch        TRIAL=s3://…/<trial id>; TO=<new folder>
 #>   report       SWEEP=<sweep folder>
 #>   index        SWEEP=<sweep folder>; TOP=10; METRIC=equality MODE=max
+#>   vaults       SWEEP=<folder of a sweep, a trial or a vault>; QUERY='algorithm == "ff_mappo" and cooperation_rate > 0.5'; KIND=train or test;
+#>                DO=find (default), card, verify, merge, thin, export; TO=<what is made>; ARGS='--best 20' (docs/trajectories.md)
+#>   episode      TRIAL=<trial id, or its folder>; OUT=<file>.gif or .mp4; STEPS=100 SEED=0; LEARNER  its seed, of several
 #>   run          ALG; ARGS='env/scenario=p-short system.actor_lr=3e-4'; with Mava's systems ARGS='engine=mava …'
 #>   test         ARGS='tests/core -k vault', as for pytest; test-slow too
 #>   bench        ARGS='throughput compile --repeats 5'; bench-learning, bench-engines too: ARGS='--steps 2e6 --seeds 1'
@@ -140,6 +143,16 @@ report: setup ## Write report.html and plots/ of a sweep: SWEEP=<folder>
 fetch: setup ## Bring a trial here from remote storage: TRIAL=s3://…/<trial id> TO=<folder>
 	@test -n '$(TRIAL)' || { echo 'TRIAL: name the trial: make fetch TRIAL=s3://…/<trial id>' >&2; exit 2; }
 	$(call only,TRIAL TO)@$(PY) -m results.fetch $(call quoted,TRIAL) $(if $(TO),$(call quoted,TO))
+
+vaults: setup ## Find trajectories, and make data sets of them: SWEEP=<folder> QUERY='cooperation_rate > 0.5' DO=card
+	@test -n '$(SWEEP)' || { echo "SWEEP: name a sweep, a trial or a vault: make vaults SWEEP=experiment_results/… QUERY='cooperation_rate > 0.5'" >&2; exit 2; }
+	$(call only,SWEEP QUERY KIND DO TO ARGS)@$(PY) -m results.vaults $(if $(DO),$(call quoted,DO),find) $(call quoted,SWEEP) \
+	  $(if $(QUERY),--query $(call quoted,QUERY)) $(if $(KIND),--kind $(call quoted,KIND)) $(if $(TO),--to $(call quoted,TO)) $(ARGS)
+
+episode: setup ## Show a trained policy at play: TRIAL=<id or folder> OUT=episode.gif
+	@test -n '$(TRIAL)' || { echo 'TRIAL: name the trial, by its id or its folder: make episode TRIAL=ff_mappo-…' >&2; exit 2; }
+	$(call only,TRIAL SEED STEPS LEARNER OUT)@$(PY) -m jax_party.episode $(call quoted,TRIAL) $(if $(SEED),--seed $(call quoted,SEED)) \
+	  $(if $(STEPS),--steps $(call quoted,STEPS)) $(if $(LEARNER),--learner $(call quoted,LEARNER)) $(if $(OUT),--out $(call quoted,OUT))
 
 test: setup-dev ## Lint, type-check and test (under 25 minutes on 2 cores)
 	$(call only,ARGS)@$(MAKE) lint ARGS=

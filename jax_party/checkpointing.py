@@ -30,17 +30,19 @@ class Checkpoints:
     Args:
       folder: where they are kept.
       max_to_keep: how many of the newest stay.
+      read_only: leave what is unfinished, which another process may be writing.
 
     Attributes:
       passed_over: why the last `restore` did not take newer checkpoints than it did, newest first.
     """
 
-    def __init__(self, folder: Path, max_to_keep: int) -> None:
+    def __init__(self, folder: Path, max_to_keep: int, *, read_only: bool = False) -> None:
         self.folder = folder.resolve()
         self.passed_over: list[str] = []
         self._max_to_keep = max_to_keep
         self._checkpointer = ocp.StandardCheckpointer()
-        self._remove_unfinished()
+        if not read_only:
+            self._remove_unfinished()
 
     def steps(self) -> list[int]:
         """The steps that have a whole checkpoint, oldest first."""

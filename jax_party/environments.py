@@ -6,7 +6,7 @@ the team, a discount one number for all. `MultiAgentEnv` gives the systems one s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -124,6 +124,10 @@ class MultiAgentEnv:
         """Play one step. `action`: (N,) int."""
         state, timestep = self._env.step(state, action.astype(jnp.int32))
         return state, self._adapt(timestep)
+
+    def animate(self, states: Sequence[Any], interval: int, save_path: str) -> None:
+        """Save consecutive states of an episode as a `.gif`, or as an `.mp4` where ffmpeg is; `interval` ms each."""
+        self._env.animate(list(states), interval, save_path)
 
     def _adapt(self, timestep: Any) -> Transition:
         agents = (self.num_agents,)

@@ -18,7 +18,7 @@ import socket
 import tarfile
 import tempfile
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -329,6 +329,15 @@ def fetch(remote: Path, local: Path) -> TrialRecord:
       RecordError: there is no such trial, or the folder is there already.
       CheckpointError, VaultError: what is on storage cannot be read.
     """
+    return _fetch(remote, local, lambda contents: contents)
+
+
+def fetch_vaults(remote: Path, local: Path) -> TrialRecord:
+    """`fetch` without the checkpoints."""
+    return _fetch(remote, local, lambda contents: dataclasses.replace(contents, checkpoints=()))
+
+
+def _fetch(remote: Path, local: Path, wanted: Callable[[Contents], Contents]) -> TrialRecord:
     if local.exists() and (not local.is_dir() or any(local.iterdir())):
         raise RecordError(f"{local}: is there already; name a new folder")
     path = remote / MIRROR_FILE
@@ -336,7 +345,7 @@ def fetch(remote: Path, local: Path) -> TrialRecord:
     while True:
         before = storage.read_version(path)
         try:
-            download(remote, local, Contents.read(before, path))
+            download(remote, local, wanted(Contents.read(before, path)))
             return records.read_record(local)
         except _UNREADABLE:
             after = storage.read_version(path)
@@ -428,4 +437,4 @@ def _remove_abandoned() -> None:
                 shutil.rmtree(path)
 
 
-__all__ = ["MIRROR_FILE", "Contents", "Mirror", "download", "fetch", "merge_records", "scratch_folder"]
+__all__ = ["MIRROR_FILE", "Contents", "Mirror", "download", "fetch", "fetch_vaults", "merge_records", "scratch_folder"]

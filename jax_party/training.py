@@ -29,7 +29,7 @@ from jax_party.config import ExperimentConfig, compile_signature, make_budget, p
 from jax_party.environments import refuse_no_legal_action
 from jax_party.errors import CheckpointError, ConfigError, TrainingDiverged
 from jax_party.evaluation import Evaluation
-from jax_party.program import FUNCTIONS, get_program, make_hyper, usable_cores
+from jax_party.program import FUNCTIONS, Program, get_program, make_hyper, usable_cores
 from jax_party.records import State, Takeover, TrialRecord
 from jax_party.systems.base import Hyper, LearnerState, UpdateOutput
 from jax_party.trial import (
@@ -316,19 +316,7 @@ class Experiment:
         }
 
     def _checkpoint_target(self) -> dict[str, Any]:
-        """The structure of `_checkpoint_tree`, with shapes for arrays."""
-        shape = self.program.state_shape(self.hyper)
-        learner = {
-            "state": shape,
-            "best_params": shape.params,
-            "best_value": np.zeros((), np.float64),
-            "vault_steps": dict.fromkeys(VAULT_KINDS, np.zeros((), np.int64)),
-        }
-        seconds = dict.fromkeys(("trained_seconds", "compile_seconds", "duration"), np.zeros((), np.float64))
-        return {
-            "learners": [learner] * len(self.learners),
-            "progress": {"evaluations": np.zeros((), np.int32), **seconds},
-        }
+        return checkpoint_target(self.program, self.hyper, len(self.learners))
 
     def _restore_or_init(self, at_once: int) -> None:
         restored = None
@@ -634,6 +622,19 @@ def _train_and_evaluate(experiments: Sequence[Experiment], batch: Batch) -> dict
     of_evaluation = side_by_side.split(evaluations), training, [seconds] * len(experiments)
     side_by_side.each(Experiment.take_evaluations, *of_evaluation)
     return side_by_side.errors
+
+
+def checkpoint_target(program: Program, hyper: Hyper, num_learners: int) -> dict[str, Any]:
+    """The structure of what an experiment's checkpoints hold, with shapes for arrays."""
+    shape = program.state_shape(hyper)
+    learner = {
+        "state": shape,
+        "best_params": shape.params,
+        "best_value": np.zeros((), np.float64),
+        "vault_steps": dict.fromkeys(VAULT_KINDS, np.zeros((), np.int64)),
+    }
+    seconds = dict.fromkeys(("trained_seconds", "compile_seconds", "duration"), np.zeros((), np.float64))
+    return {"learners": [learner] * num_learners, "progress": {"evaluations": np.zeros((), np.int32), **seconds}}
 
 
 def _mean_losses(outputs: Sequence[dict[str, jax.Array]]) -> dict[str, float]:

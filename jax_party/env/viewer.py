@@ -66,7 +66,7 @@ class JaxPartyViewer(MatplotlibViewer[State]):
         return image
 
     def animate(self, states: Sequence[State], interval: int = 200, save_path: str | None = None) -> FuncAnimation:
-        """Draw consecutive states as an animation.
+        """Draw consecutive states as an animation, each with what the step before it has paid.
 
         Args:
           states: states of one game, in order; at least one.
@@ -81,13 +81,13 @@ class JaxPartyViewer(MatplotlibViewer[State]):
         figure = self._figure(self._name + "_animation")
         plt.close(figure)
 
-        def make_frame(state: State) -> tuple[Artist, ...]:
-            self._draw(figure, state)
+        def make_frame(number: int) -> tuple[Artist, ...]:
+            self._draw(figure, states[number], states[max(number - 1, 0)])
             return tuple(figure.axes)
 
-        self._animation = FuncAnimation(figure, make_frame, frames=list(states), interval=interval)
+        self._animation = FuncAnimation(figure, make_frame, init_func=lambda: (), frames=len(states), interval=interval)
         if save_path:
-            self._animation.save(save_path)
+            self._animation.save(save_path, writer="pillow" if save_path.endswith(".gif") else None)
         return self._animation
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class JaxPartyViewer(MatplotlibViewer[State]):
         figure.subplots(1, 2, width_ratios=(1.25, 1.0))
         return figure
 
-    def _draw(self, figure: Figure, state: State) -> None:
+    def _draw(self, figure: Figure, state: State, before: State | None = None) -> None:
         party, board = figure.axes
         party.clear()
         board.clear()
@@ -111,7 +111,9 @@ class JaxPartyViewer(MatplotlibViewer[State]):
         limit = f" of {self._time_limit:,}" if self._time_limit else ""
         figure.suptitle(f"JaxParty · {step}{limit}", fontsize=15, fontweight="bold", color=INK)
         _draw_party(party, state)
-        _draw_board(board, state)
+        _draw_board(board, state, room=0.3 if before is None else 0.5)
+        if before is not None and before is not state:
+            _draw_step(board, before, state)
 
 
 def _has_screen() -> bool:
@@ -174,8 +176,11 @@ def _draw_agent(ax: Axes, seat: Any, agent: int, active: bool, rank: int) -> Non
         ax.plot(*(seat * 1.29), marker="*", markersize=17, color=ORANGE, markeredgecolor=INK, zorder=6)
 
 
-def _draw_board(ax: Axes, state: State) -> None:
-    """Totals as bars, the leader's on top, split into what was earned by payoffs and in all."""
+def _draw_board(ax: Axes, state: State, room: float) -> None:
+    """Totals as bars, the leader's on top, split into what was earned by payoffs and in all.
+
+    `room`: what is left free beside the longest bar, as a share of the axis.
+    """
     ranks, totals = np.asarray(state.ranks), np.asarray(state.totals)
     payoffs = np.asarray(state.payoff_totals)
     colours = [ORANGE if rank == 0 else "#9DB7C9" for rank in ranks]
@@ -183,13 +188,15 @@ def _draw_board(ax: Axes, state: State) -> None:
     ax.plot(payoffs, ranks, linestyle="", marker="D", markersize=7, color=INK, markeredgecolor="white", zorder=3)
 
     for rank, total in zip(ranks, totals, strict=True):
-        ax.text(1.0, rank, f"{total:,.1f}", transform=ax.get_yaxis_transform(), ha="right", va="center", fontsize=11)
+        ax.text(
+            1.0, rank - 0.12, f"{total:,.1f}", transform=ax.get_yaxis_transform(), ha="right", va="center", fontsize=11
+        )
     order = np.argsort(ranks)
     ax.set_yticks(range(len(order)), [f"{_place(place)}  A{agent}" for place, agent in enumerate(order)], fontsize=11)
     ax.set_ylim(len(order) - 0.4, -0.6)
     low, high = min(0.0, totals.min(), payoffs.min()), max(0.0, totals.max(), payoffs.max())
     span = (high - low) or 1.0
-    ax.set_xlim(low - 0.06 * span, high + 0.3 * span)
+    ax.set_xlim(low - 0.06 * span, high + room * span)
     ax.axvline(0, color=INK, linewidth=1, zorder=2)
     ax.set_axisbelow(True)
     ax.grid(axis="x", color=PALE)
@@ -197,6 +204,20 @@ def _draw_board(ax: Axes, state: State) -> None:
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("reward so far  (bar: payoffs + rank rewards,  ◆: payoffs only)", fontsize=10, color=INK)
     ax.set_title("Ranking", fontsize=11, color=INK)
+
+
+def _draw_step(ax: Axes, before: State, state: State) -> None:
+    """Below each total, what the agent has played in the last step, and what it got for that and for its rank."""
+    payoffs = np.asarray(state.payoff_totals) - np.asarray(before.payoff_totals)
+    rewards = np.asarray(state.totals) - np.asarray(before.totals)
+    met, last = np.asarray(before.meeting), np.asarray(state.last_meeting)
+    for agent, rank in enumerate(np.asarray(state.ranks)):
+        plays = last[agent][met[agent]]
+        paid = f"{PLAY_LETTERS[int(plays[0])]} {payoffs[agent]:+.3g}" if len(plays) else "idle"
+        text = f"{paid}, rank {rewards[agent] - payoffs[agent]:+.3g}"
+        colour = PLAY_COLOURS[int(plays[0])] if len(plays) else INK
+        place = ax.get_yaxis_transform()
+        ax.text(1.0, rank + 0.27, text, transform=place, ha="right", va="center", fontsize=8, color=colour)
 
 
 def _place(rank: int) -> str:

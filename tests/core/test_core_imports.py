@@ -118,7 +118,7 @@ def test_cheap_imports_bring_in_neither_jax_nor_ray() -> None:
     modules = (
         "jax_party", "jax_party.config", "jax_party.engines", "jax_party.engines.native", "jax_party.engines.mava",
         "jax_party.records", "jax_party.errors", "jax_party.env.settings",
-        "mava_configs", "sweeps", "results", "results.report",
+        "mava_configs", "sweeps", "results", "results.report", "results.vaults",
     )  # fmt: skip
     script = f"""
 import importlib, sys

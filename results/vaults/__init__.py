@@ -1,0 +1,39 @@
+"""A registry of trajectories: find vaults, read parts of them, make data sets of them. No JAX, no Ray.
+
+`docs/trajectories.md` shows it; `python -m results.vaults` is the command line.
+"""
+
+from __future__ import annotations
+
+from results.vaults.card import card, markdown, text
+from results.vaults.check import compare_checksums, verify, write_checksums
+from results.vaults.dataset import Dataset
+from results.vaults.derive import merge, thin
+from results.vaults.episodes import Episode, episodes, returns
+from results.vaults.export import export_og_marl, export_parquet
+from results.vaults.find import Place, find, of_trial, opened
+from results.vaults.store import FieldSpec, Vault, create
+
+__all__ = [
+    "Dataset",
+    "Episode",
+    "FieldSpec",
+    "Place",
+    "Vault",
+    "card",
+    "compare_checksums",
+    "create",
+    "episodes",
+    "export_og_marl",
+    "export_parquet",
+    "find",
+    "markdown",
+    "merge",
+    "of_trial",
+    "opened",
+    "returns",
+    "text",
+    "thin",
+    "verify",
+    "write_checksums",
+]

@@ -1,0 +1,124 @@
+"""Whether a vault is whole: counts, chunks, the order of time, checksums."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from jax_party.errors import RecordError, VaultError
+from results.index import load_index
+from results.vaults.episodes import episodes
+from results.vaults.find import Place, of_trial
+from results.vaults.store import Vault
+
+CHECKSUMS_SUFFIX: Final = ".sha256"
+
+
+def verify(vault: Vault, place: Place | None = None) -> list[str]:
+    """What is wrong with a vault, a line each; empty where nothing is.
+
+    Every chunk that should be there is, and can be read; rows and steps are those of the trial's record, and of the
+    sweep's index where there is one; `done` begins each environment's time axis, and in JaxParty comes every
+    `time_limit` steps; the files are those that `write_checksums` has seen, where it has.
+
+    Args:
+      vault: to be read through.
+      place: where it was found, for what the record and the index say of it.
+    """
+    problems = [f"{name}: {number} chunks are missing, and read as zeros"
+                for name, number in vault.missing_chunks().items()]  # fmt: skip
+    problems += _counts(vault, place)
+    try:
+        for _ in vault.blocks():
+            pass
+        problems += _order(vault)
+    except VaultError as error:
+        problems.append(str(error).removeprefix(f"{vault.path}: "))
+    return problems + compare_checksums(vault.path)
+
+
+def write_checksums(vault: Vault) -> Path:
+    """Write the checksums of the vault's files beside it, `<uid>.sha256`, as `sha256sum -c` reads them."""
+    file = _checksum_file(vault.path)
+    lines = [f"{_sha256(path)}  {vault.path.name}/{name}\n" for name, path in _files(vault.path).items()]
+    try:
+        file.write_text("".join(lines), encoding="utf-8")
+    except OSError as error:
+        raise VaultError(f"{file}: cannot be written ({error.strerror}); copy the vault to where you may") from error
+    return file
+
+
+def compare_checksums(path: Path) -> list[str]:
+    """What differs from the checksums beside the vault; empty where there are none."""
+    file = _checksum_file(path)
+    if not file.is_file():
+        return []
+    known = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        known[name.removeprefix(f"{path.name}/")] = digest
+    found = _files(path)
+    problems = [f"{name}: is gone since its checksum was written" for name in known if name not in found]
+    problems += [f"{name}: is new since the checksums were written" for name in found if name not in known]
+    changed = [name for name in known if name in found and _sha256(found[name]) != known[name]]
+    return problems + [f"{name}: has changed since its checksum was written" for name in changed]
+
+
+def _counts(vault: Vault, place: Place | None) -> list[str]:
+    if place is None or not place.trial_id:
+        return []
+    expected = [("record.json", one.rows, one.steps) for one in of_trial(place.folder) if one.uid == vault.uid]
+    if not expected:
+        return ["record.json does not know this vault"]
+    try:
+        index = load_index(place.folder.parent)
+    except RecordError:
+        index = None
+    if index is not None:
+        of_row = index[index["trial_id"] == place.trial_id]
+        for uids, rows, steps in zip(*(of_row[f"vault.{vault.kind}.{name}"] for name in ("uid", "rows", "steps")),
+                                     strict=True):  # fmt: skip
+            if uids == vault.uid:  # the numbers of several seeds are summed there
+                expected.append(("the sweep's index", int(rows), int(steps)))
+    return [
+        f"holds {vault.rows} environments × {vault.steps} steps, but {where} says {rows} × {steps}"
+        for where, rows, steps in expected
+        if (rows, steps) != (vault.rows, vault.steps)
+    ]
+
+
+def _order(vault: Vault) -> list[str]:
+    """Where time does not go on as it should."""
+    if vault.metadata.get("stride"):
+        return []
+    problems = []
+    first = vault.read(["done"], slice(0, 1))["done"][:, 0]
+    problems += [f"environment {env}: does not begin with an episode" for env in np.flatnonzero(~first)]
+    limit = vault.time_limit
+    if "payoff" not in vault.config.get("env", {}).get("scenario", {}).get("task_config", {}) or limit is None:
+        return problems
+    for one in episodes(vault):
+        if (one.whole and one.length != limit) or one.length > limit:
+            problems.append(
+                f"environment {one.env}: the episode at step {one.start} has {one.length} steps, not {limit}"
+            )
+    return problems
+
+
+def _checksum_file(path: Path) -> Path:
+    return path.with_name(path.name + CHECKSUMS_SUFFIX)
+
+
+def _files(path: Path) -> dict[str, Path]:
+    return {str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+__all__ = ["compare_checksums", "verify", "write_checksums"]
