@@ -172,6 +172,13 @@ def files_below(folder: Path) -> list[str]:
     return sorted(name.removeprefix(f"{root}/") for name in found)
 
 
+def tags_below(folder: Path) -> dict[str, str]:
+    """The names of all objects below a remote folder, relative to it, each with the tag of its version."""
+    root = _key(folder)
+    found: dict[str, Any] = patiently(folder, lambda: _filesystem(folder).find(root, detail=True))
+    return {name.removeprefix(f"{root}/"): str(item.get("ETag")) for name, item in sorted(found.items())}
+
+
 def remove(paths: Iterable[Path]) -> None:
     """Delete remote files; those that are gone already are passed over."""
     for path in paths:
