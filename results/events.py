@@ -15,12 +15,13 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
-from jax_party import records
 from jax_party.records import FINISHED, TrialRecord
 from results.following import FollowedTrial, numbers, seconds
 
 EVENT_FILE: Final = "events.out.tfevents.0.jax_party"
 _VERSION: Final = "brain.Event:2"  # of the format, as TensorBoard looks for it
+
+_PARTS: Final = ("evaluate", "train")
 
 
 @dataclass
@@ -33,7 +34,7 @@ class _Written:
 
 
 class EventFiles:
-    """Event files below `root`, one a run: `<algorithm>/<scenario>/<number>-<hash>`, and below it each of several seeds."""
+    """Event files below `root`, one a run (`run_name`), and below it one for each of several seeds."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -60,10 +61,10 @@ class EventFiles:
 
     def _evaluations(self, trial: FollowedTrial, written: _Written) -> Iterator[Event]:
         began = _began(trial.record)
-        for one in trial.evaluations:
-            if one.step > written.last.get("", -1):
-                written.last[""] = one.step
-                yield _event(began + one.seconds, one.step, {"evaluate": one.evaluate, "train": one.train})
+        for step, rows in trial.by_step.items():
+            if step > written.last.get("", -1):
+                written.last[""] = step
+                yield _event(began + seconds(rows[-1]), step, {part: trial.metrics(rows, part) for part in _PARTS})
 
     def _ending(self, trial: FollowedTrial, written: _Written) -> Iterator[Event]:
         record = trial.record
@@ -84,7 +85,7 @@ class EventFiles:
         for row in rows:
             if row["step"] > written.last.get(str(seed), -1):
                 written.last[str(seed)] = row["step"]
-                parts = {part: dict(numbers(row.get(part))) for part in ("evaluate", "train")}
+                parts = {part: dict(numbers(row.get(part))) for part in _PARTS}
                 yield _event(began + seconds(row), row["step"], parts)
 
     def _append(self, name: str, events: Sequence[Event] | Iterator[Event]) -> None:
@@ -117,7 +118,7 @@ def _cell(value: Any) -> Any:
 
 def _by_seed(trial: FollowedTrial) -> dict[int, list[Mapping[str, Any]]]:
     found: dict[int, list[Mapping[str, Any]]] = {}
-    for rows in records.evaluations_by_step(trial.rows, trial.record.num_seeds).values():
+    for rows in trial.by_step.values():
         for row in rows:
             found.setdefault(row.get("seed", trial.record.seed), []).append(row)
     return found

@@ -29,19 +29,27 @@ class FollowedTrial:
     rows: Sequence[Mapping[str, Any]]
 
     @cached_property
-    def evaluations(self) -> list[Evaluation]:
-        """Whole evaluations in order, seeds aggregated."""
-        by_step = records.evaluations_by_step(self.rows, self.record.num_seeds)
-        return [self._evaluation(place, step, rows) for place, (step, rows) in enumerate(by_step.items(), start=1)]
+    def by_step(self) -> dict[int, list[Mapping[str, Any]]]:
+        """Environment steps -> the rows of its evaluation, one a seed; whole evaluations only."""
+        return records.evaluations_by_step(self.rows, self.record.num_seeds)
 
-    def _evaluation(self, place: int, step: int, rows: Sequence[Mapping[str, Any]]) -> Evaluation:
-        how = self.record.objective.aggregate
-        number = int(rows[0].get("evaluation") or place)
-        parts = {
-            part: aggregate_metrics([dict(numbers(row.get(part))) for row in rows], how)
-            for part in ("evaluate", "train")
-        }
-        return Evaluation(number, step, seconds(rows[-1]), parts["evaluate"], parts["train"])
+    @property
+    def reached(self) -> dict[int, float]:
+        """Number of the evaluation, from 1 -> the sweep's first objective, seeds aggregated, where it has a number."""
+        name = self.record.objective.metric
+        found = {}
+        for place, rows in enumerate(self.by_step.values(), start=1):
+            value = self._together([{name: (row.get("evaluate") or {}).get(name)} for row in rows])[name]
+            if value is not None:
+                found[int(rows[0].get("evaluation") or place)] = value
+        return found
+
+    def metrics(self, rows: Sequence[Mapping[str, Any]], part: str) -> Mapping[str, float | None]:
+        """Metric -> number of an evaluation's `part` (evaluate or train), seeds aggregated."""
+        return self._together([dict(numbers(row.get(part))) for row in rows])
+
+    def _together(self, of_seeds: Sequence[dict[str, float | None]]) -> Mapping[str, float | None]:
+        return of_seeds[0] if len(of_seeds) == 1 else aggregate_metrics(of_seeds, self.record.objective.aggregate)
 
     @cached_property
     def score(self) -> list[float] | None:
@@ -50,17 +58,6 @@ class FollowedTrial:
         values = [metrics.get(name) for name in self.record.objective.metrics]
         found = [float(value) for value in values if value is not None and math.isfinite(value)]
         return found if len(found) == len(values) else None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One evaluation: its number from 1, the environment steps and the seconds before it, and metric -> number."""
-
-    number: int
-    step: int
-    seconds: float
-    evaluate: Mapping[str, float | None]
-    train: Mapping[str, float | None]
 
 
 def numbers(values: Any, prefix: str = "") -> Iterator[tuple[str, float | None]]:

@@ -252,7 +252,6 @@ def _frozen(manifest: SweepManifest | None, trial: FollowedTrial) -> FrozenTrial
     if state is TrialState.COMPLETE and score is None:
         state = TrialState.FAIL
     params, distributions, others = _parameters(manifest, record)
-    reached = {one.number: one.evaluate.get(record.objective.metric) for one in trial.evaluations}
     return FrozenTrial(
         number=0,
         trial_id=0,
@@ -265,7 +264,7 @@ def _frozen(manifest: SweepManifest | None, trial: FollowedTrial) -> FrozenTrial
         distributions=distributions,
         user_attrs=_facts(trial) | others,
         system_attrs=_constraints(trial),
-        intermediate_values={number: value for number, value in reached.items() if value is not None},
+        intermediate_values=trial.reached,
     )
 
 
