@@ -32,7 +32,7 @@ from launcher.collection import BackgroundCollector, collect
 from launcher.console import make_display, plain, show_report
 from launcher.interrupt import Interrupt, Interrupted
 from launcher.notes import Notes
-from launcher.options import Scheduler, Search
+from launcher.options import Scheduler, Search, Watching
 from launcher.pack import chosen_experiment
 from launcher.plan import SCENARIO_AXIS, PlannedTrial, Study, complete_plan, study_from_manifest
 from launcher.preload import Preloading
@@ -40,6 +40,7 @@ from launcher.progress import Progress
 from launcher.ranking import rank
 from launcher.resources import Crew, start_ray
 from launcher.spare import SpareWorker, ask_ray
+from launcher.watching import callbacks, dashboard_lines, ray_settings
 from sweeps.space import ScenarioMode
 
 LOG_FILE = "sweep.log"
@@ -62,6 +63,7 @@ class Sweep:
     manifest: SweepManifest
     records: dict[str, TrialRecord]
     address: str | None = None
+    watching: Watching = Watching()
 
     @classmethod
     def read(cls, folder: Path) -> Sweep:
@@ -227,8 +229,11 @@ def _run_trials(
     # With packs each trial has a process of its own, which needs none of what the worker does.
     alone = None if sweep.address or crew.shared else Preloading(chosen_experiment(), crew.cpu_devices)
     sent = runtime_env() if sweep.address else None
-    ray = start_ray(crew, log, sweep.remaining, alone, sweep.address, sent)
+    ray = start_ray(crew, log, sweep.remaining, alone, sweep.address, sent, ray_settings(sweep.watching))
     loading.join()
+    for line in dashboard_lines(ray, sweep.watching, sweep.address):
+        plain(console, line)
+    others = callbacks(sweep.watching, sweep.address, sweep.folder, progress)
     from launcher.callback import SweepCallback
 
     if alone is not None:
@@ -248,7 +253,7 @@ def _run_trials(
                     callback = SweepCallback(
                         sweep.folder, progress, display, interrupt, part.reason, spending, notes, spare
                     )
-                    _tune_run(sweep, crew, part, callback, spending, allowed)
+                    _tune_run(sweep, crew, part, [callback, *others], spending, allowed)
     except Interrupted:
         pass
     finally:
@@ -304,7 +309,9 @@ class Pass:
         return reasons.get
 
 
-def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spending, allowed: int | None) -> None:
+def _tune_run(
+    sweep: Sweep, crew: Crew, part: Pass, callbacks: Sequence[Any], spending: Spending, allowed: int | None
+) -> None:
     """Hand trials to Tune, at most so many as are allowed, and wait."""
     import ray
     from ray import tune
@@ -345,7 +352,7 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
         checkpoint_config=tune.CheckpointConfig(num_to_keep=KEPT_LEARNERS if part.values is not None else None),
         max_failures=MAX_FAILURES,
         reuse_actors=True,
-        callbacks=[callback],
+        callbacks=list(callbacks),
         verbose=0,
         raise_on_failed_trial=False,
         trial_dirname_creator=_our_id,
