@@ -19,7 +19,7 @@ arguments = $(foreach name,$(filter-out $(OWN) $(1),$(GIVEN)),$(name)=$(call quo
 # $(call only,A B): refuse any other variable on make's command line.
 only = $(foreach name,$(filter-out PYTHON EXTRA VENV $(1),$(GIVEN)),$(error $(name): `make $@` does not read it; it reads $(or $(1),none)))
 
-.PHONY: help setup setup-dev sweep resume extend promote rerun run collect index fetch test test-slow bench bench-learning lint format lock clean
+.PHONY: help setup setup-dev sweep resume extend promote rerun run collect index dashboard watch fetch test test-slow bench bench-learning lint format lock clean
 
 help: ## List the targets and their variables
 	@echo 'usage: make TARGET [VARIABLE=value ...]'; echo
@@ -52,6 +52,8 @@ help: ## List the targets and their variables
 #>   NAME         appended to the sweep's folder
 #>   METRIC MODE  what to look for: episode_return max; several with commas
 #>   CONSTRAINTS  bounds that trials must keep to: min_cooperation_rate=0.2
+#>   TRACK        wandb or mlflow: keep every trial there, too (docs/dashboards.md); nothing is sent otherwise
+#>   DASHBOARD=1  Ray's dashboard and metrics on 127.0.0.1 while the sweep runs
 #>   OVERRIDES    further settings, as for Hydra: 'arch.num_envs=64 env.shared_reward=true'
 #>   DRY_RUN=1    print the plan only
 #>
@@ -63,13 +65,15 @@ help: ## List the targets and their variables
 #>   collect      SWEEP=<sweep folder>
 #>   fetch        TRIAL=s3://…/<trial id>; TO=<new folder>
 #>   index        SWEEP=<sweep folder>; TOP=10; METRIC=equality MODE=max
+#>   dashboard    SWEEP=<sweep folder>, or none for all; PORT=8080 (and the next one; default: free ones)
+#>   watch        SWEEP=<sweep folder>
 #>   run          ALG; ARGS='env/scenario=p-short system.actor_lr=3e-4'
 #>   test         ARGS='tests/core -k vault', as for pytest; test-slow too
 #>   bench        ARGS='throughput compile --repeats 5'; bench-learning too: ARGS='--steps 2e6 --seeds 1'
 #>
 #> with any target:
 #>   PYTHON       the Python that .venv is made with (3.11 or 3.12)
-#>   EXTRA        cuda12 or cuda13: JAX for NVIDIA GPUs; gp: PyTorch, for SAMPLER=gp
+#>   EXTRA        cuda12 or cuda13: JAX for NVIDIA GPUs; gp: PyTorch, for SAMPLER=gp; dashboard; wandb, mlflow: for TRACK
 
 setup: $(VENV)/.stamp-run$(EXTRA) ## Set up .venv for running
 
@@ -125,6 +129,14 @@ index: setup ## Print the best trials of a sweep: SWEEP=<folder> TOP=10
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make index SWEEP=experiment_results/…' >&2; exit 2; }
 	$(call only,SWEEP TOP METRIC MODE)@$(PY) -m results.index $(call quoted,SWEEP) \
 	  $(if $(TOP),--top $(call quoted,TOP)) $(if $(METRIC),--metric $(call quoted,METRIC)) $(if $(MODE),--mode $(call quoted,MODE))
+
+dashboard: ## Optuna's dashboard and TensorBoard on a sweep, also while it runs: SWEEP=<folder>
+	$(call only,SWEEP PORT)@$(MAKE) setup EXTRA=dashboard
+	@$(PY) -m results.dashboard $(if $(SWEEP),$(call quoted,SWEEP)) $(if $(PORT),--port $(call quoted,PORT))
+
+watch: setup ## A live table of a sweep in the terminal: SWEEP=<folder>
+	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make watch SWEEP=experiment_results/…' >&2; exit 2; }
+	$(call only,SWEEP)@$(PY) -m results.watch $(call quoted,SWEEP)
 
 fetch: setup ## Bring a trial here from remote storage: TRIAL=s3://…/<trial id> TO=<folder>
 	@test -n '$(TRIAL)' || { echo 'TRIAL: name the trial: make fetch TRIAL=s3://…/<trial id>' >&2; exit 2; }

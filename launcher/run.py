@@ -13,7 +13,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Sweep:
     manifest: SweepManifest
     records: dict[str, TrialRecord]
     address: str | None = None
-    watching: Watching = Watching()
+    watching: Watching = field(default_factory=Watching)
 
     @classmethod
     def read(cls, folder: Path) -> Sweep:

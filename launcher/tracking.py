@@ -35,9 +35,9 @@ def check_tracking(track: Track | None) -> None:
         return
     if importlib.util.find_spec(track.value) is None:
         raise SweepError(f"TRACK={track}: the package {track} is not installed; make setup EXTRA={track}")
-    if track is Track.WANDB and os.environ.get("WANDB_MODE") not in ("offline", "disabled"):
-        if not os.environ.get(WANDB_KEY):
-            raise SweepError(f"TRACK=wandb: {WANDB_KEY} is not set; set it, or WANDB_MODE=offline to keep runs here")
+    sends = track is Track.WANDB and os.environ.get("WANDB_MODE") not in ("offline", "disabled")
+    if sends and not os.environ.get(WANDB_KEY):
+        raise SweepError(f"TRACK=wandb: {WANDB_KEY} is not set; set it, or WANDB_MODE=offline to keep runs here")
 
 
 def make_tracker(track: Track, folder: Path, progress: Progress) -> Any:

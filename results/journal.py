@@ -172,7 +172,7 @@ class _Log(BaseJournalBackend):
     """A journal file of which a batch of operations is written at once."""
 
     def __init__(self, path: Path) -> None:
-        self._file = JournalFileBackend(str(path), lock_obj=_Unlocked())
+        self._file = JournalFileBackend(str(path), lock_obj=_UNLOCKED)
         self._read = 0
         self._kept: list[dict[str, Any]] | None = None
 
@@ -210,6 +210,9 @@ class _Unlocked:
 
     def release(self) -> None:
         pass
+
+
+_UNLOCKED: Any = _Unlocked()
 
 
 def _cut_unfinished_line(path: Path) -> None:

@@ -96,7 +96,7 @@ def render(index: pd.DataFrame, age_s: float, width: int = 200, max_rows: int = 
         state = str(row["state"])
         cells = [_text(row["number"]), _text(row["algorithm"]), _text(row["scenario"])]
         cells += [_text(row[name]) for name in names]
-        values = [
+        values: list[Text | str] = [
             Text(state, _STYLES.get(state, "")),
             _progress(row),
             _text(row[column]),
