@@ -53,6 +53,8 @@ help: ## List the targets and their variables
 #>   NAME         appended to the sweep's folder
 #>   METRIC MODE  what to look for: episode_return max; several with commas
 #>   CONSTRAINTS  bounds that trials must keep to: min_cooperation_rate=0.2
+#>   TRACK        wandb or mlflow: keep every trial there, too (docs/dashboards.md); nothing is sent otherwise
+#>   DASHBOARD=1  Ray's dashboard and metrics on 127.0.0.1 while the sweep runs
 #>   OVERRIDES    further settings, as for Hydra: 'arch.num_envs=64 env.shared_reward=true'
 #>   DRY_RUN=1    print the plan only
 #>
@@ -69,6 +71,8 @@ help: ## List the targets and their variables
 #>   vaults       SWEEP=<folder of a sweep, a trial or a vault>; QUERY='algorithm == "ff_mappo" and cooperation_rate > 0.5'; KIND=train or test;
 #>                DO=find (default), card, verify, merge, thin, export; TO=<what is made>; ARGS='--best 20' (docs/trajectories.md)
 #>   episode      TRIAL=<trial id, or its folder>; OUT=<file>.gif or .mp4; STEPS=100 SEED=0; LEARNER  its seed, of several
+#>   dashboard    SWEEP=<sweep folder>, or none for all; PORT=8080 (and the next one; default: free ones)
+#>   watch        SWEEP=<sweep folder>
 #>   run          ALG; ARGS='env/scenario=p-short system.actor_lr=3e-4'; with Mava's systems ARGS='engine=mava …'
 #>   test         ARGS='tests/core -k vault', as for pytest; test-slow too
 #>   bench        ARGS='throughput compile --repeats 5'; bench-learning, bench-engines too: ARGS='--steps 2e6 --seeds 1'
@@ -76,7 +80,7 @@ help: ## List the targets and their variables
 #> with any target:
 #>   PYTHON       the Python that .venv is made with (3.11 or 3.12)
 #>   VENV         where the environment is (.venv)
-#>   EXTRA        cuda12 or cuda13: JAX for NVIDIA GPUs; gp: PyTorch, for SAMPLER=gp
+#>   EXTRA        cuda12 or cuda13: JAX for NVIDIA GPUs; gp: PyTorch, for SAMPLER=gp; dashboard; wandb, mlflow: for TRACK
 
 setup: $(VENV)/.stamp-run$(EXTRA) ## Set up .venv for running
 
@@ -139,6 +143,14 @@ ls: setup ## List all sweeps: OUT=experiment_results
 report: setup ## Write report.html and plots/ of a sweep: SWEEP=<folder>
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make report SWEEP=experiment_results/…' >&2; exit 2; }
 	$(call only,SWEEP)@$(PY) -m results.report $(call quoted,SWEEP)
+
+dashboard: ## Optuna's dashboard and TensorBoard on a sweep, also while it runs: SWEEP=<folder>
+	$(call only,SWEEP PORT)@$(MAKE) setup EXTRA=dashboard
+	@$(PY) -m results.dashboard $(if $(SWEEP),$(call quoted,SWEEP)) $(if $(PORT),--port $(call quoted,PORT))
+
+watch: setup ## A live table of a sweep in the terminal: SWEEP=<folder>
+	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make watch SWEEP=experiment_results/…' >&2; exit 2; }
+	$(call only,SWEEP)@$(PY) -m results.watch $(call quoted,SWEEP)
 
 fetch: setup ## Bring a trial here from remote storage: TRIAL=s3://…/<trial id> TO=<folder>
 	@test -n '$(TRIAL)' || { echo 'TRIAL: name the trial: make fetch TRIAL=s3://…/<trial id>' >&2; exit 2; }

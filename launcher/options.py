@@ -82,6 +82,21 @@ class Scheduler(StrEnum):
         return self.is_population or self is Scheduler.HYPERBAND
 
 
+class Track(StrEnum):
+    """Where runs are kept besides."""
+
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Who else is shown how a sweep goes: Ray's dashboard on this machine, and whoever keeps the runs besides."""
+
+    dashboard: bool = False
+    track: Track | None = None
+
+
 HELP: Mapping[str, str] = {
     "ALG": "algorithm or its alias (mappo, ff_mappo, ippo, ...), or several by commas; required",
     "ENGINE": "what runs the trials: native (our own systems) or mava (an installed Mava's); default native",
@@ -114,6 +129,8 @@ HELP: Mapping[str, str] = {
     "STORAGE": "where sweep folders go instead: a path that all machines share, or s3://bucket/prefix",
     "STORAGE_ENDPOINT": "the S3 server, such as http://127.0.0.1:5000; default: AWS_ENDPOINT_URL, or AWS",
     "ADDRESS": "a Ray cluster to join: auto, host:port or ray://host:port; default: a Ray of our own, on this machine",
+    "TRACK": "wandb or mlflow: send every trial's values and metrics there, too; default: nowhere",
+    "DASHBOARD": "1 starts Ray's dashboard and metrics on 127.0.0.1 for the sweep",
     "OVERRIDES": 'fixed settings for every trial: OVERRIDES="arch.num_envs=64 network=mlp"',
     "DRY_RUN": "1 prints the plan and starts nothing",
 }
@@ -124,6 +141,8 @@ RESUME_HELP: Mapping[str, str] = {
     "BUDGET": "what the sweep may spend, what it has spent included; default: as it began",
     "PERIOD_TIMEOUT": HELP["PERIOD_TIMEOUT"],
     "RETRY_FAILED": "1 runs the failed trials again",
+    "TRACK": HELP["TRACK"],
+    "DASHBOARD": HELP["DASHBOARD"],
     "ADDRESS": HELP["ADDRESS"],
     "STORAGE_ENDPOINT": HELP["STORAGE_ENDPOINT"],
 }
@@ -138,6 +157,8 @@ PROMOTE_HELP: Mapping[str, str] = {
     "PACK": RESUME_HELP["PACK"],
     "GPUS_PER_TRIAL": RESUME_HELP["GPUS_PER_TRIAL"],
     "PERIOD_TIMEOUT": HELP["PERIOD_TIMEOUT"],
+    "TRACK": HELP["TRACK"],
+    "DASHBOARD": HELP["DASHBOARD"],
     "ADDRESS": HELP["ADDRESS"],
     "STORAGE_ENDPOINT": HELP["STORAGE_ENDPOINT"],
 }
@@ -178,6 +199,7 @@ class SweepOptions:
     storage: Path | None = None
     address: str | None = None
     overrides: tuple[str, ...] = ()
+    watching: Watching = Watching()
     dry_run: bool = False
 
     @property
@@ -198,6 +220,7 @@ class ResumeOptions:
     retry_failed: bool = False
     address: str | None = None
     period_timeout: float | None = None
+    watching: Watching = Watching()
 
 
 @dataclass(frozen=True)
@@ -220,6 +243,7 @@ class PromoteOptions:
     gpus_per_trial: float | None = None
     address: str | None = None
     period_timeout: float | None = None
+    watching: Watching = Watching()
 
 
 @dataclass(frozen=True)
@@ -292,6 +316,7 @@ def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
         "storage": _folder(values["STORAGE"], "STORAGE") if "STORAGE" in values else None,
         "address": _address(values),
         "overrides": _words(values, "OVERRIDES"),
+        "watching": _watching(values),
         "dry_run": _flag(values, "DRY_RUN"),
     }
     return SweepOptions(**{key: value for key, value in read.items() if value is not None})
@@ -313,6 +338,7 @@ def parse_resume_options(words: Sequence[str]) -> ResumeOptions:
         _flag(values, "RETRY_FAILED"),
         _address(values),
         _period_timeout(values),
+        _watching(values),
     )
 
 
@@ -335,6 +361,7 @@ def parse_extend_options(words: Sequence[str]) -> ExtendOptions:
             values.get("BUDGET"),
             address=_address(values),
             period_timeout=_period_timeout(values),
+            watching=_watching(values),
         ),
         samples,
     )
@@ -356,6 +383,7 @@ def parse_promote_options(words: Sequence[str]) -> PromoteOptions:
         _share(values, "GPUS_PER_TRIAL"),
         _address(values),
         _period_timeout(values),
+        _watching(values),
     )
 
 
@@ -507,6 +535,10 @@ def _member(values: Mapping[str, str], key: str, kind: type[M]) -> M | None:
             f"{key}: unknown {values[key]!r}{did_you_mean(values[key], known)} (known: {', '.join(known)})"
         )
     return kind(values[key])
+
+
+def _watching(values: Mapping[str, str]) -> Watching:
+    return Watching(_flag(values, "DASHBOARD"), _member(values, "TRACK", Track))
 
 
 def _flag(values: Mapping[str, str], key: str) -> bool:

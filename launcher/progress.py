@@ -154,6 +154,11 @@ class Progress:
         with self._lock:
             return row.group if len(self._algorithms) > 1 else row.scenario
 
+    def row(self, trial_id: str) -> Row:
+        """The trial as it is now."""
+        with self._lock:
+            return self._rows[trial_id]
+
     def steps(self) -> int:
         """Environment steps of all trials and seeds, whenever they were trained."""
         with self._lock:

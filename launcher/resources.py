@@ -14,9 +14,10 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jax_party.errors import SweepError
@@ -234,7 +235,7 @@ def prepare_driver(joins: bool = False) -> None:
     Every sweep's Ray asks for a token; unless the user has one, it is made here and lives as long as the driver.
 
     Args:
-      joins: whether a cluster is to be joined, which has a token of its own.
+      joins: whether a cluster is to be joined, which has a token of its own, or the user's is to open a dashboard.
     """
     os.environ.update(TUNE_ENVIRONMENT)
     # Ray would run trials at niceness 15: held to a core each, they stand still beside any other process there.
@@ -278,6 +279,7 @@ def start_ray(
     preloading: Preloading | None = None,
     address: str | None = None,
     runtime_env: Any = None,
+    dashboard: Mapping[str, Any] = MappingProxyType({"include_dashboard": False}),
 ) -> Any:
     """Start a Ray of our own on loopback, or join the one at `address`, and give the module.
 
@@ -290,8 +292,9 @@ def start_ray(
       preloading: has the workers of our own Ray load everything as they start.
       address: of a cluster, None for a Ray of our own.
       runtime_env: what a cluster's nodes get from us.
+      dashboard: what a Ray of our own is started with for its dashboard; with one it has the user's token.
     """
-    prepare_driver(joins=address is not None)
+    prepare_driver(joins=address is not None or dashboard["include_dashboard"])
     import ray
 
     if address is not None:
@@ -307,12 +310,12 @@ def start_ray(
     ray.init(
         address="local",
         _node_ip_address="127.0.0.1",
-        include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
         num_cpus=crew.processes(trials),
         num_gpus=crew.machine.gpus,
         object_store_memory=OBJECT_STORE_BYTES,
+        **dashboard,
     )
     _log_to_file(log_file)
     return ray

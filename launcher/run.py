@@ -13,7 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from launcher.collection import BackgroundCollector, collect
 from launcher.console import make_display, plain, show_report
 from launcher.interrupt import Interrupt, Interrupted
 from launcher.notes import Notes
-from launcher.options import Scheduler, Search
+from launcher.options import Scheduler, Search, Watching
 from launcher.pack import chosen_experiment
 from launcher.plan import SCENARIO_AXIS, PlannedTrial, Study, complete_plan, study_from_manifest
 from launcher.preload import Preloading
@@ -41,6 +41,7 @@ from launcher.ranking import rank
 from launcher.resources import Crew, start_ray
 from launcher.spare import SpareWorker, ask_ray
 from launcher.watchdog import Watchdog
+from launcher.watching import callbacks, dashboard_lines, ray_settings
 from sweeps.space import ScenarioMode
 
 LOG_FILE = "sweep.log"
@@ -63,6 +64,7 @@ class Sweep:
     manifest: SweepManifest
     records: dict[str, TrialRecord]
     address: str | None = None
+    watching: Watching = field(default_factory=Watching)
 
     @classmethod
     def read(cls, folder: Path) -> Sweep:
@@ -282,6 +284,9 @@ def _run_trials(
         ray = _begin_ray(sweep, crew, log, alone)
     finally:
         loading.join()
+    for line in dashboard_lines(ray, sweep.watching, sweep.address):
+        plain(console, line)
+    others = callbacks(sweep.watching, sweep.address, sweep.folder, progress)
     from launcher.callback import SweepCallback
 
     if alone is not None:
@@ -303,7 +308,7 @@ def _run_trials(
                     callback = SweepCallback(
                         sweep.folder, progress, display, interrupt, part.reason, spending, notes, spare
                     )
-                    _tune_run(sweep, crew, part, callback, spending, allowed)
+                    _tune_run(sweep, crew, part, [callback, *others], spending, allowed)
     except Interrupted:
         pass
     finally:
@@ -324,7 +329,8 @@ def _begin_ray(sweep: Sweep, crew: Crew, log: Path, alone: Preloading | None) ->
     """
     sent = runtime_env() if sweep.address else None
     try:
-        return start_ray(crew, log, sweep.remaining, alone, sweep.address, sent)
+        settings = ray_settings(sweep.watching)
+        return start_ray(crew, log, sweep.remaining, alone, sweep.address, sent, settings)
     except Exception as error:  # Ray's own kinds, and whatever its parts raise
         _keep_log(log, sweep.folder)
         reason = " ".join(str(error).split())[:MAX_RAY_REASON] or type(error).__name__
@@ -378,7 +384,9 @@ class Pass:
         return reasons.get
 
 
-def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spending, allowed: int | None) -> None:
+def _tune_run(
+    sweep: Sweep, crew: Crew, part: Pass, callbacks: Sequence[Any], spending: Spending, allowed: int | None
+) -> None:
     """Hand trials to Tune, at most so many as are allowed, and wait."""
     from ray import tune
     from ray.tune.execution import class_cache
@@ -427,7 +435,7 @@ def _tune_run(sweep: Sweep, crew: Crew, part: Pass, callback: Any, spending: Spe
         checkpoint_config=tune.CheckpointConfig(num_to_keep=KEPT_LEARNERS if part.values is not None else None),
         max_failures=MAX_FAILURES,
         reuse_actors=True,
-        callbacks=[callback],
+        callbacks=list(callbacks),
         verbose=0,
         raise_on_failed_trial=False,
         trial_dirname_creator=_our_id,

@@ -53,6 +53,7 @@ from launcher.plan import (
 )
 from launcher.resources import Crew, Machine, check_token, find_machine, prepare_driver
 from launcher.warm_start import check_warm_start
+from launcher.watching import check_watching
 from sweeps.space import ScenarioMode
 
 if TYPE_CHECKING:  # it imports Ray, which bad input need not wait for
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Bad input is one line on stderr and exit code 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     console = Console()
-    prepare_driver(joins=any(re.match("ADDRESS=.", word) for word in words))
+    prepare_driver(joins=any(re.match("ADDRESS=.|DASHBOARD=1", word) for word in words))
     try:
         patience_s()  # refused here, not in an outage
         if words and words[0] in ("-h", "--help", "help"):
@@ -106,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def start(options: SweepOptions, command: str, console: Console) -> int:
     """Plan a sweep, write the plan, and run it."""
     budget = parse_budget(options.budget) if options.budget else {}
+    check_watching(options.watching, options.address)
     study, samples = read_study(options)
     earlier = check_warm_start(study)
     _check_storage(options.root, writing=not options.dry_run)
@@ -127,12 +129,12 @@ def start(options: SweepOptions, command: str, console: Console) -> int:
         _show_trials(trials, console)
         return 0
     write_plan(folder, study, trials, num_trials, options, command, samples)
-    return _drive(_read_sweep(folder, options.address), crew, console, budget)
+    return _drive(_read_sweep(folder, options), crew, console, budget)
 
 
 def resume(options: ResumeOptions, console: Console) -> int:
     """Run what is left of a sweep."""
-    sweep = _read_sweep(options.folder, options.address)
+    sweep = _read_sweep(options.folder, options)
 
     def take_up() -> None:
         sweep.complete_plan()
@@ -150,7 +152,7 @@ def extend(options: ExtendOptions, console: Console) -> int:
     from launcher.run import check_budget
 
     asked = options.resume
-    sweep = _read_sweep(asked.folder, asked.address)
+    sweep = _read_sweep(asked.folder, asked)
     manifest = extended(sweep, options.samples)
 
     def take_up() -> None:
@@ -170,7 +172,7 @@ def promote(options: PromoteOptions, console: Console) -> int:
     """Play the best configurations of a sweep again on fresh seeds."""
     from launcher.promote import show_promotions, winners, write_promotions
 
-    sweep = _read_sweep(options.folder, options.address)
+    sweep = _read_sweep(options.folder, options)
     crew = _crew_for(sweep, options)
     promoted: list[TrialRecord] = []
 
@@ -186,12 +188,13 @@ def promote(options: PromoteOptions, console: Console) -> int:
     return code
 
 
-def _read_sweep(folder: Path, address: str | None) -> Sweep:
+def _read_sweep(folder: Path, options: SweepOptions | ResumeOptions | PromoteOptions) -> Sweep:
     from launcher.run import Sweep
 
+    check_watching(options.watching, options.address)
     folder = storage.absolute(folder)
     _check_storage(folder)
-    return dataclasses.replace(Sweep.read(folder), address=address)
+    return dataclasses.replace(Sweep.read(folder), address=options.address, watching=options.watching)
 
 
 def _check_storage(folder: Path, writing: bool = True) -> None:

@@ -15,6 +15,7 @@ from jax_party.errors import RecordError
 from jax_party.records import State
 from results.collector import METRIC_PREFIXES, collect, hyperparameter_columns
 from results.index import load_index
+from results.journal import update_journal
 
 SCORES: Final = ("objective.over_scenarios", "objective.value")
 """What a sweep goes by: the first of these that the index has values of."""
@@ -33,12 +34,21 @@ def collect_main(arguments: Sequence[str] | None = None) -> int:
         try:
             paths = collect(folder)
             states = _states(load_index(folder))
+            _update_journal(folder)
         except (RecordError, OSError) as error:
             print_error(error)
             exit_code = BAD_INPUT
         else:
             _say(f"{paths.index}: {states}")
     return exit_code
+
+
+def _update_journal(folder: str) -> None:
+    """Bring Optuna's journal up to date; the tables do not need it, so what is wrong with it is said and no more."""
+    try:
+        update_journal(folder)
+    except (RecordError, OSError) as error:
+        _print_error(error)
 
 
 def show_main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,269 @@
+"""`python -m results.dashboard [folder]`: Optuna's dashboard and TensorBoard on a sweep, or on all sweeps.
+
+Both show what this process makes from the trial folders and keeps up to date: a journal, and event files. They ask
+nobody for a password, so they listen on loopback alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from jax_party import records, storage
+from jax_party.errors import JaxPartyError, RecordError
+from results.following import Follower
+from results.index import DEFAULT_ROOT
+
+BAD_INPUT: Final = 2
+HOST: Final = "127.0.0.1"
+REFRESH_S: Final = 3.0
+REMOTE_REFRESH_S: Final = 15.0
+START_S: Final = 60.0
+STOP_S: Final = 5.0
+RELOAD_S: Final = 5
+"""How often TensorBoard looks at its files."""
+
+
+class DashboardError(JaxPartyError):
+    """A dashboard that cannot be started, or has ended."""
+
+
+@dataclass
+class Server:
+    """A dashboard as a process of its own."""
+
+    name: str
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait(self, deadline: float) -> None:
+        """Wait until it answers.
+
+        Raises:
+          DashboardError: it has ended, or takes too long.
+        """
+        while time.monotonic() < deadline:
+            self.check()
+            with contextlib.suppress(OSError, urllib.error.URLError), urllib.request.urlopen(self.url, timeout=5):
+                return
+            time.sleep(0.1)
+        raise DashboardError(
+            f"{self.name}: has not answered at {self.url} for {START_S:.0f} s; see {self._last_line()}"
+        )
+
+    def check(self) -> None:
+        """Raise DashboardError if it has ended."""
+        if (code := self.process.poll()) is not None:
+            raise DashboardError(f"{self.name}: has ended with exit code {code} ({self._last_line()}); start it again")
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _last_line(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it has said nothing"
+
+
+class Source:
+    """What is shown: one sweep or run, or all of them under a folder, the newest first."""
+
+    def __init__(self, folder: Path, own_folder: Path) -> None:
+        """`own_folder` is for what is made. Raises RecordError where there is nothing to show."""
+        from results.events import EventFiles
+        from results.journal import JOURNAL_FILE, Journal
+
+        self._root: Path | None = None
+        self._folder = folder
+        self._followers: dict[Path, Follower] = {}
+        if _is_local_folder(folder) and not _is_sweep_or_run(folder):
+            self._root = folder
+            self._find()
+        else:
+            self._followers[folder] = Follower(folder)
+        self.events = own_folder / "events"
+        self.events.mkdir()
+        self.journal = own_folder / JOURNAL_FILE
+        if self._root is None and self._followers[folder].manifest is not None and _can_write(folder):
+            self.journal = folder / JOURNAL_FILE
+        self._files = EventFiles(self.events)
+        self._journal = Journal(self.journal)
+
+    @property
+    def refresh_s(self) -> float:
+        """How often it is looked at."""
+        return REMOTE_REFRESH_S if storage.is_remote(self._folder) else REFRESH_S
+
+    def update(self) -> int:
+        """Bring the journal and the event files up to date; how many trials have changed."""
+        self._find()
+        changed = 0
+        for folder, follower in self._followers.items():
+            trials = follower.changed()
+            label = "" if self._root is None else _label(folder, self._root)
+            self._journal.update(follower.manifest, trials, label)
+            self._files.update(trials, label)
+            changed += len(trials)
+        return changed
+
+    def _find(self) -> None:
+        """Look for sweeps and runs that are new."""
+        if self._root is None:
+            return
+        found = {path.parent for name in _MARKS for path in self._root.glob(f"*/*/*/{name}")}
+        if not found:
+            raise RecordError(
+                f"{self._root}: no sweeps in it (<algorithm>/<date>/<time>); run one: make sweep ALG=mappo"
+            )
+        for folder in sorted(found - set(self._followers), key=lambda path: path.parts[-2:], reverse=True):
+            self._followers[folder] = Follower(folder)
+
+
+_MARKS: Final = (records.MANIFEST_FILE, records.RECORD_FILE)
+
+
+def _is_local_folder(folder: Path) -> bool:
+    return not storage.is_remote(folder) and folder.is_dir()
+
+
+def _is_sweep_or_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _MARKS)
+
+
+def _can_write(folder: Path) -> bool:
+    if storage.is_remote(folder):
+        return False
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _label(folder: Path, root: Path) -> str:
+    """A sweep among others: its date and time, with its name."""
+    return "_".join(folder.relative_to(root).parts[1:])
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+def check_port(port: int) -> int:
+    """The port, if it is free.
+
+    Raises:
+      DashboardError: somebody listens there.
+    """
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            raise DashboardError(
+                f"port {port}: cannot be used ({error}); give another, or none for a free one"
+            ) from error
+    return port
+
+
+def start_servers(source: Source, own_folder: Path, port: int | None) -> Iterator[Server]:
+    """Start both dashboards; TensorBoard's port is the next one."""
+    ports = [free_port(), free_port()] if port is None else [check_port(port), check_port(port + 1)]
+    programs = {
+        "Optuna": ["optuna-dashboard", str(source.journal), "--storage-class", "JournalFileStorage",
+                   "--server", "wsgiref", "--host", HOST, "--port", str(ports[0])],
+        "TensorBoard": ["tensorboard", "--logdir", str(source.events), "--host", HOST, "--port", str(ports[1]),
+                        "--reload_interval", str(RELOAD_S)],
+    }  # fmt: skip
+    paths = {"Optuna": "/dashboard/", "TensorBoard": "/"}
+    for (name, (program, *words)), number in zip(programs.items(), ports, strict=True):
+        found = shutil.which(program, path=str(Path(sys.executable).parent)) or shutil.which(program)
+        if found is None:
+            raise DashboardError(f"{program}: is not installed; make setup EXTRA=dashboard")
+        log = own_folder / f"{program}.log"
+        with log.open("wb") as stream:  # a session of its own, so that Ctrl-C reaches this process alone
+            process = subprocess.Popen(
+                [found, *words], stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
+            )
+        yield Server(name, f"http://{HOST}:{number}{paths[name]}", process, log)
+
+
+def show(folder: Path, port: int | None, say: Callable[[str], None], stop: threading.Event) -> None:
+    """Show a folder until `stop` is set.
+
+    Raises:
+      JaxPartyError: there is nothing to show, or a dashboard cannot be started or has ended.
+    """
+    for module in ("optuna_dashboard", "tensorboard", "tensorboardX"):
+        if importlib.util.find_spec(module) is None:
+            raise DashboardError(f"{module}: is not installed; make setup EXTRA=dashboard")
+    with tempfile.TemporaryDirectory(prefix="jax_party-dashboard-") as made, contextlib.ExitStack() as stack:
+        source = Source(folder, Path(made))
+        source.update()
+        servers = []
+        for server in start_servers(source, Path(made), port):
+            stack.callback(server.stop)
+            servers.append(server)
+        deadline = time.monotonic() + START_S
+        for server in servers:
+            server.wait(deadline)
+            say(f"{server.name + ':':<13}{server.url}")
+        say("on this machine alone: they ask for no password; from elsewhere: ssh -L; Ctrl-C ends them")
+        while not stop.wait(source.refresh_s):
+            for server in servers:
+                server.check()
+            source.update()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0, or 2 where there is nothing to show or a dashboard does not work."""
+    parser = argparse.ArgumentParser("python -m results.dashboard", description="Optuna's dashboard and TensorBoard.")
+    parser.add_argument("folder", nargs="?", default=DEFAULT_ROOT, help=f"a sweep's folder, or all of ({DEFAULT_ROOT})")
+    parser.add_argument("--port", type=int, help="of Optuna's dashboard; TensorBoard's is the next (free ones)")
+    options = parser.parse_args(arguments)
+    console = Console(soft_wrap=True)
+    stop = threading.Event()
+
+    def end(*_: Any) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    try:
+        show(records.as_folder(options.folder), options.port, lambda line: console.print(line, markup=False), stop)
+    except (JaxPartyError, OSError) as error:
+        message = " ".join(str(error).split())
+        Console(stderr=True, soft_wrap=True).print(f"error: {message}", markup=False, highlight=False)
+        return BAD_INPUT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,374 @@
+"""A sweep's trials as an Optuna journal, which Optuna's dashboard and `optuna.load_study` read.
+
+The journal follows the trial folders: `Journal.update` adds what it lacks, and may be called at any time, by any number
+of processes, after a kill, and for sweeps that are older than their journal. Nothing is searched with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, JournalFileSymlinkLock, JournalStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from jax_party import records, storage
+from jax_party.errors import RecordError
+from jax_party.objectives import violations
+from jax_party.records import FINISHED, State, SweepManifest, TrialRecord
+from results.following import FollowedTrial, Follower
+
+JOURNAL_FILE: Final = "optuna.journal"
+SCENARIO: Final = "scenario"
+"""The parameter of a sweep with scenarios as an axis."""
+_STATES: Final[Mapping[State, TrialState]] = {
+    State.PENDING: TrialState.WAITING,
+    State.RUNNING: TrialState.RUNNING,
+    State.COMPLETE: TrialState.COMPLETE,
+    State.FAILED: TrialState.FAIL,
+    State.PRUNED: TrialState.PRUNED,
+}
+_SETTLED: Final = (TrialState.COMPLETE, TrialState.PRUNED)
+_METRIC_NAMES: Final = "study:metric_names"  # where `optuna.Study.set_metric_names` puts them
+_CONSTRAINTS: Final = "constraints"  # where Optuna's samplers put them
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def update_journal(folder: str | Path) -> Path | None:
+    """Bring the journal in a sweep's folder up to date; its path.
+
+    None where there is none to write: for a single run, and on remote storage, where files cannot grow.
+
+    Raises:
+      RecordError: there is no such sweep, or its journal is damaged.
+    """
+    folder = records.as_folder(folder)
+    if storage.is_remote(folder):
+        return None
+    follower = Follower(folder)
+    if follower.manifest is None:
+        return None
+    path = folder / JOURNAL_FILE
+    journal = Journal(path)
+    journal.update(follower.manifest, follower.changed(settled=journal.settled()))
+    return path
+
+
+class Journal:
+    """A journal file, to which the trials of one sweep or of several are written."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it, or make a new one. Raises RecordError where it is damaged."""
+        self._path = path
+        self._lock = JournalFileSymlinkLock(str(path))
+        try:
+            self._log = _Log(path)
+            self._storage = JournalStorage(self._log)
+        except (OSError, ValueError, KeyError, AssertionError) as error:
+            raise self._damaged(error) from error
+
+    def settled(self) -> set[str]:
+        """The folders of trials that are in it as they will stay."""
+        return {
+            trial.user_attrs["folder"]
+            for study in self._storage.get_all_studies()
+            for trial in self._trials(study._study_id)
+            if trial.state in _SETTLED and "folder" in trial.user_attrs
+        }
+
+    def update(self, manifest: SweepManifest | None, trials: Sequence[FollowedTrial], label: str = "") -> None:
+        """Add what it lacks of these trials.
+
+        Args:
+          manifest: of their sweep; None for a single run.
+          trials: in the plan's order.
+          label: begins the names of the sweep's studies.
+
+        Raises:
+          RecordError: the file cannot be written, or is damaged.
+        """
+        if not trials:
+            return
+        try:
+            with self._held():
+                studies = {study.study_name: study._study_id for study in self._storage.get_all_studies()}
+                for name, of_study in _by_study(manifest, trials, label).items():
+                    if name not in studies:
+                        studies[name] = self._create(name, of_study[0].record)
+                    self._add(studies[name], manifest, of_study)
+        except (OSError, ValueError, KeyError) as error:
+            raise self._damaged(error) from error
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """Alone at the file, with all that others have written to it read; what is done is written at the end."""
+        self._lock.acquire()
+        try:
+            _cut_unfinished_line(self._path)
+            self._storage.get_all_studies()
+            with self._log.batch():
+                yield
+        finally:
+            self._lock.release()
+
+    def _create(self, name: str, record: TrialRecord) -> int:
+        ways = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+        study = self._storage.create_new_study([ways[mode] for mode in record.objective.modes], name)
+        self._storage.set_study_system_attr(study, _METRIC_NAMES, list(record.objective.metrics))
+        facts = {"sweep": record.sweep, "algorithm": record.algorithm, "aggregate": record.objective.aggregate}
+        for key, value in facts.items():
+            self._storage.set_study_user_attr(study, key, value)
+        return study
+
+    def _add(self, study: int, manifest: SweepManifest | None, trials: Iterable[FollowedTrial]) -> None:
+        known = {trial.user_attrs.get("trial_id"): trial for trial in self._trials(study)}
+        for trial in trials:
+            wanted = _frozen(manifest, trial)
+            there = known.get(trial.record.trial_id)
+            if there is None or _begun_again(there, wanted):
+                self._storage.create_new_trial(study, template_trial=wanted)
+            elif not there.state.is_finished():
+                self._change(there, wanted)
+
+    def _change(self, there: FrozenTrial, wanted: FrozenTrial) -> None:
+        """Write what is new of a trial that has not ended."""
+        number = there._trial_id
+        for name, value in wanted.params.items():
+            if there.params.get(name) != value:  # a population's change
+                distribution = wanted.distributions[name]
+                internal = distribution.to_internal_repr(value)
+                self._storage.set_trial_param(number, name, internal, distribution)
+        for step, reached in wanted.intermediate_values.items():
+            if there.intermediate_values.get(step) != reached:
+                self._storage.set_trial_intermediate_value(number, step, reached)
+        for name, value in wanted.user_attrs.items():
+            if there.user_attrs.get(name) != value:
+                self._storage.set_trial_user_attr(number, name, value)
+        for name, value in wanted.system_attrs.items():
+            if there.system_attrs.get(name) != value:
+                self._storage.set_trial_system_attr(number, name, value)
+        if there.state is not wanted.state:
+            self._storage.set_trial_state_values(number, wanted.state, wanted.values)
+
+    def _trials(self, study: int) -> list[FrozenTrial]:
+        return self._storage.get_all_trials(study, deepcopy=False)
+
+    def _damaged(self, error: Exception) -> RecordError:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return RecordError(f"{self._path}: cannot be kept ({reason}); delete it: it is made anew from the trials")
+
+
+class _Log(BaseJournalBackend):
+    """A journal file of which a batch of operations is written at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = JournalFileBackend(str(path), lock_obj=_UNLOCKED)
+        self._read = 0
+        self._kept: list[dict[str, Any]] | None = None
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """The operations from this number on; while a batch is made, nobody else adds any."""
+        if self._kept is not None:
+            return iter(self._kept[log_number_from - self._read :])
+        found = list(self._file.read_logs(log_number_from))
+        self._read = log_number_from + len(found)
+        return iter(found)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Keep operations for the end of the batch."""
+        assert self._kept is not None
+        self._kept += logs
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """Keep what is appended, and write it at the end."""
+        self._kept = []
+        try:
+            yield
+        finally:
+            kept, self._kept = self._kept, None
+            if kept:
+                self._file.append_logs(kept)
+                self._read += len(kept)
+
+
+class _Unlocked:
+    """In place of the file's lock, which is held for the whole batch."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+_UNLOCKED: Any = _Unlocked()
+
+
+def _cut_unfinished_line(path: Path) -> None:
+    """Take away what a kill has left of a line."""
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        if not size or file.seek(size - 1) is None or file.read(1) == b"\n":
+            return
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
+# -- Trials as Optuna's ------------------------------------------------------------------------------------------------
+
+
+def _by_study(
+    manifest: SweepManifest | None, trials: Iterable[FollowedTrial], label: str
+) -> dict[str, list[FollowedTrial]]:
+    """Study name -> its trials: of an algorithm and scenario, or of an algorithm where one search is over scenarios."""
+    found: dict[str, list[FollowedTrial]] = {}
+    for trial in trials:
+        record = trial.record
+        over_scenarios = manifest is not None and manifest.scenario_mode != "grid"
+        words = [label, record.algorithm, "" if over_scenarios else record.scenario]
+        words.append("" if record.promoted_from is None else "promoted")
+        found.setdefault(" ".join(word for word in words if word), []).append(trial)
+    return found
+
+
+def _begun_again(there: FrozenTrial, wanted: FrozenTrial) -> bool:
+    """Whether a trial that had failed is played once more: in Optuna, what has ended stays as it is."""
+    return there.state is TrialState.FAIL and wanted.state is not TrialState.FAIL
+
+
+def _frozen(manifest: SweepManifest | None, trial: FollowedTrial) -> FrozenTrial:
+    """A trial as Optuna knows it. One that is complete and has no number for some objective counts as failed."""
+    record = trial.record
+    score = trial.score if record.state in (State.COMPLETE, State.PRUNED) else None
+    state = _STATES[record.state]
+    if state is TrialState.COMPLETE and score is None:
+        state = TrialState.FAIL
+    params, distributions, others = _parameters(manifest, record)
+    return FrozenTrial(
+        number=0,
+        trial_id=0,
+        state=state,
+        value=None,
+        values=score,
+        datetime_start=None if state is TrialState.WAITING else _moment(record.started_at),
+        datetime_complete=_moment(record.ended_at or record.started_at) if record.state in FINISHED else None,
+        params=params,
+        distributions=distributions,
+        user_attrs=_facts(trial) | others,
+        system_attrs=_constraints(trial),
+        intermediate_values=trial.reached,
+    )
+
+
+def _facts(trial: FollowedTrial) -> dict[str, Any]:
+    record = trial.record
+    facts = {
+        "trial_id": record.trial_id,
+        "number": record.number,
+        "algorithm": record.algorithm,
+        "scenario": record.scenario,
+        "seed": record.seed,
+        "num_seeds": record.num_seeds if record.num_seeds > 1 else None,
+        "vaults": [entry.uid for entry in record.vaults] or None,
+        "folder": trial.folder,
+        "promoted_from": record.promoted_from,
+        "error": record.error,
+        "steps_per_second": record.steps_per_second if record.state in FINISHED else None,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _constraints(trial: FollowedTrial) -> dict[str, Any]:
+    """By how much the trial misses each bound, where Optuna looks for it."""
+    record = trial.record
+    if not record.objective.constraints or record.state not in (State.COMPLETE, State.PRUNED):
+        return {}
+    missed = violations(record.objective, records.score_metrics(record, trial.rows))
+    return {_CONSTRAINTS: missed} if all(map(math.isfinite, missed)) else {}
+
+
+def _moment(text: str | None) -> datetime:
+    return datetime.fromisoformat(text) if text else datetime.now().astimezone()
+
+
+def _parameters(
+    manifest: SweepManifest | None, record: TrialRecord
+) -> tuple[dict[str, Any], dict[str, BaseDistribution], dict[str, Any]]:
+    """Values and distributions by name, and the values that the sweep's space does not have."""
+    axes = dict(_axes(manifest, record))
+    values = dict(record.hyperparameters)
+    if manifest is not None and manifest.scenario_mode == "axis":
+        values[SCENARIO] = record.scenario
+        axes[SCENARIO] = (SCENARIO, CategoricalDistribution(_scenarios(manifest, record)))
+    params: dict[str, Any] = {}
+    distributions: dict[str, BaseDistribution] = {}
+    others: dict[str, Any] = {}
+    for key, value in values.items():
+        name, distribution = axes.get(key, (key, None))
+        written = _choice(value) if distribution is None or isinstance(distribution, CategoricalDistribution) else value
+        if distribution is None or not _holds(distribution, written):
+            others[key] = value
+        else:
+            params[name], distributions[name] = written, distribution
+    return params, distributions, others
+
+
+def _scenarios(manifest: SweepManifest, record: TrialRecord) -> list[str]:
+    listed = (manifest.overrides or {}).get("env/scenario", ())
+    return list(dict.fromkeys([*listed, *([] if listed else [record.scenario])]))
+
+
+def _axes(
+    manifest: SweepManifest | None, record: TrialRecord
+) -> Iterator[tuple[str, tuple[str, BaseDistribution | None]]]:
+    """Key -> (name, distribution) of the axes that exist for a trial."""
+    space = manifest.space if manifest is not None and isinstance(manifest.space, Mapping) else {}
+    place = {"algorithm": record.algorithm, "scenario": record.scenario}
+    for key, written in space.items():
+        several = written if isinstance(written, list) else [written]
+        for axis in several:
+            when = axis.get("when") or {}
+            if all(place[what] in ([names] if isinstance(names, str) else names) for what, names in when.items()):
+                # In one study a name has one distribution.
+                where = when.get("scenario") if len(several) > 1 else None
+                name = f"{key} ({where if isinstance(where, str) else ','.join(where)})" if where else key
+                yield key, (name, _distribution(axis))
+
+
+def _distribution(axis: Mapping[str, Any]) -> BaseDistribution | None:
+    """An axis of sweep.yaml as Optuna has it; None for a kind that is unknown here."""
+    make = _DISTRIBUTIONS.get(str(axis.get("type")))
+    return None if make is None else make(axis)
+
+
+_DISTRIBUTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], BaseDistribution]]] = {
+    "uniform": lambda axis: FloatDistribution(axis["low"], axis["high"]),
+    "loguniform": lambda axis: FloatDistribution(axis["low"], axis["high"], log=True),
+    "quniform": lambda axis: FloatDistribution(axis["low"], axis["high"], step=axis["q"]),
+    "int": lambda axis: IntDistribution(axis["low"], axis["high"]),
+    "logint": lambda axis: IntDistribution(axis["low"], axis["high"], log=True),
+    "choice": lambda axis: CategoricalDistribution([_choice(value) for value in axis["values"]]),
+    "grid": lambda axis: CategoricalDistribution([_choice(value) for value in axis["values"]]),
+}
+
+
+def _choice(value: Any) -> Any:
+    """A value as Optuna's categories can hold it: lists and mappings as JSON."""
+    return value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(value)
+
+
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,183 @@
+"""`python -m results.watch <folder>`: a live table of a sweep, from its index alone.
+
+The sweep's driver writes the index anew every half minute; this reads it again when it has changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from jax_party import records, storage
+from jax_party.errors import RecordError
+from jax_party.records import FINISHED, State
+from results.collector import INDEX_FILE, hyperparameter_columns
+from results.index import load_index
+
+BAD_INPUT: Final = 2
+EVERY_S: Final = 1.0
+REMOTE_EVERY_S: Final = 10.0
+MAX_ROWS: Final = 25
+_STYLES: Final = {"RUNNING": "cyan", "COMPLETE": "green", "FAILED": "red", "PRUNED": "yellow"}
+_ORDER: Final = [State.RUNNING, State.FAILED, State.COMPLETE, State.PRUNED, State.PENDING]
+
+
+class IndexWatch:
+    """A sweep's index, read again when it has changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._mark: tuple[str, float] | None = None
+        self._read_at = 0.0
+        self.index = pd.DataFrame()
+
+    def look(self) -> bool:
+        """Whether the index has changed, and has been read.
+
+        Raises:
+          RecordError: there is none, it has no rows, or it cannot be read.
+        """
+        mark = self._look_at_file()
+        if mark is not None and self._mark is not None and mark[0] == self._mark[0]:
+            return False
+        self.index = load_index(self._folder)
+        if self.index.empty:
+            raise RecordError(f"{self._folder}: no trials in the index; run some: make resume SWEEP={self._folder}")
+        self._mark = mark
+        return True
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the index was written."""
+        return 0.0 if self._mark is None else max(0.0, time.time() - self._mark[1])
+
+    @property
+    def over(self) -> bool:
+        """Whether every trial has ended."""
+        return bool(self.index["state"].isin([str(state) for state in FINISHED]).all())
+
+    def _look_at_file(self) -> tuple[str, float] | None:
+        """What changes with the file, and when it was written; None where there is none."""
+        file = self._folder / INDEX_FILE
+        if storage.is_remote(file):
+            found = storage.read_version(file)
+            return None if found is None else (found.tag, time.time() - found.age_s)
+        try:
+            status = file.stat()
+        except OSError:
+            return None
+        return f"{status.st_mtime_ns} {status.st_size}", status.st_mtime
+
+
+def render(index: pd.DataFrame, age_s: float, width: int = 200, max_rows: int = MAX_ROWS) -> Group:
+    """The table: the best trial, those that run, and others while there is room."""
+    column, mode = "objective.value", _first(index, "objective.mode") or "max"
+    shown = _chosen(index, column, mode, max_rows)
+    names = [name for name in hyperparameter_columns(index) if index[name].nunique(dropna=False) > 1]
+    names = names[: max(0, (width - 90) // 14)]
+    title = f"{_first(index, 'sweep') or 'run'}: {_counts(index)}; the index is {age_s:.0f} s old"
+    table = Table(title=title, title_justify="left")
+    metric = _first(index, "objective.metric") or "objective"
+    for heading in ("trial", "algorithm", "scenario"):
+        table.add_column(heading, no_wrap=True)
+    for heading in (*(name.rpartition(".")[2] for name in names), "state", "progress", metric, "steps/s"):
+        table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
+    for place, row in enumerate(shown.to_dict("records")):
+        state = str(row["state"])
+        cells = [_text(row["number"]), _text(row["algorithm"]), _text(row["scenario"])]
+        cells += [_text(row[name]) for name in names]
+        values: list[Text | str] = [
+            Text(state, _STYLES.get(state, "")),
+            _progress(row),
+            _text(row[column]),
+            _text(row["steps_per_second"]),
+        ]
+        table.add_row(*cells, *values, style="bold" if place == 0 and pd.notna(row[column]) else None)
+    hidden = len(index) - len(shown)
+    return Group(table, Text(f"… {hidden} more" if hidden else ""))
+
+
+def _chosen(index: pd.DataFrame, column: str, mode: str, max_rows: int) -> pd.DataFrame:
+    """The best trial, then by state: running, failed, complete, pruned, waiting; in each the best first."""
+    ranked = index.sort_values(column, ascending=mode == "min", kind="stable", na_position="last")
+    best = ranked[ranked[column].notna()].head(1)
+    rest = ranked.drop(best.index)
+    places = {str(state): place for place, state in enumerate(_ORDER)}
+    rest = rest.assign(_place=rest["state"].map(places)).sort_values("_place", kind="stable")
+    return pd.concat([best, rest[index.columns]]).head(max_rows)
+
+
+def _counts(index: pd.DataFrame) -> str:
+    counts = index["state"].value_counts()
+    return ", ".join(f"{counts[str(state)]} {str(state).lower()}" for state in _ORDER if str(state) in counts)
+
+
+def _first(index: pd.DataFrame, column: str) -> str | None:
+    values = index[column].dropna().tolist() if column in index else []
+    return str(values[0]) if values else None
+
+
+def _progress(row: Any) -> str:
+    if pd.isna(row["env_steps"]) or pd.isna(row["total_steps"]) or not row["total_steps"]:
+        return ""
+    return f"{100 * row['env_steps'] / row['total_steps']:.0f} %"
+
+
+def _text(value: Any) -> str:
+    if pd.isna(value):
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def watch(folder: Path, console: Console) -> None:
+    """Show the table until every trial has ended; where it is no terminal, print it at each change.
+
+    Raises:
+      RecordError: there is no index, or it cannot be read.
+    """
+    seen = IndexWatch(folder)
+    seen.look()
+    every_s = REMOTE_EVERY_S if storage.is_remote(folder) else EVERY_S
+    if not console.is_terminal:
+        console.print(render(seen.index, seen.age_s, console.width))
+        while not seen.over:
+            time.sleep(every_s)
+            if seen.look():
+                console.print(render(seen.index, seen.age_s, console.width))
+        return
+    with Live(console=console, get_renderable=lambda: render(seen.index, seen.age_s, console.width)) as live:
+        while not seen.over:
+            time.sleep(every_s)
+            seen.look()
+        live.refresh()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0, also after Ctrl-C, or 2 where there is nothing to watch."""
+    parser = argparse.ArgumentParser("python -m results.watch", description="A live table of a sweep.")
+    parser.add_argument("folder", help="a sweep's folder, or a single run's")
+    options = parser.parse_args(arguments)
+    console = Console()
+    try:
+        watch(records.as_folder(options.folder), console if console.is_terminal else Console(width=160))
+    except KeyboardInterrupt:
+        return 0
+    except (RecordError, OSError) as error:
+        message = " ".join(str(error).split())
+        Console(stderr=True, soft_wrap=True).print(f"error: {message}", markup=False, highlight=False)
+        return BAD_INPUT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
