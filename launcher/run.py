@@ -637,6 +637,7 @@ def make_planner(
 def known_configurations(sweep: Sweep, study: Study, write: Callable[[PlannedTrial], PlannedTrial]) -> list[Any]:
     """What a searcher has drawn already; trials of a configuration that a killed driver did not write are written."""
     from launcher.planner import Configuration
+    from launcher.search import seed_of, with_absent
 
     of_configuration: dict[tuple[int, int], list[TrialRecord]] = {}
     for record in sorted(sweep.searched, key=lambda record: record.number):
@@ -644,11 +645,14 @@ def known_configurations(sweep: Sweep, study: Study, write: Callable[[PlannedTri
         of_configuration.setdefault((study.first_number(configuration, group), group), []).append(record)
     known = []
     for (number, group), found in of_configuration.items():
-        first = found[0]
-        base = study.base_of(first)
-        values = {axis.name: first.hyperparameters[axis.key] for axis in study.axes_of(base)}
+        values = {
+            axis.name: record.hyperparameters[axis.key]
+            for record in found
+            for axis in study.axes_of(study.base_of(record))
+        }
         if study.spec.scenario_mode is ScenarioMode.AXIS:
-            values[SCENARIO_AXIS] = first.scenario
+            values[SCENARIO_AXIS] = found[0].scenario
+        values = with_absent(study.groups[group].axes, values, seed_of(study.seed, group, number))
         there = {(record.algorithm, record.scenario): record for record in found}
         trials = []
         for trial in study.trials_of(study.groups[group], number, values):

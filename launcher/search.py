@@ -74,8 +74,8 @@ class Space:
         }
 
     def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values by the axes' names as the searcher writes them; an axis without one has its first."""
-        return {label: _encode(axis, values.get(axis.name, axis.extremes()[0])) for label, axis in self._axes.items()}
+        """Values by the axes' names as the searcher writes them; every axis has one (`with_absent`)."""
+        return {label: _encode(axis, values[axis.name]) for label, axis in self._axes.items()}
 
     def decode(self, encoded: Mapping[str, Any]) -> dict[str, Any]:
         """What a searcher gave, by the axes' names."""
@@ -84,6 +84,17 @@ class Space:
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether the searcher could have drawn these values."""
         return all(_holds(axis, values[axis.name]) for axis in self._axes.values() if axis.name in values)
+
+
+def with_absent(axes: Sequence[Axis], values: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Values by the axes' names, with those of axes that did not exist for the trial drawn at random.
+
+    A searcher gave it some, which made no difference and were not kept. Any others that it could have given teach it
+    as much, while the same ones each time would teach it that they matter.
+    """
+    absent = [axis for axis in axes if axis.name not in values]
+    (drawn,) = draw_configurations(absent, 1, seed) if absent else ({},)
+    return {**values, **drawn}
 
 
 def seed_of(seed: int, *place: int) -> int:

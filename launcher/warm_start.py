@@ -27,12 +27,14 @@ def earlier_trials(study: Study) -> dict[int, list[Told]]:
       SweepError: as `check_warm_start`.
     """
     from launcher.planner import Told
+    from launcher.search import seed_of, with_absent
 
     told: dict[int, list[Told]] = {index: [] for index in range(len(study.groups))}
     for folder in study.warm_start:
         found = _read(folder, study)
         for index, group in enumerate(study.groups):
             for values, of_trials in _configurations(study, group, found):
+                values = with_absent(group.axes, values, seed_of(study.seed, index, len(told[index])))
                 reached = [outcome.metrics(trial, record) for trial, record in of_trials]
                 number = max(len(outcome.evaluations(trial, record)) for trial, record in of_trials)
                 told[index].append(Told(values, aggregate_metrics(reached, Aggregate.MEAN), number))

@@ -15,6 +15,7 @@ from launcher import plan, run, sweep
 from launcher.options import parse_sweep_options
 from launcher.run import Sweep
 from launcher.schedulers import GroupedStopping
+from launcher.search import Space
 
 WORDS = ["ALG=mappo", "SCENARIO=p-base,p-short", "SAMPLES=2", "TIMESTEPS=16384", "EVALUATIONS=4"]
 
@@ -145,6 +146,45 @@ def test_optuna_is_told_what_has_ended(tmp_path: Path) -> None:
     assert resumed.remaining == 2
     assert resumed.suggest("a")["trial_id"] == ids[2]
     assert resumed.suggest("b")["trial_id"] not in ids
+
+
+ABSENT = """
+algorithms: [ff_mappo]
+scenarios: [p-base, p-short]
+budget: {total_timesteps: 8192, num_evaluation: 2}
+space:
+  system.actor_lr: {type: loguniform, low: 0.0001, high: 0.01}
+  system.ent_coef: {type: loguniform, low: 0.0001, high: 0.1, when: {scenario: p-base}}
+  system.gamma: {type: uniform, low: 0.9, high: 0.999, when: {scenario: p-short}}
+"""
+
+
+def test_axes_that_did_not_exist_teach_a_resumed_searcher_nothing(tmp_path: Path) -> None:
+    """It is told of other values than their lower ends, and each time of the same; what existed is as it was."""
+    space = tmp_path / "space.yaml"
+    space.write_text(ABSENT)
+    words = ["ALG=mappo", f"SPACE={space}", "SAMPLES=9", "SEARCH=optuna", "SCENARIO_MODE=axis"]
+    options = parse_sweep_options(words)
+    study, samples = plan.read_study(options, "sweep-1")
+    plan.write_plan(tmp_path / "sweep", study, (), samples * study.round_size, options, "the command", samples)
+    planner = planner_of(Sweep.read(tmp_path / "sweep"))
+    for index in range(8):
+        planner.suggest(str(index))
+    asked = {one.key: dict(one.encoded) for one, _ in planner._running.values()}
+    found = Sweep.read(tmp_path / "sweep")
+    known, again = (run.known_configurations(found, study, lambda trial: trial) for _ in range(2))
+    assert [one.values for one in known] == [one.values for one in again]
+    told = {one.key: Space(study.groups[0].axes).encode(one.values) for one in known}
+    assert set(told) == set(asked)
+    absent = {"p-base": "system.gamma", "p-short": "system.ent_coef"}
+    drawn: dict[str, list[float]] = {key: [] for key in absent.values()}
+    for one in known:
+        left_out = absent[one.values["scenario"]]
+        assert {**told[one.key], left_out: None} == {**asked[one.key], left_out: None}
+        drawn[left_out].append(told[one.key][left_out])
+    for key, low, high in (("system.gamma", 0.9, 0.999), ("system.ent_coef", 0.0001, 0.1)):
+        assert all(low < value < high for value in drawn[key])
+        assert len(set(drawn[key])) == len(drawn[key]) > 0
 
 
 def test_a_repeated_suggestion_gets_a_folder_of_its_own(tmp_path: Path) -> None:
