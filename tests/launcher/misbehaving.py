@@ -9,16 +9,16 @@ before TensorStore opens its moment-th array, which are those of the vaults that
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import tensorstore
 
 from jax_party import records
@@ -40,29 +40,40 @@ class Misbehaving(Experiment):
         super().__init__(config, folder, **options)
         if self._kind == "half_vault":
             die_before_opening(self._moment)
+        self._watch_updates()
 
-    def take_outputs(self, index: int, outputs: Sequence[Any]) -> None:
-        super().take_outputs(index, outputs)
-        self._misbehave(index)
+    def _watch_updates(self) -> None:
+        """Misbehave at an update: what each gives is handed to the vault."""
+        for learner in self.learners:
+            vault = learner.vaults["train"]
+            vault.submit = self._misbehaving(vault.submit)  # type: ignore[method-assign]
 
-    def take_states(self, states: Sequence[Any], losses: Any, seconds: float) -> list[dict[str, float]]:
-        if self._kind == "nan" and self._period == self.evaluations + 1:
-            for of_updates in losses:
-                of_updates[self._moment] = {name: jnp.full_like(loss, jnp.nan)
-                                            for name, loss in of_updates[self._moment].items()}  # fmt: skip
-        return super().take_states(states, losses, seconds)
+    def _misbehaving(self, submit: Callable[[Any], None]) -> Callable[[Any], None]:
+        updates = itertools.count()
 
-    def take_evaluations(self, evaluations: Sequence[Any], training: Any, seconds: float) -> None:
-        self._misbehave("evaluated")
-        super().take_evaluations(evaluations, training, seconds)
+        def submit_and_misbehave(trajectory: Any) -> None:
+            submit(trajectory)
+            self._misbehave(next(updates) % self.budget.updates_per_evaluation, self.evaluations + 1)
+
+        return submit_and_misbehave
+
+    def _refuse_nonfinite(self, learner: Any, means: dict[str, float], of_updates: Sequence[dict[str, Any]]) -> None:
+        if (self._kind, self._period) == ("nan", self.evaluations + 1):
+            name, of_updates = next(iter(means)), [dict(losses) for losses in of_updates]
+            of_updates[self._moment][name] = means[name] = float("nan")
+        super()._refuse_nonfinite(learner, means, of_updates)
+
+    def _keep_best(self, learner: Any, means: dict[str, float | None]) -> None:
+        self._misbehave("evaluated", self.evaluations)
+        super()._keep_best(learner, means)
 
     def _update_record(self, **changes: Any) -> None:
         if "checkpoint" in changes:
             self._misbehave("saved", self.evaluations)
         super()._update_record(**changes)
 
-    def _misbehave(self, moment: int | str, period: int | None = None) -> None:
-        if (self._period, self._moment) != (self.evaluations + 1 if period is None else period, moment):
+    def _misbehave(self, moment: int | str, period: int) -> None:
+        if (self._period, self._moment) != (period, moment):
             return
         if self._kind == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
