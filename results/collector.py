@@ -326,13 +326,12 @@ def _aggregated(of_seeds: Sequence[Evaluation], how: str) -> dict[str, float | N
 
 def _best_step(of_steps: Mapping[int, Sequence[Evaluation]], objective: Objective) -> int | None:
     """The step at which the objective was best, the earliest of equals; None where it was never measured."""
-    sign, how = 1.0 if objective.mode == "max" else -1.0, objective.aggregate
-    measured = {
-        step: sign * value
-        for step, of_seeds in of_steps.items()
-        if (value := _of_seeds([one.metrics.get(objective.metric) for one in of_seeds], objective.aggregate))
-        is not None
-    }
+    sign = 1.0 if objective.mode == "max" else -1.0
+    measured = {}
+    for step, of_seeds in of_steps.items():
+        value = _of_seeds([one.metrics.get(objective.metric) for one in of_seeds], objective.aggregate)
+        if value is not None:
+            measured[step] = sign * value
     return max(measured, key=measured.__getitem__) if measured else None
 
 

@@ -113,7 +113,7 @@ def _pairs(a: dict[tuple[str, str], Any], b: dict[tuple[str, str], Any]) -> list
 
 def _matched(a: Sequence[_Scores], b: Sequence[_Scores], by: str, mode: str) -> list[tuple[_Scores, _Scores]]:
     """What is compared with what, fresh seeds with fresh ones where both have them."""
-    found = []
+    found: list[tuple[_Scores, _Scores]] = []
     for fresh in (True, False):
         of_a, of_b = ({one.configuration: one for one in side if one.fresh is fresh} for side in (a, b))
         if by == "best" and of_a and of_b:
