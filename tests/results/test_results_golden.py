@@ -1,7 +1,7 @@
 """Sweeps as earlier versions have left them: trial folders and tables are read by every later one.
 
-`golden/index-<n>` is a sweep whose tables are of version n (`results.columns.INDEX_VERSION`). A new version gets a folder
-of its own; those that are there do not change.
+`golden/index-<n>` is a sweep whose tables are of version n (`results.columns.INDEX_VERSION`). A new version gets a
+folder of its own; those that are there do not change.
 """
 
 from __future__ import annotations
