@@ -28,7 +28,7 @@ ASKED: Final = {
 
 
 def run(options: Options) -> Report:
-    """Collect sweeps of several sizes: for the first time, with 10 trials new and with none, and as the whole command."""
+    """Collect sweeps of several sizes: the first time, with 10 trials new, with none; and as the whole command."""
     repeats = options.repeats or REPEATS
     results: dict[str, Any] = {}
     for trials in options.trials:

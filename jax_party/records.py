@@ -878,7 +878,7 @@ def score_metrics(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> dic
     sign = 1.0 if objective.mode == "max" else -1.0
     best: tuple[float, list[Mapping[str, Any]]] | None = None
     for of_seeds in evaluations_by_step(rows, record.num_seeds).values():
-        values = [(row.get("evaluate") or {}).get(objective.metric) for row in of_seeds]
+        values: list[Any] = [(row.get("evaluate") or {}).get(objective.metric) for row in of_seeds]
         if not all(_is_number(value) and math.isfinite(value) for value in values):
             continue
         score = sign * aggregate(values, objective.aggregate)
@@ -908,7 +908,7 @@ def seed_values(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> list[
 
     def values(of_seeds: Sequence[Mapping[str, Any]]) -> list[float]:
         if len(of_seeds) == record.num_seeds == 1:
-            number = (of_seeds[0].get("evaluate") or {}).get(metric)
+            number: Any = (of_seeds[0].get("evaluate") or {}).get(metric)
             return [float(number)] if _is_number(number) else []
         by_seed: dict[int, Any] = {
             row.get("seed", record.seed): (row.get("evaluate") or {}).get(metric) for row in of_seeds

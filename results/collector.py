@@ -329,12 +329,11 @@ def _aggregated(of_seeds: Sequence[Evaluation], how: str) -> dict[str, float | N
 def _best_step(of_steps: Mapping[int, Sequence[Evaluation]], objective: Objective) -> int | None:
     """The step at which the objective was best, the earliest of equals; None where it was never measured."""
     sign = 1.0 if objective.mode == "max" else -1.0
-    measured = {
-        step: sign * value
-        for step, of_seeds in of_steps.items()
-        if (value := _of_seeds([one.metrics.get(objective.metric) for one in of_seeds], objective.aggregate))
-        is not None
-    }
+    measured = {}
+    for step, of_seeds in of_steps.items():
+        value = _of_seeds([one.metrics.get(objective.metric) for one in of_seeds], objective.aggregate)
+        if value is not None:
+            measured[step] = sign * value
     return max(measured, key=measured.__getitem__) if measured else None
 
 
@@ -437,8 +436,10 @@ def index_table(collections: Sequence[Collection], before: Mapping[str, Sequence
     """The index as a table with the rows of each collection; the columns `before` (name -> texts) come first."""
     tables = [table for one in collections for table in one.tables]
     rows = [row for one in collections for row in one.fixed]
-    first = np.cumsum([0] + [sum(map(len, one.tables)) for one in collections])
-    order = pa.array(np.concatenate([start + np.array(one.order, np.int64) for start, one in zip(first, collections)]))
+    sizes = [sum(map(len, one.tables)) for one in collections]
+    firsts = np.cumsum([0, *sizes[:-1]])
+    orders = [first + np.array(one.order, np.int64) for first, one in zip(firsts, collections, strict=True)]
+    order = pa.array(np.concatenate(orders))
 
     def fixed(dtypes: Mapping[str, str]) -> dict[str, pa.ChunkedArray]:
         return {

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from jax_party.aggregate import BOOTSTRAP_SEEDS, Aggregate, interval
@@ -101,7 +102,7 @@ def _scores(index: pd.DataFrame) -> dict[tuple[str, str], list[_Scores]]:
 
 
 def _pairs(a: dict[tuple[str, str], Any], b: dict[tuple[str, str], Any]) -> list[tuple[str, str, str]]:
-    """(scenario, algorithm of a, algorithm of b): of the same algorithm where a scenario has any, else each with each."""
+    """(scenario, algorithm of a, algorithm of b): of one algorithm where a scenario has such, else each with each."""
     found = []
     for scenario in sorted({name for name, _ in a} & {name for name, _ in b}):
         of_a, of_b = (sorted(algorithm for name, algorithm in one if name == scenario) for one in (a, b))
@@ -112,7 +113,7 @@ def _pairs(a: dict[tuple[str, str], Any], b: dict[tuple[str, str], Any]) -> list
 
 def _matched(a: Sequence[_Scores], b: Sequence[_Scores], by: str, mode: str) -> list[tuple[_Scores, _Scores]]:
     """What is compared with what, fresh seeds with fresh ones where both have them."""
-    found = []
+    found: list[tuple[_Scores, _Scores]] = []
     for fresh in (True, False):
         of_a, of_b = ({one.configuration: one for one in side if one.fresh is fresh} for side in (a, b))
         if by == "best" and of_a and of_b:
@@ -146,7 +147,7 @@ def _compared(a: _Scores, b: _Scores, mode: str) -> dict[str, Any]:
     }
 
 
-def _estimate(values: np.ndarray, many: bool) -> tuple[float, float, float]:
+def _estimate(values: NDArray[np.float64], many: bool) -> tuple[float, float, float]:
     if many:
         value, low, high, _ = interval(values.tolist())
         return value, low if low is not None else math.nan, high if high is not None else math.nan
@@ -157,11 +158,15 @@ def _estimate(values: np.ndarray, many: bool) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def _difference(x: np.ndarray, y: np.ndarray, many: bool) -> tuple[float, float]:
+def _gap_of_iqms(x: NDArray[np.float64], y: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    return stats.trim_mean(y, 0.25, axis=axis) - stats.trim_mean(x, 0.25, axis=axis)
+
+
+def _difference(x: NDArray[np.float64], y: NDArray[np.float64], many: bool) -> tuple[float, float]:
     """The 95 % interval of the estimator of y less that of x."""
     if many:
         found = stats.bootstrap(
-            (x, y), lambda one, other, axis: stats.trim_mean(other, 0.25, axis=axis) - stats.trim_mean(one, 0.25, axis=axis),
+            (x, y), _gap_of_iqms,
             n_resamples=_RESAMPLES, confidence_level=0.95, method="percentile", rng=np.random.default_rng(0),
         ).confidence_interval  # fmt: skip
     elif min(len(x), len(y)) > 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -34,8 +34,11 @@ SCHEMA: Final = pa.schema(
 
 def long_table(rows: Sequence[IndexRow]) -> pa.Table:
     """The evaluations of `rows`, one below the other."""
-    tables = [_of_alike(row.fixed["trial_id"], list(run)) for row in rows
-              for _, run in groupby(row.evaluations, key=lambda one: tuple(one.metrics))]  # fmt: skip
+    tables = [
+        _of_alike(row.fixed["trial_id"], list(run))
+        for row in rows
+        for _, run in groupby(row.evaluations, key=lambda one: tuple(one.metrics))
+    ]
     return pa.concat_tables([SCHEMA.empty_table(), *tables]).unify_dictionaries()
 
 
@@ -112,14 +115,10 @@ def as_part(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def read_part(content: bytes, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
+def read_part(content: bytes) -> pa.Table:
     """A part's rows, words as dictionaries.
 
     Raises:
       OSError, ValueError: it is no such file.
     """
-    found = pq.read_table(
-        io.BytesIO(content), columns=None if columns is None else list(columns), filters=filters,
-        read_dictionary=list(_WORDS),
-    )  # fmt: skip
-    return found
+    return pq.read_table(io.BytesIO(content), read_dictionary=list(_WORDS))

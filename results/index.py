@@ -78,7 +78,7 @@ def load_evaluations(
     for name, values in filters.items():
         here = set(found[name].unique().to_pylist())
         if not set(values) <= here:
-            _check_known(table, name, values, lambda name=name: _words(table, name))
+            _check_known(table, name, values, functools.partial(_words, table, name))
     types = pa.schema([(name, TYPES[EVALUATION_COLUMNS[name]]) for name in wanted])
     return found.select(wanted).cast(types).to_pandas()
 

@@ -27,7 +27,7 @@ class IndexRow:
     config: Mapping[str, Any] = field(default_factory=dict)
     evaluations: Sequence[Evaluation] = ()
     seed_values: Sequence[float] = ()
-    score_metrics: Mapping[str, float | None] = field(default_factory=dict)
+    score_metrics: dict[str, float | None] = field(default_factory=dict)
     readable: bool = True
 
     @property

@@ -90,7 +90,7 @@ def test_fresh_seeds_are_compared_where_both_have_them(tmp_path: Path) -> None:
 
 def test_what_cannot_be_compared_says_why(tmp_path: Path) -> None:
     a, b = sweep_of(tmp_path / "a", {0: [1.0]}), sweep_of(tmp_path / "b", {0: [1.0]}, "min")
-    with pytest.raises(RecordError, match="looks for episode_return min, .* for episode_return max"):
+    with pytest.raises(RecordError, match=r"looks for episode_return min, .* for episode_return max"):
         results.compare(a, b)
     with pytest.raises(RecordError, match="by: 'scenario' is no way to compare; use one of best, configuration"):
         results.compare(a, a, by="scenario")
