@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import logging
 import os
+import socket
 import tempfile
 import threading
 import time
@@ -277,7 +278,8 @@ class Pack:
         first = members[0].trial_id
         local = Path(tempfile.gettempdir()) / f"{first}-{TRACE_FILE}"
         trace = local if is_remote(self._sweep) else self._sweep / first / TRACE_FILE
-        return self._watchdog.watch(limit_s, trace, tell)
+        place = f"{local} on {socket.gethostname()}" if is_remote(self._sweep) else TRACE_FILE
+        return self._watchdog.watch(limit_s, trace, tell, place)
 
     def _advance(self, experiments: list[Any]) -> list[dict[str, Any] | BaseException]:
         """One period of each: side by side where they can, else one after another."""

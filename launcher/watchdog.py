@@ -89,18 +89,21 @@ class Watchdog:
         self._longest = max(self._longest or 0.0, seconds)
 
     @contextlib.contextmanager
-    def watch(self, limit_s: float, trace: Path, tell: Callable[[str], None]) -> Iterator[None]:
+    def watch(
+        self, limit_s: float, trace: Path, tell: Callable[[str], None], place: str = TRACE_FILE
+    ) -> Iterator[None]:
         """Watch over what is done inside.
 
         Args:
           limit_s: how long it may take.
           trace: the file for the stack of every thread, should it take longer.
           tell: called with why this process ends, before it does.
+          place: where a user finds that file.
         """
         if limit_s == float("inf"):
             yield
             return
-        timer = threading.Timer(limit_s, self._give_up, (limit_s, trace, tell))
+        timer = threading.Timer(limit_s, self._give_up, (limit_s, trace, tell, place))
         timer.daemon = True
         timer.start()
         faulthandler.dump_traceback_later(limit_s + LAST_RESORT_S, file=STDERR, exit=True)
@@ -110,9 +113,9 @@ class Watchdog:
             timer.cancel()
             faulthandler.cancel_dump_traceback_later()
 
-    def _give_up(self, limit_s: float, trace: Path, tell: Callable[[str], None]) -> None:
+    def _give_up(self, limit_s: float, trace: Path, tell: Callable[[str], None], place: str) -> None:
         """Say why, as far as the storage lets one, and end the process."""
-        reason = f"gave no result within {limit_s:g} s and was given up (PERIOD_TIMEOUT, stacks are in {trace.name})"
+        reason = f"gave no result within {limit_s:g} s and was given up (PERIOD_TIMEOUT, stacks are in {place})"
         try:
             with trace.open("w") as file:
                 faulthandler.dump_traceback(file)

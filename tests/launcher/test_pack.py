@@ -182,6 +182,33 @@ def test_one_that_cannot_be_closed_ends_alone(pack: Callable[..., Pack], folders
         pass
 
 
+def test_a_turn_is_played_with_nobody_beside_it(pack: Callable[..., Pack], folders: list[Path]) -> None:
+    """So that who ends the process then is known; the others' periods come after it."""
+    names = [folders[number].name for number in (0, 2)]
+    two = pack(2, gather_s=30.0)
+    assert all(two.join(name) for name in names)
+    two.take_turn(names[1])
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(two.step, names[0])
+        while two._members[names[0]].asked is None:
+            time.sleep(0.01)
+        assert two.step(names[1])["env_steps"] == 1
+        two.leave(names[1])
+        assert waiting.result(30.0)["env_steps"] == 1
+    assert Counting.played == [names[1], names[0]]
+
+
+def test_who_leaves_gives_up_its_turn(pack: Callable[..., Pack], folders: list[Path]) -> None:
+    names = [folders[number].name for number in (0, 2)]
+    two = pack(2, gather_s=30.0)
+    assert all(two.join(name) for name in names)
+    two.take_turn(names[1])
+    two.leave(names[1])
+    assert (two.has(names[0]), two.has(names[1])) == (True, False)
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(two.step, names[0]).result(30.0)["env_steps"] == 1
+
+
 def test_a_trial_that_nobody_asks_for_any_more_makes_room(pack: Callable[..., Pack], folders: list[Path]) -> None:
     names = [folders[number].name for number in (0, 2, 3)]
     two = pack(2, gather_s=0.0, idle_s=0.3)

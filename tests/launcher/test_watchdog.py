@@ -50,6 +50,13 @@ def test_ends_the_process_after_saying_why(tmp_path: Path) -> None:
     assert "test_watchdog.py" in trace.read_text()
 
 
+def test_says_where_the_stacks_are_that_no_folder_has(tmp_path: Path) -> None:
+    told: list[str] = []
+    with Watchdog(None, lambda code: None).watch(0.1, tmp_path / "x", told.append, "/tmp/x on worker-2"):
+        time.sleep(0.5)
+    assert told == ["gave no result within 0.1 s and was given up (PERIOD_TIMEOUT, stacks are in /tmp/x on worker-2)"]
+
+
 def test_lets_what_is_in_time_be(tmp_path: Path) -> None:
     ended: list[int] = []
     with Watchdog(None, ended.append).watch(0.3, tmp_path / "hang.txt", lambda reason: None):
