@@ -308,7 +308,7 @@ def _run_trials(
                     callback = SweepCallback(
                         sweep.folder, progress, display, interrupt, part.reason, spending, notes, spare
                     )
-                    _tune_run(sweep, crew, part, [callback, *others], spending, allowed)
+                    _tune_run(sweep, crew, part, callback, others, spending, allowed)
     except Interrupted:
         pass
     finally:
@@ -385,9 +385,15 @@ class Pass:
 
 
 def _tune_run(
-    sweep: Sweep, crew: Crew, part: Pass, callbacks: Sequence[Any], spending: Spending, allowed: int | None
+    sweep: Sweep,
+    crew: Crew,
+    part: Pass,
+    callback: Any,
+    others: Sequence[Any],
+    spending: Spending,
+    allowed: int | None,
 ) -> None:
-    """Hand trials to Tune, at most so many as are allowed, and wait."""
+    """Hand trials to Tune, at most so many as are allowed, and wait; `others` are called besides `callback`."""
     from ray import tune
     from ray.tune.execution import class_cache
 
@@ -435,7 +441,7 @@ def _tune_run(
         checkpoint_config=tune.CheckpointConfig(num_to_keep=KEPT_LEARNERS if part.values is not None else None),
         max_failures=MAX_FAILURES,
         reuse_actors=True,
-        callbacks=list(callbacks),
+        callbacks=[callback, *others],
         verbose=0,
         raise_on_failed_trial=False,
         trial_dirname_creator=_our_id,

@@ -48,7 +48,7 @@ def _update_journal(folder: str) -> None:
     try:
         update_journal(folder)
     except (RecordError, OSError) as error:
-        _print_error(error)
+        print_error(error)
 
 
 def show_main(arguments: Sequence[str] | None = None) -> int:
