@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -169,7 +170,7 @@ def test_watch_shows_the_best_first_and_then_what_runs(sweep: Callable[..., Path
     index = load_index(collect(folder).index).assign(
         state=["COMPLETE", "RUNNING", "COMPLETE", "COMPLETE"], **{"objective.value": [1.0, 2.0, 9.0, 5.0]}
     )
-    console = Console(width=160, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Console(width=160, record=True, file=io.StringIO())
     console.print(render(index, 12.0, 160, max_rows=3))
     text = console.export_text()
     rows = [line.split()[1] for line in text.splitlines() if line.startswith("│")]
