@@ -191,7 +191,10 @@ def _compiling(data: SweepData) -> Chart:
             )  # fmt: skip
     made = figure(traces, "compile time (s)", "", barmode="stack")
     made.update_yaxes(autorange="reversed", type="category")
-    caption = "Tracing and compiling, by where the program came from: compiled anew (miss), XLA's cache on disk, or the worker's own memory."
+    caption = (
+        "Tracing and compiling, by where the program came from: compiled anew (miss), XLA's cache on disk, or the "
+        "worker's own memory."
+    )
     return Chart("compiling", "Compile time", caption, made, height=max(280, 150 + 34 * len(traces)))
 
 
