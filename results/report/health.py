@@ -189,9 +189,12 @@ def _compiling(data: SweepData) -> Chart:
                     hovertemplate=f"{cache}: {len(some)} trials, %{{x:.4g}} s<extra></extra>",
                 )
             )  # fmt: skip
-    made = figure(traces, "seconds of tracing and compiling", "", barmode="stack")
+    made = figure(traces, "compile time (s)", "", barmode="stack")
     made.update_yaxes(autorange="reversed", type="category")
-    caption = "By where the program came from: compiled anew (miss), XLA's cache on disk, or the worker's own memory."
+    caption = (
+        "Tracing and compiling, by where the program came from: compiled anew (miss), XLA's cache on disk, or the "
+        "worker's own memory."
+    )
     return Chart("compiling", "Compile time", caption, made, height=max(280, 150 + 34 * len(traces)))
 
 

@@ -159,7 +159,8 @@ def test_the_reader_chooses_metric_runs_and_order(page: Path, context: Any) -> N
     seen.page.select_option("#metric", "cooperation_rate")
     title = f"document.getElementById('{chart}').layout.yaxis.title.text"
     assert seen.page.evaluate(title).startswith("cooperation rate")
-    assert seen.page.evaluate(f"document.getElementById('{chart}').data.at(-1).y.at?.(-1) ?? null") is not None
+    last = f"document.getElementById('{chart}').calcdata.at(-1).at(-1).y"
+    assert seen.page.evaluate(last) == pytest.approx(0.8)
 
     seen.page.select_option("#view", "all")
     assert not seen.page.is_visible(f'[data-chart="{chart}"]')
