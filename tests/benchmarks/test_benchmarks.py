@@ -98,9 +98,9 @@ def test_a_benchmark_writes_its_numbers_with_provenance(tmp_path: Path) -> None:
     assert "The collector" in done.stdout
     report = json.loads((tmp_path / "collector.json").read_text())
     assert report["benchmark"] == "collector"
-    assert report["settings"] == {"trials": [5], "evaluations": 10, "repeats": 1}
-    assert set(report["results"]["5"]) == {"first_s", "collect_s", "command_s", "bytes"}
-    assert report["results"]["5"]["collect_s"]["median"] > 0.0
+    assert report["settings"] == {"trials": [5], "evaluations": 50, "new": 10, "repeats": 1}
+    assert set(report["results"]["5"]) == {"first", "new", "none", "command_s", "bytes", "memory_mib"}
+    assert report["results"]["5"]["first"]["wall_s"]["median"] > 0.0
     provenance = report["provenance"]
     assert provenance["cpu_count"] == os.cpu_count()
     assert len(provenance["load_average"]) == len(provenance["load_average_before"]) == 3

@@ -16,7 +16,7 @@ import pytest
 import synthetic_sweep
 
 import results
-from jax_party import records
+from jax_party import records, storage
 from jax_party.errors import RecordError
 from jax_party.records import State
 from results import collector, columns, parts
@@ -288,6 +288,39 @@ def test_many_trials_are_read_in_processes(sweep: SweepMaker, monkeypatch: pytes
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     results.collect(folder)
     assert tables(folder) == expected
+
+
+def test_on_object_storage_the_same_is_read_and_kept(
+    sweep: SweepMaker, bucket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, remote = sweep(trials=TRIALS, planned=TRIALS + 2), bucket / "sweep"
+
+    def upload() -> None:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                storage.write_bytes(remote / path.relative_to(folder).as_posix(), path.read_bytes())
+
+    def there() -> dict[str, bytes]:
+        names = [name for name in storage.files_below(remote) if name.startswith(("index.", "evaluations"))]
+        return {name: storage.read_bytes(remote / name) for name in names}
+
+    upload()
+    storage.write_bytes(remote / "evaluations.parquet", b"of an older version")
+    results.collect(remote)
+    assert there() == made_anew(folder)
+    names = trials_read(monkeypatch)
+    results.collect(remote)
+    assert names == []
+    goes_on(folder)
+    storage.remove([remote / trial_of(folder, 5).name / name for name in ("record.json", "metrics/metrics.jsonl")])
+    shutil.rmtree(trial_of(folder, 5))
+    upload()  # equal content has an equal tag
+    results.collect(remote)
+    assert names == [trial_of(folder, 4).name]
+    assert there() == made_anew(folder)
+    assert len(results.load_index(remote)) == TRIALS + 2
+    assert len(results.load_evaluations(remote, metrics=["episode_return"])) == 3 * (TRIALS - 1) + 1
+    assert results.list_sweeps(bucket)["states"].tolist() == [f"3 PENDING, {TRIALS - 1} COMPLETE"]
 
 
 @pytest.mark.parametrize(
