@@ -395,19 +395,13 @@ def _tune_run(
 ) -> None:
     """Hand trials to Tune, at most so many as are allowed, and wait; `others` are called besides `callback`."""
     from ray import tune
-    from ray.tune.execution import class_cache
 
     from launcher.nodes import Nodes
     from launcher.planned import InOrder
     from launcher.trainable import ExperimentTrainable
     from launcher.workers import SHARE, SharedWorkers
 
-    # Tune would put AWS's secrets where Ray shows them; each node has its own. Workers of our own Ray have all of our
-    # environment, and one that asks for more of it could not be one that Ray has started already.
-    class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS_" in name}
-    if sweep.address is None:
-        class_cache.ENV_VARS_TO_PROPAGATE.clear()
-        class_cache.DEFAULT_ENV_VARS.clear()
+    _keep_environment(sweep.address)
     worker = _worker_settings(sweep, crew)
     by_group = Scheduler(sweep.manifest.scheduler).by_group
     nodes = Nodes(crew) if sweep.address else None
@@ -450,6 +444,18 @@ def _tune_run(
     )
     if shared:
         shared.stop()
+
+
+def _keep_environment(address: str | None) -> None:
+    """Have Tune give workers nothing of our environment that they have not got, or must not be shown."""
+    from ray.tune.execution import class_cache
+
+    # Tune would put AWS's secrets where Ray shows them; each node has its own. Workers of our own Ray have all of our
+    # environment, and one that asks for more of it could not be one that Ray has started already.
+    class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS_" in name}
+    if address is None:
+        class_cache.ENV_VARS_TO_PROPAGATE.clear()
+        class_cache.DEFAULT_ENV_VARS.clear()
 
 
 def _worker_settings(sweep: Sweep, crew: Crew) -> dict[str, Any]:
