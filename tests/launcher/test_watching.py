@@ -121,7 +121,8 @@ def test_wandb_offline_keeps_runs_here_and_the_key_nowhere(
 
 @needs_mlflow
 @pytest.mark.slow
-def test_mlflow_on_a_local_store(sweep: Begin, tmp_path: Path, offline: str) -> None:
+def test_mlflow_on_a_local_store(sweep: Begin, tmp_path: Path, offline: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # to read it back
     import mlflow
 
     driver = sweep(*SHORT, f"OUT={tmp_path}", "TRACK=mlflow")
