@@ -137,7 +137,6 @@ def test_report_names_the_best_and_the_failed(tmp_path: Path) -> None:
     found.result("t-0", {"env_steps": 1000, "score": 1.5})
     found.end("t-0", State.COMPLETE, None)
     found.end("t-1", State.FAILED, "TrainingDiverged: policy_loss is nan")
-    (tmp_path / "index.csv").touch()
     target = screen()
     snapshot = found.snapshot()
     record = TrialRecord(trial_id="t-0", algorithm="ff_ippo", environment="JaxParty", scenario="p-base", seed=0)
@@ -145,8 +144,12 @@ def test_report_names_the_best_and_the_failed(tmp_path: Path) -> None:
     console.show_report(target, snapshot, {entry.group: [entry]}, tmp_path)
     output = text(target)
     assert "1 COMPLETE, 1 FAILED" in output and "score 1.25: t-0" in output
-    assert "TrainingDiverged: policy_loss is nan" in output and str(tmp_path / "index.csv") in output
-    assert "parquet" not in output
+    assert "TrainingDiverged: policy_loss is nan" in output and "index.csv" not in output
+    (tmp_path / "index.parquet").touch()  # the last of the tables
+    target = screen()
+    console.show_report(target, snapshot, {entry.group: [entry]}, tmp_path)
+    output = text(target)
+    assert all(str(tmp_path / name) in output for name in ("index.csv", "index.parquet", "evaluations.parquet"))
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(None, "?"), (5, "0:05"), (65.4, "1:05"), (3723, "1:02:03")])
