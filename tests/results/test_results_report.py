@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -338,8 +339,9 @@ def test_a_single_run_has_a_report(tmp_path: Path) -> None:
 
 def test_tables_alone_are_enough(folder: Path, tmp_path: Path) -> None:
     results.collect(folder)
-    for name in ("index.parquet", "evaluations.parquet", "sweep.yaml"):
-        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    for name in ("index.parquet", "sweep.yaml"):
+        shutil.copy(folder / name, tmp_path)
+    shutil.copytree(folder / "evaluations.parquet", tmp_path / "evaluations.parquet")
     made = load(tmp_path)
     assert leaderboard.rows(made)[0]["score"] == ("260", 260.0)  # of three seeds, whose folder is not here
 
