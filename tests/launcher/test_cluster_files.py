@@ -174,7 +174,7 @@ def test_no_file_holds_a_secret() -> None:
 
 def test_the_files_are_in_the_package() -> None:
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    assert data["launcher"] == ["cluster/*"]
+    assert "cluster/*" in data["launcher"]
     assert {path.name for path in CLUSTER.iterdir()} == {*LAUNCHER_FILES, *SCRIPTS, "rayjob.yaml", "Dockerfile"}
 
 
