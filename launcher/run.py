@@ -577,7 +577,7 @@ def group_pass(
     length = schedulers.Length(base.total_steps, base.num_evaluations)
     objective, scheduler = study.objective, study.scheduler
     seed = seed_of(study.seed, *name.encode(), len(ids))
-    random.seed(seed)  # what Tune's populations and BOHB draw from
+    random.seed(seed)  # what BOHB draws from
     np.random.seed(seed)
     if not scheduler.is_population:
         planner = None
@@ -596,7 +596,8 @@ def group_pass(
         for trial_id in ids
     }
     trained = max((sweep.records[trial_id].env_steps for trial_id in ids), default=0)
-    population = schedulers.make_population(scheduler, objective.metric, objective.mode, length, axes, trained)
+    own = seed_of(study.seed, *name.encode())
+    population = schedulers.make_population(scheduler, objective.metric, objective.mode, length, axes, trained, own)
     return Pass(ids, population, values=values, group=name)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+import random
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +25,7 @@ from ray.tune.schedulers.pb2 import PB2
 from launcher.options import Scheduler
 from launcher.outcome import Evaluation
 from launcher.planned import InOrder
-from launcher.search import tune_domain
+from launcher.search import seed_of, tune_domain
 from sweeps.space import Axis
 
 REDUCTION = 3
@@ -208,11 +211,21 @@ class _Population:
 
     Trials of a population go in step: all are paused at the same evaluation, and then changed together. Values on a
     log scale travel as their logarithm, so that a Gaussian process sees what the axis means.
+
+    What a trial draws follows from `seed`, its values and the evaluation: Tune draws from Python's and NumPy's own
+    random numbers, which others in the driver draw from too, so that no two runs of a seed would be alike.
     """
 
+    seed: int
     arrive: Callable[[Mapping[str, Any]], dict[str, Any]]
     _next_perturbation_sync: float
     _perturbation_interval: float
+
+    def _checkpoint_or_exploit(self, trial: Any, *arguments: Any) -> None:
+        content = trial.config["trial_id"].rpartition("-")[2]  # what comes before has the time in it
+        at = int(self._trial_state[trial].last_train_time)  # type: ignore[attr-defined]
+        with _drawing_from(seed_of(self.seed, zlib.crc32(content.encode()), at)):
+            super()._checkpoint_or_exploit(trial, *arguments)  # type: ignore[misc]
 
     def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], Any]:
         config, operations = super()._get_new_config(trial, trial_to_clone)  # type: ignore[misc]
@@ -229,6 +242,19 @@ class _Population:
         return chosen
 
 
+@contextlib.contextmanager
+def _drawing_from(seed: int) -> Iterator[None]:
+    """Python's and NumPy's own random numbers from this seed on; afterwards they are as they were."""
+    before = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+
+
 class PBT(_Population, PopulationBasedTraining):
     """Tune's population based training, in step."""
 
@@ -238,9 +264,11 @@ class SteppedPB2(_Population, PB2):
 
 
 def make_population(
-    kind: Scheduler, metric: str, mode: str, length: Length, axes: Sequence[Axis], trained: int = 0
+    kind: Scheduler, metric: str, mode: str, length: Length, axes: Sequence[Axis], trained: int = 0, seed: int = 0
 ) -> Any:
     """A population over the trials of one group, which first changes once all have come further than `trained` steps.
+
+    What it draws follows from `seed`.
 
     Their Tune configs have the sampled values, as `travelling` gives them, under `values`.
     """
@@ -253,6 +281,7 @@ def make_population(
         ranges = [axis for axis in axes if axis.type.is_range]  # other values are the better trial's
         bounds = {axis.key: [travelling(axis, axis.low), travelling(axis, axis.high)] for axis in ranges}
         population: Any = SteppedPB2(hyperparam_bounds={"values": bounds}, **common)
+        population.seed = seed
         population.arrive = lambda values: {axis.key: arrived(axis, values[axis.key]) for axis in axes}
         population._next_perturbation_sync = (trained // every + 1) * every
         return population
@@ -262,6 +291,7 @@ def make_population(
         return {**config, "values": {axis.key: _within(axis, config["values"][axis.key]) for axis in axes}}
 
     population = PBT(hyperparam_mutations={"values": mutations}, custom_explore_fn=keep_in_range, **common)
+    population.seed = seed
     population.arrive = dict
     population._next_perturbation_sync = (trained // every + 1) * every
     return population

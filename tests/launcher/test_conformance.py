@@ -88,6 +88,29 @@ def test_it_finds_the_optimum(words: str, tmp_path: Path) -> None:
         assert index["lineage"].isna().all()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", ["pbt", "pb2"])
+def test_a_population_of_a_seed_is_the_same_again(scheduler: str, tmp_path: Path) -> None:
+    """Who takes over whom, when, and with which values; with one worker or two, which come in another order."""
+
+    def lived(place: str, workers: int) -> list[tuple[object, ...]]:
+        (tmp_path / place).mkdir()
+        words = ("SEARCH=random", f"SCHEDULER={scheduler}", "SAMPLES=6", f"WORKERS={workers}")
+        folder, _ = play(tmp_path / place, *words)
+        found = sorted(Sweep.read(folder).records.values(), key=lambda record: record.number)
+        numbers = {record.trial_id: record.number for record in found}
+        return [
+            (record.number, dict(record.hyperparameters),
+             [(taken.step, numbers[taken.source], dict(taken.hyperparameters)) for taken in record.lineage])
+            for record in found
+        ]  # fmt: skip
+
+    first = lived("first", 2)
+    assert any(taken for _, _, taken in first)
+    assert lived("again", 2) == first
+    assert lived("alone", 1) == first
+
+
 def check_trial(folder: Path, record: TrialRecord, others: Mapping[str, TrialRecord]) -> None:
     """Each evaluation is what its values give, on from what the trial had learned or taken over."""
     rows = records.read_metrics(folder / record.trial_id)
