@@ -86,20 +86,44 @@ def interval(values: Sequence[float]) -> Interval:
     https://arxiv.org/abs/2108.13264 (a configuration in one scenario is one stratum); below ten the mean with
     Student's t.
     """
+    return stratified_interval([values])
+
+
+def stratified_interval(strata: Sequence[Sequence[float]]) -> Interval:
+    """The mean over strata (scenarios) of the scores of their seeds.
+
+    Where each stratum has ten seeds or more their interquartile means, and the interval of the stratified percentile
+    bootstrap, which draws again within each stratum; otherwise their means, with Student's t, and for several strata
+    Welch's degrees of freedom, https://doi.org/10.2307/3002019.
+    """
     import numpy as np
     from scipy import stats
 
-    if len(values) >= BOOTSTRAP_SEEDS:
+    if min(map(len, strata)) >= BOOTSTRAP_SEEDS:
         found = stats.bootstrap(
-            (np.asarray(values, np.float64),), lambda x, axis: stats.trim_mean(x, 0.25, axis=axis),
+            [np.asarray(values, np.float64) for values in strata],
+            lambda *drawn, axis: np.mean([stats.trim_mean(x, 0.25, axis=axis) for x in drawn], axis=0),
             n_resamples=_RESAMPLES, confidence_level=0.95, method="percentile", rng=np.random.default_rng(0),
         ).confidence_interval  # fmt: skip
-        return Interval(interquartile_mean(values), float(found.low), float(found.high), Aggregate.IQM.value)
-    mean, deviation = statistics.fmean(values), spread(values)
-    if deviation is None:
+        value = statistics.fmean(map(interquartile_mean, strata))
+        return Interval(value, float(found.low), float(found.high), Aggregate.IQM.value)
+    mean = statistics.fmean(map(statistics.fmean, strata))
+    if min(map(len, strata)) < 2:
         return Interval(mean, None, None, Aggregate.MEAN.value)
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
+    errors = [statistics.variance(values) / len(values) for values in strata]
+    spare = sum(error**2 / (len(values) - 1) for error, values in zip(errors, strata, strict=True))
+    freedom = sum(errors) ** 2 / spare if spare else 1.0
+    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(sum(errors)) / len(strata)
     return Interval(mean, mean - half, mean + half, Aggregate.MEAN.value)
 
 
-__all__ = ["Aggregate", "Interval", "aggregate", "aggregate_metrics", "interquartile_mean", "interval", "spread"]
+__all__ = [
+    "Aggregate",
+    "Interval",
+    "aggregate",
+    "aggregate_metrics",
+    "interquartile_mean",
+    "interval",
+    "spread",
+    "stratified_interval",
+]

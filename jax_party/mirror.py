@@ -8,7 +8,6 @@ together. What it does not name is what a kill left behind.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
@@ -16,7 +15,6 @@ import os
 import shutil
 import socket
 import tarfile
-import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,6 +34,7 @@ from jax_party.records import (
     State,
     TrialRecord,
 )
+from jax_party.scratch import make_scratch
 
 MIRROR_FILE: Final = "mirror.json"
 CHECKPOINTS: Final = "checkpoints"
@@ -102,7 +101,7 @@ class Mirror:
 
     def __init__(self, remote: Path) -> None:
         self.remote = remote
-        self._scratch = scratch_folder() / f"{os.getpid()}-{uuid.uuid4().hex[:8]}-{remote.name}"
+        self._scratch = make_scratch(remote.name)
         self.local = self._scratch / remote.name
         self._contents = Contents()
         self._tag: str | None = None
@@ -119,8 +118,7 @@ class Mirror:
           RecordError, CheckpointError, VaultError: what is on storage cannot be taken up.
           StorageError: another worker is just taking it, or the storage refuses.
         """
-        _remove_abandoned()
-        self.local.mkdir(parents=True)
+        self.local.mkdir()
         path = self.remote / MIRROR_FILE
         there = storage.read_version(path)
         before = Contents.read(there, path)
@@ -370,11 +368,6 @@ def merge_records(there: TrialRecord, mine: TrialRecord) -> TrialRecord:
     return mine
 
 
-def scratch_folder() -> Path:
-    """Where trials that are on remote storage are played, on each machine."""
-    return Path(tempfile.gettempdir()) / f"jax_party-{os.getuid()}" / "trials"
-
-
 _UNREADABLE: Final = (RecordError, CheckpointError, VaultError)
 
 
@@ -427,14 +420,4 @@ def _link(root: Path, into: Path, files: Sequence[Path]) -> None:
         os.link(path, place)
 
 
-def _remove_abandoned() -> None:
-    """Remove what processes that have died left in the scratch folder."""
-    folder = scratch_folder()
-    for path in folder.iterdir() if folder.is_dir() else []:
-        owner = path.name.partition("-")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            with contextlib.suppress(OSError):
-                shutil.rmtree(path)
-
-
-__all__ = ["MIRROR_FILE", "Contents", "Mirror", "download", "fetch", "fetch_vaults", "merge_records", "scratch_folder"]
+__all__ = ["MIRROR_FILE", "Contents", "Mirror", "download", "fetch", "fetch_vaults", "merge_records"]

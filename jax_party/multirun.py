@@ -159,6 +159,7 @@ class Plan:
                     given = {item.key_or_group: item.value() for item in parser.parse_overrides(list(words))}
                     jobs.append(Job(mapping, _outline_of(mapping), {key: given[key] for key in space}))
         _refuse_several_folders(jobs)
+        _refuse_fresh_seeds(jobs)
         ours = {key: value for key, value in fixed.items() if not key.startswith(("hydra/", "hydra."))}
         return cls(asked.config_names, asked.engine, tuple(jobs), space, ours)
 
@@ -337,6 +338,15 @@ def _refuse_several_folders(jobs: Sequence[Job]) -> None:
         if len(values) > 1:
             raise ConfigError(
                 f"logger.{key}: {', '.join(map(str, values))}: runs of one command line lie in one folder; give one"
+            )
+
+
+def _refuse_fresh_seeds(jobs: Sequence[Job]) -> None:
+    for outline in (job.outline for job in jobs):
+        if outline.seed + outline.num_seeds > records.FIRST_FRESH_SEED:
+            raise ConfigError(
+                f"system.seed: {outline.seed}: seeds from {records.FIRST_FRESH_SEED:,} on are kept for testing winners "
+                "(make promote); take seeds below"
             )
 
 

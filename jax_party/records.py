@@ -45,6 +45,8 @@ MANIFEST_FILE: Final = "sweep.yaml"
 METRICS_FILE: Final = "metrics/metrics.jsonl"
 MARL_EVAL_FILE: Final = "metrics/metrics.json"
 LOCK_FILE: Final = ".lock"
+FIRST_FRESH_SEED: Final = 1_000_000_000
+"""Seeds of sweeps are below; from here on they are kept for testing what sweeps have chosen."""
 TAKEOVER: Final = "takeover."
 """Begins the name of a folder beside a trial's checkpoints with a learner that it took over; then comes the step."""
 PACKAGES: Final = (

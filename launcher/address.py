@@ -27,6 +27,8 @@ from launcher.probe import LOOK_LIMIT_S
 from launcher.resources import Machine, has_token
 
 CONNECT_LIMIT_S: Final = 15.0
+NODES_WAIT_S: Final = 900.0
+NODES_LOOK_S: Final = 5.0
 OUR_PACKAGES: Final = ("jax_party", "mava_configs", "sweeps", "launcher", "results")
 CHECKED: Final = tuple(name for name in records.PACKAGES if name != "jax-party")  # our own code is sent along
 PASSED_ON: Final = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_REGION")
@@ -79,17 +81,41 @@ def find_cluster(address: str, folder: Path, shared: bool) -> Machine:
             f"ADDRESS={address}: there is no token for it; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's"
         )
     _check_reachable(address)
-    with _marker(folder) as marker:
-        found = _probe(address, {"packages": CHECKED, "marker": marker})
-    nodes = [Node(**node) for node in found]
-    if not nodes:
-        raise SweepError(f"ADDRESS={address}: no node has a CPU to work with; add nodes to the cluster")
+    nodes = _nodes(address, folder)
     for node in nodes:
         if node.problem:
             raise SweepError(f"ADDRESS={address}: {node} does not answer ({node.problem}); mend it or take it out")
         refuse_other_versions(str(node), node.python, node.versions or {}, our_versions())
     _check_folder(address, folder, shared, nodes)
     return _as_machine(nodes)
+
+
+def _nodes(address: str, folder: Path) -> list[Node]:
+    """The nodes that can work; a cluster that has just been started may have none yet, and is waited for.
+
+    Raises:
+      SweepError: it does not answer, or none has joined in time.
+    """
+    until = time.monotonic() + NODES_WAIT_S
+    told = False
+    while True:
+        with _marker(folder) as marker:
+            found = _probe(address, {"packages": CHECKED, "marker": marker})
+        if found:
+            return [Node(**node) for node in found]
+        if time.monotonic() >= until:
+            raise SweepError(
+                f"ADDRESS={address}: no node with a CPU has joined the cluster within {NODES_WAIT_S / 60:g} minutes; "
+                "add nodes to it"
+            )
+        if not told:
+            told = True
+            print(
+                f"ADDRESS={address}: no node has a CPU to work with yet; waiting up to {NODES_WAIT_S / 60:g} minutes "
+                "for one to join (Ctrl-C to leave)",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
+        time.sleep(NODES_LOOK_S)
 
 
 def our_versions() -> dict[str, str | None]:

@@ -22,6 +22,7 @@ from launcher.budget import Spending
 from launcher.console import Display
 from launcher.interrupt import Interrupt, Interrupted
 from launcher.notes import WRITE_S, Notes, refused
+from launcher.overdue import Overdue
 from launcher.progress import Progress
 from launcher.spare import SpareWorker
 
@@ -46,6 +47,7 @@ class SweepCallback(Callback):
         pruned: Callable[[str], str | None],
         spending: Spending,
         notes: Notes,
+        overdue: Overdue,
         spare: SpareWorker | None = None,
     ) -> None:
         self._folder = folder
@@ -55,6 +57,7 @@ class SweepCallback(Callback):
         self._pruned = pruned
         self._spending = spending
         self._notes = notes
+        self._overdue = overdue
         self._spare = spare
         self._in_period: set[str] | None = None
         self.shared: Any = None
@@ -71,6 +74,9 @@ class SweepCallback(Callback):
             self._spare.tend()
         if self.shared is not None:
             self.shared.tend()
+        else:
+            running = [trial for trial in trials if trial.status == Trial.RUNNING]
+            self._overdue.tend((t.config["trial_id"], t.temporary_state.ray_actor) for t in running)
         if self.nodes is not None:
             self.nodes.tend(self._spending.hold)
         if self._spending.update(self._progress.steps()) is not None:
@@ -82,18 +88,21 @@ class SweepCallback(Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker has the trial."""
         self._progress.start(trial.config["trial_id"])
+        self._overdue.started(trial.config["trial_id"])
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
         """An evaluation."""
         self._progress.result(trial.config["trial_id"], result)
+        self._overdue.heard(trial.config["trial_id"])
         self._period_over(trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker failed and the trial is tried again."""
         self._period_over(trial)
         trial_id = trial.config["trial_id"]
+        self._overdue.left(trial_id)
         reason = self._reason(trial)
         cause = _cause(last_error(trial))
         if isinstance(cause, NodeRefused) and self.nodes is not None:  # no fault of the trial's
@@ -113,6 +122,7 @@ class SweepCallback(Callback):
         """The last attempt failed."""
         self._period_over(trial)
         trial_id = trial.config["trial_id"]
+        self._overdue.left(trial_id)
         reason = self._reason(trial)
         _let_go(trial)
         self._finish(trial_id, State.FAILED, reason, alone=True)
@@ -122,6 +132,7 @@ class SweepCallback(Callback):
         """The trial ended by itself, or the scheduler stopped it."""
         trial_id = trial.config["trial_id"]
         reason = self._pruned(trial_id)
+        self._overdue.left(trial_id)
         self._period_over(trial)
         if reason is not None:
             self._finish(trial_id, State.PRUNED, reason)
@@ -140,6 +151,8 @@ class SweepCallback(Callback):
     def _reason(self, trial: Any) -> str:
         """Why an attempt failed; a process that ended itself has left the reason in the record."""
         error = last_error(trial)
+        if (overdue := self._overdue.reason(trial.config["trial_id"])) is not None and died(error):
+            return overdue
         with contextlib.suppress(RecordError), storage.patience_of(WRITE_S):
             record = records.read_record(self._folder / trial.config["trial_id"])
             if died(error) and record.state is State.RUNNING and record.error is not None:

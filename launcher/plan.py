@@ -21,12 +21,11 @@ from jax_party.config import check_metric, with_values
 from jax_party.engines import Engine, get_engine
 from jax_party.errors import ConfigError, StorageError, SweepError
 from jax_party.objectives import Objective, bound_metric
-from jax_party.records import SweepManifest, TrialRecord, label_of
+from jax_party.records import FIRST_FRESH_SEED, SweepManifest, TrialRecord, label_of
 from launcher.budget import parse_budget
 from launcher.combinations import check_combination, default_sampler, default_scheduler
 from launcher.options import Sampler, Scheduler, Search, SweepOptions
 from sweeps.space import (
-    FIRST_FRESH_SEED,
     Axis,
     AxisType,
     Budget,

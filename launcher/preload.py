@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final
 
 from jax_party.engines import NATIVE
+from jax_party.scratch import make_scratch
 
 VARIABLE: Final = "JAX_PARTY_PRELOAD"
 LOADING_LIMIT_S: Final = 20.0
@@ -31,7 +31,7 @@ class Preloading:
     """
 
     def __init__(self, experiment: str | None, cpu_devices: int | None, engine: str = NATIVE) -> None:
-        self._ready = Path(tempfile.mkdtemp(prefix="jax_party-ready-"))
+        self._ready = make_scratch("ready")
         wanted = {
             "experiment": experiment, "engine": engine, "cpu_devices": cpu_devices, "ready": str(self._ready)
         }  # fmt: skip

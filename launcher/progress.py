@@ -102,6 +102,12 @@ class Progress:
         """Seconds since this run of the sweep began."""
         return self.clock() - self._began
 
+    @property
+    def troubled(self) -> bool:
+        """Whether a trial was tried again, or has failed."""
+        with self._lock:
+            return any(row.retries or row.state is State.FAILED for row in self._rows.values())
+
     def add(self, record: TrialRecord, best: float | None = None) -> None:
         """A planned trial, new or from an earlier run of the sweep."""
         row = Row(

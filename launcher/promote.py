@@ -18,12 +18,11 @@ from jax_party.aggregate import Interval, aggregate, interval
 from jax_party.config import with_values
 from jax_party.engines import get_engine
 from jax_party.errors import SweepError
-from jax_party.records import State, TrialRecord
+from jax_party.records import FIRST_FRESH_SEED, State, TrialRecord
 from launcher import outcome
 from launcher.console import show_facts
 from launcher.plan import MOST_TRIALS, NUM_SEEDS_KEY, SEED_KEY
 from launcher.ranking import Entry, rank
-from sweeps.space import FIRST_FRESH_SEED
 
 if TYPE_CHECKING:
     from launcher.run import Sweep

@@ -12,6 +12,7 @@ import importlib.util
 import logging
 import os
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from typing import Any
 
 from jax_party.errors import SweepError
 from jax_party.runtime import prepare_process
+from jax_party.scratch import make_scratch
 from launcher.preload import Preloading
 
 OBJECT_STORE_BYTES = 100 * 2**20
@@ -321,11 +323,33 @@ def start_ray(
     return ray
 
 
+def stop_ray(ray: Any, keep_logs: bool) -> None:
+    """End a Ray of our own, or leave a cluster.
+
+    Args:
+      ray: the module.
+      keep_logs: leave the folder with the logs of a Ray of our own, some of its processes having failed.
+    """
+    node = ray._private.worker._global_node
+    ours = node is not None and node.head
+    session = Path(node.get_session_dir_path()) if ours else None
+    ray.shutdown()
+    if session is None:
+        return
+    if keep_logs:
+        logger.warning("the logs of Ray's processes are in %s", session / "logs")
+        return
+    shutil.rmtree(session, ignore_errors=True)
+    latest = session.parent / "session_latest"
+    if latest.is_symlink() and not latest.exists():
+        latest.unlink(missing_ok=True)
+
+
 def _give_tune_a_folder() -> None:
     """Tune's driver keeps its files in its node's folder, and outside of a cluster there is no node."""
     from ray.train._internal import storage
 
-    folder = tempfile.mkdtemp(prefix="jax_party-")
+    folder = str(make_scratch("tune"))
     storage._get_ray_train_session_dir = lambda: folder
 
 

@@ -6,10 +6,10 @@ import dataclasses
 import importlib
 import json
 import logging
+import os
 import random
 import shutil
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -23,8 +23,9 @@ from rich.console import Console
 from jax_party import records, storage
 from jax_party.engines import get_engine
 from jax_party.errors import RecordError, SweepError
-from jax_party.patience import patiently
+from jax_party.patience import patience_s, patiently
 from jax_party.records import FINISHED, FolderHeld, State, SweepManifest, TrialRecord
+from jax_party.scratch import make_scratch
 from launcher import outcome
 from launcher.address import our_versions, runtime_env
 from launcher.budget import Spending
@@ -33,12 +34,13 @@ from launcher.console import make_display, plain, show_report
 from launcher.interrupt import Interrupt, Interrupted
 from launcher.notes import Notes
 from launcher.options import Scheduler, Search, Watching
+from launcher.overdue import Overdue
 from launcher.pack import chosen_experiment
 from launcher.plan import SCENARIO_AXIS, PlannedTrial, Study, complete_plan, study_from_manifest
 from launcher.preload import Preloading
 from launcher.progress import Progress
 from launcher.ranking import rank
-from launcher.resources import Crew, start_ray
+from launcher.resources import Crew, start_ray, stop_ray
 from launcher.spare import SpareWorker, ask_ray
 from launcher.watchdog import Watchdog
 from launcher.watching import callbacks, dashboard_lines, ray_settings
@@ -47,6 +49,7 @@ from sweeps.space import ScenarioMode
 LOG_FILE = "sweep.log"
 MAX_FAILURES = 2
 DYING_WORKER_S = 30.0
+STORING_S = 60.0
 MAX_RAY_REASON = 300
 ALL_FAILED = 1
 LEFT_OVER = 3
@@ -305,14 +308,15 @@ def _run_trials(
                 ended = sum(counts[state] for state in FINISHED) - tested
                 allowed = None if part.tests else spending.allowed_trials(ended)
                 if spending.reason is None and allowed != 0:
+                    overdue = Overdue(crew.period_timeout_s, ray.kill)
                     callback = SweepCallback(
-                        sweep.folder, progress, display, interrupt, part.reason, spending, notes, spare
+                        sweep.folder, progress, display, interrupt, part.reason, spending, notes, overdue, spare
                     )
                     _tune_run(sweep, crew, part, callback, others, spending, allowed)
     except Interrupted:
         pass
     finally:
-        ray.shutdown()
+        stop_ray(ray, keep_logs=sys.exc_info()[0] is not None or progress.troubled)
         if alone is not None:
             alone.finish()
         notes.finish(lambda: interrupt.signal is not None)
@@ -402,6 +406,8 @@ def _tune_run(
     from launcher.workers import SHARE, SharedWorkers
 
     _keep_environment(sweep.address)
+    if storage.is_remote(sweep.folder):  # a worker that is let go of may still be storing a trial's last period
+        os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = str(patience_s() + STORING_S)
     worker = _worker_settings(sweep, crew)
     by_group = Scheduler(sweep.manifest.scheduler).by_group
     nodes = Nodes(crew) if sweep.address else None
@@ -524,7 +530,7 @@ def _log_file(folder: Path) -> Path:
     """The sweep's log; of a sweep on remote storage in a local folder while it runs."""
     if not storage.is_remote(folder):
         return folder / LOG_FILE
-    return Path(tempfile.mkdtemp(prefix="jax_party-")) / LOG_FILE
+    return make_scratch("log") / LOG_FILE
 
 
 def _keep_log(log: Path, folder: Path) -> None:

@@ -11,7 +11,6 @@ import json
 import logging
 import math
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +32,7 @@ from jax_party.errors import (
 )
 from jax_party.patience import patiently, refusal
 from jax_party.records import State
+from jax_party.scratch import make_scratch
 from launcher.address import NodeRefused, check_worker
 from launcher.pack import Pack, load_factory
 from launcher.population import Inheritance
@@ -117,7 +117,7 @@ class ExperimentTrainable(tune.Trainable):
         marker = json.loads((folder / MARKER_FILE).read_text(encoding="utf-8"))
         if marker["trial_id"] == self.config["trial_id"]:
             return
-        kept = Path(tempfile.mkdtemp(prefix="jax_party-learner-")) / LEARNER_FOLDER
+        kept = make_scratch("learner") / LEARNER_FOLDER
         shutil.copytree(folder / LEARNER_FOLDER, kept)  # Tune's copy may go any time
         self._inherited = Inheritance(marker["trial_id"], marker["env_steps"], kept, self.config["hyperparameters"])
 

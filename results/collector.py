@@ -12,6 +12,7 @@ import functools
 import json
 import logging
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,7 +24,7 @@ import pandas as pd
 import pyarrow as pa
 
 from jax_party import records, storage
-from jax_party.aggregate import Aggregate, aggregate, aggregate_metrics, interval, spread
+from jax_party.aggregate import Aggregate, aggregate, aggregate_metrics, interval, spread, stratified_interval
 from jax_party.errors import RecordError
 from jax_party.objectives import Objective, feasible, pareto_front
 from jax_party.records import State, SweepManifest, TrialRecord
@@ -91,6 +92,10 @@ OUTCOME_COLUMNS: Final[Mapping[str, str]] = {
     "fresh.num_seeds": "Int64",
     "fresh.estimator": "str",
     "optimism_gap": "float64",
+    "fresh.over_scenarios.value": "float64",
+    "fresh.over_scenarios.low": "float64",
+    "fresh.over_scenarios.high": "float64",
+    "optimism_gap.over_scenarios": "float64",
 }
 #: Where its files are; the config's columns come after these.
 PLACE_COLUMNS: Final[Mapping[str, str]] = {
@@ -188,6 +193,8 @@ def _read_collection(folder: Path) -> Collection:
     _judge_promotions(rows)
     if manifest is not None:
         _judge_objectives(rows, manifest)
+        if manifest.scenario_mode == "mean":
+            _judge_promotions_over_scenarios(rows)
         pending = list(_pending_rows(manifest, rows))
         rows, unreadable = rows + pending, unreadable + pending
     if unreadable:
@@ -207,6 +214,32 @@ def _judge_promotions(rows: Sequence[IndexRow]) -> None:
         if origin.seed_values:
             gap = aggregate(origin.seed_values, row.fixed["fresh.estimator"]) - row.fixed["fresh.value"]
             origin.fixed["optimism_gap"] = gap if origin.fixed["objective.mode"] == "max" else -gap
+
+
+def _judge_promotions_over_scenarios(rows: Sequence[IndexRow]) -> None:
+    """Put the mean over scenarios on fresh seeds beside the one that configurations were chosen by."""
+    tests = {row.fixed["promoted_from"]: row for row in sorted(rows, key=lambda row: row.order) if _is_test(row)}
+    of_configuration: dict[tuple[Any, ...], list[IndexRow]] = {}
+    for row in rows:
+        if row.fixed.get("objective.over_scenarios") is not None:
+            key = (row.fixed["algorithm"], row.fixed["configuration"], row.fixed["seed"])
+            of_configuration.setdefault(key, []).append(row)
+    for origins in of_configuration.values():
+        found = [tests.get(row.fixed["trial_id"]) for row in origins]
+        tested = [row for row in found if row is not None]
+        if len(tested) < len(origins):
+            continue
+        fresh = stratified_interval([row.seed_values for row in tested])
+        values = {f"fresh.over_scenarios.{name}": getattr(fresh, name) for name in ("value", "low", "high")}
+        gap = statistics.fmean(aggregate(row.seed_values, fresh.estimator) for row in origins) - fresh.value
+        values["optimism_gap.over_scenarios"] = gap if origins[0].fixed["objective.mode"] == "max" else -gap
+        for row in origins + tested:
+            row.fixed.update(values)
+
+
+def _is_test(row: IndexRow) -> bool:
+    """Whether it is a winner's score on fresh seeds."""
+    return row.fixed.get("promoted_from") is not None and row.fixed.get("fresh.value") is not None
 
 
 def _judge_objectives(rows: Sequence[IndexRow], manifest: SweepManifest) -> None:

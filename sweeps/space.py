@@ -28,8 +28,6 @@ SWEEPS_DIR = Path(__file__).parent
 SPEC_KEYS = (
     "algorithms", "num_samples", "objective", "scenarios", "scenario_mode", "budget", "overrides", "space",
 )  # fmt: skip
-FIRST_FRESH_SEED = 1_000_000_000
-"""Seeds of sweeps are below; from here on they are kept for testing what sweeps have chosen."""
 
 
 class ScenarioMode(StrEnum):

@@ -69,7 +69,7 @@ if [ ${#hosts[@]} -gt 1 ]; then
   steps=($! "${steps[@]}")
 fi
 
-# Nodes that come later join as they come, so the command need not wait for all of them.
+# Nodes that come later get work as they join, so the command need not wait for them.
 "$@" &
 command=$!
 wait "$command"

@@ -93,6 +93,10 @@ def test_a_run_that_fails_leaves_the_others_alone(
         (["-m", "--config-name=mat,"], "--config-name mat,: a name is empty"),
         (["-m", "--config-name=mat,ff_mapo"], "--config-name ff_mapo: unknown; did you mean ff_mappo?"),
         (["-m", "system.seed=1,2", "system.actor_lrr=1"], "system.actor_lrr: unknown; did you mean actor_lr?"),
+        (
+            ["-m", "system.seed=1,1000000000"],
+            "system.seed: 1000000000: seeds from 1,000,000,000 on are kept for testing",
+        ),
         (["-m", "arch.num_envs=4,-4"], "arch.num_envs: -4"),
         (["-m", "env/scenario=p-short,p-shrt"], "env/scenario=p-shrt: unknown option; did you mean p-short?"),
         (["-m", "logger.run_name=a,b"], "logger.run_name: a, b: runs of one command line lie in one folder"),

@@ -1,9 +1,9 @@
 """An experiment that does no work but writes its folder as the real one does.
 
 `JAX_PARTY_STANDIN` (JSON) steers it: `delay_s`, the length of a period, and `faults`: trial number -> [kind, period],
-where kind is, in the first attempt alone, `raise`, `hang`, `oom_kill` (as the kernel ends a process) or `exhaust` (as
-XLA says that a device's memory is full); or `outage` (storage refuses for `outage_s` seconds), `raise_always` or
-`diverge`.
+where kind is, in the first attempt alone, `raise`, `hang`, `freeze` (its process stands still), `oom_kill` (as the
+kernel ends a process) or `exhaust` (as XLA says that a device's memory is full); or `outage` (storage refuses for
+`outage_s` seconds), `raise_always` or `diverge`.
 """
 
 from __future__ import annotations
@@ -87,6 +87,8 @@ class StandIn:
         first = self._attempt == 1
         if kind == "hang" and first:
             time.sleep(1e6)
+        if kind == "freeze" and first:
+            os.kill(os.getpid(), signal.SIGSTOP)
         if kind == "oom_kill" and first:
             os.kill(os.getpid(), signal.SIGKILL)
         if kind == "exhaust" and first:

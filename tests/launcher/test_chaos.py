@@ -25,7 +25,7 @@ from jax_party.patience import PATIENCE_VARIABLE
 from jax_party.records import FINISHED, State, TrialRecord
 from launcher.watchdog import TRACE_FILE
 from tests.launcher import misbehaving
-from tests.launcher.drivers import Driver, sweep_folder
+from tests.launcher.drivers import Driver, kill_driver, sweep_folder
 from tests.launcher.test_real_trials_on_ray import (
     EVALUATIONS,
     TRIALS,
@@ -253,6 +253,26 @@ def check_hanging(sweep: Begin, out: Path, faults: dict[str, list[object]], pack
     driver.assert_nothing_left()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("pack", [1, 2])
+def test_a_process_that_stands_still_is_given_up_from_outside(
+    sweep: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: int
+) -> None:
+    """It runs no watchdog of its own."""
+    monkeypatch.setenv(PATIENCE_VARIABLE, "1")
+    driver = sweep(
+        *STANDINS, "SAMPLES=4", f"OUT={tmp_path}", "WORKERS=1", f"PACK={pack}", "PERIOD_TIMEOUT=3s",
+        delay_s=0.1, faults={"1": ["freeze", 3]},
+    )  # fmt: skip
+    assert driver.wait() == 0, driver.output()
+    ended = read(tmp_path)
+    assert {record.state for record in ended.values()} == {State.COMPLETE}
+    (why,) = reasons(ended[1])
+    assert ("had stood still for" if pack == 1 else DIED) in why, why
+    assert_retries_are_told(tmp_path)
+    driver.assert_nothing_left()
+
+
 # -- The driver --------------------------------------------------------------------------------------------------------
 
 
@@ -283,6 +303,11 @@ def test_killed_drivers(real_sweep: Begin, tmp_path: Path, unbroken: dict[int, P
     driver.assert_nothing_left()
 
 
+def checkpoints(folder: Path) -> list[Path]:
+    """A trial's checkpoints, the newest last; none that is still being written."""
+    return sorted((path for path in folder.glob("checkpoints/*") if path.name.isdigit()), key=lambda p: int(p.name))
+
+
 def damage(checkpoint: Path, how: str) -> None:
     """Cut every file of a checkpoint to half its length, empty it, overwrite it, or remove it."""
     for path in [path for path in checkpoint.rglob("*") if path.is_file()]:
@@ -311,13 +336,10 @@ def test_damaged_checkpoints_and_half_made_vaults(
     share = generator.uniform(0.05, 0.4)
     driver = real_sweep(*WORDS, f"OUT={tmp_path}", "WORKERS=2")
 
-    def kept(folder: Path) -> int:
-        return len(list((folder / "checkpoints").glob("[0-9]*")))
-
     def running() -> list[Path]:
         """The trials that run and have a checkpoint before their last one."""
         found = [f for f in trials(tmp_path).values() if records.read_record(f).state is State.RUNNING]
-        return [folder for folder in found if kept(folder) >= 2]
+        return [folder for folder in found if len(checkpoints(folder)) >= 2]
 
     def midway() -> bool:
         states = {record.state for record in read(tmp_path).values()}
@@ -327,11 +349,10 @@ def test_damaged_checkpoints_and_half_made_vaults(
     while not midway():  # a period takes half a second: little time to look at processes between
         assert driver.process.poll() is None, driver.output()
         driver.look() if not driver.descendants else time.sleep(0.01)
-    os.killpg(driver.process.pid, signal.SIGKILL)
-    driver.process.wait()
+    kill_driver(driver)
     driver.assert_nothing_left()
     broken = running()[int(generator.integers(len(running())))]
-    newest = max(broken.glob("checkpoints/[0-9]*"), key=lambda path: int(path.name))
+    newest = checkpoints(broken)[-1]
     damage(newest, how)
     waiting = [f for f in trials(tmp_path).values() if records.read_record(f).state is State.PENDING]
     halved = waiting[int(generator.integers(len(waiting)))]
@@ -351,19 +372,17 @@ def test_damaged_checkpoints_and_half_made_vaults(
 def test_no_checkpoint_that_can_be_read_fails_its_trial_alone(real_sweep: Begin, tmp_path: Path) -> None:
     words = [*WORDS, "SAMPLES=2", f"OUT={tmp_path}", "WORKERS=1"]
     driver = real_sweep(*words)
-    driver.until(lambda: 0 in trials(tmp_path) and any((trials(tmp_path)[0] / "checkpoints").glob("[0-9]*")), LIMIT_S)
-    os.killpg(driver.process.pid, signal.SIGKILL)
-    driver.process.wait()
+    driver.until(lambda: 0 in trials(tmp_path) and bool(checkpoints(trials(tmp_path)[0])), LIMIT_S)
+    kill_driver(driver)
     folder = trials(tmp_path)[0]
-    for path in folder.glob("checkpoints/[0-9]*/**/*"):
-        if path.is_file():
-            path.write_bytes(b"")
+    for checkpoint in checkpoints(folder):
+        damage(checkpoint, "emptied")
     driver = real_sweep("resume", str(sweep_folder(tmp_path)), "WORKERS=1")
     assert driver.wait(LIMIT_S) == 0, driver.output()
     ended = read(tmp_path)
     assert (ended[0].state, ended[1].state) == (State.FAILED, State.COMPLETE)
     assert ended[0].error is not None and "none of the checkpoints" in ended[0].error
-    assert ended[0].retries == ()
+    assert reasons(ended[0]) == ["its driver had died"]
     driver.assert_nothing_left()
 
 

@@ -130,7 +130,7 @@ def test_a_sweep_over_two_nodes(nodes: Nodes, begin: Begin, bucket: Path, tmp_pa
     folders = {folder for of_trial in whereabouts(bucket, "folder").values() for folder in of_trial}
     for name in ("one", "two"):
         assert any(Path(folder).is_relative_to(nodes.temporary(name)) for folder in folders), folders
-        assert not list(nodes.temporary(name).glob("jax_party-*/trials/*")), "scratch is removed"
+        assert not list(nodes.temporary(name).glob("jax_party-*/scratch/*")), "scratch is removed"
     assert all("runtime_resources" in code for of_trial in whereabouts(bucket, "code").values() for code in of_trial)
     keys = {key for of_trial in whereabouts(bucket, "key").values() for key in of_trial}
     assert keys == {"of-a-node"}, "credentials are each node's own"
@@ -153,6 +153,29 @@ def test_packs_share_a_node(nodes: Nodes, begin: Begin, bucket: Path) -> None:
     folders = [folder for of_trial in whereabouts(bucket, "folder").values() for folder in of_trial]
     for name in ("one", "two"):
         assert any(Path(folder).is_relative_to(nodes.temporary(name)) for folder in folders)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pack", "searching"), [(1, ()), (2, ()), (1, ("SEARCH=optuna",))])
+def test_a_node_that_joins_later_gets_work(
+    s3_endpoint: str, begin: Begin, bucket: Path, pack: int, searching: tuple[str, ...]
+) -> None:
+    cluster = Nodes({**KEYS, "AWS_ACCESS_KEY_ID": "of-a-node"})
+    try:
+        cluster.add("one")
+        driver = begin(
+            "ALG=mappo", "SAMPLES=16", "TIMESTEPS=8192", "EVALUATIONS=2", f"ADDRESS={cluster.address}",
+            f"STORAGE={bucket}", f"PACK={pack}", *searching, token=cluster.token, standin={"delay_s": 2.5},
+        )  # fmt: skip
+        driver.until(lambda: State.COMPLETE in {record.state for record in trials(bucket).values()}, 120)
+        cluster.add("two")
+        assert driver.wait(400.0) == 0, driver.output()
+    finally:
+        cluster.stop()
+    assert [trials(bucket)[number].state for number in range(16)] == [State.COMPLETE] * 16
+    of_trials = whereabouts(bucket, "folder").values()
+    there = [number for number in of_trials if any(Path(f).is_relative_to(cluster.temporary("two")) for f in number)]
+    assert len(there) >= 3, "of the sixteen, of which most had not begun"
 
 
 @pytest.mark.slow

@@ -15,12 +15,13 @@ from scipy import stats
 from jax_party import records
 from jax_party.aggregate import interquartile_mean, interval
 from jax_party.errors import SweepError
-from jax_party.records import State
+from jax_party.records import FIRST_FRESH_SEED, State
 from launcher import plan, promote, run
 from launcher.extend import extended
 from launcher.options import PromoteOptions, parse_promote_options, parse_sweep_options
 from launcher.run import Sweep
-from sweeps.space import FIRST_FRESH_SEED
+from results.collector import collect
+from results.index import load_index
 
 SPACE = (
     "algorithms: [ff_mappo]\nscenarios: [p-base]\nbudget: {total_timesteps: 8192, num_evaluation: 2}\nspace:\n"
@@ -120,6 +121,42 @@ def test_scores_and_gaps_are_shown(tmp_path: Path) -> None:
     promote.show_promotions(sweep, written, screen)
     shown = screen.file.getvalue()  # type: ignore[attr-defined]
     assert "tuned 3, fresh 2 [-0.48414, 4.4841] (mean of 3 seeds), optimism gap 1" in shown
+
+
+@pytest.mark.parametrize("num_seeds", [3, 10])
+def test_a_configuration_for_all_scenarios_has_a_fresh_score_over_them(tmp_path: Path, num_seeds: int) -> None:
+    """By hand for three seeds; those of the scenarios differ in their spread, which Welch's degrees of freedom know."""
+    scores = {0: 5.0, 1: 7.0, 2: 1.0, 3: 1.0, 4: 2.0, 5: 2.0}
+    sweep = make_sweep(tmp_path, "SCENARIO=p-base,p-short", "SCENARIO_MODE=mean", scores=scores)
+    written = promote.write_promotions(sweep, promote.winners(sweep, 1), num_seeds)
+    assert len(written) == 2, "a scenario each"
+    values = {"p-base": [2.0, 4.0, 3.0], "p-short": [4.0, 8.0, 6.0]}
+    if num_seeds == 10:
+        values = {
+            name: list(np.random.default_rng(7).normal(at, 1.0, 10)) for name, at in (("p-base", 3.0), ("p-short", 6.0))
+        }
+    end(sweep.folder / written[0].trial_id, values[written[0].scenario])
+    collect(sweep.folder)
+    assert load_index(sweep.folder)["fresh.over_scenarios.value"].isna().all(), "not tested in both yet"
+    end(sweep.folder / written[1].trial_id, values[written[1].scenario])
+    collect(sweep.folder)
+    index = load_index(sweep.folder)
+    told = index[index["fresh.over_scenarios.value"].notna()]
+    assert len(told) == 4 and told["objective.over_scenarios"].dropna().tolist() == [6.0, 6.0]
+    for column in ("value", "low", "high"):
+        assert told[f"fresh.over_scenarios.{column}"].nunique() == 1
+    fresh = told.iloc[0]
+    found = [fresh[f"fresh.over_scenarios.{name}"] for name in ("value", "low", "high")]
+    if num_seeds == 3:
+        error, freedom = math.sqrt(1 / 3 + 4 / 3) / 2, (1 / 3 + 4 / 3) ** 2 / ((1 / 3) ** 2 / 2 + (4 / 3) ** 2 / 2)
+        half = stats.t.ppf(0.975, freedom) * error
+        assert found == pytest.approx([4.5, 4.5 - half, 4.5 + half])
+        assert fresh["optimism_gap.over_scenarios"] == pytest.approx(1.5)
+    else:
+        assert found[0] == pytest.approx(np.mean([interquartile_mean(of_one) for of_one in values.values()]))
+        generator = np.random.default_rng(3)
+        draws = [stats.trim_mean(generator.choice(one, (20_000, 10)), 0.25, axis=1) for one in values.values()]
+        assert found[1:] == pytest.approx(list(np.percentile(np.mean(draws, axis=0), [2.5, 97.5])), abs=0.04)
 
 
 def test_winners_are_tested_apart_from_the_search(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jax_party import mirror, records, storage
+from jax_party import mirror, records, scratch, storage
 from jax_party.errors import CheckpointError, RecordError, StorageError, VaultError
 from jax_party.mirror import Contents, Mirror, fetch
 from jax_party.records import State, TrialRecord
@@ -21,7 +21,7 @@ RECORD = TrialRecord(trial_id="t", algorithm="a", environment="e", scenario="s",
 
 @pytest.fixture
 def trial(bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(mirror, "scratch_folder", lambda: tmp_path / "scratch")
+    monkeypatch.setattr(scratch, "scratch_folder", lambda: tmp_path / "scratch")
     folder = bucket / "sweep" / "t"
     records.create_trial_folder(folder, {"x": 1}, RECORD)
     return folder

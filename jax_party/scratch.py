@@ -1,0 +1,61 @@
+"""Local folders that live no longer than the process that made them; the next process removes what a killed one left.
+
+They lie in `$TMPDIR/jax_party-<user id>/scratch`, each named after its process. Needs neither JAX nor Ray.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+
+
+def scratch_folder() -> Path:
+    """Where they lie on this machine."""
+    return Path(tempfile.gettempdir()) / f"jax_party-{os.getuid()}" / "scratch"
+
+
+def make_scratch(purpose: str) -> Path:
+    """Make an empty folder of this process's own; removed when the process ends, if not before.
+
+    Args:
+      purpose: the end of its name.
+    """
+    remove_abandoned()
+    folder = scratch_folder() / f"{os.getpid()}-{uuid.uuid4().hex[:8]}-{purpose}"
+    folder.mkdir(parents=True, mode=0o700)
+    atexit.register(_remove, folder, os.getpid())
+    return folder
+
+
+def remove_abandoned() -> None:
+    """Remove what processes that have died left."""
+    folder = scratch_folder()
+    for path in folder.iterdir() if folder.is_dir() else []:
+        owner = path.name.partition("-")[0]
+        if owner.isdigit() and not _lives(int(owner)):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path)
+
+
+def _remove(folder: Path, owner: int) -> None:
+    """A process that was forked leaves what is its parent's."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+__all__ = ["make_scratch", "remove_abandoned", "scratch_folder"]
