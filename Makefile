@@ -67,7 +67,7 @@ help: ## List the targets and their variables
 #>   ls           OUT=experiment_results
 #>   fetch        TRIAL=s3://…/<trial id>; TO=<new folder>
 #>   report       SWEEP=<sweep folder>
-#>   index        SWEEP=<sweep folder>; TOP=10; METRIC=equality MODE=max
+#>   index        SWEEP=<sweep folder>; TOP=10; METRIC=equality MODE=max; PROMOTED=1 ranks the tests on fresh seeds, too
 #>   vaults       SWEEP=<folder of a sweep, a trial or a vault>; QUERY='algorithm == "ff_mappo" and cooperation_rate > 0.5'; KIND=train or test;
 #>                DO=find (default), card, verify, merge, thin, export; TO=<what is made>; ARGS='--best 20' (docs/trajectories.md)
 #>   episode      TRIAL=<trial id, or its folder>; OUT=<file>.gif or .mp4; STEPS=100 SEED=0; LEARNER  its seed, of several
@@ -134,8 +134,9 @@ collect: setup ## Write the index of a sweep anew: SWEEP=<folder>
 
 index: setup ## Print the best trials of a sweep: SWEEP=<folder> TOP=10
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make index SWEEP=experiment_results/…' >&2; exit 2; }
-	$(call only,SWEEP TOP METRIC MODE)@$(PY) -m results.index $(call quoted,SWEEP) \
-	  $(if $(TOP),--top $(call quoted,TOP)) $(if $(METRIC),--metric $(call quoted,METRIC)) $(if $(MODE),--mode $(call quoted,MODE))
+	$(call only,SWEEP TOP METRIC MODE PROMOTED)@$(PY) -m results.index $(call quoted,SWEEP) \
+	  $(if $(TOP),--top $(call quoted,TOP)) $(if $(METRIC),--metric $(call quoted,METRIC)) $(if $(MODE),--mode $(call quoted,MODE)) \
+	  $(if $(filter-out 0,$(PROMOTED)),--promoted)
 
 ls: setup ## List all sweeps: OUT=experiment_results
 	$(call only,OUT)@$(PY) -m results.ls $(if $(OUT),$(call quoted,OUT))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import io
 import json
 import logging
 import math
@@ -22,6 +23,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from jax_party import records, storage
 from jax_party.aggregate import Aggregate, aggregate, aggregate_metrics, interval, spread, stratified_interval
@@ -140,7 +142,8 @@ def collect(sweep_folder: str | Path) -> CollectedPaths:
     reason as its error. Trials whose files have not changed since the last time are not read again.
 
     Raises:
-      RecordError: there is no such folder, no trial in it, or its sweep.yaml cannot be read.
+      RecordError: there is no such folder, no trial in it, its sweep.yaml cannot be read, or the folders of all trials
+        that it once had are gone.
     """
     return collect_folder(records.as_folder(sweep_folder))[0]
 
@@ -186,6 +189,8 @@ def _read_collection(folder: Path) -> Collection:
       RecordError: there is no such folder, no trial in it, or its sweep.yaml cannot be read.
     """
     listing = parts.list_folder(folder)
+    if not listing.trials:
+        _check_never_begun(folder)
     manifest = records.read_manifest(folder) if storage.is_file(folder / records.MANIFEST_FILE) else None
     reader = parts.Reader(functools.partial(_read_trial, folder, manifest), _FIXED)
     tables, rows, unreadable = parts.update(folder, listing, reader)
@@ -201,6 +206,20 @@ def _read_collection(folder: Path) -> Collection:
         tables = [*tables, columns.pack(unreadable, _FIXED)]
     order = sorted(range(len(rows)), key=lambda place: rows[place].order)
     return Collection([rows[place].fixed for place in order], tables, order)
+
+
+def _check_never_begun(folder: Path) -> None:
+    """Refuse to replace an index of trials by one that knows of none: tables were copied alone, or trials removed."""
+    content = storage.read_bytes(folder / INDEX_FILE) if storage.is_file(folder / INDEX_FILE) else b""
+    try:
+        played = pq.read_table(io.BytesIO(content), columns=["folder"])["folder"].drop_null() if content else []
+    except (OSError, ValueError):  # damaged: there is nothing to lose
+        return
+    if len(played):
+        raise RecordError(
+            f"{folder}: the folders of all {len(played)} trials of its index are gone, {played[0]} and so on; put them "
+            f"back, or, to begin anew, remove {INDEX_FILE}; make index and make report read the tables as they are"
+        )
 
 
 def _judge_promotions(rows: Sequence[IndexRow]) -> None:

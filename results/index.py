@@ -119,7 +119,8 @@ def _check_known(table: Path, kind: str, wanted: Collection[str], known: Callabl
     for name in wanted:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=5, cutoff=0.4) or sorted(names)[:10]
-            raise RecordError(f"{table}: no {kind} {name!r}; use one of {', '.join(near) or 'none: it has no rows'}")
+            what = f"no evaluations of {kind} {name!r}" if kind == "trial_id" else f"no {kind} {name!r}"
+            raise RecordError(f"{table}: {what}; use one of {', '.join(near) or 'none: it has no rows'}")
 
 
 def _place_of(path: Path, name: str) -> Path:

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
-from rich.table import Table
-from rich.text import Text
 
 from jax_party import records, storage
 from jax_party.errors import JaxPartyError, RecordError
 from jax_party.records import State
 from results.index import DEFAULT_ROOT, load_index
-from results.show import BAD_INPUT, console, print_error
+from results.show import BAD_INPUT, print_error, print_table
 
 DEPTH: Final = 4
 COLUMNS: Final = ("name", "folder", "algorithms", "scenarios", "states", "metric", "best", "when")
+
+SPARE: Final = ("best", "states", "algorithms", "scenarios", "metric", "when", "name")
+"""What a narrow terminal does without, the last first: a folder says the name and the time."""
 
 
 def list_sweeps(root: str | Path = DEFAULT_ROOT) -> pd.DataFrame:
@@ -98,12 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (JaxPartyError, OSError) as error:
         print_error(error)
         return BAD_INPUT
-    table = Table()
-    for name in COLUMNS:
-        table.add_column(name, justify="right" if name == "best" else "left", overflow="fold")
-    for row in found.to_dict("records"):
-        table.add_row(*(Text(_text(row[name])) for name in COLUMNS))
-    console().print(table)
+    rows = [[_text(row[name]) for name in COLUMNS] for row in found.to_dict("records")]
+    print_table(COLUMNS, rows, left=[name for name in COLUMNS if name != "best"], spare=SPARE)
     return 0
 
 

@@ -21,6 +21,8 @@ SCORES: Final = ("objective.over_scenarios", "objective.value")
 """What a sweep goes by: the first of these that the index has values of."""
 _JUDGED: Final = ("objective.feasible", "objective.pareto")
 
+MAX_WIDTH: Final = 10_000
+
 #: The exit code of a command that could not do what it was asked for.
 BAD_INPUT: Final = 2
 
@@ -33,13 +35,14 @@ def collect_main(arguments: Sequence[str] | None = None) -> int:
     for folder in parser.parse_args(arguments).folders:
         try:
             paths = collect(folder)
-            states = _states(load_index(folder))
+            index = load_index(folder)
             _update_journal(folder)
         except (RecordError, OSError) as error:
             print_error(error)
             exit_code = BAD_INPUT
         else:
-            _say(f"{paths.index}: {states}")
+            begun = "" if index["folder"].notna().any() else ", none with a folder yet"
+            _say(f"{paths.index}: {_states(index)}{begun}")
     return exit_code
 
 
@@ -136,16 +139,15 @@ def _print_index(index: pd.DataFrame, column: str, mode: str, top: int) -> None:
     judged = [name for name in ("scenario", *SCORES, *_JUDGED) if index[name].nunique() > 1]
     shown = ["trial_id", "state", column, *judged, "best_step", "env_steps", "steps_per_second", *varied]
     shown = list(dict.fromkeys(shown))
-    table = Table(title=f"{_states(index)}, by {column} ({mode})", title_justify="left")
-    table.add_column("#", justify="right")
-    for name in shown:
-        table.add_column(name, justify="left" if name in ("trial_id", "state") else "right", overflow="fold")
-    for place, (_, row) in enumerate(chosen.iterrows(), start=1):
-        table.add_row(str(place), *(Text(_format(row[name])) for name in shown))
-    out = console()
-    out.print(table)
+    rows = [
+        [str(place), *(_format(row[name]) for name in shown)] for place, (_, row) in enumerate(chosen.iterrows(), 1)
+    ]
+    headings = ["#", *(name.removeprefix("system.") for name in shown)]
+    fixed = headings.index("state") + 2
+    title = f"{_states(index)}, by {column} ({mode})"
+    print_table(headings, rows, left=("trial_id", "state"), spare=headings[fixed:], title=title)
     if len(chosen) < min(top, len(index)):
-        out.print(f"{int(index[column].isna().sum())} trials have no {column}.", markup=False)
+        _say(f"{int(index[column].isna().sum())} trials have no {column}.")
 
 
 def _format(value: Any) -> str:
@@ -154,10 +156,46 @@ def _format(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def console() -> Console:
-    """A console that does not fold a table to 80 columns where its output goes into a file or a pipe."""
-    out = Console()
-    return out if out.is_terminal else Console(width=200)
+def print_table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: Sequence[str],
+    spare: Sequence[str],
+    title: str | None = None,
+) -> None:
+    """Print a table: into a file or a pipe as wide as it is, to a terminal as it fits.
+
+    Ids and folders are copied from it: rather than break them, a narrow terminal does without columns of `spare`, the
+    last first. Those of `left` are aligned to the left.
+    """
+    out, wide = Console(), Console(width=MAX_WIDTH)
+    names = list(headings)
+    while True:
+        table = _table([headings.index(name) for name in names], headings, rows, left, title)
+        width = wide.measure(table).maximum
+        unneeded = [name for name in spare if name in names]
+        if not out.is_terminal or width <= out.width or not unneeded:
+            break
+        names.remove(unneeded[-1])
+    (out if out.is_terminal else Console(width=width)).print(table)
+    if len(names) < len(headings):
+        absent = ", ".join(name for name in headings if name not in names)
+        _say(f"A wider terminal, or a pipe, shows {absent}, too.")
+
+
+def _table(
+    places: Sequence[int],
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: Sequence[str],
+    title: str | None,
+) -> Table:
+    table = Table(title=title, title_justify="left")
+    for place in places:
+        table.add_column(headings[place], justify="left" if headings[place] in left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(row[place]) for place in places))
+    return table
 
 
 def _say(text: str) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.table import Table
 
 from jax_party import records, storage
 from jax_party.errors import JaxPartyError, VaultError
 from results import vaults
+from results.show import print_table
 from results.vaults.derive import ALONG
 from results.vaults.find import KINDS, Place
 
@@ -75,14 +75,15 @@ def _places(options: argparse.Namespace) -> list[Place]:
 
 
 def _find(options: argparse.Namespace) -> int:
-    table = Table("vault", "kind", "algorithm", "scenario", "environments", "steps", "folder")
+    headings = ("vault", "kind", "algorithm", "scenario", "environments", "steps", "folder")
     places = _places(options)
-    for place in places:
-        size = (str(number) if number else "" for number in (place.rows, place.steps))
-        table.add_row(place.uid, place.kind, place.algorithm, place.scenario, *size, str(place.path))
-    console = Console() if sys.stdout.isatty() else Console(width=240)
-    console.print(table)
-    console.print(f"{len(places)} vaults", highlight=False)
+    rows = [
+        [place.uid, place.kind, place.algorithm, place.scenario]
+        + [str(number) if number else "" for number in (place.rows, place.steps)] + [str(place.path)]
+        for place in places
+    ]  # fmt: skip
+    print_table(headings, rows, left=("vault", "kind", "algorithm", "scenario", "folder"), spare=("vault",))
+    _say(f"{len(places)} vaults")
     return 0
 
 

@@ -29,6 +29,7 @@ def merge(vaults: Sequence[Vault], to: str | Path, along: str = "auto") -> Vault
       VaultError: they do not fit, or `to` is there already.
     """
     fields = shared_fields(vaults)
+    _check_one_game(vaults)
     kinds = {vault.kind for vault in vaults}
     if len(kinds) > 1:
         raise VaultError(f"{vaults[0].path} and others are train and test vaults; choose one with KIND=train or test")
@@ -51,6 +52,22 @@ def merge(vaults: Sequence[Vault], to: str | Path, along: str = "auto") -> Vault
         for block in _behind(vaults, list(fields)) if by_time else _beside(vaults, list(fields)):
             new.append(block)
     return Vault(to)
+
+
+def _check_one_game(vaults: Sequence[Vault]) -> None:
+    """Refuse vaults of unlike games: a new vault has one config, and episodes and exports go by its environment."""
+    for vault in vaults[1:]:
+        if vault.config.get("env") != vaults[0].config.get("env"):
+            one, other = (f"{each.path} ({_game(each)})" for each in (vaults[0], vault))
+            raise VaultError(
+                f"{one} and {other}: are of different games; choose one, as by "
+                f"QUERY='scenario == \"{_game(vaults[0])}\"', or by the config.env… columns that differ"
+            )
+
+
+def _game(vault: Vault) -> str:
+    """The scenario's name."""
+    return str(vault.config.get("env", {}).get("scenario", {}).get("task_name", "unknown"))
 
 
 def thin(

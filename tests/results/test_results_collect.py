@@ -219,6 +219,22 @@ def test_a_sweep_that_has_not_begun_is_all_pending(sweep: SweepMaker) -> None:
     assert len(results.load_evaluations(folder)) == 0
 
 
+def test_tables_outlive_their_trials(sweep: SweepMaker, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = sweep(trials=3, planned=4)
+    before = collected(folder)
+    evaluations = results.load_evaluations(folder)
+    for number in range(3):
+        shutil.rmtree(trial_of(folder, number))
+    assert show.collect_main([str(folder)]) == show.BAD_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the folders of all 3 trials of its index are gone, demo-" in line and "put them back, or, to begin" in line
+    pd.testing.assert_frame_equal(results.load_index(folder), before)
+    pd.testing.assert_frame_equal(results.load_evaluations(folder), evaluations)
+    (folder / "index.parquet").unlink()
+    assert show.collect_main([str(folder)]) == 0
+    assert "4 trials (4 PENDING), none with a folder yet" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
@@ -472,6 +488,23 @@ def test_an_index_without_evaluations_says_so(sweep: SweepMaker, capsys: pytest.
     results.collect(folder)
     assert show.show_main([str(folder)]) == 2
     assert "no evaluations yet (2 trials (2 PENDING))" in capsys.readouterr().err
+
+
+def test_ids_stay_whole_in_a_narrow_terminal(
+    sweep: SweepMaker, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = sweep(trials=2)
+    results.collect(folder)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    shown = {}
+    for columns in ("60", "500"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert show.show_main([str(folder)]) == 0
+        shown[columns] = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+        assert all(trial_of(folder, number).name in shown[columns] for number in range(2))
+    assert "actor_lr" in shown["500"] and "A wider terminal" not in shown["500"]
+    narrow, said = shown["60"].split("A wider terminal, or a pipe, shows ")
+    assert max(map(len, narrow.splitlines())) <= 60 and "actor_lr" not in narrow and "actor_lr" in said
 
 
 def scored(folder: Path, number: int, best: float, score: float, **changes: Any) -> None:

@@ -241,7 +241,7 @@ def test_evaluations_are_filtered(sweep: SweepMaker) -> None:
     ("arguments", "message"),
     [
         ({"metrics": ["episode_retrun"]}, "no metric 'episode_retrun'; use one of episode_return"),
-        ({"trials": ["absent"]}, "no trial_id 'absent'; use one of demo-"),
+        ({"trials": ["absent"]}, "no evaluations of trial_id 'absent'; use one of demo-"),
         ({"columns": ["stepp"]}, "no column 'stepp'; use one of step"),
     ],
 )

@@ -274,6 +274,16 @@ def test_vaults_are_merged_beside_each_other(vault: vaults.Vault, tmp_path: Path
         vaults.merge([vault, other], new.path)
 
 
+def test_vaults_of_different_games_are_not_merged(vault: vaults.Vault, tmp_path: Path) -> None:
+    """They would go by the first one's time limit and horizon, and be exported under its name."""
+    scenario = CONFIG["env"]["scenario"]
+    env = CONFIG["env"] | {"scenario": scenario | {"task_name": "p-other"}}
+    other = write_vault(tmp_path / "j" / "two", fields_of(4, 12, 50), config=CONFIG | {"env": env})
+    with pytest.raises(VaultError, match=r"\(p-other\): are of different games; choose one, as by QUERY='scenario == "):
+        vaults.merge([vault, other], tmp_path / "m" / "both")
+    assert not (tmp_path / "m" / "both").exists()
+
+
 def test_every_third_step_keeps_the_beginnings(vault: vaults.Vault, tmp_path: Path) -> None:
     new = vaults.thin(vault, tmp_path / "t" / "third", every=3, envs=slice(1, 3))
     assert (new.rows, new.steps) == (2, 9)
