@@ -16,6 +16,7 @@ from scipy import stats
 from jax_party.aggregate import BOOTSTRAP_SEEDS, Aggregate, interval
 from jax_party.errors import RecordError
 from results.index import load_index
+from results.statistics import trimmed_mean, wins
 
 BY: Final = ("best", "configuration")
 _RESAMPLES: Final = 9_999
@@ -137,13 +138,13 @@ def _compared(a: _Scores, b: _Scores, mode: str) -> dict[str, Any]:
         value, low, high = _estimate(values, many)
         row |= {f"n_{name}": len(values), f"value_{name}": value, f"low_{name}": low, f"high_{name}": high}
     low, high = _difference(x, y, many)
-    better = (y[:, None] > x) if mode == "max" else (y[:, None] < x)
+    better = wins(y, x) if mode == "max" else wins(-y, -x)
     return row | {
         "estimator": (Aggregate.IQM if many else Aggregate.MEAN).value,
         "difference": row["value_b"] - row["value_a"],
         "difference_low": low,
         "difference_high": high,
-        "probability_of_improvement": float(np.mean(better + 0.5 * (y[:, None] == x))),
+        "probability_of_improvement": float(better.mean()),
     }
 
 
@@ -159,7 +160,7 @@ def _estimate(values: NDArray[np.float64], many: bool) -> tuple[float, float, fl
 
 
 def _gap_of_iqms(x: NDArray[np.float64], y: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    return stats.trim_mean(y, 0.25, axis=axis) - stats.trim_mean(x, 0.25, axis=axis)
+    return trimmed_mean(y, axis) - trimmed_mean(x, axis)
 
 
 def _difference(x: NDArray[np.float64], y: NDArray[np.float64], many: bool) -> tuple[float, float]:

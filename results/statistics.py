@@ -88,7 +88,7 @@ def profile_band(scores: Scores, thresholds: ArrayLike, resamples: int = RESAMPL
     return Band(value, *percentiles(np.mean(of_tasks, axis=0)))
 
 
-def _wins(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+def wins(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """S(x_i, y_j): 1 for more, ½ for equal, 0 for less."""
     return (x[:, None] > y[None, :]) + 0.5 * (x[:, None] == y[None, :])
 
@@ -99,11 +99,11 @@ def probability_of_improvement(scores: Scores, others: Scores, resamples: int = 
     `1/M Σ_m 1/(N_m K_m) Σ_{i,j} S(x_{m,i}, y_{m,j})` with S = 1, ½, 0 for more, equal, less: the Mann-Whitney U of each
     task divided by `N_m K_m`. The interval is the stratified bootstrap's, over the runs of both.
     """
-    wins = [_wins(x, y) for x, y in zip(scores, others, strict=True)]
-    value = float(np.mean([of_task.mean() for of_task in wins]))
+    of_pairs = [wins(x, y) for x, y in zip(scores, others, strict=True)]
+    value = float(np.mean([of_task.mean() for of_task in of_pairs]))
     if _single(scores, others):
         return Estimate(value, np.nan, np.nan)
-    drawn = zip(_draws(scores, resamples, 0), _draws(others, resamples, 1), wins, strict=True)
+    drawn = zip(_draws(scores, resamples, 0), _draws(others, resamples, 1), of_pairs, strict=True)
     of_tasks = [((x @ of_task) * y).sum(axis=1) / of_task.size for x, y, of_task in drawn]
     low, high = percentiles(np.mean(of_tasks, axis=0))
     return Estimate(value, float(low), float(high))

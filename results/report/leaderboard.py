@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from typing import Any, Final
@@ -80,7 +79,9 @@ def links(row: pd.Series[Any]) -> list[tuple[str, str]]:
         found.append(("checkpoint", str(row["checkpoint"])))
     for kind in ("train", "test"):
         if pd.notna(row[f"vault.{kind}.path"]):
-            found.append((f"vault ({kind})", str(row[f"vault.{kind}.path"]).split(";")[0]))
+            first, *others = str(row[f"vault.{kind}.path"]).split(";")
+            name, path = (f"vaults ({kind})", first.rpartition("/")[0]) if others else (f"vault ({kind})", first)
+            found.append((name, path))
     return [(what, quote(path)) for what, path in found]
 
 
@@ -121,15 +122,3 @@ def _point(one: Interval, label: str, text: str, colour: str, meta: dict[str, An
         marker={"symbol": marker, "size": 14 if marker == "star" else 10, "color": colour},
         hovertemplate=f"{label}<br>{text}, {one.estimator}: %{{x:.4g}}{ends}<extra></extra>",
     )  # fmt: skip
-
-
-def lineage(data: SweepData) -> list[dict[str, Any]]:
-    """Of a population: which trial went on from which other one's learner, and the values that it had until then."""
-    found = []
-    for row in data.trials[data.trials["lineage"].notna()].to_dict("records"):
-        for one in json.loads(row["lineage"]):
-            values = ", ".join(f"{key}={_value(value)}" for key, value in one["hyperparameters"].items())
-            found.append({"algorithm": row["algorithm"], "scenario": row["scenario"], "trial": row["trial_id"],
-                          "step": one["step"], "source": one["source"], "source_step": one["source_step"],
-                          "values": values})  # fmt: skip
-    return sorted(found, key=lambda one: (one["step"], one["trial"]))

@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from jax_party.aggregate import BOOTSTRAP_SEEDS
 from jax_party.records import MANIFEST_FILE, SweepManifest, plain
-from results.report import comparison, game, health, hyperparameters, leaderboard, learning
+from results.report import comparison, game, health, hyperparameters, leaderboard, learning, population
 from results.report.charts import Chart
 from results.report.data import VIEWS, SweepData
 from results.report.theme import SEQUENTIAL, metric_label, metric_name, number, styles
@@ -43,6 +43,7 @@ def charts_of(data: SweepData) -> dict[str, list[Chart]]:
         "final": game.final_charts(data),
         "game": game.game_curves(data),
         "health": health.health_charts(data),
+        "lineage": population.lineage_charts(data),
     }
     return {name: [chart for chart in charts if not chart.empty] for name, charts in found.items()}
 
@@ -88,7 +89,7 @@ def _tables(data: SweepData) -> dict[str, Any]:
         "promoted": any(one.fresh is not None for one in data.configurations),
         "heat": _heat(data),
         "tiles": health.tiles(data),
-        "lineage": leaderboard.lineage(data),
+        "lineage": population.lineage(data),
         "trial_columns": health.TRIAL_COLUMNS,
         "trials": health.trial_rows(data, _MOST_TRIALS),
         "trials_left_out": max(0, len(data.index) - _MOST_TRIALS),

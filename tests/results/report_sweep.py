@@ -133,7 +133,7 @@ def add_incidents(folder: Path) -> None:
     write_trial(folder, fresh, [18.0 + seed for seed in range(10)])
     change(folder / "demo-00000004", state=State.FAILED, error="OOM </script><b>out of memory</b>")
     change(folder / "demo-00000005", retries=("2026-01-02T03:05:00+00:00 the worker process died",), attempts=2)
-    change(folder / "demo-00000006", lineage=(Takeover(200, "demo-00000007", 300, {"system.actor_lr": 0.5}),))
+    change(folder / "demo-00000006", lineage=(Takeover(200, "demo-0000000a", 300, {"system.actor_lr": 0.5}),))
 
 
 def change(trial: Path, **changes: Any) -> None:

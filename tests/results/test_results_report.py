@@ -18,7 +18,7 @@ import results
 from jax_party import storage
 from jax_party.errors import RecordError
 from jax_party.records import Objective, State, Takeover
-from results.report import comparison, game, health, hyperparameters, leaderboard, learning, page, theme
+from results.report import comparison, game, health, hyperparameters, leaderboard, learning, page, population, theme
 from results.report.data import ALL, BEST, SweepData, load
 from results.report.write import main, write_report
 
@@ -216,10 +216,15 @@ def test_tiles_and_the_table_tell_what_went_wrong(data: SweepData) -> None:
 
 
 def test_lineage_is_told(data: SweepData) -> None:
-    (one,) = leaderboard.lineage(data)
+    (one,) = population.lineage(data)
     assert (one["trial"], one["source"], one["step"], one["source_step"]) == (
-        "demo-00000006", "demo-00000007", 200, 300,
+        "demo-00000006", "demo-0000000a", 200, 300,
     )  # fmt: skip
+    (chart,) = population.lineage_charts(data)
+    lives, joins, marks = chart.figure.data
+    assert joins.x == (300, 200, None) and joins.y == ("trial 10", "trial 6", None)
+    assert marks.x == (200,) and marks.y == ("trial 6",) and "from trial 10 at its step 300" in marks.text[0]
+    assert set(lives.y) - {None} == set(chart.figure.layout.yaxis.categoryarray)
 
 
 # -- Looks -------------------------------------------------------------------------------------------------------------
