@@ -19,6 +19,11 @@ arguments = $(foreach name,$(filter-out $(OWN) $(1),$(GIVEN)),$(name)=$(call quo
 # $(call only,A B): refuse any other variable on make's command line.
 only = $(foreach name,$(filter-out PYTHON EXTRA VENV $(1),$(GIVEN)),$(error $(name): `make $@` does not read it; it reads $(or $(1),none)))
 
+# What reads results finds an object store of one's own where its clients look for it.
+ifdef STORAGE_ENDPOINT
+export AWS_ENDPOINT_URL := $(STORAGE_ENDPOINT)
+endif
+
 .PHONY: help setup setup-dev sweep resume extend promote rerun run collect index ls report fetch vaults episode dashboard watch test test-slow bench bench-learning bench-engines lint format lock clean
 
 help: ## List the targets and their variables
@@ -130,41 +135,41 @@ rerun: setup ## Repeat a trial and compare every number: TRIAL=<id or folder>
 
 collect: setup ## Write the index of a sweep anew: SWEEP=<folder>
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make collect SWEEP=experiment_results/…' >&2; exit 2; }
-	$(call only,SWEEP)@$(PY) -m results.collect $(call quoted,SWEEP)
+	$(call only,SWEEP STORAGE_ENDPOINT)@$(PY) -m results.collect $(call quoted,SWEEP)
 
 index: setup ## Print the best trials of a sweep: SWEEP=<folder> TOP=10
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make index SWEEP=experiment_results/…' >&2; exit 2; }
-	$(call only,SWEEP TOP METRIC MODE PROMOTED)@$(PY) -m results.index $(call quoted,SWEEP) \
+	$(call only,SWEEP TOP METRIC MODE PROMOTED STORAGE_ENDPOINT)@$(PY) -m results.index $(call quoted,SWEEP) \
 	  $(if $(TOP),--top $(call quoted,TOP)) $(if $(METRIC),--metric $(call quoted,METRIC)) $(if $(MODE),--mode $(call quoted,MODE)) \
 	  $(if $(filter-out 0,$(PROMOTED)),--promoted)
 
 ls: setup ## List all sweeps: OUT=experiment_results
-	$(call only,OUT)@$(PY) -m results.ls $(if $(OUT),$(call quoted,OUT))
+	$(call only,OUT STORAGE_ENDPOINT)@$(PY) -m results.ls $(if $(OUT),$(call quoted,OUT))
 
 report: setup ## Write report.html and plots/ of a sweep: SWEEP=<folder>
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make report SWEEP=experiment_results/…' >&2; exit 2; }
-	$(call only,SWEEP)@$(PY) -m results.report $(call quoted,SWEEP)
+	$(call only,SWEEP STORAGE_ENDPOINT)@$(PY) -m results.report $(call quoted,SWEEP)
 
 dashboard: ## Optuna's dashboard and TensorBoard on a sweep, also while it runs: SWEEP=<folder>
-	$(call only,SWEEP PORT)@$(MAKE) setup EXTRA=dashboard
+	$(call only,SWEEP PORT STORAGE_ENDPOINT)@$(MAKE) setup EXTRA=dashboard
 	@$(PY) -m results.dashboard $(if $(SWEEP),$(call quoted,SWEEP)) $(if $(PORT),--port $(call quoted,PORT))
 
 watch: setup ## A live table of a sweep in the terminal: SWEEP=<folder>
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make watch SWEEP=experiment_results/…' >&2; exit 2; }
-	$(call only,SWEEP)@$(PY) -m results.watch $(call quoted,SWEEP)
+	$(call only,SWEEP STORAGE_ENDPOINT)@$(PY) -m results.watch $(call quoted,SWEEP)
 
 fetch: setup ## Bring a trial here from remote storage: TRIAL=s3://…/<trial id> TO=<folder>
 	@test -n '$(TRIAL)' || { echo 'TRIAL: name the trial: make fetch TRIAL=s3://…/<trial id>' >&2; exit 2; }
-	$(call only,TRIAL TO)@$(PY) -m results.fetch $(call quoted,TRIAL) $(if $(TO),$(call quoted,TO))
+	$(call only,TRIAL TO STORAGE_ENDPOINT)@$(PY) -m results.fetch $(call quoted,TRIAL) $(if $(TO),$(call quoted,TO))
 
 vaults: setup ## Find trajectories, and make data sets of them: SWEEP=<folder> QUERY='cooperation_rate > 0.5' DO=card
 	@test -n '$(SWEEP)' || { echo "SWEEP: name a sweep, a trial or a vault: make vaults SWEEP=experiment_results/… QUERY='cooperation_rate > 0.5'" >&2; exit 2; }
-	$(call only,SWEEP QUERY KIND DO TO ARGS)@$(PY) -m results.vaults $(if $(DO),$(call quoted,DO),find) $(call quoted,SWEEP) \
+	$(call only,SWEEP QUERY KIND DO TO ARGS STORAGE_ENDPOINT)@$(PY) -m results.vaults $(if $(DO),$(call quoted,DO),find) $(call quoted,SWEEP) \
 	  $(if $(QUERY),--query $(call quoted,QUERY)) $(if $(KIND),--kind $(call quoted,KIND)) $(if $(TO),--to $(call quoted,TO)) $(ARGS)
 
 episode: setup ## Show a trained policy at play: TRIAL=<id or folder> OUT=episode.gif
 	@test -n '$(TRIAL)' || { echo 'TRIAL: name the trial, by its id or its folder: make episode TRIAL=ff_mappo-…' >&2; exit 2; }
-	$(call only,TRIAL SEED STEPS LEARNER OUT)@$(PY) -m jax_party.episode $(call quoted,TRIAL) $(if $(SEED),--seed $(call quoted,SEED)) \
+	$(call only,TRIAL SEED STEPS LEARNER OUT STORAGE_ENDPOINT)@$(PY) -m jax_party.episode $(call quoted,TRIAL) $(if $(SEED),--seed $(call quoted,SEED)) \
 	  $(if $(STEPS),--steps $(call quoted,STEPS)) $(if $(LEARNER),--learner $(call quoted,LEARNER)) $(if $(OUT),--out $(call quoted,OUT))
 
 test: setup-dev ## Lint, type-check and test (under 25 minutes on 2 cores)

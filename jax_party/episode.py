@@ -179,6 +179,8 @@ def _local(trial: str, root: Path) -> Iterator[Path]:
         yield found[0].absolute()
     elif found:
         raise RecordError(f"TRIAL={trial}: there are {len(found)} of that id; give the path of one: {found[0]}")
+    elif (folder / records.MANIFEST_FILE).is_file():
+        raise RecordError(f"TRIAL={trial}: is a sweep; name one of its trials, as make index SWEEP={trial} lists them")
     else:
         raise RecordError(f"TRIAL={trial}: no such trial, nor one of that id under {root}; give its folder")
 

@@ -226,7 +226,7 @@ def show(folder: Path, port: int | None, say: Callable[[str], None], stop: threa
             raise DashboardError(f"{module}: is not installed; make setup EXTRA=dashboard")
     with tempfile.TemporaryDirectory(prefix="jax_party-dashboard-") as made, contextlib.ExitStack() as stack:
         source = Source(folder, Path(made))
-        source.update()
+        begun = source.update() > 0
         servers = []
         for server in start_servers(source, Path(made), port):
             stack.callback(server.stop)
@@ -235,6 +235,8 @@ def show(folder: Path, port: int | None, say: Callable[[str], None], stop: threa
         for server in servers:
             server.wait(deadline)
             say(f"{server.name + ':':<13}{server.url}")
+        if not begun:
+            say(f"{folder}: no trial has begun yet; they are shown as they do")
         say("on this machine alone: they ask for no password; from elsewhere: ssh -L; Ctrl-C ends them")
         while not stop.wait(source.refresh_s):
             for server in servers:

@@ -41,7 +41,7 @@ def collect_main(arguments: Sequence[str] | None = None) -> int:
             print_error(error)
             exit_code = BAD_INPUT
         else:
-            begun = "" if index["folder"].notna().any() else ", none with a folder yet"
+            begun = "" if index.empty or index["folder"].notna().any() else ", none with a folder yet"
             _say(f"{paths.index}: {_states(index)}{begun}")
     return exit_code
 
@@ -130,13 +130,14 @@ def _first(index: pd.DataFrame, column: str) -> str | None:
 def _states(index: pd.DataFrame) -> str:
     counts = index["state"].value_counts()
     counted = [f"{counts[state.value]} {state.value}" for state in State if state.value in counts]
-    return f"{len(index)} trials ({', '.join(counted)})"
+    return f"{len(index)} trials ({', '.join(counted)})" if counted else "no trials"
 
 
 def _print_index(index: pd.DataFrame, column: str, mode: str, top: int) -> None:
     chosen = best_rows(index, column, mode, top)
     varied = [name for name in hyperparameter_columns(index) if index[name].nunique(dropna=False) > 1]
     judged = [name for name in ("scenario", *SCORES, *_JUDGED) if index[name].nunique() > 1]
+    judged += [name for name in ("fresh.value", "optimism_gap") if index[name].notna().any()]
     shown = ["trial_id", "state", column, *judged, "best_step", "env_steps", "steps_per_second", *varied]
     shown = list(dict.fromkeys(shown))
     rows = [

@@ -118,6 +118,11 @@ def _thin_to_episodes(vault: Vault, to: Path, number: int) -> Vault:
     """The best `number` episodes, or the worst where it is negative."""
     whole = [episode for episode in episodes(vault) if episode.whole]
     wanted = abs(number)
+    if not whole:
+        raise VaultError(
+            f"{vault.path}: no whole episode in {vault.steps:,} steps (an episode takes {vault.time_limit or 'more'}); "
+            "record test episodes with vault=both, or more steps"
+        )
     if not 1 <= wanted <= len(whole):
         raise VaultError(f"{vault.path}: {wanted} episodes: it has {len(whole)} whole ones; ask for 1 to {len(whole)}")
     scores = returns(vault, whole).mean(axis=1)

@@ -126,8 +126,8 @@ def opened(places: Sequence[Place]) -> Iterator[list[Vault]]:
 def _of_index(folder: Path, query: str | None) -> list[Place]:
     index = load_index(folder)
     root = folder.parent if folder.suffix == ".parquet" else folder
-    if index.empty:
-        raise RecordError(f"{folder}: the sweep has no trials; run it first: make resume SWEEP={root}")
+    if not index["folder"].notna().any():
+        raise RecordError(f"{folder}: no trial of the sweep has begun; run it first: make resume SWEEP={root}")
     chosen = index if query is None else select(index, query)
     places = []
     for row in chosen.to_dict("records"):

@@ -62,7 +62,12 @@ def test_what_cannot_be_shown_is_named(trial: Path, tmp_path: Path, capsys: pyte
         episode.play_episode(trial, learner=7)
     with pytest.raises(ConfigError, match="STEPS=0: give a number of 1 or more"):
         episode.play_episode(trial, steps=0)
+    (tmp_path / records.MANIFEST_FILE).touch()
     for words, message in (
+        (
+            [str(tmp_path)],
+            f"TRIAL={tmp_path}: is a sweep; name one of its trials, as make index SWEEP={tmp_path} lists",
+        ),
         ([str(trial), "--out", "party.png"], "OUT=party.png: name a file that ends in .gif or .mp4"),
         (["nobody", "--root", str(tmp_path)], "TRIAL=nobody: no such trial, nor one of that id under"),
     ):

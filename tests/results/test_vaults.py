@@ -274,6 +274,14 @@ def test_vaults_are_merged_beside_each_other(vault: vaults.Vault, tmp_path: Path
         vaults.merge([vault, other], new.path)
 
 
+def test_a_vault_without_a_whole_episode_says_so(tmp_path: Path) -> None:
+    vault = write_vault(tmp_path / "j" / "short", fields_of(2, LIMIT - 1))
+    with pytest.raises(
+        VaultError, match=rf"no whole episode in 9 steps \(an episode takes {LIMIT}\); record test episodes"
+    ):
+        vaults.thin(vault, tmp_path / "t", best=1)
+
+
 def test_vaults_of_different_games_are_not_merged(vault: vaults.Vault, tmp_path: Path) -> None:
     """They would go by the first one's time limit and horizon, and be exported under its name."""
     scenario = CONFIG["env"]["scenario"]
@@ -490,7 +498,11 @@ def test_bad_input_is_one_line(
 
 
 def test_an_empty_sweep_is_told(sweep: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
-    folder = sweep(0, planned=2)
-    results.collect(folder)
-    assert main(["find", str(folder)]) == 2
-    assert "no vaults; record them with OVERRIDES='vault=both'" in capsys.readouterr().err
+    for trials, message in ((0, "no trial of the sweep has begun; run it first: make resume SWEEP="),
+                            (1, "no vaults; record them with OVERRIDES='vault=both'")):  # fmt: skip
+        folder = sweep(trials, planned=2)
+        for record in folder.glob("*/record.json"):
+            records.update_record(record.parent, vaults=())
+        results.collect(folder)
+        assert main(["find", str(folder)]) == 2
+        assert message in capsys.readouterr().err
