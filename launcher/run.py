@@ -49,7 +49,7 @@ from sweeps.space import ScenarioMode
 LOG_FILE = "sweep.log"
 MAX_FAILURES = 2
 DYING_WORKER_S = 30.0
-STORING_S = 60.0
+STORING_S = 60
 MAX_RAY_REASON = 300
 ALL_FAILED = 1
 LEFT_OVER = 3
@@ -407,7 +407,7 @@ def _tune_run(
 
     _keep_environment(sweep.address)
     if storage.is_remote(sweep.folder):  # a worker that is let go of may still be storing a trial's last period
-        os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = str(patience_s() + STORING_S)
+        os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = str(round(patience_s()) + STORING_S)
     worker = _worker_settings(sweep, crew)
     by_group = Scheduler(sweep.manifest.scheduler).by_group
     nodes = Nodes(crew) if sweep.address else None
