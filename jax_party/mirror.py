@@ -185,8 +185,9 @@ class Mirror:
         for step in new:
             _link(self.local, folder, [path for path in (kept / step).rglob("*") if path.is_file()])
         stamps = _stamps(self.local / VAULTS)
-        whole = record.state in FINISHED and len(self._contents.vaults) > 1
-        changed = [name for name, stamp in stamps.items() if whole or self._stamps.get(name) != stamp]
+        changed = [name for name, stamp in stamps.items() if self._stamps.get(name) != stamp]
+        if record.state in FINISHED and len(self._contents.vaults) + bool(changed) > 1:  # one tar in place of several
+            changed = list(stamps)
         _link(self.local, folder, [self.local / VAULTS / name for name in changed])
         return _Snapshot(folder, record, small, steps, new, bool(changed), stamps)
 

@@ -109,18 +109,27 @@ def opened(places: Sequence[Place]) -> Iterator[list[Vault]]:
     Raises:
       VaultError: one is not there, or is damaged.
     """
+    brought: dict[str, Path] = {}
     with tempfile.TemporaryDirectory(prefix="jax_party-vaults-") as scratch:
-        brought: dict[str, Path] = {}
-        vaults = []
-        for place in places:
-            if storage.is_remote(place.folder):
-                name = str(place.folder)
-                if name not in brought:
-                    brought[name] = Path(scratch) / f"{len(brought)}" / place.trial_id
-                    mirror.fetch_vaults(place.folder, brought[name])
-                place = dataclasses.replace(place, folder=brought[name])
-            vaults.append(place.open())
-        yield vaults
+        try:
+            yield [_brought(place, Path(scratch), brought).open() for place in places]
+        except VaultError as error:  # by its place there: the folder here is gone when it is read
+            message = str(error)
+            for name, folder in brought.items():
+                message = message.replace(str(folder), name)
+            raise VaultError(message) from error
+
+
+def _brought(place: Place, scratch: Path, brought: dict[str, Path]) -> Place:
+    """A place that is local; `brought` has the folders of trials that were on S3."""
+    if not storage.is_remote(place.folder):
+        return place
+    name = str(place.folder)
+    if name not in brought:
+        folder = scratch / f"{len(brought)}" / place.trial_id
+        mirror.fetch_vaults(place.folder, folder)
+        brought[name] = folder
+    return dataclasses.replace(place, folder=brought[name])
 
 
 def _of_index(folder: Path, query: str | None) -> list[Place]:

@@ -93,6 +93,24 @@ def test_a_trial_is_few_objects_and_comes_back_whole(trial: Path, tmp_path: Path
         fetch(trial, tmp_path / "complete")
 
 
+@pytest.mark.parametrize("periods", [1, 2, 3])
+def test_the_last_tar_holds_what_the_earlier_ones_did(trial: Path, tmp_path: Path, periods: int) -> None:
+    """However many there were, and whether or not the last period has added anything to the vaults."""
+    for last in (True, False):
+        storage.remove(trial / name for name in names(trial) if name not in ("config.yaml", "record.json"))
+        taken = begin(trial)
+        for period in range(1, periods + 1):
+            play(taken, period, state=State.COMPLETE if last and period == periods else State.RUNNING)
+        if not last:
+            play(taken, 0, state=State.COMPLETE)
+        expected = files(taken.local)
+        taken.close()
+        assert len([name for name in names(trial) if name.startswith("vaults")]) == 1
+        fetch(trial, tmp_path / f"fetched-{last}")
+        assert files(tmp_path / f"fetched-{last}") == expected
+        records.update_record(trial, state=State.PENDING)
+
+
 def test_what_is_pushed_is_what_was_there_then(trial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training goes on beside the push, and replaces files and removes checkpoints."""
     taken = begin(trial)
