@@ -14,6 +14,7 @@ from jax_party import records, storage
 from jax_party.aggregate import aggregate_metrics
 from jax_party.errors import RecordError
 from jax_party.records import SweepManifest, TrialRecord
+from results import lines
 
 _FILES: Final = (records.RECORD_FILE, records.METRICS_FILE)
 
@@ -116,7 +117,7 @@ class Follower:
     def _read(self, name: str) -> FollowedTrial | None:
         folder = self.folder / name
         try:
-            return FollowedTrial(name, records.read_record(folder), records.read_metrics(folder))
+            return FollowedTrial(name, records.read_record(folder), lines.read_with_training(folder))
         except RecordError as error:
             logger.warning("%s", error)
             return None

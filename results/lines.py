@@ -33,8 +33,21 @@ class _LineWithLists(msgspec.Struct):
     absolute: bool = False
 
 
+class _LineWithTraining(msgspec.Struct):
+    """What dashboards show of a line; the values of each episode, which are most of it, are passed over."""
+
+    step: int
+    seed: int | None = None
+    evaluation: int | None = None
+    wall_time_s: float | None = None
+    evaluate: dict[str, Any] | None = None
+    train: dict[str, Any] | None = None
+    absolute: bool = False
+
+
 _decoder = msgspec.json.Decoder(_Line)
 _decoder_of_lists = msgspec.json.Decoder(_LineWithLists)
+_decoder_with_training = msgspec.json.Decoder(_LineWithTraining)
 
 
 def read(trial: Path, place: PurePosixPath, seed: int) -> tuple[list[Evaluation], list[Mapping[str, Any]]]:
@@ -63,6 +76,26 @@ def read(trial: Path, place: PurePosixPath, seed: int) -> tuple[list[Evaluation]
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return _read_any(trial, place, seed)
     return evaluations, rows
+
+
+def read_with_training(trial: Path) -> list[Mapping[str, Any]]:
+    """The rows of a trial's metrics.jsonl as `records.read_metrics` has them, but for what dashboards do not show.
+
+    Raises:
+      RecordError: a whole line is not a row.
+    """
+    try:
+        content = storage.read_bytes(trial / records.METRICS_FILE)
+        lines = _decoder_with_training.decode_lines(content[: content.rfind(b"\n") + 1])
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return [*records.read_metrics(trial)]
+    rows = []
+    for line in lines:
+        row = msgspec.structs.asdict(line)
+        if line.seed is None:  # readers put the trial's own in its place
+            del row["seed"]
+        rows.append(row)
+    return rows
 
 
 def _decoded(content: bytes) -> Iterator[tuple[int, Mapping[str, Any], int | None, bool]]:

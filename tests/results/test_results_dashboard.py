@@ -13,8 +13,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -24,6 +25,7 @@ from rich.console import Console
 
 from jax_party import records
 from jax_party.errors import RecordError
+from results import lines
 from results.collector import collect
 from results.dashboard import main as dashboard_main
 from results.index import load_index
@@ -194,3 +196,29 @@ def test_collecting_writes_the_journal(sweep: Callable[..., Path], capfd: pytest
     capfd.readouterr()
     assert collect_main([str(folder)]) == 0  # the tables are there all the same
     assert "delete it" in capfd.readouterr().err
+
+
+def test_what_dashboards_read_is_what_records_read(sweep: Callable[..., Path]) -> None:
+    folder = sweep(1)
+    (trial,) = (path.parent for path in folder.glob("*/record.json"))
+    for line in (
+        {"step": 400, "seed": 7, "evaluation": 4, "wall_time_s": 1.5, "evaluate": {"a": 1.0, "by": [1.0, None]},
+         "train": {"loss": None}, "episodes": {"a": [1.0] * 9}, "absolute": True},
+        {"step": 500, "evaluate": {"a": 2}},
+    ):  # fmt: skip
+        records.append_metrics(trial, line)
+
+    def shown(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        names = ("step", "seed", "evaluation", "wall_time_s", "evaluate", "train")
+        return [{name: row.get(name) for name in names} | {"absolute": bool(row.get("absolute"))} for row in rows]
+
+    found = lines.read_with_training(trial)
+    assert shown(found) == shown(records.read_metrics(trial)) and len(found) == 6
+    assert "seed" not in found[-1] and not any("episodes" in row for row in found)
+    with (trial / "metrics" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 600, "evaluate": {"a": NaN}}\n{"step": 700, "eval')
+    assert [row["step"] for row in lines.read_with_training(trial)[-2:]] == [500, 600]
+    with (trial / "metrics" / "metrics.jsonl").open("a") as file:
+        file.write("\n")
+    with pytest.raises(RecordError, match=r"metrics\.jsonl: line 8: not JSON"):
+        lines.read_with_training(trial)
