@@ -1,8 +1,8 @@
 """Tune's controller, but for what it does with a trial whose worker dies, or fails, as it is given the trial.
 
-A worker that has ended a trial is reset for the next one, which Tune counts as not running yet. It hears of the death of
-such a worker twice, as the actor's and as the reset's failure: it tries the trial again at the first, and fails it for
-good at the second, whatever attempts are left.
+A worker that has ended a trial is reset for the next one, which Tune counts as not running yet. It hears of the death
+of such a worker twice, as the actor's and as the reset's failure: it tries the trial again at the first, and fails it
+for good at the second, whatever attempts are left.
 """
 
 from __future__ import annotations
