@@ -125,16 +125,15 @@ def show_promotions(sweep: Sweep, promoted: list[TrialRecord], console: Console)
             facts[record.promoted_from] = f"{record.state.value} {record.error or ''}".strip()
             continue
         facts[record.promoted_from] = _in_words(aggregate(chosen_by, fresh.estimator), fresh, record.num_seeds, mode)
-        configuration = (record.algorithm, records.configuration_id(record))
-        scores = outcome.seed_scores(sweep.folder / record.trial_id, record)
-        tested.setdefault(configuration, []).append((chosen_by, scores))
+        of_scenarios = tested.setdefault((record.algorithm, records.configuration_id(record)), [])
+        of_scenarios.append((chosen_by, outcome.seed_scores(sweep.folder / record.trial_id, record)))
     if sweep.manifest.scenario_mode == "mean":
         wanted = len((sweep.manifest.overrides or {}).get("env/scenario", ()))
         for (algorithm, configuration), of_scenarios in tested.items():
             if len(of_scenarios) == wanted:
-                fresh = stratified_interval([scores for _, scores in of_scenarios])
-                tuned = statistics.fmean(aggregate(chosen_by, fresh.estimator) for chosen_by, _ in of_scenarios)
-                words = _in_words(tuned, fresh, promoted[0].num_seeds, mode)
+                over = stratified_interval([scores for _, scores in of_scenarios])
+                tuned = statistics.fmean(aggregate(chosen_by, over.estimator) for chosen_by, _ in of_scenarios)
+                words = _in_words(tuned, over, promoted[0].num_seeds, mode)
                 facts[f"{algorithm} {configuration}"] = f"{words}, mean of {wanted} scenarios"
     show_facts(console, f"{metric} on fresh seeds, with 95 % intervals", facts)
 

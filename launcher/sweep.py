@@ -211,10 +211,10 @@ def _check_storage(folder: Path, writing: bool = True) -> None:
         storage.check(folder, writing)
     except StorageError as error:
         raise SweepError(f"STORAGE: {error}") from error
-    if not storage.is_remote(folder):
+    if not writing and not storage.is_remote(folder):
         there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise SweepError(f"{folder}: no folder can be made in {there}; name a folder that can be written to")
+            raise SweepError(f"{folder}: cannot make a folder there, in {there}; name one that can be written to")
 
 
 def _find_machine(address: str | None, folder: Path, shared: bool) -> Machine:
