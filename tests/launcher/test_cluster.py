@@ -191,8 +191,8 @@ def test_a_node_with_other_versions_that_joins_later_is_named_and_left_alone(
     try:
         cluster.add("one")
         driver = begin(
-            "ALG=mappo", "SAMPLES=8", "TIMESTEPS=8192", "EVALUATIONS=2", f"ADDRESS={cluster.address}",
-            f"STORAGE={bucket}", f"PACK={pack}", token=cluster.token, standin={"delay_s": 2.0},
+            "ALG=mappo", "SAMPLES=16", "TIMESTEPS=8192", "EVALUATIONS=2", f"ADDRESS={cluster.address}",
+            f"STORAGE={bucket}", f"PACK={pack}", token=cluster.token, standin={"delay_s": 2.5},
         )  # fmt: skip
         driver.until(lambda: State.COMPLETE in {record.state for record in trials(bucket).values()}, 120)
         cluster.add("odd", environment={"PYTHONPATH": str(tmp_path)})
@@ -200,7 +200,7 @@ def test_a_node_with_other_versions_that_joins_later_is_named_and_left_alone(
     finally:
         cluster.stop()
     ended = trials(bucket)
-    assert [(ended[number].state, ended[number].attempts) for number in range(8)] == [(State.COMPLETE, 1)] * 8
+    assert [(ended[number].state, ended[number].attempts) for number in range(16)] == [(State.COMPLETE, 1)] * 16
     for of_trial in whereabouts(bucket, "folder").values():
         assert not any(Path(folder).is_relative_to(cluster.temporary("odd")) for folder in of_trial)
     sweep = sweep_of(bucket)
