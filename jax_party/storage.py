@@ -345,9 +345,10 @@ def patiently(path: Path, call: Callable[[], A], writing: bool = False) -> A:
 
 
 def _is_transient(error: BaseException, writing: bool) -> bool:
+    from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError
     from s3fs.core import S3_RETRYABLE_ERRORS
 
-    if isinstance(error, S3_RETRYABLE_ERRORS):
+    if isinstance(error, (*S3_RETRYABLE_ERRORS, ConnectTimeoutError, EndpointConnectionError)):
         return True
     if isinstance(error, PermissionError):
         return writing

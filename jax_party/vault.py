@@ -182,6 +182,7 @@ class VaultWriter:
 
     def _take_up(self) -> Vault | None:
         """The vault that is there; None where it is not whole, and was put aside for the trial to make it anew."""
+        _remove_half_written(self._path)
         try:
             return self._open()
         except VaultError as error:
@@ -216,6 +217,16 @@ class VaultWriter:
     def _raise_if_failed(self) -> None:
         if self._error is not None:
             raise VaultError(f"{self._path}: could not be written: {self._error}") from self._error
+
+
+def _remove_half_written(path: Path) -> None:
+    """Remove the files that a killed process was still writing, in a vault that nobody else writes.
+
+    TensorStore writes `<file>.__lock` and renames it to `<file>`. One that a killed process left behind it takes up
+    without cutting it to length: where it held more bytes than the next write, that write would be damaged.
+    """
+    for left in path.rglob("*.__lock"):
+        left.unlink(missing_ok=True)
 
 
 def _set_chunks(vault: Vault, length: int) -> None:

@@ -15,7 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
 from jax_party.records import State
-from launcher.resources import prepare_driver, prepare_worker
+from launcher.resources import prepare_driver, prepare_worker, stop_ray
 
 RAY_LAUNCHER = "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher"
 
@@ -60,7 +60,7 @@ class OnRay(Callback):
         if _is_on_ray(config):
             import ray
 
-            ray.shutdown()
+            stop_ray(ray, keep_logs=False)
 
 
 def _is_on_ray(config: DictConfig) -> bool:
@@ -79,5 +79,5 @@ def _end(folder: Path) -> None:
 
     from launcher.run import Sweep
 
-    ray.shutdown()
+    stop_ray(ray, keep_logs=True)
     Sweep.read(folder).set_back([State.RUNNING], stopped=True)

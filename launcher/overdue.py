@@ -41,8 +41,7 @@ class Overdue:
 
     def started(self, trial_id: str) -> None:
         """A worker has the trial; it may have to let go of the one before, and to compile."""
-        dog = self._watchdog
-        self._expect(trial_id, dog.storing_s() + dog.opening_s() + dog.period_s() + dog.storing_s())
+        self._expect(trial_id, self._watchdog.opening_s() + self._watchdog.storing_s())
 
     def heard(self, trial_id: str) -> None:
         """A period has ended."""

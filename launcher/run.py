@@ -291,7 +291,9 @@ def _run_trials(
         plain(console, line)
     others = callbacks(sweep.watching, sweep.address, sweep.folder, progress)
     from launcher.callback import SweepCallback
+    from launcher.nodes import Nodes
 
+    nodes = Nodes(crew) if sweep.address else None
     if alone is not None:
         alone.wait(crew.processes(sweep.remaining))
     interrupt.install()
@@ -312,7 +314,7 @@ def _run_trials(
                     callback = SweepCallback(
                         sweep.folder, progress, display, interrupt, part.reason, spending, notes, overdue, spare
                     )
-                    _tune_run(sweep, crew, part, callback, others, spending, allowed)
+                    _tune_run(sweep, crew, part, callback, others, spending, allowed, nodes)
     except Interrupted:
         pass
     finally:
@@ -396,21 +398,22 @@ def _tune_run(
     others: Sequence[Any],
     spending: Spending,
     allowed: int | None,
+    nodes: Any,
 ) -> None:
     """Hand trials to Tune, at most so many as are allowed, and wait; `others` are called besides `callback`."""
     from ray import tune
 
-    from launcher.nodes import Nodes
+    from launcher.controller import install_controller
     from launcher.planned import InOrder
     from launcher.trainable import ExperimentTrainable
     from launcher.workers import SHARE, SharedWorkers
 
+    install_controller()
     _keep_environment(sweep.address)
     if storage.is_remote(sweep.folder):  # a worker that is let go of may still be storing a trial's last period
         os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = str(round(patience_s()) + STORING_S)
     worker = _worker_settings(sweep, crew)
     by_group = Scheduler(sweep.manifest.scheduler).by_group
-    nodes = Nodes(crew) if sweep.address else None
     shared = None
     if crew.shared:
         silent_s = Watchdog(crew.period_timeout_s).silent_s()

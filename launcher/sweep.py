@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 import sys
@@ -123,7 +124,7 @@ def start(options: SweepOptions, command: str, console: Console) -> int:
     check_plan(study, trials)
     num_trials = len(trials) or samples * study.round_size
     facts = _facts(study, options, samples, num_trials, trials, crew, folder)
-    known = {"from": f"{earlier} trials of {', '.join(study.warm_start)}"} if earlier else {}
+    known = {"from": earlier.describe(study)} if earlier.trials else {}
     show_facts(console, f"Sweep {name}", {**facts, **known})
     if options.dry_run:
         _show_trials(trials, console)
@@ -143,6 +144,8 @@ def resume(options: ResumeOptions, console: Console) -> int:
 
     crew = _crew_for(sweep, options)
     budget = parse_budget(options.budget) if options.budget else sweep.manifest.budget
+    if not options.budget and not options.retry_failed and not sweep.searching:
+        budget = {}  # what is left are tests of winners, which it does not count
     return _drive(sweep, crew, console, budget, take_up)
 
 
@@ -180,7 +183,13 @@ def promote(options: PromoteOptions, console: Console) -> int:
         sweep.set_back([State.RUNNING])
         chosen = winners(sweep, options.top)
         promoted.extend(write_promotions(sweep, chosen, options.seeds))
-        plain(console, f"Promoting {len(chosen)} configurations of {sweep.folder}, {options.seeds} fresh seeds each")
+        number = len({(w.record.algorithm, records.configuration_id(w.record)) for w in chosen})
+        where = f" in {len(chosen) // number} scenarios" if sweep.manifest.scenario_mode == "mean" else ""
+        plain(
+            console,
+            f"Promoting {number} configuration{'s' * (number != 1)}{where} of {sweep.folder}, "
+            f"{options.seeds} fresh seeds each",
+        )
 
     code = _drive(sweep, crew, console, {}, choose)
     if code == 0:
@@ -202,6 +211,10 @@ def _check_storage(folder: Path, writing: bool = True) -> None:
         storage.check(folder, writing)
     except StorageError as error:
         raise SweepError(f"STORAGE: {error}") from error
+    if not writing and not storage.is_remote(folder):
+        there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise SweepError(f"{folder}: cannot make a folder there, in {there}; name one that can be written to")
 
 
 def _find_machine(address: str | None, folder: Path, shared: bool) -> Machine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jax_party import records
 from jax_party.aggregate import Aggregate, aggregate_metrics
@@ -41,13 +41,33 @@ def earlier_trials(study: Study) -> dict[int, list[Told]]:
     return told
 
 
-def check_warm_start(study: Study) -> int:
-    """How many trials of the earlier sweeps are of use.
+class Earlier(NamedTuple):
+    """Trials of earlier sweeps that are of use.
+
+    Attributes:
+      trials: how many.
+      budgets: the environment steps that they had, where these are not what trials have now.
+    """
+
+    trials: int
+    budgets: tuple[int, ...]
+
+    def describe(self, study: Study) -> str:
+        """In words, for the summary."""
+        words = f"{self.trials} trials of {', '.join(study.warm_start)}"
+        if not self.budgets:
+            return words
+        return f"{words}, of {', '.join(f'{steps:,}' for steps in self.budgets)} steps each: taken as if they had these"
+
+
+def check_warm_start(study: Study) -> Earlier:
+    """What of the earlier sweeps is of use.
 
     Raises:
       SweepError: one of them is no sweep, looked for something else, has other axes, or no trial in this space.
     """
     count = 0
+    steps: set[int] = set()
     for folder in study.warm_start:
         found = _read(folder, study)
         of_folder = sum(
@@ -59,7 +79,8 @@ def check_warm_start(study: Study) -> int:
                 "scenario; take another sweep, or leave FROM out"
             )
         count += of_folder
-    return count
+        steps |= {record.total_steps for _, record in found if record.total_steps}
+    return Earlier(count, tuple(sorted(steps - {base.total_steps for base in study.bases})))
 
 
 def _read(text: str, study: Study) -> list[tuple[Path, TrialRecord]]:

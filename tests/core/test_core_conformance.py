@@ -492,6 +492,21 @@ def test_a_vault_shorter_than_its_checkpoint_is_refused(tmp_path: Path) -> None:
     np.testing.assert_array_equal(_read_vault(tmp_path, "uid")["done"], [[False, False, False, True]] * 2)
 
 
+def test_what_a_killed_process_was_still_writing_damages_nothing(tmp_path: Path) -> None:
+    """TensorStore takes up a file it finds under the name it writes to, and does not cut it to length."""
+    writer = VaultWriter(tmp_path, "uid", {})
+    writer.submit({"done": np.zeros((2, 3), bool)})
+    writer.flush()
+    writer.close()
+    for name in ("manifest.ocdbt.__lock", "metadata.json.__lock"):
+        (tmp_path / "vaults/jax_party/uid" / name).write_bytes(b"x" * 5000)
+    writer = VaultWriter(tmp_path, "uid", {})
+    writer.submit({"done": np.ones((2, 1), bool)})
+    assert writer.flush() == 4
+    writer.close()
+    np.testing.assert_array_equal(_read_vault(tmp_path, "uid")["done"], [[False, False, False, True]] * 2)
+
+
 # -- A real kill -------------------------------------------------------------------------------------------------------
 
 

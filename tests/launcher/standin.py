@@ -3,7 +3,7 @@
 `JAX_PARTY_STANDIN` (JSON) steers it: `delay_s`, the length of a period, and `faults`: trial number -> [kind, period],
 where kind is, in the first attempt alone, `raise`, `hang`, `freeze` (its process stands still), `oom_kill` (as the
 kernel ends a process) or `exhaust` (as XLA says that a device's memory is full); or `outage` (storage refuses for
-`outage_s` seconds), `raise_always` or `diverge`.
+`outage_s` seconds), `raise_always`, `diverge`, or `die_leaving` (its process ends as it lets go of the trial).
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ class StandIn:
 
     def close(self) -> None:
         (self._folder / "pid").unlink(missing_ok=True)
+        if self._fault[0] == "die_leaving":
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def _value(self) -> float:
         return (20.0 - 5.0 * abs(math.log10(self._lr) + 3.0)) * self._periods / self._budget.num_evaluations

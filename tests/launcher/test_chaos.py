@@ -253,6 +253,20 @@ def check_hanging(sweep: Begin, out: Path, faults: dict[str, list[object]], pack
     driver.assert_nothing_left()
 
 
+def test_a_worker_that_dies_between_trials_fails_neither(sweep: Begin, tmp_path: Path) -> None:
+    """It dies as it lets go of one trial and is to be given the next, which then begins in another."""
+    driver = sweep(
+        *STANDINS, "SAMPLES=4", f"OUT={tmp_path}", "WORKERS=1",
+        faults={"0": ["die_leaving", 0], "2": ["die_leaving", 0]},
+    )  # fmt: skip
+    assert driver.wait() == 0, driver.output()
+    ended = read(tmp_path)
+    assert [(ended[number].state, ended[number].attempts) for number in range(4)] == [(State.COMPLETE, 1)] * 4
+    hit = [number for number in range(4) if reasons(ended[number])]
+    assert len(hit) == 2 and 0 not in hit and all(reasons(ended[number]) == [DIED] for number in hit), hit
+    driver.assert_nothing_left()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("pack", [1, 2])
 def test_a_process_that_stands_still_is_given_up_from_outside(

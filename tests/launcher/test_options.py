@@ -120,6 +120,7 @@ BAD = [
     (["ALG=mappo", "SPACE=/nothing.yaml"], "SweepError: /nothing.yaml: cannot read the sweep file"),
     (["ALG=mappo", "OUT=/proc/nowhere"], "SweepError: OUT: /proc/nowhere: cannot make a folder there"),
     (["ALG=mappo", "OUT=/dev/null"], "SweepError: OUT: /dev/null: cannot make a folder there"),
+    (["ALG=mappo", "OUT=/dev/null/x", "DRY_RUN=1"], "SweepError: /dev/null/x: cannot make a folder there, in"),
     (["ALG=mappo", "OUT=s3://bucket/x"], "SweepError: OUT: expected a folder of this machine, got 's3://bucket/x'"),
     (["ALG=mappo", "OUT=a", "STORAGE=b"], "SweepError: OUT=a: STORAGE says where sweep folders go; leave one"),
     (["ALG=mappo", "STORAGE=gs://bucket"], "SweepError: STORAGE: gs://bucket: expected a path or s3://bucket/prefix"),

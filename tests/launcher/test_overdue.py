@@ -58,7 +58,7 @@ def test_the_first_period_may_compile() -> None:
     driver.overdue.started("trial")
     driver.wait(OPENING_S)
     assert driver.ended == []
-    driver.wait(200.0)
+    driver.wait(100.0)
     assert driver.ended == ["actor"]
 
 

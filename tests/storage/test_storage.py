@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from jax_party import records, storage
 from jax_party.errors import StorageError
@@ -119,7 +120,8 @@ def test_the_lease_of_the_dead_is_taken(bucket: Path, monkeypatch: pytest.Monkey
 
 def test_storage_that_refuses_for_a_while_is_asked_again(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (bucket / "x").write_bytes(b"1")
-    failures = [ConnectionResetError("gone"), OSError(16, "SlowDown"), TimeoutError()]
+    nobody = EndpointConnectionError(endpoint_url="http://127.0.0.1:9")  # a server that is being started again
+    failures = [ConnectionResetError("gone"), OSError(16, "SlowDown"), TimeoutError(), nobody]
 
     def read() -> str:
         if failures:

@@ -1,0 +1,49 @@
+"""Tune's controller, but for what it does with a trial whose worker dies, or fails, as it is given the trial.
+
+A worker that has ended a trial is reset for the next one, which Tune counts as not running yet. It hears of the death
+of such a worker twice, as the actor's and as the reset's failure: it tries the trial again at the first, and fails it
+for good at the second, whatever attempts are left.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from ray.exceptions import RayActorError
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+
+
+class Controller(TuneController):
+    """Tries such a trial again, once for each death."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._heard: set[Trial] = set()
+
+    def _actor_failed(self, tracked_actor: Any, exception: Exception) -> None:
+        trial = self._actor_to_trial.get(tracked_actor)
+        super()._actor_failed(tracked_actor, exception)
+        if trial in self._resetting_trials:
+            self._resetting_trials.discard(trial)
+            self._heard.add(trial)
+
+    def _trial_task_failure(self, trial: Trial, exception: Exception) -> None:
+        if trial in self._heard and isinstance(exception, RayActorError):
+            self._heard.discard(trial)
+            return
+        if trial in self._resetting_trials and not isinstance(exception, RayActorError):
+            self._resetting_trials.discard(trial)
+            self._unstage_trial_with_resources(trial)
+            self._set_trial_status(trial, Trial.RUNNING)
+        super()._trial_task_failure(trial, exception)
+
+
+def install_controller() -> None:
+    """Have `tune.run` use it, which takes none as an argument."""
+    module: Any = importlib.import_module("ray.tune.tune")
+    module.TuneController = Controller
+
+
+__all__ = ["Controller", "install_controller"]
