@@ -89,7 +89,7 @@ def read_with_training(trial: Path) -> list[Mapping[str, Any]]:
         lines = _decoder_with_training.decode_lines(content[: content.rfind(b"\n") + 1])
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return [*records.read_metrics(trial)]
-    rows = []
+    rows: list[Mapping[str, Any]] = []
     for line in lines:
         row = msgspec.structs.asdict(line)
         if line.seed is None:  # readers put the trial's own in its place
