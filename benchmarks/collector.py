@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -52,23 +53,33 @@ def make(folder: str, trials: int) -> None:
 
 
 def measure(folder: str, repeats: int) -> dict[str, Any]:
-    """Collect a sweep for the first time, then with a few trials touched, then with none."""
+    """Collect a sweep for the first time, once its last trials have come, with as many changed anywhere, with none."""
     from results.collector import collect
 
-    sweep = Path(folder)
-    first, new, none = [], [], []
-    touched = sorted(sweep.glob("*/record.json"))[-NEW:]
+    sweep, aside = Path(folder), Path(f"{folder}-aside")
+    aside.mkdir()
+    first, new, changed, none = [], [], [], []
+    by_number = sorted(sweep.glob("*/record.json"), key=lambda path: int(json.loads(path.read_bytes())["number"]))
+    few = min(NEW, len(by_number) // 2)
+    last, scattered = by_number[-few:], by_number[:: len(by_number) // few][:few]
     for _ in range(repeats):
         shutil.rmtree(sweep / ".index", ignore_errors=True)
         first.append(_timed(collect, sweep))
-        for record in touched:
-            record.touch()
+        for record in last:
+            record.parent.rename(aside / record.parent.name)
+        collect(sweep)
+        for record in last:
+            (aside / record.parent.name).rename(record.parent)
         new.append(_timed(collect, sweep))
+        for record in scattered:
+            record.touch()
+        changed.append(_timed(collect, sweep))
         none.append(_timed(collect, sweep))
+    aside.rmdir()
     sizes = {name: _bytes(sweep / name) for name in ("index.parquet", "index.csv", "evaluations.parquet", ".index")}
     memory = {name: resource.getrusage(who).ru_maxrss / 1024 for name, who in
               (("self", resource.RUSAGE_SELF), ("workers", resource.RUSAGE_CHILDREN))}  # fmt: skip
-    times = {"first": first, "new": new, "none": none}
+    times = {"first": first, "new": new, "changed": changed, "none": none}
     return {name: {part: summary([one[part] for one in of_name]) for part in ("wall_s", "cpu_s")}
             for name, of_name in times.items()} | {"bytes": sizes, "memory_mib": memory}  # fmt: skip
 
@@ -91,6 +102,7 @@ def _table(results: Mapping[str, Any]) -> Table:
         "trials",
         "first",
         f"{NEW} new",
+        f"{NEW} changed",
         "none new",
         "command",
         "MiB, each worker",
@@ -100,7 +112,7 @@ def _table(results: Mapping[str, Any]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for trials, found in results.items():
         times = [f"{found[name]['wall_s']['median']:.2f} ({found[name]['cpu_s']['median']:.2f})"
-                 for name in ("first", "new", "none")]  # fmt: skip
+                 for name in ("first", "new", "changed", "none")]  # fmt: skip
         sizes, memory = found["bytes"], found["memory_mib"]
         table.add_row(
             f"{int(trials):,}", *times, f"{found['command_s']['median']:.2f}",
