@@ -306,6 +306,7 @@ def start_ray(
         if address.startswith("ray://"):
             _give_tune_a_folder()
         _log_to_file(log_file)
+        _log_messages(ray)
         return ray
     if preloading is not None:
         os.environ.update(preloading.environment)
@@ -320,6 +321,7 @@ def start_ray(
         **dashboard,
     )
     _log_to_file(log_file)
+    _log_messages(ray)
     return ray
 
 
@@ -445,6 +447,16 @@ _LOGGED = (
     ("ray", logging.WARNING), ("launcher", logging.INFO), ("optuna", logging.WARNING), ("hyperopt", logging.WARNING),
     ("hpbandster", logging.WARNING), ("py.warnings", logging.WARNING),
 )  # fmt: skip
+
+
+def _log_messages(ray: Any) -> None:
+    """Send what Ray's own processes have to say, such as that a worker has died, there too: Ray would print it."""
+
+    def tell(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
+        for line in data["lines"]:
+            logger.warning("Ray: %s", " ".join(str(line).split()))
+
+    ray._private.worker.print_to_stdstream = tell
 
 
 def _log_to_file(path: Path) -> None:

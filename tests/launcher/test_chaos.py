@@ -264,6 +264,8 @@ def test_a_worker_that_dies_between_trials_fails_neither(sweep: Begin, tmp_path:
     assert [(ended[number].state, ended[number].attempts) for number in range(4)] == [(State.COMPLETE, 1)] * 4
     hit = [number for number in range(4) if reasons(ended[number])]
     assert len(hit) == 2 and 0 not in hit and all(reasons(ended[number]) == [DIED] for number in hit), hit
+    assert "raylet" not in driver.output(), "Ray's messages are for the log"
+    assert "Ray: A worker died or was killed" in (sweep_folder(tmp_path) / "sweep.log").read_text()
     driver.assert_nothing_left()
 
 
