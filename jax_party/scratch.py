@@ -37,7 +37,7 @@ def remove_abandoned() -> None:
     folder = scratch_folder()
     for path in folder.iterdir() if folder.is_dir() else []:
         owner = path.name.partition("-")[0]
-        if owner.isdigit() and not _lives(int(owner)):
+        if owner.isdigit() and not lives(int(owner)):
             with contextlib.suppress(OSError):
                 shutil.rmtree(path)
 
@@ -48,7 +48,8 @@ def _remove(folder: Path, owner: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
+    """Whether there is a process of this id on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -58,4 +59,4 @@ def _lives(pid: int) -> bool:
     return True
 
 
-__all__ = ["make_scratch", "remove_abandoned", "scratch_folder"]
+__all__ = ["lives", "make_scratch", "remove_abandoned", "scratch_folder"]

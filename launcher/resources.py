@@ -23,11 +23,15 @@ from typing import Any
 
 from jax_party.errors import SweepError
 from jax_party.runtime import prepare_process
-from jax_party.scratch import make_scratch
+from jax_party.scratch import lives, make_scratch
 from launcher.preload import Preloading
 
 OBJECT_STORE_BYTES = 100 * 2**20
 CORE_WAIT_S = 10.0
+OURS = "jax_party"
+"""In the folder of a Ray that a driver of ours has started, until its logs are kept."""
+DYING_RAY_S = 300.0
+"""Ray's processes may live on for a minute when their driver has been killed."""
 JAX_MEMORY_FRACTION = 0.9
 """Of a GPU's memory that all its workers take together; JAX alone takes 0.75, and leaves room for what is not JAX."""
 # Tune's own files and messages are of no use here: folders and records say it all.
@@ -320,6 +324,7 @@ def start_ray(
         object_store_memory=OBJECT_STORE_BYTES,
         **dashboard,
     )
+    _mark_session(Path(ray._private.worker._global_node.get_session_dir_path()))
     _log_to_file(log_file)
     _log_messages(ray)
     return ray
@@ -339,12 +344,24 @@ def stop_ray(ray: Any, keep_logs: bool) -> None:
     if session is None:
         return
     if keep_logs:
+        (session / OURS).unlink(missing_ok=True)
         logger.warning("the logs of Ray's processes are in %s", session / "logs")
         return
     shutil.rmtree(session, ignore_errors=True)
     latest = session.parent / "session_latest"
     if latest.is_symlink() and not latest.exists():
         latest.unlink(missing_ok=True)
+
+
+def _mark_session(session: Path) -> None:
+    """Say that Ray's folder is ours, and remove those of our drivers that were killed."""
+    (session / OURS).touch()
+    for other in session.parent.glob(f"session_*/{OURS}"):
+        driver = other.parent.name.rpartition("_")[2]
+        with contextlib.suppress(OSError):
+            old = time.time() - other.stat().st_mtime > DYING_RAY_S
+            if old and driver.isdigit() and not lives(int(driver)):
+                shutil.rmtree(other.parent)
 
 
 def _give_tune_a_folder() -> None:

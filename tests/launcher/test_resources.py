@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from jax_party.errors import ConfigError, SweepError
-from launcher import plan
+from launcher import plan, resources
 from launcher.options import parse_sweep_options
 from launcher.resources import Crew, Machine, take_core
 
@@ -137,3 +138,28 @@ def test_several_devices_on_a_cpu_are_several_cores(tmp_path: Path) -> None:
     held, cores, devices, threads, pinned = in_worker(script, TMPDIR=str(tmp_path))
     assert held == cores == devices
     assert (threads, pinned) == ("1" if devices == "1" else str(2 * int(devices)), "True")
+
+
+# -- Ray's folders -----------------------------------------------------------------------------------------------------
+
+
+def test_folders_of_rays_whose_driver_was_killed_are_removed_with_the_next(tmp_path: Path) -> None:
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    pid, now = int(dead.stdout), time.time()
+
+    def make(name: str, ours: bool, age_s: float) -> Path:
+        folder = tmp_path / name
+        (folder / "logs").mkdir(parents=True)
+        if ours:
+            (folder / "jax_party").touch()
+            os.utime(folder / "jax_party", (now - age_s, now - age_s))
+        return folder
+
+    gone = make(f"session_2026-01-01_00-00-00_1_{pid}", True, 1000.0)
+    others = make(f"session_2026-01-01_00-00-00_2_{pid}", False, 1000.0)
+    dying = make(f"session_2026-01-01_00-00-00_3_{pid}", True, 10.0)
+    living = make(f"session_2026-01-01_00-00-00_4_{os.getppid()}", True, 1000.0)
+    mine = make(f"session_2026-01-01_00-00-00_5_{os.getpid()}", False, 0.0)
+    resources._mark_session(mine)
+    assert not gone.exists()
+    assert all(folder.exists() for folder in (others, dying, living)) and (mine / "jax_party").exists()
