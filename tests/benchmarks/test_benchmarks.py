@@ -99,7 +99,7 @@ def test_a_benchmark_writes_its_numbers_with_provenance(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "collector.json").read_text())
     assert report["benchmark"] == "collector"
     assert report["settings"] == {"trials": [5], "evaluations": 50, "new": 10, "repeats": 1}
-    assert set(report["results"]["5"]) == {"first", "new", "none", "command_s", "bytes", "memory_mib"}
+    assert set(report["results"]["5"]) == {"first", "new", "changed", "none", "command_s", "bytes", "memory_mib"}
     assert report["results"]["5"]["first"]["wall_s"]["median"] > 0.0
     provenance = report["provenance"]
     assert provenance["cpu_count"] == os.cpu_count()
