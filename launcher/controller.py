@@ -1,8 +1,11 @@
-"""Tune's controller, but for what it does with a trial whose worker dies, or fails, as it is given the trial.
+"""Tune's controller, but for what it does with trials whose workers are only about to play them.
 
-A worker that has ended a trial is reset for the next one, which Tune counts as not running yet. It hears of the death
-of such a worker twice, as the actor's and as the reset's failure: it tries the trial again at the first, and fails it
-for good at the second, whatever attempts are left.
+A worker that has ended a trial is given the next one, and where no other waits, one whose own worker is just starting,
+which is ended then: a sweep of trials that are shorter than a worker's start would run on a single one.
+
+Before that it is reset for the next trial, which Tune counts as not running yet. It hears of the death of such a worker
+twice, as the actor's and as the reset's failure: it tries the trial again at the first, and fails it for good at the
+second, whatever attempts are left.
 """
 
 from __future__ import annotations
@@ -16,11 +19,18 @@ from ray.tune.experiment import Trial
 
 
 class Controller(TuneController):
-    """Tries such a trial again, once for each death."""
+    """Lets a trial have the worker that is starting for it, and tries one again whose worker dies, once a death."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._heard: set[Trial] = set()
+
+    def _maybe_reuse_cached_actor(self, trial: Trial) -> bool:
+        own = None if trial in self._resetting_trials else self._trial_to_actor.get(trial)
+        if own is not None and self._actor_manager.is_actor_started(own):  # it has its place, and only has to load
+            return False
+        reused: bool = super()._maybe_reuse_cached_actor(trial)
+        return reused
 
     def _actor_failed(self, tracked_actor: Any, exception: Exception) -> None:
         trial = self._actor_to_trial.get(tracked_actor)

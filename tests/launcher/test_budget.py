@@ -113,7 +113,8 @@ def test_a_spent_budget_adds_nothing_and_does_not_hold_tests_back(
     found = Sweep.read(found.folder)
     asked = []
     monkeypatch.setattr(run, "_tune_run", lambda sweep, crew, part, *rest: asked.append((part.tests, rest[-1])))
-    monkeypatch.setattr(run, "start_ray", lambda *given: SimpleNamespace(shutdown=lambda: None))
+    monkeypatch.setattr(run, "start_ray", lambda *given: SimpleNamespace(kill=None))
+    monkeypatch.setattr(run, "stop_ray", lambda *given, **options: None)
     crew = Crew.of(Machine((0, 1), 0), 1, pack=2)
     console = Console(file=io.StringIO(), width=300)
     assert run.run_sweep(found, crew, console, {"trials": 3.0}) == run.LEFT_OVER
