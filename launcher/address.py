@@ -19,9 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
+from rich.console import Console
+
 from jax_party import records
 from jax_party.errors import SweepError
 from jax_party.storage import is_remote
+from launcher.console import plain
 from launcher.pack import EXPERIMENT_VARIABLE
 from launcher.probe import LOOK_LIMIT_S
 from launcher.resources import Machine, has_token
@@ -110,11 +113,11 @@ def _nodes(address: str, folder: Path) -> list[Node]:
             )
         if not told:
             told = True
-            print(
+            plain(
+                Console(stderr=True),
                 f"ADDRESS={address}: no node has a CPU to work with yet; waiting up to {NODES_WAIT_S / 60:g} minutes "
                 "for one to join (Ctrl-C to leave)",
-                file=sys.stderr, flush=True,
-            )  # fmt: skip
+            )
         time.sleep(NODES_LOOK_S)
 
 

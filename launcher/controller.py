@@ -32,6 +32,10 @@ class Controller(TuneController):
         reused: bool = super()._maybe_reuse_cached_actor(trial)
         return reused
 
+    def _actor_started(self, tracked_actor: Any, log: str = "STARTED") -> None:
+        self._heard.discard(self._actor_to_trial[tracked_actor])
+        super()._actor_started(tracked_actor, log)
+
     def _actor_failed(self, tracked_actor: Any, exception: Exception) -> None:
         trial = self._actor_to_trial.get(tracked_actor)
         super()._actor_failed(tracked_actor, exception)

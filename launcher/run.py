@@ -409,9 +409,7 @@ def _tune_run(
     from launcher.workers import SHARE, SharedWorkers
 
     install_controller()
-    _keep_environment(sweep.address)
-    if storage.is_remote(sweep.folder):  # a worker that is let go of may still be storing a trial's last period
-        os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = str(round(patience_s()) + STORING_S)
+    _keep_environment(sweep)
     worker = _worker_settings(sweep, crew)
     by_group = Scheduler(sweep.manifest.scheduler).by_group
     shared = None
@@ -455,14 +453,19 @@ def _tune_run(
         shared.stop()
 
 
-def _keep_environment(address: str | None) -> None:
-    """Have Tune give workers nothing of our environment that they have not got, or must not be shown."""
+def _keep_environment(sweep: Sweep) -> None:
+    """Have Tune wait for workers that store, and give them nothing of our environment that they have not got, or must
+    not be shown.
+    """
     from ray.tune.execution import class_cache
+
+    if storage.is_remote(sweep.folder):  # a worker that is let go of may still be storing a trial's last period
+        os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = str(round(patience_s()) + STORING_S)
 
     # Tune would put AWS's secrets where Ray shows them; each node has its own. Workers of our own Ray have all of our
     # environment, and one that asks for more of it could not be one that Ray has started already.
     class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS_" in name}
-    if address is None:
+    if sweep.address is None:
         class_cache.ENV_VARS_TO_PROPAGATE.clear()
         class_cache.DEFAULT_ENV_VARS.clear()
 
