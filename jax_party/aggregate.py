@@ -117,6 +117,14 @@ def stratified_interval(strata: Sequence[Sequence[float]]) -> Interval:
     return Interval(mean, mean - half, mean + half, Aggregate.MEAN.value)
 
 
+def optimism(chosen_by: Sequence[Sequence[float]], fresh: Interval, mode: str) -> tuple[float, float]:
+    """The score on the seeds that chose a configuration, by strata and estimator those of `fresh`; and how much better
+    that is, where larger values (`max`) or smaller ones (`min`) are.
+    """
+    tuned = statistics.fmean(aggregate(values, fresh.estimator) for values in chosen_by)
+    return tuned, tuned - fresh.value if mode == "max" else fresh.value - tuned
+
+
 __all__ = [
     "Aggregate",
     "Interval",
@@ -124,6 +132,7 @@ __all__ = [
     "aggregate_metrics",
     "interquartile_mean",
     "interval",
+    "optimism",
     "spread",
     "stratified_interval",
 ]

@@ -6,8 +6,7 @@ so that no trial is judged by a seed that chose it.
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from jax_party import records
-from jax_party.aggregate import Interval, aggregate, interval, stratified_interval
+from jax_party.aggregate import Interval, interval, optimism, stratified_interval
 from jax_party.config import with_values
 from jax_party.engines import get_engine
 from jax_party.errors import SweepError
@@ -124,7 +123,7 @@ def show_promotions(sweep: Sweep, promoted: list[TrialRecord], console: Console)
         if fresh is None or not chosen_by:
             facts[record.promoted_from] = f"{record.state.value} {record.error or ''}".strip()
             continue
-        facts[record.promoted_from] = _in_words(aggregate(chosen_by, fresh.estimator), fresh, record.num_seeds, mode)
+        facts[record.promoted_from] = _in_words([chosen_by], fresh, record.num_seeds, mode)
         of_scenarios = tested.setdefault((record.algorithm, records.configuration_id(record)), [])
         of_scenarios.append((chosen_by, outcome.seed_scores(sweep.folder / record.trial_id, record)))
     if sweep.manifest.scenario_mode == "mean":
@@ -132,14 +131,13 @@ def show_promotions(sweep: Sweep, promoted: list[TrialRecord], console: Console)
         for (algorithm, configuration), of_scenarios in tested.items():
             if len(of_scenarios) == wanted:
                 over = stratified_interval([scores for _, scores in of_scenarios])
-                tuned = statistics.fmean(aggregate(chosen_by, over.estimator) for chosen_by, _ in of_scenarios)
-                words = _in_words(tuned, over, promoted[0].num_seeds, mode)
+                words = _in_words([chosen_by for chosen_by, _ in of_scenarios], over, promoted[0].num_seeds, mode)
                 facts[f"{algorithm} {configuration}"] = f"{words}, mean of {wanted} scenarios"
     show_facts(console, f"{metric} on fresh seeds, with 95 % intervals", facts)
 
 
-def _in_words(tuned: float, fresh: Interval, num_seeds: int, mode: str) -> str:
-    gap = tuned - fresh.value if mode == "max" else fresh.value - tuned
+def _in_words(chosen_by: Sequence[Sequence[float]], fresh: Interval, num_seeds: int, mode: str) -> str:
+    tuned, gap = optimism(chosen_by, fresh, mode)
     between = "" if fresh.low is None else f" [{fresh.low:.5g}, {fresh.high:.5g}]"
     return (
         f"tuned {tuned:.5g}, fresh {fresh.value:.5g}{between} ({fresh.estimator} of {num_seeds} seeds), "

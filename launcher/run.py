@@ -412,10 +412,8 @@ def _tune_run(
     _keep_environment(sweep)
     worker = _worker_settings(sweep, crew)
     by_group = Scheduler(sweep.manifest.scheduler).by_group
-    shared = None
-    if crew.shared:
-        silent_s = Watchdog(crew.period_timeout_s).silent_s()
-        shared = SharedWorkers(worker, crew, crew.pack if by_group else crew.trials, silent_s, nodes)
+    room, silent_s = crew.pack if by_group else crew.trials, Watchdog(crew.period_timeout_s).silent_s()
+    shared = SharedWorkers(worker, crew, room, silent_s, nodes) if crew.shared else None
     callback.shared, callback.nodes = shared, nodes
     most = (shared.places_now if shared else _as_ray_has_room) if crew.follows else None
     config: dict[str, Any] = {

@@ -207,6 +207,7 @@ def _read_sweep(folder: Path, options: SweepOptions | ResumeOptions | PromoteOpt
 
 
 def _check_storage(folder: Path, writing: bool = True) -> None:
+    """See that the sweep's storage answers, and takes a file; without `writing` one, that a folder could be made."""
     try:
         storage.check(folder, writing)
     except StorageError as error:

@@ -13,7 +13,6 @@ import io
 import json
 import logging
 import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -26,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jax_party import records, storage
-from jax_party.aggregate import Aggregate, aggregate, aggregate_metrics, interval, spread, stratified_interval
+from jax_party.aggregate import Aggregate, aggregate, aggregate_metrics, interval, optimism, spread, stratified_interval
 from jax_party.errors import RecordError
 from jax_party.objectives import Objective, feasible, pareto_front
 from jax_party.records import State, SweepManifest, TrialRecord
@@ -250,8 +249,8 @@ def _judge_promotions_over_scenarios(rows: Sequence[IndexRow]) -> None:
             continue
         fresh = stratified_interval([row.seed_values for row in tested])
         values = {f"fresh.over_scenarios.{name}": getattr(fresh, name) for name in ("value", "low", "high")}
-        gap = statistics.fmean(aggregate(row.seed_values, fresh.estimator) for row in origins) - fresh.value
-        values["optimism_gap.over_scenarios"] = gap if origins[0].fixed["objective.mode"] == "max" else -gap
+        mode = origins[0].fixed["objective.mode"]
+        values["optimism_gap.over_scenarios"] = optimism([row.seed_values for row in origins], fresh, mode)[1]
         for row in origins + tested:
             row.fixed.update(values)
 
