@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, TypeGuard
 
-from jax_party.aggregate import Aggregate
+from jax_party.aggregate import Aggregate, aggregate
 
 MODES: Final = ("max", "min")
 
@@ -60,6 +60,30 @@ def feasible(objective: Objective, values: Mapping[str, float | None]) -> bool:
     return all(missed <= 0 for missed in violations(objective, values))
 
 
+def best_step(evaluations: Mapping[int, Sequence[Mapping[str, Any]]], objective: Objective) -> int | None:
+    """The step at which the first objective was best, seeds aggregated.
+
+    Args:
+      evaluations: step -> metric -> number, of each seed.
+      objective: what is best.
+
+    Returns:
+      The earliest of equals; None where no step has a finite number for every seed.
+    """
+    sign = 1.0 if objective.mode == "max" else -1.0
+    measured = {}
+    for step, of_seeds in evaluations.items():
+        values = [metrics.get(objective.metric) for metrics in of_seeds]
+        numbers = [float(value) for value in values if _is_finite(value)]
+        if numbers and len(numbers) == len(values):
+            measured[step] = sign * aggregate(numbers, objective.aggregate)
+    return max(measured, key=measured.__getitem__) if measured else None
+
+
+def _is_finite(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def pareto_front(points: Sequence[Sequence[float]], modes: Sequence[str]) -> list[bool]:
     """Which points no other is better than: at least as good in every objective and better in one.
 
@@ -79,4 +103,4 @@ def pareto_front(points: Sequence[Sequence[float]], modes: Sequence[str]) -> lis
     return [not any(dominates(other, one) for other in gains) for one in gains]
 
 
-__all__ = ["MODES", "Objective", "bound_metric", "feasible", "pareto_front", "violations"]
+__all__ = ["MODES", "Objective", "best_step", "bound_metric", "feasible", "pareto_front", "violations"]

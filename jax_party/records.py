@@ -35,10 +35,10 @@ import yaml
 from jax_party import storage
 from jax_party.aggregate import Aggregate, aggregate, aggregate_metrics
 from jax_party.errors import RecordError
-from jax_party.objectives import MODES, Objective
+from jax_party.objectives import MODES, Objective, best_step
 from jax_party.storage import as_folder, is_remote
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 CONFIG_FILE: Final = "config.yaml"
 RECORD_FILE: Final = "record.json"
 MANIFEST_FILE: Final = "sweep.yaml"
@@ -88,6 +88,21 @@ class Takeover:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A stretch of time in which a worker played a trial.
+
+    Attributes:
+      worker: its host and process id, `node-1:4711`.
+      start: when it began.
+      end: when it last wrote the record.
+    """
+
+    worker: str
+    start: str
+    end: str
+
+
+@dataclass(frozen=True)
 class VaultEntry:
     """One Flashbax vault of a trial: `kind` is `train` or `test`, `rows` batch rows, `steps` its time axis."""
 
@@ -122,6 +137,7 @@ class TrialRecord:
     retries: tuple[str, ...] = ()
     started_at: str | None = None
     ended_at: str | None = None
+    spans: tuple[Span, ...] = ()
     duration_s: float = 0.0
     device: str | None = None
     host: str | None = None
@@ -150,6 +166,7 @@ class TrialRecord:
         fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         fields["objective"] = dataclasses.asdict(self.objective)
         fields["lineage"] = [dataclasses.asdict(takeover) for takeover in self.lineage]
+        fields["spans"] = [dataclasses.asdict(span) for span in self.spans]
         fields["vaults"] = [dataclasses.asdict(entry) for entry in self.vaults]
         values: dict[str, Any] = plain(fields, place)
         if finite(values["hyperparameters"]) != values["hyperparameters"]:
@@ -178,6 +195,7 @@ class TrialRecord:
         values["objective"] = _objective(data["objective"])
         values["lineage"] = tuple(Takeover(**takeover) for takeover in data["lineage"])
         values["retries"] = tuple(data["retries"])
+        values["spans"] = tuple(Span(**span) for span in data["spans"])
         values["vaults"] = tuple(VaultEntry(**entry) for entry in data["vaults"])
         return cls(**values)
 
@@ -207,6 +225,12 @@ class SweepManifest:
     space: Any = None
     overrides: Any = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def scenarios(self) -> tuple[str, ...]:
+        """Those that were asked for, in their order; none where the config's own is meant."""
+        named = self.overrides.get("env/scenario") if isinstance(self.overrides, Mapping) else None
+        return (named,) if isinstance(named, str) else tuple(dict.fromkeys(named or ()))
 
 
 # -- Checks ------------------------------------------------------------------------------------------------------------
@@ -251,6 +275,14 @@ def _is_takeover(value: Any) -> bool:
     )
 
 
+def _is_span(value: Any) -> bool:
+    return (
+        _is_str_dict(value)
+        and set(value) == {"worker", "start", "end"}
+        and all(isinstance(text, str) for text in value.values())
+    )
+
+
 def _is_vault(value: Any) -> bool:
     return (
         _is_str_dict(value)
@@ -280,6 +312,10 @@ _OBJECTIVE: _Check = (
 _LINEAGE: _Check = (
     "a list of {step, source, source_step, hyperparameters}",
     lambda value: isinstance(value, list) and all(map(_is_takeover, value)),
+)
+_SPANS: _Check = (
+    "a list of {worker, start, end}, strings all",
+    lambda value: isinstance(value, list) and all(map(_is_span, value)),
 )
 _VERSIONS: _Check = (
     "a mapping from package to version or null",
@@ -323,6 +359,7 @@ _RECORD_CHECKS: Final[Mapping[str, _Check]] = {
     "retries": _REASONS,
     "started_at": _or_null(_STR),
     "ended_at": _or_null(_STR),
+    "spans": _SPANS,
     "duration_s": _NUMBER,
     "device": _or_null(_STR),
     "host": _or_null(_STR),
@@ -383,12 +420,13 @@ def _check_schema_version(data: Mapping[str, Any], source: str | Path) -> None:
 
 
 def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of an earlier version as this one has it. 1 knew one seed a trial, 2 one objective, 3 one engine."""
+    """A record of an earlier version as this one has it. 1 knew one seed a trial, 2 one objective, 3 one engine, 4 no
+    spans of time."""
     if data["schema_version"] == SCHEMA_VERSION:
         return dict(data)
     objective = _upgraded_objective(data.get("objective"))
     new = dict.fromkeys(("batch", "compile_time_saved_s", "compile_cache", "promoted_from"))
-    new |= {"retries": [], "num_seeds": 1, "lineage": [], "engine": "native"}
+    new |= {"retries": [], "num_seeds": 1, "lineage": [], "spans": [], "engine": "native"}
     new["engine_version"] = data.get("git_sha")
     return {**new, **data, "objective": objective, "schema_version": SCHEMA_VERSION}
 
@@ -729,6 +767,13 @@ def update_record(folder: Path, **changes: Any) -> TrialRecord:
     return change_record(folder, lambda record: dataclasses.replace(record, **changes))
 
 
+def spans_until_now(record: TrialRecord, start: str) -> tuple[Span, ...]:
+    """The record's spans with the one that this process began at `start`, now that it is being written."""
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+    before = [span for span in record.spans if (span.worker, span.start) != (worker, start)]
+    return (*before, Span(worker, start, timestamp()))
+
+
 def add_retry(folder: Path, reason: str) -> TrialRecord:
     """Note why the trial is tried again.
 
@@ -877,22 +922,42 @@ def score_metrics(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> dic
     objective = record.objective
     if (record.absolute_metrics or {}).get(objective.metric) is not None:
         return dict(record.absolute_metrics or {})
-    sign = 1.0 if objective.mode == "max" else -1.0
-    best: tuple[float, list[Mapping[str, Any]]] | None = None
-    for of_seeds in evaluations_by_step(rows, record.num_seeds).values():
-        values: list[Any] = [(row.get("evaluate") or {}).get(objective.metric) for row in of_seeds]
-        if not all(_is_number(value) and math.isfinite(value) for value in values):
-            continue
-        score = sign * aggregate(values, objective.aggregate)
-        if best is None or score > best[0]:
-            best = (score, of_seeds)
+    measured = _measured(record, rows)
+    best = best_step(measured, objective)
     if best is None:
         return {}
     numbers = [
-        {name: value for name, value in (row.get("evaluate") or {}).items() if value is None or _is_number(value)}
-        for row in best[1]
+        {name: value for name, value in metrics.items() if value is None or _is_number(value)}
+        for metrics in measured[best]
     ]
     return aggregate_metrics(numbers, objective.aggregate)
+
+
+def _measured(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
+    """Step -> the metrics of each seed."""
+    of_steps = evaluations_by_step(rows, record.num_seeds)
+    return {step: [row.get("evaluate") or {} for row in of_seeds] for step, of_seeds in of_steps.items()}
+
+
+def hyperparameters_at(record: TrialRecord, step: int | None) -> Mapping[str, Any]:
+    """The values in force when the trial had trained `step` steps; None: those that it has now."""
+    if step is not None:
+        for takeover in record.lineage:
+            if takeover.step >= step:
+                return takeover.hyperparameters
+    return record.hyperparameters
+
+
+def judged_hyperparameters(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The values that gave the trial its score: of a population's, which change, those of its best evaluation.
+
+    Args:
+      record: of the trial.
+      rows: of its metrics.jsonl.
+    """
+    if not record.lineage:
+        return record.hyperparameters
+    return hyperparameters_at(record, best_step(_measured(record, rows), record.objective))
 
 
 def seed_values(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> list[float]:

@@ -106,6 +106,7 @@ class Experiment:
         self._to_take_over: list[Takeover] = []
         self._trained_seconds = 0.0
         self._started = time.perf_counter()
+        self._since = records.timestamp()
         self._duration_before = 0.0
         if self.record.state in records.FINISHED:
             return
@@ -527,6 +528,7 @@ class Experiment:
                 "vaults": vault_entries(learner.vaults for learner in self.learners),
             }
         changes |= {"duration_s": self._duration(), "compile_time_s": self._compile_seconds()}
+        changes["spans"] = records.spans_until_now(self.record, self._since)
         self.record = records.update_record(self.folder, **changes)
 
     def _duration(self) -> float:

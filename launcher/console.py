@@ -228,7 +228,7 @@ def _best_of(group: str, entries: Sequence[Entry], objective: Objective, alone: 
         return {f"front{of_group} {place}": _entry_text(one, objective) for place, one in enumerate(front[:10], 1)}
     best = entries[0]
     found = {f"best{of_group}": _entry_text(best, objective)}
-    values = {key: value_text(value) for key, value in best.trials[0].hyperparameters.items()}
+    values = {key: value_text(value) for key, value in best.hyperparameters.items()}
     if alone:
         return {**found, "scenario": ", ".join(record.scenario for record in best.trials), **values}
     return {f"best{of_group}": f"{_entry_text(best, objective)} ({', '.join(f'{k}={v}' for k, v in values.items())})"}

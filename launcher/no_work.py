@@ -29,9 +29,10 @@ class NoWork:
         self._folder = folder
         self._budget = make_budget(config)
         self._record = records.read_record(folder)
+        self._since = records.timestamp()
         if self._record.state not in FINISHED:
             self._record = records.update_record(
-                folder, state=State.RUNNING, attempts=self._record.attempts + 1, started_at=records.timestamp()
+                folder, state=State.RUNNING, attempts=self._record.attempts + 1, started_at=self._since
             )
 
     def step(self) -> dict[str, Any]:
@@ -42,6 +43,7 @@ class NoWork:
                    "evaluate": {"episode_return": 0.0}}  # fmt: skip
             records.append_metrics(self._folder, row)
             changes: dict[str, Any] = {"env_steps": steps}
+            changes["spans"] = records.spans_until_now(self._record, self._since)
             if self._evaluation(steps) == self._budget.num_evaluations:
                 changes |= {"state": State.COMPLETE, "ended_at": records.timestamp()}
             self._record = records.update_record(self._folder, **changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -50,6 +51,11 @@ def score(folder: Path, record: TrialRecord) -> float | None:
 def metrics(folder: Path, record: TrialRecord) -> dict[str, float | None]:
     """What the trial is judged by: metric -> number, seeds aggregated; empty where it has nothing."""
     return records.score_metrics(record, records.read_metrics(folder))
+
+
+def hyperparameters(folder: Path, record: TrialRecord) -> Mapping[str, Any]:
+    """The values that gave the trial its score: of a population's, which change, those of its best evaluation."""
+    return records.judged_hyperparameters(record, records.read_metrics(folder) if record.lineage else ())
 
 
 def best(values: list[float], objective: Objective) -> float | None:

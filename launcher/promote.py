@@ -77,7 +77,8 @@ def write_promotions(sweep: Sweep, chosen: list[Winner], num_seeds: int) -> list
         seeds = {SEED_KEY: FIRST_FRESH_SEED, NUM_SEEDS_KEY: num_seeds}
         composed = records.read_config(sweep.folder / origin.trial_id)
         engine.parse(composed)  # of an earlier version: refused by the key that it lacks
-        config = with_values(composed, seeds)
+        sampled = _sampled(sweep.folder / origin.trial_id, origin)
+        config = with_values(composed, {**(sampled if origin.lineage else {}), **seeds})
         trial_id = records.trial_id(sweep.manifest.name, config, FIRST_FRESH_SEED)
         if trial_id not in sweep.records:
             record = TrialRecord(
@@ -91,7 +92,7 @@ def write_promotions(sweep: Sweep, chosen: list[Winner], num_seeds: int) -> list
                 seed=FIRST_FRESH_SEED,
                 num_seeds=num_seeds,
                 promoted_from=origin.trial_id,
-                hyperparameters=_configuration(origin),
+                hyperparameters=sampled,
                 objective=origin.objective,
                 total_steps=origin.total_steps,
             )
@@ -127,7 +128,7 @@ def show_promotions(sweep: Sweep, promoted: list[TrialRecord], console: Console)
         of_scenarios = tested.setdefault((record.algorithm, records.configuration_id(record)), [])
         of_scenarios.append((chosen_by, outcome.seed_scores(sweep.folder / record.trial_id, record)))
     if sweep.manifest.scenario_mode == "mean":
-        wanted = len((sweep.manifest.overrides or {}).get("env/scenario", ()))
+        wanted = len(sweep.manifest.scenarios)
         for (algorithm, configuration), of_scenarios in tested.items():
             if len(of_scenarios) == wanted:
                 over = stratified_interval([scores for _, scores in of_scenarios])
@@ -145,9 +146,9 @@ def _in_words(chosen_by: Sequence[Sequence[float]], fresh: Interval, num_seeds: 
     )
 
 
-def _configuration(record: TrialRecord) -> Mapping[str, Any]:
-    """The sampled values but for the seed."""
-    return {key: value for key, value in record.hyperparameters.items() if key != SEED_KEY}
+def _sampled(folder: Path, record: TrialRecord) -> Mapping[str, Any]:
+    """The values that gave the trial its score, but for the seed."""
+    return {key: value for key, value in outcome.hyperparameters(folder, record).items() if key != SEED_KEY}
 
 
 __all__ = ["Winner", "fresh_score", "show_promotions", "winners", "write_promotions"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from jax_party.aggregate import Aggregate, aggregate_metrics
 from jax_party.objectives import Objective, feasible, pareto_front
 from jax_party.records import SweepManifest, TrialRecord, configuration_id
 from launcher import outcome
-from launcher.plan import SCENARIO_KEY
 from sweeps.space import ScenarioMode
 
 
@@ -24,6 +24,7 @@ class Entry:
       metrics: what it reached, the means over its trials.
       score: the objective among them.
       feasible: whether it keeps to the constraints.
+      hyperparameters: the values that gave the score.
       on_front: whether no other that does is better in every objective.
     """
 
@@ -32,6 +33,7 @@ class Entry:
     metrics: Mapping[str, float | None]
     score: float
     feasible: bool
+    hyperparameters: Mapping[str, Any]
     on_front: bool = False
 
 
@@ -61,7 +63,9 @@ def _entries(folder: Path, manifest: SweepManifest, trials: Sequence[TrialRecord
         metrics = aggregate_metrics(reached, Aggregate.MEAN)
         values = [metrics.get(name) for name in objective.metrics]
         if values[0] is not None and None not in values:
-            yield Entry(group, tuple(of_configuration), metrics, values[0], feasible(objective, metrics))
+            first = of_configuration[0]
+            sampled = outcome.hyperparameters(folder / first.trial_id, first)
+            yield Entry(group, tuple(of_configuration), metrics, values[0], feasible(objective, metrics), sampled)
 
 
 def _configurations(manifest: SweepManifest, trials: Sequence[TrialRecord]) -> Iterator[tuple[str, list[TrialRecord]]]:
@@ -70,7 +74,7 @@ def _configurations(manifest: SweepManifest, trials: Sequence[TrialRecord]) -> I
         for record in trials:
             yield f"{record.algorithm} {record.scenario}", [record]
         return
-    wanted = len((manifest.overrides or {}).get(SCENARIO_KEY, ()))
+    wanted = len(manifest.scenarios)
     played: dict[tuple[str, int], dict[str, TrialRecord]] = {}
     for record in trials:
         played.setdefault((configuration_id(record), record.seed), {}).setdefault(record.scenario, record)

@@ -130,9 +130,10 @@ def _configurations(
         if place not in names:
             continue
         axes = study.axes_of(study.base_of(record))
-        if any(axis.key not in record.hyperparameters for axis in axes):
+        sampled = outcome.hyperparameters(path, record)
+        if any(axis.key not in sampled for axis in axes):
             continue
-        values: dict[str, Any] = {axis.name: record.hyperparameters[axis.key] for axis in axes}
+        values: dict[str, Any] = {axis.name: sampled[axis.key] for axis in axes}
         if study.spec.scenario_mode is ScenarioMode.AXIS:
             values[SCENARIO_AXIS] = record.scenario
         if space.holds(values):

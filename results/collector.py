@@ -12,7 +12,6 @@ import functools
 import io
 import json
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,7 +26,7 @@ import pyarrow.parquet as pq
 from jax_party import records, storage
 from jax_party.aggregate import Aggregate, aggregate, aggregate_metrics, interval, optimism, spread, stratified_interval
 from jax_party.errors import RecordError
-from jax_party.objectives import Objective, feasible, pareto_front
+from jax_party.objectives import Objective, best_step, feasible, pareto_front
 from jax_party.records import State, SweepManifest, TrialRecord
 from results import columns, configs, lines, parts
 from results.parts import EVALUATIONS_FILE
@@ -57,6 +56,7 @@ OUTCOME_COLUMNS: Final[Mapping[str, str]] = {
     "retries": "str",
     "started_at": "str",
     "ended_at": "str",
+    "spans": "str",
     "duration_s": "float64",
     "device": "str",
     "host": "str",
@@ -266,7 +266,7 @@ def _judge_objectives(rows: Sequence[IndexRow], manifest: SweepManifest) -> None
     judged: dict[tuple[str, str], list[tuple[list[IndexRow], dict[str, float | None]]]] = {}
     searched = [row for row in rows if row.score_metrics and row.fixed.get("promoted_from") is None]
     if manifest.scenario_mode == "mean":
-        wanted = len((manifest.overrides or {}).get("env/scenario", ()))
+        wanted = len(manifest.scenarios)
         for row in searched:
             row.fixed["objective.feasible"] = None  # until its configuration has been played in all of them
         of_configuration: dict[tuple[Any, ...], dict[str, IndexRow]] = {}
@@ -347,7 +347,7 @@ def _trial_row(
 ) -> IndexRow:
     how = record.objective.aggregate
     of_steps = _by_step(evaluations, record.num_seeds)
-    best = _best_step(of_steps, record.objective)
+    best = best_step({step: [one.metrics for one in of_seeds] for step, of_seeds in of_steps.items()}, record.objective)
     numbers = records.seed_values(record, rows)
     judged = {} if record.state is State.FAILED else records.score_metrics(record, rows)
     fixed = _fixed_values(record, place) | {
@@ -362,7 +362,8 @@ def _trial_row(
         "absolute.": record.absolute_metrics or {},
     }
     metrics = {prefix + name: value for prefix, values in sources.items() for name, value in values.items()}
-    return IndexRow(fixed, _hyperparameters(record), metrics, leaves, evaluations, numbers, judged)
+    sampled = _hyperparameters(records.hyperparameters_at(record, best))
+    return IndexRow(fixed, sampled, metrics, leaves, evaluations, numbers, judged)
 
 
 def _by_step(evaluations: Sequence[Evaluation], num_seeds: int) -> dict[int, list[Evaluation]]:
@@ -375,23 +376,6 @@ def _by_step(evaluations: Sequence[Evaluation], num_seeds: int) -> dict[int, lis
 
 def _aggregated(of_seeds: Sequence[Evaluation], how: str) -> dict[str, float | None]:
     return aggregate_metrics([one.metrics for one in of_seeds], how)
-
-
-def _best_step(of_steps: Mapping[int, Sequence[Evaluation]], objective: Objective) -> int | None:
-    """The step at which the objective was best, the earliest of equals; None where it was never measured."""
-    sign = 1.0 if objective.mode == "max" else -1.0
-    measured = {}
-    for step, of_seeds in of_steps.items():
-        value = _of_seeds([one.metrics.get(objective.metric) for one in of_seeds], objective.aggregate)
-        if value is not None:
-            measured[step] = sign * value
-    return max(measured, key=measured.__getitem__) if measured else None
-
-
-def _of_seeds(values: Sequence[float | None], how: str) -> float | None:
-    """One number for the seeds, None where some seed has no finite number."""
-    numbers = [value for value in values if value is not None and math.isfinite(value)]
-    return aggregate(numbers, how) if len(numbers) == len(values) else None
 
 
 def _objective_values(record: TrialRecord, numbers: Sequence[float]) -> dict[str, Any]:
@@ -421,7 +405,7 @@ def _unreadable_row(
     if record is not None:
         fixed |= _fixed_values(record, place)
     fixed |= {"state": State.FAILED.value, "error": reason}
-    return IndexRow(fixed, _hyperparameters(record) if record else {}, readable=False)
+    return IndexRow(fixed, _hyperparameters(record.hyperparameters) if record else {}, readable=False)
 
 
 def _pending_rows(manifest: SweepManifest, rows: Sequence[IndexRow]) -> Iterator[IndexRow]:
@@ -457,6 +441,7 @@ def _fixed_values(record: TrialRecord, place: PurePosixPath) -> dict[str, Any]:
     values["retries"] = "; ".join(record.retries) or None
     values["configuration"] = records.configuration_id(record)
     values["lineage"] = json.dumps([dataclasses.asdict(one) for one in record.lineage]) if record.lineage else None
+    values["spans"] = json.dumps([dataclasses.asdict(one) for one in record.spans]) if record.spans else None
     values["jax_version"] = record.versions.get("jax")
     values["objective.metric"] = record.objective.metric
     values["objective.mode"] = record.objective.mode
@@ -473,11 +458,8 @@ def _fixed_values(record: TrialRecord, place: PurePosixPath) -> dict[str, Any]:
     return values
 
 
-def _hyperparameters(record: TrialRecord) -> dict[str, Any]:
-    return {
-        f"hyperparameters.{key}" if key in _FIXED else key: configs.cell(value)
-        for key, value in record.hyperparameters.items()
-    }
+def _hyperparameters(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"hyperparameters.{key}" if key in _FIXED else key: configs.cell(value) for key, value in values.items()}
 
 
 # -- Tables ------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from scipy import stats
 from jax_party.aggregate import BOOTSTRAP_SEEDS, Aggregate, interval
 from jax_party.errors import RecordError
 from results.index import load_index
+from results.ranking import OVER_SCENARIOS
 from results.statistics import trimmed_mean, wins
 
 BY: Final = ("best", "configuration")
@@ -23,11 +24,21 @@ _RESAMPLES: Final = 9_999
 
 
 class _Scores(NamedTuple):
-    """A configuration with the objective of each of its seeds; `fresh` where none of these has chosen it."""
+    """A configuration with the objective of each of its seeds.
+
+    Attributes:
+      configuration: its 8 digits.
+      values: a number a seed.
+      fresh: whether none of these seeds has chosen it.
+      feasible: whether it keeps to the sweep's constraints.
+      over_scenarios: where configurations count by it, their mean over scenarios.
+    """
 
     configuration: str
     values: tuple[float, ...]
     fresh: bool
+    feasible: bool
+    over_scenarios: float | None
 
 
 def compare(sweep_a: str | Path, sweep_b: str | Path, by: str = "best") -> pd.DataFrame:
@@ -39,15 +50,16 @@ def compare(sweep_a: str | Path, sweep_b: str | Path, by: str = "best") -> pd.Da
 
     Args:
       sweep_a, sweep_b: their folders, or their index.parquet.
-      by: `best`: the best configuration of each algorithm, and where they have no algorithm in common, of every pair of
-        algorithms; `configuration`: each configuration that both have.
+      by: `best`: the best configuration of each algorithm that keeps to the constraints, if one does, and where they
+        have no algorithm in common, of every pair of algorithms; `configuration`: each configuration that both have. Of
+        a sweep that averages over scenarios the best is that of the mean, in every scenario.
 
     Returns:
-      `scenario`, `algorithm_a`, `algorithm_b`, `configuration_a`, `configuration_b`, `metric`, `mode`, `seeds` (`fresh`
-      or `searched`: these have chosen the best, which flatters it), `n_a`, `value_a`, `low_a`, `high_a`, the same of b,
-      `estimator`, `difference` (b less a) with `difference_low` and `difference_high`, and
-      `probability_of_improvement`: that a seed of b is better than one of a, ties half. Intervals are of 95 %; NaN
-      where a side has one seed.
+      `scenario` (`mean of p-base, p-no-rank` for the mean over scenarios of sweeps that look for it), `algorithm_a`,
+      `algorithm_b`, `configuration_a`, `configuration_b`, `metric`, `mode`, `seeds` (`fresh` or `searched`: these have
+      chosen the best, which flatters it), `n_a`, `value_a`, `low_a`, `high_a`, the same of b, `estimator`, `difference`
+      (b less a) with `difference_low` and `difference_high`, and `probability_of_improvement`: that a seed of b is
+      better than one of a, ties half. Intervals are of 95 %; NaN where a side has one seed.
 
     Raises:
       RecordError: a sweep cannot be read, their objectives are unlike, or they have nothing in common.
@@ -85,24 +97,48 @@ def _objective(index: pd.DataFrame, sweep: str | Path) -> tuple[str, str]:
     return str(found.iloc[0, 0]), str(found.iloc[0, 1])
 
 
-_Group = dict[tuple[str, bool], list[float]]
+_Groups = dict[tuple[str, str], list[_Scores]]
 
 
-def _scores(index: pd.DataFrame) -> dict[tuple[str, str], list[_Scores]]:
+def _scores(index: pd.DataFrame) -> _Groups:
     """(scenario, algorithm) -> the configurations that have been played to the end."""
-    groups: dict[tuple[str, str], _Group] = {}
     finished = index[(index["state"] == "COMPLETE") & index["objective.seed_values"].notna()]
-    for row in finished.to_dict("records"):
-        group = groups.setdefault((row["scenario"], row["algorithm"]), {})
-        key = (row["configuration"], bool(pd.notna(row["promoted_from"])))
-        group.setdefault(key, []).extend(json.loads(row["objective.seed_values"]))
-    return {
-        name: [_Scores(configuration, tuple(values), fresh) for (configuration, fresh), values in group.items()]
-        for name, group in groups.items()
-    }
+    rows: Any = finished.assign(fresh=finished["promoted_from"].notna())
+    found: _Groups = {}
+    for (scenario, algorithm, configuration, fresh), some in rows.groupby(
+        ["scenario", "algorithm", "configuration", "fresh"], sort=False
+    ):
+        values = tuple(value for text in some["objective.seed_values"] for value in json.loads(text))
+        over = "fresh.over_scenarios.value" if fresh else OVER_SCENARIOS
+        means = some[over].dropna().tolist() if over in some else []
+        one = _Scores(
+            configuration, values, bool(fresh), bool(some["objective.feasible"].fillna(True).astype(bool).all()),
+            float(means[0]) if means else None,
+        )  # fmt: skip
+        found.setdefault((scenario, algorithm), []).append(one)
+    return found | _over_scenarios(found)
 
 
-def _pairs(a: dict[tuple[str, str], Any], b: dict[tuple[str, str], Any]) -> list[tuple[str, str, str]]:
+def _over_scenarios(groups: _Groups) -> _Groups:
+    """Of configurations that count by their mean over scenarios, that of each seed."""
+    scenarios = sorted({scenario for scenario, _ in groups})
+    name = f"mean of {', '.join(scenarios)}"
+    found: _Groups = {}
+    for algorithm in {algorithm for _, algorithm in groups}:
+        played = [
+            {(one.configuration, one.fresh): one for one in groups.get((scenario, algorithm), ())}
+            for scenario in scenarios
+        ]
+        for key, first in played[0].items():
+            together = [of_scenario[key].values for of_scenario in played if key in of_scenario]
+            whole = len(together) == len(scenarios) and len({len(values) for values in together}) == 1
+            if whole and first.over_scenarios is not None:
+                means = tuple(math.fsum(values) / len(values) for values in zip(*together, strict=True))
+                found.setdefault((name, algorithm), []).append(first._replace(values=means))
+    return found
+
+
+def _pairs(a: _Groups, b: _Groups) -> list[tuple[str, str, str]]:
     """(scenario, algorithm of a, algorithm of b): of one algorithm where a scenario has such, else each with each."""
     found = []
     for scenario in sorted({name for name, _ in a} & {name for name, _ in b}):
@@ -126,7 +162,14 @@ def _matched(a: Sequence[_Scores], b: Sequence[_Scores], by: str, mode: str) -> 
 
 def _best(side: Any, mode: str) -> _Scores:
     sign = 1.0 if mode == "max" else -1.0
-    return max(side, key=lambda one: (sign * math.fsum(one.values) / len(one.values), one.configuration))
+    chosen_over = any(one.over_scenarios is not None for one in side)
+
+    def place(one: _Scores) -> tuple[bool, bool, float, str]:
+        mean = math.fsum(one.values) / len(one.values)
+        score = one.over_scenarios if chosen_over and one.over_scenarios is not None else mean
+        return one.feasible, (one.over_scenarios is not None) is chosen_over, sign * score, one.configuration
+
+    return max(side, key=place)
 
 
 def _compared(a: _Scores, b: _Scores, mode: str) -> dict[str, Any]:

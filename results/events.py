@@ -56,7 +56,7 @@ class EventFiles:
         if written.begun or not trial.rows:
             return
         written.begun = True
-        _, begin, _ = summary.hparams({key: _cell(value) for key, value in _hyperparameters(trial.record).items()}, {})
+        _, begin, _ = summary.hparams({key: _cell(value) for key, value in _hyperparameters(trial).items()}, {})
         yield Event(wall_time=_began(trial.record), summary=begin)
 
     def _evaluations(self, trial: FollowedTrial, written: _Written) -> Iterator[Event]:
@@ -107,8 +107,8 @@ def run_name(record: TrialRecord, label: str = "") -> str:
     return "/".join(re.sub(r"[^A-Za-z0-9._-]", "_", word) for word in words if word)
 
 
-def _hyperparameters(record: TrialRecord) -> dict[str, Any]:
-    return {**record.hyperparameters, "algorithm": record.algorithm, "scenario": record.scenario}
+def _hyperparameters(trial: FollowedTrial) -> dict[str, Any]:
+    return {**trial.hyperparameters, "algorithm": trial.record.algorithm, "scenario": trial.record.scenario}
 
 
 def _cell(value: Any) -> Any:

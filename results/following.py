@@ -53,6 +53,11 @@ class FollowedTrial:
         return of_seeds[0] if len(of_seeds) == 1 else aggregate_metrics(of_seeds, self.record.objective.aggregate)
 
     @cached_property
+    def hyperparameters(self) -> Mapping[str, Any]:
+        """The sampled values: of a population's trial, which change, those that gave its score."""
+        return records.judged_hyperparameters(self.record, self.rows)
+
+    @cached_property
     def score(self) -> list[float] | None:
         """What the trial is judged by, a number for each of the sweep's objectives; None where one has none."""
         metrics = records.score_metrics(self.record, self.rows)

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 import optuna
@@ -28,6 +29,8 @@ from jax_party.records import FINISHED, State, SweepManifest, TrialRecord
 from results.following import FollowedTrial, Follower
 
 JOURNAL_FILE: Final = "optuna.journal"
+OVER_SCENARIOS: Final = "over scenarios"
+"""Ends the name of the study of a sweep's configurations by their mean over scenarios."""
 SCENARIO: Final = "scenario"
 """The parameter of a sweep with scenarios as an axis."""
 _STATES: Final[Mapping[State, TrialState]] = {
@@ -106,6 +109,8 @@ class Journal:
                     if name not in studies:
                         studies[name] = self._create(name, of_study[0].record)
                     self._add(studies[name], manifest, of_study)
+                if manifest is not None and manifest.scenario_mode == "mean":
+                    self._add_over_scenarios(studies, manifest, trials, label)
         except (OSError, ValueError, KeyError) as error:
             raise self._damaged(error) from error
 
@@ -139,6 +144,26 @@ class Journal:
                 self._storage.create_new_trial(study, template_trial=wanted)
             elif not there.state.is_finished():
                 self._change(there, wanted)
+
+    def _add_over_scenarios(
+        self, studies: dict[str, int], manifest: SweepManifest, trials: Sequence[FollowedTrial], label: str
+    ) -> None:
+        """Where configurations count by their mean over scenarios: a study of these, with a trial a configuration that
+        has been played in all of them.
+        """
+        for algorithm in dict.fromkeys(trial.record.algorithm for trial in trials):
+            names = [" ".join(filter(None, (label, algorithm, scenario))) for scenario in manifest.scenarios]
+            if not all(name in studies for name in names):
+                continue
+            played = [_settled_by_configuration(self._trials(studies[name])) for name in names]
+            together = " ".join(filter(None, (label, algorithm, OVER_SCENARIOS)))
+            if together not in studies:
+                studies[together] = self._create(together, trials[0].record)
+            there = {_configuration(trial) for trial in self._trials(studies[together])}
+            for key in played[0]:
+                if key not in there and all(key in of_scenario for of_scenario in played):
+                    mean = _mean([of_scenario[key] for of_scenario in played])
+                    self._storage.create_new_trial(studies[together], template_trial=mean)
 
     def _change(self, there: FrozenTrial, wanted: FrozenTrial) -> None:
         """Write what is new of a trial that has not ended."""
@@ -231,12 +256,12 @@ def _cut_unfinished_line(path: Path) -> None:
 def _by_study(
     manifest: SweepManifest | None, trials: Iterable[FollowedTrial], label: str
 ) -> dict[str, list[FollowedTrial]]:
-    """Study name -> its trials: of an algorithm and scenario, or of an algorithm where one search is over scenarios."""
+    """Study name -> its trials: of an algorithm and scenario, or of an algorithm where the scenario is an axis."""
     found: dict[str, list[FollowedTrial]] = {}
     for trial in trials:
         record = trial.record
-        over_scenarios = manifest is not None and manifest.scenario_mode != "grid"
-        words = [label, record.algorithm, "" if over_scenarios else record.scenario]
+        is_axis = manifest is not None and manifest.scenario_mode == "axis"
+        words = [label, record.algorithm, "" if is_axis else record.scenario]
         words.append("" if record.promoted_from is None else "promoted")
         found.setdefault(" ".join(word for word in words if word), []).append(trial)
     return found
@@ -254,7 +279,7 @@ def _frozen(manifest: SweepManifest | None, trial: FollowedTrial) -> FrozenTrial
     state = _STATES[record.state]
     if state is TrialState.COMPLETE and score is None:
         state = TrialState.FAIL
-    params, distributions, others = _parameters(manifest, record)
+    params, distributions, others = _parameters(manifest, trial)
     return FrozenTrial(
         number=0,
         trial_id=0,
@@ -271,6 +296,48 @@ def _frozen(manifest: SweepManifest | None, trial: FollowedTrial) -> FrozenTrial
     )
 
 
+def _configuration(trial: FrozenTrial) -> tuple[Any, Any]:
+    return trial.user_attrs.get("configuration"), trial.user_attrs.get("seed")
+
+
+def _settled_by_configuration(trials: Iterable[FrozenTrial]) -> dict[tuple[Any, Any], FrozenTrial]:
+    """The trials of a scenario that have a score; of equal ones, the first."""
+    found: dict[tuple[Any, Any], FrozenTrial] = {}
+    for trial in trials:
+        if trial.state in _SETTLED and trial.values and trial.user_attrs.get("configuration") is not None:
+            found.setdefault(_configuration(trial), trial)
+    return found
+
+
+def _mean(of_scenarios: Sequence[FrozenTrial]) -> FrozenTrial:
+    """A configuration's trials as one: means of their values, intermediate ones too, and of what misses a bound."""
+    first = of_scenarios[0]
+    steps = set.intersection(*(set(trial.intermediate_values) for trial in of_scenarios))
+    pruned = any(trial.state is TrialState.PRUNED for trial in of_scenarios)
+    missed = [trial.system_attrs.get(_CONSTRAINTS) for trial in of_scenarios]
+    facts = {name: first.user_attrs[name] for name in ("algorithm", "configuration", "seed")}
+    facts["trials"] = [trial.user_attrs["trial_id"] for trial in of_scenarios]
+    facts["folders"] = [trial.user_attrs["folder"] for trial in of_scenarios]
+    return FrozenTrial(
+        number=0,
+        trial_id=0,
+        state=TrialState.PRUNED if pruned else TrialState.COMPLETE,
+        value=None,
+        values=[fmean(values) for values in zip(*(trial.values for trial in of_scenarios), strict=True)],
+        datetime_start=min((trial.datetime_start for trial in of_scenarios if trial.datetime_start), default=None),
+        datetime_complete=max(
+            (trial.datetime_complete for trial in of_scenarios if trial.datetime_complete), default=None
+        ),
+        params=first.params,
+        distributions=first.distributions,
+        user_attrs=facts,
+        system_attrs={_CONSTRAINTS: [fmean(of_bound) for of_bound in zip(*missed, strict=True)]} if all(missed) else {},
+        intermediate_values={
+            step: fmean(trial.intermediate_values[step] for trial in of_scenarios) for step in sorted(steps)
+        },
+    )  # fmt: skip
+
+
 def _facts(trial: FollowedTrial) -> dict[str, Any]:
     record = trial.record
     facts = {
@@ -278,6 +345,7 @@ def _facts(trial: FollowedTrial) -> dict[str, Any]:
         "number": record.number,
         "algorithm": record.algorithm,
         "scenario": record.scenario,
+        "configuration": records.configuration_id(record),
         "seed": record.seed,
         "num_seeds": record.num_seeds if record.num_seeds > 1 else None,
         "vaults": [entry.uid for entry in record.vaults] or None,
@@ -303,14 +371,15 @@ def _moment(text: str | None) -> datetime:
 
 
 def _parameters(
-    manifest: SweepManifest | None, record: TrialRecord
+    manifest: SweepManifest | None, trial: FollowedTrial
 ) -> tuple[dict[str, Any], dict[str, BaseDistribution], dict[str, Any]]:
     """Values and distributions by name, and the values that the sweep's space does not have."""
+    record = trial.record
     axes = dict(_axes(manifest, record))
-    values = dict(record.hyperparameters)
+    values = dict(trial.hyperparameters)
     if manifest is not None and manifest.scenario_mode == "axis":
         values[SCENARIO] = record.scenario
-        axes[SCENARIO] = (SCENARIO, CategoricalDistribution(_scenarios(manifest, record)))
+        axes[SCENARIO] = (SCENARIO, CategoricalDistribution(manifest.scenarios or (record.scenario,)))
     params: dict[str, Any] = {}
     distributions: dict[str, BaseDistribution] = {}
     others: dict[str, Any] = {}
@@ -322,11 +391,6 @@ def _parameters(
         else:
             params[name], distributions[name] = written, distribution
     return params, distributions, others
-
-
-def _scenarios(manifest: SweepManifest, record: TrialRecord) -> list[str]:
-    listed = (manifest.overrides or {}).get("env/scenario", ())
-    return list(dict.fromkeys([*listed, *([] if listed else [record.scenario])]))
 
 
 def _axes(

@@ -15,6 +15,7 @@ from jax_party import records, storage
 from jax_party.errors import JaxPartyError, RecordError
 from jax_party.records import State
 from results.index import DEFAULT_ROOT, load_index
+from results.ranking import best_score
 from results.show import BAD_INPUT, print_error, print_table
 
 DEPTH: Final = 4
@@ -77,17 +78,11 @@ def _row(folder: Path, root: Path) -> dict[str, Any]:
         there = storage.is_file(folder / "index.parquet")
         return row | {"states": str(error) if there or not row["algorithms"] else "not collected yet"}
     counts = index["state"].value_counts()
-    best = index["objective.value"].agg("max" if _mode(index) == "max" else "min")
     return row | {
         "scenarios": ", ".join(sorted(index["scenario"].dropna().unique())),
         "states": ", ".join(f"{counts[state.value]} {state.value}" for state in State if state.value in counts),
-        "best": None if pd.isna(best) else float(best),
+        "best": best_score(index),
     }
-
-
-def _mode(index: pd.DataFrame) -> str:
-    modes = index["objective.mode"].dropna().unique().tolist()
-    return str(modes[0]) if modes else "max"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,10 +16,11 @@ from jax_party.records import State
 from results.collector import METRIC_PREFIXES, collect, hyperparameter_columns
 from results.index import load_index
 from results.journal import update_journal
+from results.ranking import JUDGED, SCORES, best_rows, mode_of, score_column, searched
 
-SCORES: Final = ("objective.over_scenarios", "objective.value")
-"""What a sweep goes by: the first of these that the index has values of."""
-_JUDGED: Final = ("objective.feasible", "objective.pareto")
+_FRESH: Final = (
+    "fresh.value", "optimism_gap", "fresh.over_scenarios.value", "optimism_gap.over_scenarios",
+)  # fmt: skip
 
 MAX_WIDTH: Final = 10_000
 
@@ -70,28 +71,14 @@ def show_main(arguments: Sequence[str] | None = None) -> int:
     try:
         index = load_index(options.folder)
         if not options.promoted:
-            index = index[index["promoted_from"].isna()]
+            index = searched(index)
         column = _metric_column(index, options.metric, options.folder)
-        mode = options.mode or _first(index, "objective.mode") or "max"
+        mode = options.mode or mode_of(index)
         _print_index(index, column, mode, options.top)
     except (RecordError, OSError) as error:
         print_error(error)
         return BAD_INPUT
     return 0
-
-
-def best_rows(index: pd.DataFrame, column: str, mode: str, top: int) -> pd.DataFrame:
-    """The `top` rows of the index by `column`, the best first; rows without a value are left out.
-
-    Rows that keep to the sweep's constraints come before those that do not, and those of a Pareto front before others.
-    """
-    measured = index[index[column].notna()].copy()
-    measured["_worse"] = [
-        (row.get("objective.feasible") is not True) + (row.get("objective.pareto") is not True)
-        for row in measured[[name for name in _JUDGED if name in measured]].astype(object).to_dict("records")
-    ]
-    order = ["_worse", column, "trial_id"]
-    return measured.sort_values(order, ascending=[True, mode == "min", True], kind="stable").head(top)[index.columns]
 
 
 def _positive(text: str) -> int:
@@ -103,10 +90,8 @@ def _positive(text: str) -> int:
 
 def _metric_column(index: pd.DataFrame, metric: str | None, folder: str) -> str:
     """The column to sort by: one of numbers by its name, or `best.<metric>`; by default what the sweep goes by."""
-    if metric is None:
-        for name in SCORES:
-            if index[name].notna().any():
-                return name
+    if metric is None and (column := score_column(index)) is not None:
+        return column
     if metric in index.columns and pd.api.types.is_numeric_dtype(index[metric]):
         return str(metric)
     columns = [str(name) for name in index.columns if str(name).startswith(METRIC_PREFIXES)]
@@ -136,8 +121,8 @@ def _states(index: pd.DataFrame) -> str:
 def _print_index(index: pd.DataFrame, column: str, mode: str, top: int) -> None:
     chosen = best_rows(index, column, mode, top)
     varied = [name for name in hyperparameter_columns(index) if index[name].nunique(dropna=False) > 1]
-    judged = [name for name in ("scenario", *SCORES, *_JUDGED) if index[name].nunique() > 1]
-    judged += [name for name in ("fresh.value", "optimism_gap") if index[name].notna().any()]
+    judged = [name for name in ("algorithm", "scenario", *SCORES, *JUDGED) if index[name].nunique() > 1]
+    judged += [name for name in _FRESH if name in index and index[name].notna().any()]
     shown = ["trial_id", "state", column, *judged, "best_step", "env_steps", "steps_per_second", *varied]
     shown = list(dict.fromkeys(shown))
     rows = [
@@ -146,7 +131,7 @@ def _print_index(index: pd.DataFrame, column: str, mode: str, top: int) -> None:
     headings = ["#", *(name.removeprefix("system.") for name in shown)]
     fixed = headings.index("state") + 2
     title = f"{_states(index)}, by {column} ({mode})"
-    print_table(headings, rows, left=("trial_id", "state"), spare=headings[fixed:], title=title)
+    print_table(headings, rows, left=("trial_id", "state", "algorithm"), spare=headings[fixed:], title=title)
     if len(chosen) < min(top, len(index)):
         _say(f"{int(index[column].isna().sum())} trials have no {column}.")
 

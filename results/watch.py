@@ -23,6 +23,7 @@ from jax_party.errors import RecordError
 from jax_party.records import FINISHED, State
 from results.collector import INDEX_FILE, hyperparameter_columns
 from results.index import load_index
+from results.ranking import OVER_SCENARIOS, best_rows, mode_of, score_column, searched
 
 BAD_INPUT: Final = 2
 EVERY_S: Final = 1.0
@@ -81,16 +82,17 @@ class IndexWatch:
 
 def render(index: pd.DataFrame, age_s: float, width: int = 200, max_rows: int = MAX_ROWS) -> Group:
     """The table: the best trial, those that run, and others while there is room."""
-    column, mode = "objective.value", _first(index, "objective.mode") or "max"
-    shown = _chosen(index, column, mode, max_rows)
+    shown = _chosen(index, max_rows)
+    over_scenarios = OVER_SCENARIOS in index and index[OVER_SCENARIOS].notna().any()
     names = [name for name in hyperparameter_columns(index) if index[name].nunique(dropna=False) > 1]
     names = names[: max(0, (width - 90) // 14)]
     title = f"{_first(index, 'sweep') or 'run'}: {_counts(index)}; the index is {age_s:.0f} s old"
     table = Table(title=title, title_justify="left")
     metric = _first(index, "objective.metric") or "objective"
+    scores = {metric: "objective.value"} | ({"over scenarios": OVER_SCENARIOS} if over_scenarios else {})
     for heading in ("trial", "algorithm", "scenario"):
         table.add_column(heading, no_wrap=True)
-    for heading in (*(name.rpartition(".")[2] for name in names), "state", "progress", metric, "steps/s"):
+    for heading in (*(name.rpartition(".")[2] for name in names), "state", "progress", *scores, "steps/s"):
         table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
     for place, row in enumerate(shown.to_dict("records")):
         state = str(row["state"])
@@ -99,19 +101,21 @@ def render(index: pd.DataFrame, age_s: float, width: int = 200, max_rows: int = 
         values: list[Text | str] = [
             Text(state, _STYLES.get(state, "")),
             _progress(row),
-            _text(row[column]),
+            *(_text(row[column]) for column in scores.values()),
             _text(row["steps_per_second"]),
         ]
-        table.add_row(*cells, *values, style="bold" if place == 0 and pd.notna(row[column]) else None)
+        table.add_row(*cells, *values, style="bold" if place == 0 and pd.notna(row["objective.value"]) else None)
     hidden = len(index) - len(shown)
     return Group(table, Text(f"… {hidden} more" if hidden else ""))
 
 
-def _chosen(index: pd.DataFrame, column: str, mode: str, max_rows: int) -> pd.DataFrame:
+def _chosen(index: pd.DataFrame, max_rows: int) -> pd.DataFrame:
     """The best trial, then by state: running, failed, complete, pruned, waiting; in each the best first."""
-    ranked = index.sort_values(column, ascending=mode == "min", kind="stable", na_position="last")
-    best = ranked[ranked[column].notna()].head(1)
-    rest = ranked.drop(best.index)
+    mode, of_search = mode_of(index), searched(index)
+    column = score_column(of_search)
+    ranked = of_search.head(0) if column is None else best_rows(of_search, column, mode, len(index))
+    others = index.drop(ranked.index).sort_values("objective.value", ascending=mode == "min", kind="stable")
+    best, rest = ranked.head(1), pd.concat([ranked.iloc[1:], others])
     places = {str(state): place for place, state in enumerate(_ORDER)}
     rest = rest.assign(_place=rest["state"].map(places)).sort_values("_place", kind="stable")
     return pd.concat([best, rest[index.columns]]).head(max_rows)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from jax_party import records, storage
-from jax_party.aggregate import Interval, aggregate, interval
+from jax_party.aggregate import Interval, aggregate, interval, stratified_interval
 from jax_party.errors import RecordError
 from jax_party.objectives import Objective
 from jax_party.records import State, SweepManifest
@@ -26,12 +27,18 @@ BEST: Final = "best"
 ALL: Final = "all"
 VIEWS: Final = (BEST, ALL)
 
+#: The scenario of what is of all of them together.
+EVERY_SCENARIO: Final = "*"
+
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Configuration:
     """A configuration of an algorithm in a scenario: its trials, and the scores of their seeds.
+
+    Where it counts by its mean over scenarios, there is one more, of all scenarios (`EVERY_SCENARIO`): its scores are
+    means.
 
     Attributes:
       score: of the seeds that it was searched with, by the sweep's own aggregate; None where none has been measured.
@@ -120,9 +127,7 @@ class SweepData:
     @cached_property
     def scenarios(self) -> list[str]:
         """In the sweep's order."""
-        overrides = self.manifest.overrides if self.manifest is not None else None
-        named = overrides.get("env/scenario") if isinstance(overrides, Mapping) else None
-        known = [named] if isinstance(named, str) else list(named or ())
+        known = list(self.manifest.scenarios) if self.manifest is not None else []
         present = set(self.trials["scenario"])
         return [name for name in known if name in present] + sorted(present - set(known))
 
@@ -139,16 +144,52 @@ class SweepData:
         first = [name for name in self.objective.metrics if name in present]
         return first + sorted(present - set(first))
 
+    @property
+    def is_over_scenarios(self) -> bool:
+        """Whether configurations count by their mean over scenarios."""
+        return self.manifest is not None and self.manifest.scenario_mode == "mean"
+
     @cached_property
     def configurations(self) -> list[Configuration]:
-        """Every configuration in every scenario, the best first; those without a score last."""
+        """Every configuration in every scenario, the best first; those without a score last.
+
+        Where they count by their mean over scenarios they go by that in every scenario.
+        """
+        places = {(one.algorithm, one.name): place for place, one in enumerate(self._over_scenarios)}
+        last = len(places)
+        return sorted(
+            self._of_scenarios, key=lambda one: (places.get((one.algorithm, one.name), last), self._order(one))
+        )
+
+    def _order(self, one: Configuration) -> tuple[bool, bool, float, str]:
+        return one.score is None, not one.feasible, -self.sign * (one.score or 0.0), one.name
+
+    @cached_property
+    def _of_scenarios(self) -> list[Configuration]:
         groups: Any = self.searched.groupby(["algorithm", "scenario", "configuration"], sort=False)
-        found = [self._configuration(str(a), str(s), str(name), rows) for (a, s, name), rows in groups]
+        return [self._configuration(str(a), str(s), str(name), rows) for (a, s, name), rows in groups]
 
-        def order(one: Configuration) -> tuple[bool, bool, float, str]:
-            return one.score is None, not one.feasible, -self.sign * (one.score or 0.0), one.name
+    @cached_property
+    def _over_scenarios(self) -> list[Configuration]:
+        """The configurations that have been played in every scenario by their mean, the best first."""
+        together: dict[tuple[str, str], list[Configuration]] = {}
+        for one in self._of_scenarios if self.is_over_scenarios else ():
+            if one.score is not None:
+                together.setdefault((one.algorithm, one.name), []).append(one)
+        wanted = len(self.manifest.scenarios) if self.manifest is not None else 0
+        found = [_together(parts) for parts in together.values() if len(parts) == wanted]
+        return sorted(found, key=self._order)
 
-        return sorted(found, key=order)
+    @property
+    def contenders(self) -> list[Configuration]:
+        """What is ranked: every configuration in every scenario, or each by its mean over scenarios; the best first.
+
+        Of a sweep that averages over scenarios, those that have not been played in all of them come last, scenario by
+        scenario.
+        """
+        ranked = {(one.algorithm, one.name) for one in self._over_scenarios}
+        others = [one for one in self.configurations if (one.algorithm, one.name) not in ranked]
+        return self._over_scenarios + others
 
     def _configuration(self, algorithm: str, scenario: str, name: str, rows: pd.DataFrame) -> Configuration:
         ids = rows["trial_id"].tolist()
@@ -167,7 +208,9 @@ class SweepData:
 
     @cached_property
     def best(self) -> dict[tuple[str, str], Configuration]:
-        """(algorithm, scenario) -> its best configuration, where one has a score."""
+        """(algorithm, scenario) -> its best configuration, where one has a score; the same in every scenario where the
+        mean over scenarios counts.
+        """
         found: dict[tuple[str, str], Configuration] = {}
         for one in self.configurations:
             if one.score is not None:
@@ -234,6 +277,26 @@ class SweepData:
             if value is not None and not pd.isna(value):
                 return float(value)
         return None
+
+
+def _together(parts: Sequence[Configuration]) -> Configuration:
+    """A configuration's parts, one a scenario, as one of all scenarios."""
+    first = parts[0]
+    tested = [one.fresh_values for one in parts]
+    rows = pd.concat([one.trials for one in parts])
+    return Configuration(
+        first.algorithm, EVERY_SCENARIO, first.name, rows,
+        score=fmean(one.score for one in parts if one.score is not None),
+        values=_means([one.values for one in parts]), seeds=stratified_interval([one.values for one in parts]),
+        fresh_trial=first.fresh_trial if all(tested) else None,
+        fresh=stratified_interval(tested) if all(tested) else None,
+        fresh_values=_means(tested) if all(tested) else (), feasible=all(one.feasible for one in parts),
+    )  # fmt: skip
+
+
+def _means(of_scenarios: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Of each seed, over scenarios."""
+    return tuple(fmean(values) for values in zip(*of_scenarios, strict=False))
 
 
 def load(folder: str | Path) -> SweepData:

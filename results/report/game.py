@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from statistics import fmean
+from typing import Any, Final, NamedTuple
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 
 from results.report.charts import Chart, figure, tags
-from results.report.data import BEST, VIEWS, SweepData
+from results.report.data import BEST, EVERY_SCENARIO, VIEWS, SweepData
 from results.report.learning import learning_charts
 from results.report.theme import OUTCOME_COLOURS, axis_title, metric_name, styles
 
@@ -79,20 +79,43 @@ def _outcomes(data: SweepData, view: str, scenario: str) -> Chart:
     return Chart(f"outcomes-{view}-{scenario}", f"Outcomes, {scenario}", caption, made, scenario, view)
 
 
+class _Point(NamedTuple):
+    """A trial at its final evaluation, or a configuration by its means over scenarios."""
+
+    x: float
+    y: float
+    name: str
+    on_front: bool
+
+
+def _points(data: SweepData, algorithm: str, scenario: str, x: str, y: str) -> list[_Point]:
+    rows = data.searched[data.searched["algorithm"] == algorithm]
+    keys, wanted = ["configuration", "seed"], len(data.scenarios)
+    if scenario != EVERY_SCENARIO:
+        rows, keys, wanted = rows[rows["scenario"] == scenario], ["trial_id"], 1
+    together: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows.to_dict("records"):
+        together.setdefault(tuple(row[key] for key in keys), []).append({str(k): v for k, v in row.items()})
+    found = []
+    for trials in together.values():
+        at = [[value for row in trials if (value := data.final(row, name)) is not None] for name in (x, y)]
+        if all(len(values) == wanted for values in at):
+            on_front = all(row["objective.pareto"] is True for row in trials)
+            found.append(_Point(fmean(at[0]), fmean(at[1]), "<br>".join(row["trial_id"] for row in trials), on_front))
+    return found
+
+
 def _scatter(data: SweepData, scenario: str, x: str, y: str, what: str) -> Chart:
     of_algorithm = styles(data.algorithms)
     traces = []
     for algorithm in data.algorithms:
-        of_both = (data.searched["algorithm"] == algorithm) & (data.searched["scenario"] == scenario)
-        rows = [{str(k): v for k, v in row.items()} for row in data.searched[of_both].to_dict("records")]
-        points = [(data.final(row, x), data.final(row, y), row["trial_id"]) for row in rows]
-        known = [point for point in points if point[0] is not None and point[1] is not None]
+        known = _points(data, algorithm, scenario, x, y)
         if known:
             style = of_algorithm[algorithm]
             traces.append(
                 go.Scatter(
-                    x=[point[0] for point in known], y=[point[1] for point in known], mode="markers", name=algorithm,
-                    text=[point[2] for point in known], meta=tags(algorithm),
+                    x=[point.x for point in known], y=[point.y for point in known], mode="markers", name=algorithm,
+                    text=[point.name for point in known], meta=tags(algorithm),
                     marker={"symbol": style.marker, "size": 9, "color": style.colour, "opacity": 0.8},
                     hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
                 )
@@ -103,34 +126,37 @@ def _scatter(data: SweepData, scenario: str, x: str, y: str, what: str) -> Chart
 
 
 def front_charts(data: SweepData) -> Iterator[Chart]:
-    """Of a sweep with several objectives: the first two, with the Pareto front marked, a scenario each."""
+    """Of a sweep with several objectives: the first two, with the Pareto front marked, a scenario each, or, where
+    configurations count by it, of their means over scenarios.
+    """
     names = data.objective.metrics
     if len(names) < 2:
         return
-    for scenario in data.scenarios:
+    for scenario in [EVERY_SCENARIO] if data.is_over_scenarios else data.scenarios:
         chart = _scatter(data, scenario, names[0], names[1], "Pareto front")
         for algorithm in data.algorithms:
             trace = _front(data, algorithm, scenario)
             if trace is not None:
                 chart.figure.add_trace(trace)
         modes = " and ".join(f"{name} ({mode})" for name, mode in zip(names, data.objective.modes, strict=True))
-        caption = f"A point a trial; on the line those that none is better than in every objective: {modes}."
-        yield Chart(f"front-{scenario}", chart.title, caption, chart.figure, scenario)
+        what = "A point a trial"
+        title = chart.title
+        if scenario == EVERY_SCENARIO:
+            what, title = "A point a configuration, by its means over scenarios", "Pareto front, mean over scenarios"
+        caption = f"{what}; on the line those that none is better than in every objective: {modes}."
+        name = "all" if scenario == EVERY_SCENARIO else scenario
+        yield Chart(f"front-{name}", title, caption, chart.figure, scenario)
 
 
 def _front(data: SweepData, algorithm: str, scenario: str) -> go.Scatter | None:
     x, y = data.objective.metrics[:2]
-    rows = data.searched
-    rows = rows[(rows["algorithm"] == algorithm) & (rows["scenario"] == scenario)]
-    rows = rows[rows["objective.pareto"].fillna(False).astype(bool)]
-    records = [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
-    points = sorted((data.final(row, x) or 0.0, data.final(row, y) or 0.0, row["trial_id"]) for row in records)
+    points = sorted(point for point in _points(data, algorithm, scenario, x, y) if point.on_front)
     if not points:
         return None
     style = styles(data.algorithms)[algorithm]
-    frame = pd.DataFrame(points, columns=["x", "y", "trial"])
     return go.Scatter(
-        x=frame["x"].to_numpy(), y=frame["y"].to_numpy(), text=frame["trial"].tolist(), mode="lines+markers",
+        x=[point.x for point in points], y=[point.y for point in points], text=[point.name for point in points],
+        mode="lines+markers",
         name=f"{algorithm}, front", line={"color": style.colour, "dash": style.dash, "width": 2},
         marker={"symbol": "star", "size": 13, "color": style.colour}, meta=tags(algorithm),
         hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra>front</extra>",

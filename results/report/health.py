@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -76,7 +78,7 @@ def tiles(data: SweepData) -> list[Tile]:
     if len(hits):
         found.append(Tile(f"{(hits != 'miss').sum():,} of {len(hits):,}", "compile cache hits"))
     retried = index["retries"].fillna("").str.len() > 0
-    found.append(Tile(f"{int(retried.sum()):,}", "trials tried again"))
+    found.append(Tile(f"{int(retried.sum()):,}", "tried again after a fault"))
     return found
 
 
@@ -94,26 +96,50 @@ def lanes(spans: Sequence[tuple[Any, Any]]) -> list[int]:
 
 
 def timeline(data: SweepData) -> pd.DataFrame:
-    """Trials that have started, by start: `worker` (host and lane), `start` and `end` in minutes since the first start.
+    """The stretches in which workers played trials, by start.
 
-    A trial that has not ended goes on to the last moment that any record knows of.
+    Returns:
+      `trial_id`, `algorithm`, `scenario`, `state`, `start` and `end` in minutes since the first start, and `worker`:
+      its host, its place among those of the host that had work, and where it played several trials at once, a lane.
     """
-    rows = data.trials[data.trials["started_at"].notna()].copy()
+    rows = pd.DataFrame(_spans(data))
     if rows.empty:
         return rows
-    rows["begin"] = pd.to_datetime(rows["started_at"], utc=True, format="ISO8601")
-    rows["stop"] = pd.to_datetime(rows["ended_at"], utc=True, format="ISO8601")
-    worked = rows["begin"] + pd.to_timedelta(rows["duration_s"].fillna(0), unit="s")
-    rows["stop"] = rows["stop"].fillna(worked)
-    rows = rows.sort_values(["begin", "trial_id"])
+    for name in ("begin", "stop"):
+        rows[name] = pd.to_datetime(rows[name], utc=True, format="ISO8601")
+    rows = rows.sort_values(["begin", "trial_id"], ignore_index=True)
+    of_host: dict[str, int] = {}
     rows["worker"] = ""
-    for host, of_host in rows.groupby(rows["host"].fillna("unknown host")):
-        places = lanes(list(zip(of_host["begin"], of_host["stop"], strict=True)))
-        rows.loc[of_host.index, "worker"] = [f"{host} · {place + 1}" for place in places]
+    groups: Any = rows.groupby(["host", "process"], sort=False)
+    for (host, _), some in groups:
+        of_host[host] = of_host.get(host, 0) + 1
+        places = lanes(list(zip(some["begin"], some["stop"], strict=True)))
+        marks = [f".{place + 1}" if max(places) else "" for place in places]
+        rows.loc[some.index, "worker"] = [f"{host} · {of_host[host]}{mark}" for mark in marks]
     first = rows["begin"].min()
     rows["start"] = (rows["begin"] - first).dt.total_seconds() / 60
     rows["end"] = (rows["stop"] - first).dt.total_seconds() / 60
     return rows
+
+
+def _spans(data: SweepData) -> Iterator[dict[str, Any]]:
+    """Who played which trial when; of records that do not tell (of version 4 and before), from first start to last end,
+    as if a host had one worker.
+    """
+    for row in data.trials[data.trials["started_at"].notna()].to_dict("records"):
+        trial = {name: row[name] for name in ("trial_id", "algorithm", "scenario", "state")}
+        told = row.get("spans")
+        if isinstance(told, str):
+            for span in json.loads(told):
+                host, _, process = span["worker"].rpartition(":")
+                yield trial | {"host": host, "process": process, "begin": span["start"], "stop": span["end"]}
+            continue
+        host = row["host"] if isinstance(row["host"], str) else "unknown host"
+        worked = timedelta(seconds=row["duration_s"] if row["duration_s"] > 0 else 0)
+        stop = row["ended_at"] if isinstance(row["ended_at"], str) else None
+        begin = datetime.fromisoformat(row["started_at"])
+        stop = stop or (begin + worked).isoformat()
+        yield trial | {"host": host, "process": "", "begin": begin.isoformat(), "stop": stop}
 
 
 def health_charts(data: SweepData) -> Iterator[Chart]:
@@ -142,12 +168,13 @@ def _timeline_chart(rows: pd.DataFrame) -> Chart:
                     hovertemplate=f"%{{customdata}}<br>{algorithm}, {scenario}: %{{x:.3g}} min<extra></extra>",
                 )
             )  # fmt: skip
-    made = figure(traces, "minutes since the first start", "host · lane", barmode="overlay")
+    made = figure(traces, "minutes since the first start", "host · worker", barmode="overlay")
     made.update_yaxes(autorange="reversed", type="category")
     count = rows["worker"].nunique()
     caption = (
-        "A bar a trial, from its first start to its last end. Lanes are filled from the top, so there are as many as "
-        "trials went on at once: gaps are idle workers."
+        "A row a worker process; several where it played trials side by side. A bar a stretch in which it played a "
+        "trial, until it last wrote of it: a trial that was paused or broken off has several. In the gaps a worker had "
+        "no trial: it was starting, waiting, or gone."
     )
     return Chart("timeline", "Timeline of workers", caption, made, wide=True, height=min(1200, 190 + 24 * count))
 
@@ -200,8 +227,8 @@ def _compiling(data: SweepData) -> Chart:
 
 #: The columns of the table of trials: title, and what it is sorted by where that is a number.
 TRIAL_COLUMNS = (
-    "trial", "algorithm", "scenario", "state", "attempts", "why it failed, or was tried again", "work", "compiling",
-    "program from", "steps / s", "device",
+    "trial", "algorithm", "scenario", "state", "times started", "why it failed, or was tried again", "work",
+    "compiling", "program from", "steps / s", "device",
 )  # fmt: skip
 
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import pandas as pd
 
-from results.report.data import SweepData
+from results.ranking import OVER_SCENARIOS
+from results.report.data import EVERY_SCENARIO, SweepData
 from results.report.theme import short_names
 
 #: With fewer trials an importance says nothing.
@@ -69,11 +70,16 @@ def _kind(values: pd.Series[Any], spec: Mapping[str, Any]) -> tuple[str, bool]:
 
 
 def table(data: SweepData) -> dict[str, Any]:
-    """What the page draws from: algorithm -> its axes, and a row a trial that has a score."""
+    """What the page draws from: algorithm -> its axes, and a row a trial that has a score.
+
+    Where configurations count by their mean over scenarios, these come first, of the scenario `EVERY_SCENARIO`.
+    """
     found: dict[str, Any] = {}
     for algorithm in data.algorithms:
         of_algorithm = axes(data, algorithm)
         rows = data.searched[(data.searched["algorithm"] == algorithm) & data.searched["objective.value"].notna()]
+        if data.is_over_scenarios:
+            rows = pd.concat([_scored(data, algorithm, EVERY_SCENARIO), rows])
         if rows.empty or not of_algorithm:
             continue
         found[algorithm] = {
@@ -84,6 +90,22 @@ def table(data: SweepData) -> dict[str, Any]:
             "values": {axis.key: [_value(value, axis) for value in rows[axis.key]] for axis in of_algorithm},
         }
     return found
+
+
+def _places(data: SweepData) -> list[str]:
+    return [*([EVERY_SCENARIO] if data.is_over_scenarios else []), *data.scenarios]
+
+
+def _scored(data: SweepData, algorithm: str, scenario: str) -> pd.DataFrame:
+    """An algorithm's trials in a scenario that have a score; of all scenarios, one of each configuration, with the
+    mean as its score.
+    """
+    rows = data.searched[data.searched["algorithm"] == algorithm]
+    if scenario == EVERY_SCENARIO:
+        rows = rows[rows[OVER_SCENARIOS].notna()].drop_duplicates(["configuration", "seed"]).copy()
+        rows["objective.value"], rows["scenario"] = rows[OVER_SCENARIOS], EVERY_SCENARIO
+        return rows
+    return rows[(rows["scenario"] == scenario) & rows["objective.value"].notna()]
 
 
 def _value(value: Any, axis: Axis) -> Any:
@@ -97,19 +119,19 @@ def _value(value: Any, axis: Axis) -> Any:
 def importances(data: SweepData) -> dict[str, dict[str, Importance]]:
     """Algorithm -> scenario -> the importances of its hyperparameters."""
     return {
-        algorithm: {scenario: importance(data, algorithm, scenario) for scenario in data.scenarios}
+        algorithm: {scenario: importance(data, algorithm, scenario) for scenario in _places(data)}
         for algorithm in data.algorithms
         if axes(data, algorithm)
     }
 
 
 def importance(data: SweepData, algorithm: str, scenario: str) -> Importance:
-    """The importances in one scenario, by Optuna's evaluators: fANOVA, or PED-ANOVA where trials are many."""
-    rows = data.searched[(data.searched["algorithm"] == algorithm) & (data.searched["scenario"] == scenario)]
-    rows = rows[rows["objective.value"].notna()]
+    """The importances in a scenario or over all, by Optuna's evaluators: fANOVA, or PED-ANOVA where trials are many."""
+    rows = _scored(data, algorithm, scenario)
     chosen = [axis for axis in axes(data, algorithm) if rows[axis.key].notna().all() and rows[axis.key].nunique() > 1]
     if len(rows) < FEWEST_TRIALS:
-        return Importance("", {}, f"{len(rows)} trials have a score; importances need {FEWEST_TRIALS}")
+        what = "configurations" if scenario == EVERY_SCENARIO else "trials"
+        return Importance("", {}, f"{len(rows)} {what} have a score; importances need {FEWEST_TRIALS}")
     if not chosen:
         return Importance("", {}, "no hyperparameter varies among all of its trials")
     if rows["objective.value"].nunique() == 1:

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from jax_party.aggregate import Interval
 from results.report.charts import Chart, figure, tags
-from results.report.data import Configuration, SweepData
+from results.report.data import EVERY_SCENARIO, Configuration, SweepData
 from results.report.health import device_hours, hours, wall_hours
 from results.report.theme import axis_title, faint, number, short_names, styles
 
@@ -24,12 +24,28 @@ _IN_CHART: Final = 12
 def rows(data: SweepData) -> list[dict[str, Any]]:
     """The table's rows, the best configuration first."""
     names = short_names(data.hyperparameters)
-    return [_row(data, place, one, names) for place, one in enumerate(data.configurations[:MOST], start=1)]
+    return [_row(data, place, one, names) for place, one in placed(data)[:MOST]]
+
+
+def placed(data: SweepData) -> list[tuple[int, Configuration]]:
+    """The contenders with their places: among those of their scenario, unless scenarios are searched over."""
+    searched_over = data.manifest is not None and data.manifest.scenario_mode == "axis"
+    taken: dict[str, int] = {}
+    found = []
+    for one in data.contenders:
+        group = "" if searched_over else one.scenario
+        taken[group] = taken.get(group, 0) + 1
+        found.append((taken[group], one))
+    order = {scenario: place for place, scenario in enumerate([EVERY_SCENARIO, *data.scenarios])}
+    if EVERY_SCENARIO in taken:  # those that are not whole yet come last
+        return sorted(found, key=lambda pair: (pair[1].scenario != EVERY_SCENARIO, pair[0], order[pair[1].scenario]))
+    return sorted(found, key=lambda pair: (pair[0], order[pair[1].scenario]))
 
 
 def _row(data: SweepData, place: int, one: Configuration, names: dict[str, str]) -> dict[str, Any]:
     first = one.trials.iloc[0]
-    gap = one.trials["optimism_gap"].dropna()
+    over_scenarios = one.scenario == EVERY_SCENARIO
+    gap = one.trials["optimism_gap.over_scenarios" if over_scenarios else "optimism_gap"].dropna()
     states = one.trials["state"].value_counts()
     return {
         "place": place,
@@ -48,7 +64,7 @@ def _row(data: SweepData, place: int, one: Configuration, names: dict[str, str])
         "state": ", ".join(str(state) if count == 1 else f"{count} {state}" for state, count in states.items()),
         "feasible": one.feasible,
         "pareto": bool(one.trials["objective.pareto"].fillna(False).any()),
-        "links": links(first),
+        "links": _links_of_scenarios(one) if over_scenarios else links(first),
     }
 
 
@@ -71,6 +87,10 @@ def _interval(one: Interval | None) -> str:
     return f"{number(one.value)} [{number(one.low)}, {number(one.high)}]"
 
 
+def _links_of_scenarios(one: Configuration) -> list[tuple[str, str]]:
+    return [(f"{row['scenario']} {what}", path) for _, row in one.trials.iterrows() for what, path in links(row)]
+
+
 def links(row: pd.Series[Any]) -> list[tuple[str, str]]:
     """What there is of a trial, and where, relative to the report."""
     folder = str(row["folder"])
@@ -88,8 +108,9 @@ def links(row: pd.Series[Any]) -> list[tuple[str, str]]:
 def leaderboard_charts(data: SweepData) -> Iterator[Chart]:
     """The best configurations of each scenario with their intervals, on the seeds that chose them and on fresh ones."""
     of_algorithm = styles(data.algorithms)
-    for scenario in data.scenarios:
-        chosen = [one for one in data.configurations if one.scenario == scenario and one.score is not None]
+    for scenario in [*([EVERY_SCENARIO] if data.is_over_scenarios else []), *data.scenarios]:
+        ranked = data.contenders if scenario == EVERY_SCENARIO else data.configurations
+        chosen = [one for one in ranked if one.scenario == scenario and one.score is not None]
         traces = []
         for one in chosen[:_IN_CHART]:
             colour, label = of_algorithm[one.algorithm].colour, f"{one.algorithm} {one.name}"
@@ -106,8 +127,11 @@ def leaderboard_charts(data: SweepData) -> Iterator[Chart]:
             f"The {min(len(chosen), _IN_CHART)} best of {len(chosen)} configurations, with 95 % intervals over seeds; "
             "stars are fresh seeds."
         )
+        if scenario == EVERY_SCENARIO:
+            caption = f"{caption} Scores are means over scenarios, by which configurations count."
+        title = "mean over scenarios" if scenario == EVERY_SCENARIO else scenario
         height = max(240, 100 + 28 * min(len(chosen), _IN_CHART))
-        yield Chart(f"leaders-{scenario}", scenario, caption, made, scenario, height=height)
+        yield Chart(f"leaders-{title.replace(' ', '-')}", title, caption, made, scenario, height=height)
 
 
 def _point(one: Interval, label: str, text: str, colour: str, meta: dict[str, Any], marker: str) -> go.Scatter:

@@ -85,7 +85,7 @@ def _tables(data: SweepData) -> dict[str, Any]:
         "bootstrap's of the interquartile mean",
         "leaders": leaderboard.rows(data),
         "scored": bool(data.best),
-        "left_out": max(0, len(data.configurations) - leaderboard.MOST),
+        "left_out": max(0, len(data.contenders) - leaderboard.MOST),
         "promoted": any(one.fresh is not None for one in data.configurations),
         "heat": _heat(data),
         "tiles": health.tiles(data),

@@ -89,6 +89,9 @@ def test_a_trial_leaves_what_the_design_says(make_trial: Callable[..., Any]) -> 
     results = trial.play()
     record, rows = trial.record, records.read_metrics(trial.folder)
     assert (record.state, record.engine, record.attempts) == (State.COMPLETE, trial.engine.name, 1)
+    (span,) = record.spans
+    assert record.started_at is not None and record.ended_at is not None
+    assert span.start <= record.started_at <= record.ended_at <= span.end
     assert record.engine_version == trial.engine.version()
     assert (record.env_steps, record.total_steps, len(results)) == (768, 768, 3)
     assert [(row["evaluation"], row["step"], bool(row.get("absolute"))) for row in rows] == [
@@ -127,7 +130,7 @@ def test_a_trial_that_was_stopped_goes_on_as_if_it_had_not_been(make_trial: Call
     broken.play(periods=1)
     broken.play(periods=1)
     broken.play()
-    assert broken.record.attempts == 3 and compare(whole.folder, broken.folder) is None
+    assert broken.record.attempts == len(broken.record.spans) == 3 and compare(whole.folder, broken.folder) is None
     ours, theirs = vaults_of(whole), vaults_of(broken)
     for kind, fields in ours.items():
         for name, field in fields.items():

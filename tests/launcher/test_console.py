@@ -140,7 +140,9 @@ def test_report_names_the_best_and_the_failed(tmp_path: Path) -> None:
     target = screen()
     snapshot = found.snapshot()
     record = TrialRecord(trial_id="t-0", algorithm="ff_ippo", environment="JaxParty", scenario="p-base", seed=0)
-    entry = Entry("ff_ippo p-base", (record,), {"score": 1.25}, 1.25, feasible=True)
+    entry = Entry(
+        "ff_ippo p-base", (record,), {"score": 1.25}, 1.25, feasible=True, hyperparameters=record.hyperparameters
+    )
     console.show_report(target, snapshot, {entry.group: [entry]}, tmp_path)
     output = text(target)
     assert "1 COMPLETE, 1 FAILED" in output and "score 1.25: t-0" in output

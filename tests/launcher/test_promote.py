@@ -97,6 +97,21 @@ def test_tests_have_the_winners_config_and_seeds_of_their_own(tmp_path: Path) ->
     assert len(again.records) == 5
 
 
+def test_a_winner_of_a_population_is_tested_with_the_values_that_won(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, scores={0: 2.0, 1: 1.0, 2: 3.0})
+    (winner,) = promote.winners(sweep, 1)
+    folder = sweep.folder / winner.record.trial_id
+    for step, value in ((4096, 9.0), (8192, 3.0)):
+        row = {"step": step, "seed": winner.record.seed, "evaluate": {"episode_return": value}}
+        records.append_metrics(folder, row)
+    then = {"system.actor_lr": 0.0005}
+    records.update_record(folder, lineage=(records.Takeover(4096, "other", 4096, then),))
+    again = Sweep.read(sweep.folder)
+    (test,) = promote.write_promotions(again, promote.winners(again, 1), 4)
+    assert test.hyperparameters == then != winner.record.hyperparameters
+    assert records.read_config(sweep.folder / test.trial_id)["system"]["actor_lr"] == 0.0005
+
+
 @pytest.mark.parametrize("words", [[], ["SEARCH=optuna"]])
 def test_a_sweep_that_is_extended_after_a_promotion_has_a_number_a_trial(tmp_path: Path, words: list[str]) -> None:
     sweep = make_sweep(tmp_path, *words, scores={0: 2.0, 1: 1.0, 2: 3.0})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,11 +37,16 @@ def metrics_at(final: float, part: float) -> dict[str, float]:
 
 
 def manifest(
-    algorithms: Sequence[str], scenarios: Sequence[str], trials: int, objective: Objective = OBJECTIVE
+    algorithms: Sequence[str],
+    scenarios: Sequence[str],
+    trials: int,
+    objective: Objective = OBJECTIVE,
+    scenario_mode: str = "grid",
 ) -> SweepManifest:
     return SweepManifest(
         name="demo", algorithm=records.label_of(algorithms), algorithms=tuple(algorithms),
         created="2026-01-02T03:04:05+00:00", num_trials=trials, objective=objective, seed=1, search="random",
+        scenario_mode=scenario_mode,
         space={
             "system.actor_lr": {"type": "loguniform", "low": 1e-4, "high": 1e-1},
             "system.clip_eps": {"type": "choice", "values": [0.1, 0.2, 0.3]},
@@ -111,11 +117,12 @@ def make(
     configurations: int = 3,
     seeds: int = 3,
     objective: Objective = OBJECTIVE,
+    scenario_mode: str = "grid",
     **changes: Any,
 ) -> Path:
     """A sweep of every configuration of every algorithm in every scenario, all complete."""
     count = len(algorithms) * len(scenarios) * configurations
-    records.write_manifest(folder, manifest(algorithms, scenarios, count, objective))
+    records.write_manifest(folder, manifest(algorithms, scenarios, count, objective, scenario_mode))
     number = 0
     for configuration in range(configurations):
         for place, algorithm in enumerate(algorithms):
@@ -125,6 +132,14 @@ def make(
                 write_trial(folder, record, finals)
                 number += 1
     return folder
+
+
+def rewrite(folder: Path, number: int, finals: Sequence[float]) -> None:
+    """Give a trial other scores."""
+    trial = folder / f"demo-{number:08x}"
+    record = records.read_record(trial)
+    shutil.rmtree(trial)
+    write_trial(folder, record, finals)
 
 
 def add_incidents(folder: Path) -> None:

@@ -23,7 +23,7 @@ import results
 from jax_party import records
 from jax_party.errors import RecordError
 from jax_party.records import Objective, State
-from results import show
+from results import ranking, show
 from results.collector import hyperparameter_columns
 
 ROOT = Path(__file__).parents[2]
@@ -239,7 +239,7 @@ def test_tables_outlive_their_trials(sweep: SweepMaker, capsys: pytest.CaptureFi
     ("name", "content", "reason"),
     [
         ("record.json", "{half", "record.json: not JSON"),
-        ("record.json", '{"schema_version": 9}', "schema_version: 9 is newer than 4"),
+        ("record.json", '{"schema_version": 9}', "schema_version: 9 is newer than 5"),
         ("record.json", None, "record.json: no such file"),
         ("config.yaml", "a: [", "config.yaml: not YAML"),
         ("metrics/metrics.jsonl", "nonsense\n", "metrics.jsonl: line 1: not JSON"),
@@ -554,7 +554,7 @@ def test_where_scenarios_are_averaged_the_best_have_the_best_mean(
 
 def test_best_rows_go_by_mode_and_leave_out_the_unmeasured(sweep: SweepMaker) -> None:
     index = collected(sweep(planned=4))
-    seeds = [show.best_rows(index, "last.episode_return", mode, 9)["seed"].tolist() for mode in ("max", "min")]
+    seeds = [ranking.best_rows(index, "last.episode_return", mode, 9)["seed"].tolist() for mode in ("max", "min")]
     assert seeds == [[44, 43, 42], [42, 43, 44]]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import report_sweep
 import synthetic_sweep
 from scipy import stats
 
@@ -86,6 +87,39 @@ def test_fresh_seeds_are_compared_where_both_have_them(tmp_path: Path) -> None:
         folders.append(folder)
     (row,) = results.compare(*folders).to_dict("records")
     assert (row["seeds"], row["value_a"], row["value_b"]) == ("fresh", 4.5, 6.5)
+
+
+def test_the_best_keeps_to_the_constraints(tmp_path: Path) -> None:
+    a, b = (sweep_of(tmp_path / name, {0: [50.0, 51.0], 1: [4.0, 5.0]}) for name in "ab")
+    bound = Objective("episode_return", "max", constraints={"max_episode_return": 20.0})
+    for folder in (a, b):
+        for number in (0, 1):
+            trial = folder / synthetic_sweep.record_of(number).trial_id
+            score = {"episode_return": 50.5 if number == 0 else 4.5}
+            records.update_record(trial, objective=bound, absolute_metrics=score)
+        results.collect(folder)
+    (row,) = results.compare(a, b).to_dict("records")
+    assert (row["value_a"], row["value_b"]) == (4.5, 4.5)
+    (listed, _) = results.list_sweeps(tmp_path)["best"]
+    assert listed == 4.5
+
+
+def test_sweeps_over_scenarios_are_compared_by_the_best_over_scenarios(tmp_path: Path) -> None:
+    """Which is another than that of one scenario; and by the means of each seed."""
+    folders = []
+    for name, more in (("a", 0.0), ("b", 1.0)):
+        folder = report_sweep.make(tmp_path / name, ["ff_ippo"], configurations=2, scenario_mode="mean")
+        report_sweep.rewrite(folder, 2, [24.0 + more, 25.0 + more, 26.0 + more])
+        report_sweep.rewrite(folder, 0, [20.0 + more, 21.0 + more, 22.0 + more])
+        results.collect(folder)
+        folders.append(folder)
+    rows = {row["scenario"]: row for row in results.compare(*folders).to_dict("records")}
+    assert set(rows) == {"p-base", "p-no-rank", "mean of p-base, p-no-rank"}
+    assert len({row["configuration_a"] for row in rows.values()}) == 1
+    assert (rows["p-base"]["value_a"], rows["p-base"]["value_b"]) == (21.0, 22.0), "not 25, of another one"
+    of_mean = rows["mean of p-base, p-no-rank"]
+    assert (of_mean["value_a"], of_mean["value_b"], of_mean["n_a"]) == (115.5, 116.0, 3)
+    assert results.list_sweeps(tmp_path)["best"].tolist() == [116.0, 115.5]
 
 
 def test_what_cannot_be_compared_says_why(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 import psutil
 import pytest
+import report_sweep
 import synthetic_sweep
 from rich.console import Console
 
@@ -29,7 +30,7 @@ from results import lines
 from results.collector import collect
 from results.dashboard import main as dashboard_main
 from results.index import load_index
-from results.show import collect_main
+from results.show import collect_main, show_main
 from results.watch import IndexWatch, render
 from results.watch import main as watch_main
 
@@ -179,6 +180,26 @@ def test_watch_shows_the_best_first_and_then_what_runs(sweep: Callable[..., Path
     assert rows == ["2", "1", "3"]
     assert "… 1 more" in text
     assert "3 complete" in text and "12 s old" in text
+
+
+def test_watch_and_index_go_by_what_the_sweep_goes_by(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    """The mean over scenarios; a trial that breaks a constraint, or tests a winner, is not the best."""
+    folder = report_sweep.make(tmp_path / "s", ["ff_ippo", "ff_mappo"], configurations=2, scenario_mode="mean")
+    report_sweep.rewrite(folder, 6, [97.0, 98.0, 99.0])  # with 240 in p-no-rank, where trial 3 has 260
+    index = load_index(collect(folder).index)
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(render(index, 12.0, 160, max_rows=2))
+    heading, *rows = [line for line in console.export_text().splitlines() if line.startswith(("┃", "│"))]
+    assert "over scenarios" in heading and rows[0].split()[1] == "6" and " 169 " in rows[0]
+    infeasible = index.assign(**{"objective.feasible": [number not in (6, 7) for number in index["number"]]})
+    console.print(render(infeasible, 12.0, 160, max_rows=1))
+    row = [line for line in console.export_text().splitlines() if line.startswith("│")][-1]
+    assert row.split()[1] == "2" and " 143 " in row  # 26 and 260
+    assert show_main([str(folder), "--top", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "by objective.over_scenarios (max)" in text and "algorithm" in text and "ff_mappo" in text
 
 
 def test_an_empty_index_is_one_line(sweep: Callable[..., Path]) -> None:

@@ -129,7 +129,7 @@ def test_a_complete_trial_without_a_number_counts_as_failed(folder: Path) -> Non
     [
         ("grid", ["ff_mappo p-base", "ff_mappo p-noisy"], []),
         ("axis", ["ff_mappo"], ["p-base", "p-noisy"]),
-        ("mean", ["ff_mappo"], []),
+        ("mean", ["ff_mappo p-base", "ff_mappo p-noisy", "ff_mappo over scenarios"], []),
     ],
 )
 def test_a_study_for_each_search(folder: Path, mode: str, names: list[str], scenarios: list[str]) -> None:
@@ -145,6 +145,42 @@ def test_a_study_for_each_search(folder: Path, mode: str, names: list[str], scen
     assert {name for trial in trials for name in trial.params} - {"scenario"} == {
         "system.gamma (p-base)", "system.gamma (p-noisy)",
     }  # fmt: skip
+
+
+def test_a_configuration_over_scenarios_is_one_trial_of_the_mean(folder: Path) -> None:
+    """Once it has been played in every scenario."""
+    objective = Objective("episode_return", "max", constraints={"min_episode_return": 7.0})
+    records.write_manifest(folder, manifest(scenario_mode="mean", objective=objective))
+    for number, (scenario, rate) in enumerate([("p-base", 0.001), ("p-noisy", 0.001), ("p-base", 0.002)]):
+        trial = plan(folder, number, scenario=scenario, hyperparameters={"system.actor_lr": rate}, seed=42,
+                     objective=objective)  # fmt: skip
+        if number != 1:
+            synthetic_sweep.complete(trial, number)
+    update_journal(folder)
+    assert studies(folder / JOURNAL_FILE)["ff_mappo over scenarios"] == []
+    of_second = folder / synthetic_sweep.record_of(1).trial_id
+    synthetic_sweep.complete(of_second, 1)
+    records.update_record(of_second, absolute_metrics={"episode_return": 3.0})
+    update_journal(folder)
+    found = studies(folder / JOURNAL_FILE)
+    (one,) = found["ff_mappo over scenarios"]
+    parts = [found["ff_mappo p-base"][0], found["ff_mappo p-noisy"][0]]
+    assert [part.values for part in parts] == [[6.0], [3.0]]
+    assert (one.state, one.values) == (TrialState.COMPLETE, [4.5]) and one.params == {"system.actor_lr": 0.001}
+    assert one.intermediate_values == {1: 6.0, 2: 10.0, 3: 8.0}  # of 1, 5, 3 and of 11, 15, 13
+    assert one.system_attrs["constraints"] == [7.0 - 4.5]
+    assert one.user_attrs["trials"] == [part.user_attrs["trial_id"] for part in parts]
+    update_journal(folder)
+    assert len(studies(folder / JOURNAL_FILE)["ff_mappo over scenarios"]) == 1, "once"
+
+
+def test_a_populations_trial_has_the_values_of_its_best_evaluation(folder: Path) -> None:
+    lineage = (records.Takeover(200, "other", 100, {"system.actor_lr": 0.01}),)
+    trial = plan(folder, 1, hyperparameters={"system.actor_lr": 0.002}, lineage=lineage)
+    synthetic_sweep.complete(trial, 1)  # its best evaluation is at step 200, when it had the first ones still
+    update_journal(folder)
+    (found,) = studies(folder / JOURNAL_FILE)["ff_mappo p-base"]
+    assert found.params == {"system.actor_lr": 0.01}
 
 
 def test_a_population_changes_its_values(folder: Path) -> None:

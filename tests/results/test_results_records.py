@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from jax_party import records
 from jax_party.aggregate import Aggregate
 from jax_party.errors import RecordError
-from jax_party.records import Objective, State, SweepManifest, Takeover, TrialRecord, VaultEntry
+from jax_party.records import Objective, Span, State, SweepManifest, Takeover, TrialRecord, VaultEntry
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +34,7 @@ cells = st.none() | st.booleans() | st.integers() | numbers | texts | st.lists(s
 modes = st.sampled_from(["max", "min"])
 some_records = st.builds(
     TrialRecord,
-    schema_version=st.just(4),
+    schema_version=st.just(records.SCHEMA_VERSION),
     trial_id=texts,
     number=counts,
     sweep=st.none() | texts,
@@ -66,6 +67,7 @@ some_records = st.builds(
     attempts=counts,
     started_at=st.none() | texts,
     ended_at=st.none() | texts,
+    spans=st.lists(st.builds(Span, texts, texts, texts), max_size=2).map(tuple),
     duration_s=numbers,
     device=st.none() | texts,
     host=st.none() | texts,
@@ -96,7 +98,7 @@ def test_a_record_of_version_1_is_read() -> None:
     """Which knew one seed a trial."""
     written = synthetic_sweep.record_of(0).to_dict() | {"schema_version": 1}
     later = ("num_seeds", "promoted_from", "retries", "batch", "compile_time_saved_s", "compile_cache", "lineage")
-    for key in (*later, "engine", "engine_version"):
+    for key in (*later, "engine", "engine_version", "spans"):
         del written[key]
     for key in ("aggregate", "others", "constraints"):
         del written["objective"][key]
@@ -107,7 +109,7 @@ def test_a_record_of_version_2_is_read() -> None:
     """Which knew one objective, and no populations."""
     written = synthetic_sweep.record_of(0).to_dict() | {"schema_version": 2}
     del written["lineage"], written["objective"]["others"], written["objective"]["constraints"]
-    del written["engine"], written["engine_version"]
+    del written["engine"], written["engine_version"], written["spans"]
     assert TrialRecord.from_dict(written) == synthetic_sweep.record_of(0)
 
 
@@ -115,8 +117,42 @@ def test_a_record_of_version_3_is_read() -> None:
     """Which knew one engine, whose version is the commit."""
     now = synthetic_sweep.record_of(0, git_sha="abc", engine_version="abc")
     written = now.to_dict() | {"schema_version": 3}
-    del written["engine"], written["engine_version"]
+    del written["engine"], written["engine_version"], written["spans"]
     assert (now.engine, TrialRecord.from_dict(written)) == ("native", now)
+
+
+def test_a_record_of_version_4_is_read() -> None:
+    """Which knew no spans."""
+    written = synthetic_sweep.record_of(0).to_dict() | {"schema_version": 4}
+    del written["spans"]
+    assert TrialRecord.from_dict(written) == synthetic_sweep.record_of(0)
+
+
+def test_spans_grow_as_long_as_one_process_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = synthetic_sweep.record_of(0, spans=(Span("alpha:1", "then", "later"),))
+    monkeypatch.setattr(records, "timestamp", lambda: "now")
+    first = records.spans_until_now(record, "start")
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+    assert first == (*record.spans, Span(worker, "start", "now"))
+    monkeypatch.setattr(records, "timestamp", lambda: "after that")
+    went_on = dataclasses.replace(record, spans=first)
+    assert records.spans_until_now(went_on, "start") == (*record.spans, Span(worker, "start", "after that"))
+    assert len(records.spans_until_now(went_on, "again")) == 3, "one that was taken up once more"
+
+
+def test_a_populations_trial_is_judged_by_the_values_of_its_best_evaluation() -> None:
+    """It had 1 until step 200, 2 until 400, and 3 since; the evaluation at a takeover's step comes before that."""
+    values = [{"system.actor_lr": float(value)} for value in (1, 2, 3)]
+    lineage = (Takeover(200, "other", 100, values[0]), Takeover(400, "other", 300, values[1]))
+    record = synthetic_sweep.record_of(0, lineage=lineage, hyperparameters=values[2], num_seeds=1)
+    assert [records.hyperparameters_at(record, step) for step in (200, 300, 400, 500, None)] == [
+        values[0], values[1], values[1], values[2], values[2],
+    ]  # fmt: skip
+    for best, expected in ((200, values[0]), (300, values[1]), (500, values[2])):
+        rows = [{"step": step, "seed": 0, "evaluate": {"episode_return": float(step == best)}}
+                for step in range(100, 600, 100)]  # fmt: skip
+        assert records.judged_hyperparameters(record, rows) == expected
+    assert records.judged_hyperparameters(record, []) == values[2], "nothing measured yet"
 
 
 @settings(max_examples=15, deadline=None)
@@ -139,9 +175,9 @@ def test_the_fields_are_those_of_the_design() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 5}, "schema_version: 5 is newer than 4, the newest that is known here; upgrade jax-party"),
+        ({"schema_version": 6}, "schema_version: 6 is newer than 5, the newest that is known here; upgrade jax-party"),
         ({"schema_version": 0}, "schema_version: unknown version 0"),
-        ({"schema_version": None}, "schema_version: expected 4, got None"),
+        ({"schema_version": None}, "schema_version: expected 5, got None"),
         ({"state": "DONE"}, "state: expected one of PENDING, RUNNING, COMPLETE, FAILED, PRUNED, got 'DONE'"),
         ({"number": -1}, "number: expected an integer of 0 or more, got -1"),
         ({"seed": True}, "seed: expected an integer, got True"),

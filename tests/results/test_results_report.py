@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import report_sweep
+from scipy import stats
 
 import results
 from jax_party import storage
 from jax_party.errors import RecordError
-from jax_party.records import Objective, State, Takeover
+from jax_party.records import Objective, Span, State, Takeover
 from results.report import comparison, game, health, hyperparameters, leaderboard, learning, page, population, theme
 from results.report.data import ALL, BEST, SweepData, load
 from results.report.write import main, write_report
@@ -49,13 +50,74 @@ def payload_of(text: str) -> dict[str, Any]:
 
 def test_the_leaderboard_orders_configurations_and_tells_their_seeds(data: SweepData) -> None:
     rows = leaderboard.rows(data)
-    assert [row["algorithm"] for row in rows[:3]] == ["ff_mappo", "ff_mappo", "ff_mappo"]
-    assert rows[0]["scenario"] == "p-no-rank"
-    # ff_mappo scores 25, 26, 27, ten times as much here; t(0.975, 2) = 4.3027, s = 10.
+    assert [(row["place"], row["algorithm"], row["scenario"]) for row in rows[:6]] == [
+        (1, "ff_mappo", "p-base"), (1, "ff_mappo", "p-no-rank"), (2, "ff_mappo", "p-base"),
+        (2, "ff_mappo", "p-no-rank"), (3, "ff_mappo", "p-base"), (3, "ff_mappo", "p-no-rank"),
+    ]  # fmt: skip
+    # ff_mappo scores 25, 26, 27, ten times as much there; t(0.975, 2) = 4.3027, s = 10.
     half = 4.302653 * 10 / np.sqrt(3)
-    assert rows[0]["score"] == (f"260 [{260 - half:.4g}, {260 + half:.4g}]", 260.0)
-    assert rows[0]["seeds"] == 3 and rows[0]["state"] == "COMPLETE"
-    assert rows[0]["cost"] == ("2 min", pytest.approx(1 / 30))
+    assert rows[1]["score"] == (f"260 [{260 - half:.4g}, {260 + half:.4g}]", 260.0)
+    assert rows[1]["seeds"] == 3 and rows[1]["state"] == "COMPLETE"
+    assert rows[1]["cost"] == ("2 min", pytest.approx(1 / 30))
+
+
+@pytest.fixture(scope="module")
+def robust(tmp_path_factory: pytest.TempPathFactory) -> SweepData:
+    """A sweep in which configurations count by their mean over scenarios; the first was tested on fresh seeds."""
+    folder = report_sweep.make(
+        tmp_path_factory.mktemp("robust") / "s", ["ff_ippo"], configurations=9, scenario_mode="mean"
+    )
+    # The second configuration is best in p-base (25 for 21), and in the mean over scenarios far from it.
+    report_sweep.rewrite(folder, 2, [24.0, 25.0, 26.0])
+    for number, origin, finals in ((100, 0, [10.0, 14.0]), (101, 1, [150.0, 170.0])):
+        scenario = ("p-base", "p-no-rank")[origin]
+        fresh = report_sweep.record_of(number, "ff_ippo", scenario, 0, 2, promoted_from=f"demo-{origin:08x}", seed=1000)
+        report_sweep.write_trial(folder, fresh, finals)
+    return load(folder)
+
+
+def test_a_leaderboard_over_scenarios_has_a_row_a_configuration(robust: SweepData) -> None:
+    rows = leaderboard.rows(robust)
+    assert [row["place"] for row in rows] == list(range(1, 10)) and {row["scenario"] for row in rows} == {"*"}
+    assert [row["score"][1] for row in rows[:3]] == [115.5, 107.5, 93.5]  # of 21 and 210; 25 and 190; 17 and 170
+    # Seeds of p-base are 1 apart, those of p-no-rank 10: (1 + 100) / 3 of the means' variances, Welch's freedom.
+    freedom = (1 / 3 + 100 / 3) ** 2 / ((1 / 3) ** 2 / 2 + (100 / 3) ** 2 / 2)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(101 / 3) / 2
+    assert rows[0]["score"][0] == f"115.5 [{115.5 - half:.4g}, {115.5 + half:.4g}]" and rows[0]["seeds"] == 3
+    assert (rows[0]["fresh_value"], rows[0]["fresh_seeds"], rows[0]["gap"][1]) == (86.0, 2, 29.5)
+    assert rows[0]["state"] == "2 COMPLETE" and rows[0]["cost"][0] == "4 min"
+    assert {"p-base config", "p-no-rank checkpoint"} <= set(dict(rows[0]["links"]))
+
+
+def test_the_best_over_scenarios_is_the_same_in_each(robust: SweepData) -> None:
+    assert len({one.name for one in robust.best.values()}) == 1 and len(robust.best) == 2
+    assert robust.best["ff_ippo", "p-base"].score == 21.0, "another one is better there"
+    charts = {chart.name: chart for chart in leaderboard.leaderboard_charts(robust)}
+    assert charts["leaders-mean-over-scenarios"].scenario == "*"
+    assert charts["leaders-mean-over-scenarios"].figure.data[0].x == (115.5,)
+
+
+def test_hyperparameters_are_seen_by_the_mean_over_scenarios(robust: SweepData) -> None:
+    table = hyperparameters.table(robust)["ff_ippo"]
+    assert table["scenario"][:9] == ["*"] * 9 and table["score"][0] == 115.5 and len(table["score"]) == 27
+    found = hyperparameters.importances(robust)["ff_ippo"]
+    assert set(found) == {"*", "p-base", "p-no-rank"} and found["*"].evaluator == "fANOVA"
+
+
+def test_a_configuration_that_is_not_played_everywhere_yet_comes_last(tmp_path: Path) -> None:
+    folder = report_sweep.make(tmp_path / "s", ["ff_ippo"], scenario_mode="mean")
+    report_sweep.change(folder / "demo-00000001", state=State.FAILED, error="oops")
+    rows = leaderboard.rows(load(folder))
+    assert [row["scenario"] for row in rows] == ["*", "*", "p-base", "p-no-rank"]
+    assert [row["place"] for row in rows] == [1, 2, 1, 1]
+
+
+def test_a_front_over_scenarios_is_one_of_means(tmp_path: Path) -> None:
+    objective = Objective("episode_return", "max", others=(("equality", "max"),))
+    made = load(report_sweep.make(tmp_path / "s", ["ff_ippo"], objective=objective, scenario_mode="mean"))
+    (chart,) = game.front_charts(made)
+    points, front = chart.figure.data
+    assert chart.scenario == "*" and sorted(points.x) == [93.5, 104.5, 115.5] and front.x == (115.5,)
 
 
 def test_a_promoted_configuration_has_its_fresh_score_and_gap(data: SweepData) -> None:
@@ -199,15 +261,37 @@ def test_lanes_are_as_few_as_trials_go_on_at_once() -> None:
 
 
 def test_the_timeline_is_in_minutes_since_the_first_start(data: SweepData) -> None:
+    """Of records that tell no spans: as if the host had had one worker."""
     rows = health.timeline(data).set_index("trial_id")
     third = rows.loc["demo-00000002"]
-    assert (third["start"], third["end"], third["worker"]) == (2.0, 4.0, "alpha · 1")
-    assert set(rows["worker"]) == {"alpha · 1", "alpha · 2"}
+    assert (third["start"], third["end"], third["worker"]) == (2.0, 4.0, "alpha · 1.1")
+    assert set(rows["worker"]) == {"alpha · 1.1", "alpha · 1.2"}
+
+
+def test_the_timeline_has_a_row_a_worker_and_gaps_for_pauses(tmp_path: Path) -> None:
+    def span(worker: str, start: int, end: int) -> Span:
+        return Span(worker, *(f"2026-01-02T03:{minute:02d}:00+00:00" for minute in (start, end)))
+
+    folder = report_sweep.make(tmp_path / "s", ["ff_ippo"], ["p-base"])
+    spans = {
+        0: (span("alpha:11", 4, 6), span("alpha:11", 8, 9)),  # paused
+        1: (span("alpha:11", 6, 8), span("beta:11", 9, 10)),  # its worker died
+        2: (span("alpha:12", 4, 9),),
+    }
+    for number, of_trial in spans.items():
+        report_sweep.change(folder / f"demo-{number:08x}", spans=of_trial)
+    report_sweep.change(folder / "demo-00000001", spans=(*spans[1], span("alpha:12", 5, 7)))  # side by side
+    rows = health.timeline(load(folder))
+    found = {(row["worker"], row["trial_id"][-1], row["start"], row["end"]) for row in rows.to_dict("records")}
+    assert found == {
+        ("alpha · 1", "0", 0.0, 2.0), ("alpha · 1", "1", 2.0, 4.0), ("alpha · 1", "0", 4.0, 5.0),
+        ("alpha · 2.1", "2", 0.0, 5.0), ("alpha · 2.2", "1", 1.0, 3.0), ("beta · 1", "1", 5.0, 6.0),
+    }  # fmt: skip
 
 
 def test_tiles_and_the_table_tell_what_went_wrong(data: SweepData) -> None:
     tiles = {tile.what: tile.value for tile in health.tiles(data)}
-    assert (tiles["COMPLETE"], tiles["FAILED"], tiles["trials tried again"]) == ("12", "1", "1")
+    assert (tiles["COMPLETE"], tiles["FAILED"], tiles["tried again after a fault"]) == ("12", "1", "1")
     assert tiles["GPU time"] == "none" and tiles["device time"] == "26 min"
     assert tiles["compile cache hits"] == "12 of 13"
     rows = health.trial_rows(data, 500)
@@ -315,8 +399,9 @@ def test_the_command_repeats_the_sweep() -> None:
         {"seeds": 12, "configurations": 1},
         {"lineage": (Takeover(200, "demo-00000007", 300, {"system.actor_lr": 0.5}),)},
         {"objective": Objective("episode_return", "max", others=(("equality", "max"),))},
+        {"scenario_mode": "mean"},
     ],
-    ids=["one algorithm", "one scenario", "one trial", "many seeds", "population", "two objectives"],
+    ids=["one algorithm", "one scenario", "one trial", "many seeds", "population", "two objectives", "robust"],
 )
 def test_every_sweep_has_a_report(options: dict[str, Any], tmp_path: Path) -> None:
     made = load(report_sweep.make(tmp_path / "s", **options))
@@ -348,7 +433,7 @@ def test_tables_alone_are_enough(folder: Path, tmp_path: Path) -> None:
         shutil.copy(folder / name, tmp_path)
     shutil.copytree(folder / "evaluations.parquet", tmp_path / "evaluations.parquet")
     made = load(tmp_path)
-    assert leaderboard.rows(made)[0]["score"] == ("260", 260.0)  # of three seeds, whose folder is not here
+    assert leaderboard.rows(made)[0]["score"] == ("26", 26.0)  # of three seeds, whose folder is not here
 
 
 def test_a_sweep_on_object_storage_has_its_report_there(bucket: Path, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ class MavaExperiment:
         self.evaluations = 0
         self._trained_seconds = 0.0
         self._started = time.perf_counter()
+        self._since = records.timestamp()
         self._duration_before = 0.0
         self._compiled_before = 0.0
         self._cache_before = cache_counts()
@@ -335,6 +336,7 @@ class MavaExperiment:
                 "vaults": vault_entries(learner.vaults for learner in self._learners),
             }
         changes |= {"duration_s": self._duration(), "compile_time_s": self._compile_seconds(), **self._compile_cache()}
+        changes["spans"] = records.spans_until_now(self.record, self._since)
         self.record = records.update_record(self.folder, **changes)
 
     def _compile_cache(self) -> dict[str, Any]:

@@ -118,8 +118,8 @@
 
   function offerScenarios() {
     const table = hyper[one("hyper-algorithm").value], now = chosen();
-    const known = table ? data.scenarios.filter((name) => now.scenarios.has(name) && table.scenario.includes(name)) : [];
-    fill(one("hyper-scenario"), known);
+    const known = table ? ["*", ...data.scenarios].filter((name) => isOfScenario(name, now) && table.scenario.includes(name)) : [];
+    fill(one("hyper-scenario"), known, known.map((name) => (name === "*" ? "mean over scenarios" : name)));
     const numbers = table ? table.axes.filter((axis) => axis.kind === "number") : [];
     const keys = numbers.map((axis) => axis.key), names = numbers.map((axis) => axis.name);
     const y = one("contour-y").value;
