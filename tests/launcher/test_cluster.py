@@ -241,7 +241,10 @@ def test_a_killed_node_costs_no_bit(
     ended = trials(bucket)
     again = [record for record in ended.values() if record.attempts > 1]
     assert sum(record.attempts for record in ended.values()) == TRIALS + len(again), "none has begun three times"
-    assert len(again) <= pack and all(record.retries for record in again), "a node has one core"
+    told = {record.number: record.retries for record in again}
+    assert all(told.values())
+    # A node has one core. Of a pack, whose trials have a process of their own each, these may be on the other node.
+    assert len(again) <= (pack if pack == 1 else 2 * pack), told
     assert_all_as_unbroken(bucket, tmp_path, unbroken)
 
 
