@@ -50,6 +50,17 @@ def test_bad_words_are_one_line(main: Main, words: list[str], message: str, caps
     assert captured.err.startswith(f"error: {message}")
 
 
+@pytest.mark.parametrize("main", [watch.main, show.show_main, report_main])
+def test_where_there_is_nothing_to_collect_nobody_is_sent_to_collect(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert show.collect_main([str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "no trials in it" in said
+    assert main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err == said
+
+
 @pytest.fixture
 def made(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`made("index", "TOP=abc")` runs `make` with an environment that is set up already, whose Python is this one."""
