@@ -88,8 +88,10 @@ help: ## List the targets and their variables
 #>   EXTRA        cuda12 or cuda13: JAX for NVIDIA GPUs; gp: PyTorch, for SAMPLER=gp; dashboard; wandb, mlflow: for TRACK
 
 setup: $(VENV)/.stamp-run$(EXTRA) ## Set up .venv for running
+	@:
 
 setup-dev: $(VENV)/.stamp-dev ## Set up .venv for tests and development
+	@:
 
 $(VENV)/bin/uv:
 	@test -n '$(PYTHON)' || { echo 'no python3 found: install Python 3.11 or 3.12 (Debian: apt-get install python3 python3-venv)' >&2; exit 2; }

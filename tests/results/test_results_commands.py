@@ -87,6 +87,7 @@ def made(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     [
         (("index", "SWEEP=x", "TOP=-x"), "error: TOP (--top): expected a whole number of 1 or more, got '-x'"),
         (("vaults", "SWEEP=x", "DO=merge"), "error: TO (--to): not given, but"),
+        (("dashboard", "PORT=abc"), "error: PORT (--port): expected a whole number"),
     ],
 )
 def test_make_says_the_same_and_no_more(
@@ -96,3 +97,11 @@ def test_make_says_the_same_and_no_more(
     said, ended = done.stderr.splitlines()
     assert said.startswith(message) and ended.startswith("make: ***")
     assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("words", [("setup",), ("setup", "EXTRA=dashboard"), ("setup-dev",)])
+def test_what_is_set_up_already_says_nothing(
+    words: tuple[str, ...], made: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = made(*words)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
