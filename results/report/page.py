@@ -11,7 +11,7 @@ from typing import Any, Final
 import plotly.io
 import yaml
 from markupsafe import Markup
-from plotly.colors import get_colorscale, sample_colorscale
+from plotly.colors import sample_colorscale
 from plotly.offline import get_plotlyjs
 
 from jax_party.aggregate import BOOTSTRAP_SEEDS
@@ -19,7 +19,7 @@ from jax_party.records import MANIFEST_FILE, SweepManifest, plain
 from results.report import comparison, game, health, hyperparameters, leaderboard, learning, population
 from results.report.charts import Chart
 from results.report.data import VIEWS, SweepData
-from results.report.theme import SEQUENTIAL, metric_label, metric_name, number, styles
+from results.report.theme import SCALES, SEQUENTIAL, metric_label, metric_name, number, styles
 
 _TEMPLATE: Final = Path(__file__).parent / "template"
 _MOST_TRIALS: Final = 500
@@ -103,7 +103,7 @@ def _payload(data: SweepData, charts: Mapping[str, Sequence[Chart]], of_hyperpar
         "importances": hyperparameters.as_json(hyperparameters.importances(data)),
         "scenarios": data.scenarios,
         "objective": {"name": metric_name(data.objective.metric), "mode": data.objective.mode},
-        "scale": get_colorscale(SEQUENTIAL),
+        "scales": SCALES,
     }
 
 

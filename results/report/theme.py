@@ -12,6 +12,12 @@ COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F0
 DASHES: Final = ("solid", "dash", "dot")
 MARKERS: Final = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 SEQUENTIAL: Final = "Cividis"
+#: The theme of the page -> a scale from blue to yellow like Cividis, without the end that the page would swallow: lines
+#: and areas of every value have a contrast of 3 to 1 with the page, as WCAG 2.2 (1.4.11) asks of graphics.
+SCALES: Final = {
+    "light": ((0.0, "#00224e"), (0.5, "#5f6470"), (1.0, "#a68400")),
+    "dark": ((0.0, "#4a7fd6"), (0.5, "#a0a69d"), (1.0, "#fee838")),
+}
 
 STATE_COLOURS: Final = {
     "COMPLETE": "#009E73",

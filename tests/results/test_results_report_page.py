@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import report_sweep
 
@@ -41,6 +43,18 @@ class Browser:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(page.as_uri())
         self.page.wait_for_selector("#leaders")
+
+    def choose(self, theme: str) -> None:
+        """Switch to the theme, where the page has another."""
+        if self.page.evaluate("document.documentElement.dataset.theme") != theme:
+            self.page.click("#theme")
+
+    def style(self, selector: str, name: str, within: str = "*") -> str:
+        """A computed style of the first such element, or of what it is within."""
+        found: str = self.page.eval_on_selector(
+            selector, "(one, [name, within]) => getComputedStyle(one.closest(within))[name]", [name, within]
+        )
+        return found
 
     def see_all(self) -> None:
         """Scroll through the page, so that every chart is drawn."""
@@ -90,8 +104,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_it_opens_draws_and_fits(width: int, theme: str, page: Path, context: Any) -> None:
     seen = Browser(context, page, width)
-    if seen.page.evaluate("document.documentElement.dataset.theme") != theme:
-        seen.page.click("#theme")
+    seen.choose(theme)
     seen.see_all()
     assert seen.visible("[data-chart] .main-svg") > 20
     for place in ("parallel", "contour", "importance"):
@@ -124,6 +137,52 @@ def clipped_titles(seen: Browser) -> list[str]:
         })"""
     )
     return found
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_scores_and_axes_stand_out_from_the_page(theme: str, page: Path, context: Any) -> None:
+    seen = Browser(context, page, 1600)
+    seen.choose(theme)
+    for place in ("parallel", "contour"):
+        seen.page.wait_for_selector(f"#{place} .main-svg", state="attached")
+    card = seen.style("#parallel", "backgroundColor", within=".card")
+    for scale in ("parallel').data[0].line.colorscale", "contour').data[0].colorscale"):
+        stops = [(at, rgb(colour)) for at, colour in seen.page.evaluate(f"document.getElementById('{scale}")]
+        colours = [mixed(stops, at / 20) for at in range(21)]
+        assert min(contrast(one, rgb(card)) for one in colours) >= 3
+        assert contrast(colours[0], colours[-1]) >= 2
+    for part in (".axis .domain", ".axis .tick line"):
+        assert contrast(rgb(seen.style(f"#parallel {part}", "stroke")), rgb(card)) >= 3
+        assert seen.style(f"#parallel {part}", "strokeOpacity") == "1"
+    for part in (".axis .tick text", ".axis-title"):
+        assert contrast(rgb(seen.style(f"#parallel {part}", "fill")), rgb(card)) >= 4.5
+    assert contrast(rgb(seen.style("#parallel .axis .tick text", "textShadow").partition(")")[0]), rgb(card)) < 1.1
+    seen.page.close()
+
+
+def rgb(colour: str) -> tuple[int, ...]:
+    """`#rrggbb` or `rgb(r, g, b)` as numbers."""
+    if colour.startswith("#"):
+        return tuple(int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return tuple(int(part) for part in re.findall(r"\d+", colour)[:3])
+
+
+def mixed(stops: list[tuple[float, tuple[int, ...]]], at: float) -> tuple[int, ...]:
+    """The colour of a scale between its stops."""
+    places = [place for place, _ in stops]
+    return tuple(round(float(np.interp(at, places, [of[k] for _, of in stops]))) for k in range(3))
+
+
+def contrast(one: tuple[int, ...], other: tuple[int, ...]) -> float:
+    """WCAG's contrast ratio, 1 to 21."""
+    low, high = sorted(
+        sum(
+            weight * (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4)
+            for weight, part in zip((0.2126, 0.7152, 0.0722), (value / 255 for value in colour), strict=True)
+        )
+        for colour in (one, other)
+    )
+    return (high + 0.05) / (low + 0.05)
 
 
 def test_filters_choose_rows_charts_and_lines(page: Path, context: Any) -> None:

@@ -101,7 +101,11 @@
 
   const hyper = data.hyperparameters;
   const has = () => one("hyper-algorithm") !== null;
-  const scale = () => (isDark() === (data.objective.mode === "max") ? data.scale : data.scale.map(([at, c]) => [1 - at, c]).reverse());
+  // The best score is what stands out most from the page: the light end in the dark, and the other way round.
+  function scale() {
+    const known = data.scales[root.dataset.theme];
+    return isDark() === (data.objective.mode === "max") ? known : known.map(([at, c]) => [1 - at, c]).reverse();
+  }
 
   function fill(select, values, labels = values) {
     const before = select.value;
@@ -189,7 +193,10 @@
     const line = { color: trials.score, colorscale: scale(), showscale: true,
       colorbar: { title: { text: data.objective.name, side: "right" }, thickness: 12, outlinewidth: 0 } };
     const layout = dressed({ margin: { l: 60, r: 20, t: 50, b: 24 } });
-    Plotly.react(box, [{ type: "parcoords", dimensions, line, labelside: "top", unselected: { line: { opacity: 0.06 } } }], layout, CONFIG);
+    const trace = { type: "parcoords", dimensions, line, labelside: "top", labelfont: { size: 12 }, tickfont: { size: 11 },
+      unselected: { line: { opacity: 0.06 } } };
+    // Of twice as many pixels, the default, Plotly's lines are half a pixel wide, and half as visible.
+    Plotly.react(box, [trace], layout, { ...CONFIG, plotGlPixelRatio: 1 });
   }
 
   function importance() {
