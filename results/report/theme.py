@@ -45,6 +45,11 @@ METRICS: Final = {
     "leader_change_rate": ("leader changes", "changes / step"),
 }
 
+#: Metrics that are rates and shares: never below 0 nor above 1.
+SHARES: Final = ("cooperation_rate", "leader_change_rate", "outcome_share_cc", "outcome_share_cd", "outcome_share_dd")
+#: From 0 to 1, with room for a line at either end.
+SHARE_RANGE: Final = (-0.02, 1.02)
+
 
 class Style(NamedTuple):
     """How a series is drawn, on the page and on paper."""
@@ -86,6 +91,11 @@ def metric_label(metric: str) -> str:
 def axis_title(metric: str) -> str:
     """The same in two lines, for the axis of a narrow chart."""
     return metric_label(metric).replace(" (", "<br>(")
+
+
+def axis_range(title: str) -> tuple[float, float] | None:
+    """The ends of the axis with this title: those of a share where it is one's; else None, to go by the values."""
+    return SHARE_RANGE if title in map(axis_title, SHARES) else None
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:

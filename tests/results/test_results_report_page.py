@@ -218,8 +218,12 @@ def test_the_reader_chooses_metric_runs_and_order(page: Path, context: Any) -> N
     seen.page.select_option("#metric", "cooperation_rate")
     title = f"document.getElementById('{chart}').layout.yaxis.title.text"
     assert seen.page.evaluate(title).startswith("cooperation rate")
+    ends = f"document.getElementById('{chart}')._fullLayout.yaxis.range"
+    assert seen.page.evaluate(ends) == [-0.02, 1.02]
     last = f"document.getElementById('{chart}').calcdata.at(-1).at(-1).y"
     assert seen.page.evaluate(last) == pytest.approx(0.8)
+    seen.page.select_option("#metric", "episode_return")
+    assert seen.page.evaluate(ends)[1] > 20
 
     seen.page.select_option("#view", "all")
     assert not seen.page.is_visible(f'[data-chart="{chart}"]')

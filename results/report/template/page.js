@@ -76,9 +76,9 @@
       named.add(trace.legendgroup);
       return { ...trace, showlegend: first };
     });
-    const title = (chart.metrics || {})[now.metric];
+    const metric = (chart.metrics || {})[now.metric];
     const layout = { ...chart.layout };
-    if (title) layout.yaxis = { ...layout.yaxis, title: { ...layout.yaxis.title, text: title } };
+    if (metric) layout.yaxis = { ...layout.yaxis, title: { ...layout.yaxis.title, text: metric.title }, range: metric.range ?? undefined };
     card.querySelector(".none").hidden = shown.length > 0;
     box.hidden = shown.length === 0;
     if (shown.length) Plotly.react(box, shown, dressed(layout), CONFIG);
@@ -279,7 +279,7 @@
         marker: { color: "#D55E00", size: 15, symbol: "star" } };
       const kind = axis.kind === "category" ? { type: "category", categoryorder: "category ascending" } : { type: axis.log ? "log" : "linear" };
       const layout = { margin: { l: 10, r: 10, t: 10, b: 10 }, xaxis: { title: { text: axis.name }, automargin: true, ...kind },
-        yaxis: { title: { text: data.objective.name }, automargin: true } };
+        yaxis: { title: { text: data.objective.name }, automargin: true, range: data.objective.range ?? undefined } };
       Plotly.newPlot(box, [marks, star], dressed(layout), CONFIG);
     }
   }
