@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -12,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import report_sweep
+from PIL import Image
 
 from results.report.data import load
 from results.report.page import render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARTEFACTS = Path(__file__).parents[2] / ".artefacts" / "report"
+PIECE = 4000
+"""How high a kept screenshot is, in pixels."""
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--enable-unsafe-swiftshader",
@@ -119,9 +121,28 @@ def test_it_opens_draws_and_fits(width: int, theme: str, page: Path, context: An
     assert (wide, outside) == (width, [])
     assert clipped_titles(seen) == []
     assert seen.errors == [] and seen.requests == [page.as_uri()]
-    ARTEFACTS.mkdir(parents=True, exist_ok=True)
-    seen.page.screenshot(path=os.fspath(ARTEFACTS / f"{theme}-{width}.png"), full_page=True)
+    pieces = keep(seen, f"{theme}-{width}")
+    assert sum(piece.height for piece in pieces) >= seen.page.evaluate("document.documentElement.scrollHeight")
+    assert {piece.size for piece in pieces} == {(width, PIECE)}
+    assert len({piece.tobytes() for piece in pieces}) == len(pieces) > 1
     seen.page.close()
+
+
+def keep(seen: Browser, name: str) -> list[Image.Image]:
+    """Keep screenshots of the whole page, a piece each: of a higher picture Chromium repeats what comes first."""
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    for old in ARTEFACTS.glob(f"{name}*.png"):
+        old.unlink()
+    seen.page.add_style_tag(content="#filters { position: static !important; }")
+    width, height = seen.page.evaluate("[innerWidth, document.documentElement.scrollHeight]")
+    seen.page.set_viewport_size({"width": width, "height": PIECE})
+    pieces = []
+    for number, top in enumerate(range(0, height, PIECE), start=1):
+        seen.page.evaluate("top => scrollTo(0, top)", top)
+        path = ARTEFACTS / f"{name}-{number:02}.png"
+        path.write_bytes(seen.page.screenshot())
+        pieces.append(Image.open(path).convert("RGB"))
+    return pieces
 
 
 def clipped_titles(seen: Browser) -> list[str]:
