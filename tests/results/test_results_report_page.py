@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 from collections.abc import Iterator
@@ -143,6 +144,26 @@ def keep(seen: Browser, name: str) -> list[Image.Image]:
         path.write_bytes(seen.page.screenshot())
         pieces.append(Image.open(path).convert("RGB"))
     return pieces
+
+
+@pytest.mark.parametrize("width", [400, 1600])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_table_that_is_cut_off_shows_that_it_goes_on(width: int, theme: str, page: Path, context: Any) -> None:
+    seen = Browser(context, page, width)
+    seen.choose(theme)
+    box = seen.page.locator(".scroll.tall:has(#trials)")
+
+    def edge() -> tuple[int, ...]:
+        """The colour of the last line of pixels within the frame, where there is no text."""
+        picture = np.asarray(Image.open(io.BytesIO(box.screenshot())).convert("RGB"))
+        return tuple(int(part) for part in np.median(picture[-4, 20:-20], axis=0))
+
+    assert box.evaluate("one => one.scrollHeight > one.clientHeight")
+    plain = rgb(seen.style("body", "backgroundColor"))
+    assert contrast(edge(), plain) > 1.5
+    box.evaluate("one => one.scrollTo(0, one.scrollHeight)")
+    assert contrast(edge(), plain) < 1.02
+    seen.page.close()
 
 
 def clipped_titles(seen: Browser) -> list[str]:
