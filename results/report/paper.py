@@ -193,8 +193,8 @@ def _aggregates(data: SweepData, view: str) -> Figure | None:
             ends = sorted((sign * low, sign * high))
             rows.append((name, sign * value, ends[0], ends[1], styles(data.algorithms)[name].colour))
         _whiskers(axis, rows)
-        if not one.scaled and (ends := axis_range(axis_title(data.objective.metric))) is not None:
-            axis.set_xlim(*ends)
+        if not one.scaled and (limits := axis_range(axis_title(data.objective.metric))) is not None:
+            axis.set_xlim(*limits)
         axis.set_xlabel("IQM, " + ("scaled score" if one.scaled else metric_name(data.objective.metric)))
     return made
 
