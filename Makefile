@@ -88,8 +88,10 @@ help: ## List the targets and their variables
 #>   EXTRA        cuda12 or cuda13: JAX for NVIDIA GPUs; gp: PyTorch, for SAMPLER=gp; dashboard; wandb, mlflow: for TRACK
 
 setup: $(VENV)/.stamp-run$(EXTRA) ## Set up .venv for running
+	@:
 
 setup-dev: $(VENV)/.stamp-dev ## Set up .venv for tests and development
+	@:
 
 $(VENV)/bin/uv:
 	@test -n '$(PYTHON)' || { echo 'no python3 found: install Python 3.11 or 3.12 (Debian: apt-get install python3 python3-venv)' >&2; exit 2; }
@@ -140,7 +142,7 @@ collect: setup ## Write the index of a sweep anew: SWEEP=<folder>
 index: setup ## Print the best trials of a sweep: SWEEP=<folder> TOP=10
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make index SWEEP=experiment_results/…' >&2; exit 2; }
 	$(call only,SWEEP TOP METRIC MODE PROMOTED STORAGE_ENDPOINT)@$(PY) -m results.index $(call quoted,SWEEP) \
-	  $(if $(TOP),--top $(call quoted,TOP)) $(if $(METRIC),--metric $(call quoted,METRIC)) $(if $(MODE),--mode $(call quoted,MODE)) \
+	  $(if $(TOP),--top=$(call quoted,TOP)) $(if $(METRIC),--metric=$(call quoted,METRIC)) $(if $(MODE),--mode=$(call quoted,MODE)) \
 	  $(if $(filter-out 0,$(PROMOTED)),--promoted)
 
 ls: setup ## List all sweeps: OUT=experiment_results
@@ -152,7 +154,7 @@ report: setup ## Write report.html and plots/ of a sweep: SWEEP=<folder>
 
 dashboard: ## Optuna's dashboard and TensorBoard on a sweep, also while it runs: SWEEP=<folder>
 	$(call only,SWEEP PORT STORAGE_ENDPOINT)@$(MAKE) setup EXTRA=dashboard
-	@$(PY) -m results.dashboard $(if $(SWEEP),$(call quoted,SWEEP)) $(if $(PORT),--port $(call quoted,PORT))
+	@$(PY) -m results.dashboard $(if $(SWEEP),$(call quoted,SWEEP)) $(if $(PORT),--port=$(call quoted,PORT))
 
 watch: setup ## A live table of a sweep in the terminal: SWEEP=<folder>
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make watch SWEEP=experiment_results/…' >&2; exit 2; }
@@ -165,12 +167,12 @@ fetch: setup ## Bring a trial here from remote storage: TRIAL=s3://…/<trial id
 vaults: setup ## Find trajectories, and make data sets of them: SWEEP=<folder> QUERY='cooperation_rate > 0.5' DO=card
 	@test -n '$(SWEEP)' || { echo "SWEEP: name a sweep, a trial or a vault: make vaults SWEEP=experiment_results/… QUERY='cooperation_rate > 0.5'" >&2; exit 2; }
 	$(call only,SWEEP QUERY KIND DO TO ARGS STORAGE_ENDPOINT)@$(PY) -m results.vaults $(if $(DO),$(call quoted,DO),find) $(call quoted,SWEEP) \
-	  $(if $(QUERY),--query $(call quoted,QUERY)) $(if $(KIND),--kind $(call quoted,KIND)) $(if $(TO),--to $(call quoted,TO)) $(ARGS)
+	  $(if $(QUERY),--query=$(call quoted,QUERY)) $(if $(KIND),--kind=$(call quoted,KIND)) $(if $(TO),--to=$(call quoted,TO)) $(ARGS)
 
 episode: setup ## Show a trained policy at play: TRIAL=<id or folder> OUT=episode.gif
 	@test -n '$(TRIAL)' || { echo 'TRIAL: name the trial, by its id or its folder: make episode TRIAL=ff_mappo-…' >&2; exit 2; }
-	$(call only,TRIAL SEED STEPS LEARNER OUT STORAGE_ENDPOINT)@$(PY) -m jax_party.episode $(call quoted,TRIAL) $(if $(SEED),--seed $(call quoted,SEED)) \
-	  $(if $(STEPS),--steps $(call quoted,STEPS)) $(if $(LEARNER),--learner $(call quoted,LEARNER)) $(if $(OUT),--out $(call quoted,OUT))
+	$(call only,TRIAL SEED STEPS LEARNER OUT STORAGE_ENDPOINT)@$(PY) -m jax_party.episode $(call quoted,TRIAL) $(if $(SEED),--seed=$(call quoted,SEED)) \
+	  $(if $(STEPS),--steps=$(call quoted,STEPS)) $(if $(LEARNER),--learner=$(call quoted,LEARNER)) $(if $(OUT),--out=$(call quoted,OUT))
 
 test: setup-dev ## Lint, type-check and test (under 25 minutes on 2 cores)
 	$(call only,ARGS)@$(MAKE) lint ARGS=

@@ -5,7 +5,6 @@ The episode is played anew with the best parameters of the trial's newest checkp
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import logging
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from jax_party import mirror, records, storage
+from jax_party.arguments import BAD_INPUT, OneLineParser, whole_number
 from jax_party.config import ExperimentConfig, make_budget, parse_config
 from jax_party.console import RunConsole
 from jax_party.errors import CheckpointError, ConfigError, JaxPartyError, RecordError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 STEPS: Final = 100
 FRAME_MS: Final = 400
 FORMATS: Final = (".gif", ".mp4")
-BAD_INPUT: Final = 2
+_VARIABLES: Final = {"trial": "TRIAL", "--seed": "SEED", "--steps": "STEPS", "--learner": "LEARNER", "--out": "OUT"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,11 +187,11 @@ def _local(trial: str, root: Path) -> Iterator[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0, or 2 where the episode could not be shown."""
-    parser = argparse.ArgumentParser("python -m jax_party.episode", description=__doc__.partition("\n")[0])
+    parser = OneLineParser("python -m jax_party.episode", description=__doc__.partition("\n")[0], variables=_VARIABLES)
     parser.add_argument("trial", help="its folder (s3://… too), or its id")
-    parser.add_argument("--seed", type=int, default=0, help="of the episode (0)")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"at most so many ({STEPS})")
-    parser.add_argument("--learner", type=int, help="its seed, where the trial has several (the best)")
+    parser.add_argument("--seed", type=whole_number(0, 999_999_999), default=0, help="of the episode (0)")
+    parser.add_argument("--steps", type=whole_number(1), default=STEPS, help=f"at most so many ({STEPS})")
+    parser.add_argument("--learner", type=whole_number(0), help="its seed, where the trial has several (the best)")
     parser.add_argument("--out", type=Path, help="a .gif or .mp4 file (<trial id>.gif)")
     parser.add_argument("--root", type=Path, default=Path("experiment_results"), help="where ids are looked for")
     options = parser.parse_args(arguments)

@@ -149,7 +149,7 @@ def collect(sweep_folder: str | Path) -> CollectedPaths:
 
 def collect_folder(folder: Path) -> tuple[CollectedPaths, Collection]:
     """As `collect`; what was collected, too. The index is written last."""
-    _check_folder(folder)
+    check_folder(folder)
     parts.make_folders(folder)
     with parts.alone(folder):
         found = _read_collection(folder)
@@ -168,7 +168,8 @@ def is_sweep_or_run(folder: Path) -> bool:
     return storage.is_file(folder / records.MANIFEST_FILE) or bool(parts.list_folder(folder).trials)
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Raises RecordError where there is nothing in `folder` to collect."""
     storage.check(folder)
     if not storage.is_remote(folder) and not folder.is_dir():
         raise RecordError(f"{folder}: no such folder; give a sweep's folder or a single run's")

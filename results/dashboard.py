@@ -6,7 +6,6 @@ nobody for a password, so they listen on loopback alone.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib.util
 import shutil
@@ -27,12 +26,13 @@ from typing import Any, Final
 from rich.console import Console
 
 from jax_party import records, storage
+from jax_party.arguments import BAD_INPUT, OneLineParser, print_error, whole_number
 from jax_party.errors import JaxPartyError, RecordError
 from results.following import Follower
 from results.index import DEFAULT_ROOT
 
-BAD_INPUT: Final = 2
 HOST: Final = "127.0.0.1"
+LAST_PORT: Final = 65_535
 REFRESH_S: Final = 3.0
 REMOTE_REFRESH_S: Final = 15.0
 START_S: Final = 60.0
@@ -246,9 +246,17 @@ def show(folder: Path, port: int | None, say: Callable[[str], None], stop: threa
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0, or 2 where there is nothing to show or a dashboard does not work."""
-    parser = argparse.ArgumentParser("python -m results.dashboard", description="Optuna's dashboard and TensorBoard.")
+    parser = OneLineParser(
+        "python -m results.dashboard",
+        description="Optuna's dashboard and TensorBoard.",
+        variables={"folder": "SWEEP", "--port": "PORT"},
+    )
     parser.add_argument("folder", nargs="?", default=DEFAULT_ROOT, help=f"a sweep's folder, or all of ({DEFAULT_ROOT})")
-    parser.add_argument("--port", type=int, help="of Optuna's dashboard; TensorBoard's is the next (free ones)")
+    parser.add_argument(
+        "--port",
+        type=whole_number(1, LAST_PORT - 1),
+        help="of Optuna's dashboard; TensorBoard's is the next (free ones)",
+    )
     options = parser.parse_args(arguments)
     console = Console(soft_wrap=True)
     stop = threading.Event()
@@ -261,8 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         show(records.as_folder(options.folder), options.port, lambda line: console.print(line, markup=False), stop)
     except (JaxPartyError, OSError) as error:
-        message = " ".join(str(error).split())
-        Console(stderr=True, soft_wrap=True).print(f"error: {message}", markup=False, highlight=False)
+        print_error(error)
         return BAD_INPUT
     return 0
 

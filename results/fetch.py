@@ -5,7 +5,6 @@ There it is as `docs/design.md` says: checkpoints and vaults are folders again, 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +12,8 @@ from pathlib import Path
 from rich.console import Console
 
 from jax_party import mirror, records, storage
+from jax_party.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import JaxPartyError, RecordError
-
-BAD_INPUT = 2
 
 
 def fetch(trial: str | Path, to: str | Path | None = None) -> Path:
@@ -35,15 +33,18 @@ def fetch(trial: str | Path, to: str | Path | None = None) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0, or 2 where the trial could not be fetched."""
-    parser = argparse.ArgumentParser("python -m results.fetch", description="Bring a trial here from remote storage.")
+    parser = OneLineParser(
+        "python -m results.fetch",
+        description="Bring a trial here from remote storage.",
+        variables={"trial": "TRIAL", "to": "TO"},
+    )
     parser.add_argument("trial", help="s3://bucket/…/<trial id>")
     parser.add_argument("to", nargs="?", help="the new folder (the trial's id)")
     options = parser.parse_args(arguments)
     try:
         local = fetch(options.trial, options.to)
     except (JaxPartyError, OSError) as error:
-        message = " ".join(str(error).split())
-        Console(stderr=True, soft_wrap=True).print(f"error: {message}", markup=False, highlight=False)
+        print_error(error)
         return BAD_INPUT
     Console(soft_wrap=True).print(f"{local}", markup=False, highlight=False)
     return 0

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from jax_party import records, storage
 from jax_party.errors import RecordError
-from results.collector import INDEX_FILE, collect_folder, index_table, is_sweep_or_run
+from results.collector import INDEX_FILE, check_folder, collect_folder, index_table, is_sweep_or_run
 from results.columns import INDEX_VERSION, TYPES, VERSION_KEY, as_frame
 from results.evaluations import EVALUATION_COLUMNS, SCHEMA
 from results.parts import EVALUATIONS_FILE
@@ -137,8 +137,7 @@ def _place_of(path: Path, name: str) -> Path:
         there = file.is_file() or (name == EVALUATIONS_FILE and any(file.glob("part-*.parquet")))
     if there:
         return file
-    if file != path and not storage.is_remote(path) and not path.is_dir():
-        raise RecordError(f"{path}: no such folder; give a sweep's folder or a single run's")
+    check_folder(file.parent)
     raise RecordError(f"{file}: no such file; make it with: make collect SWEEP={file.parent}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,11 +11,12 @@ from typing import Any, Final
 import pandas as pd
 
 from jax_party import records, storage
+from jax_party.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import JaxPartyError, RecordError
 from jax_party.records import State
 from results.index import DEFAULT_ROOT, load_index
 from results.ranking import best_score
-from results.show import BAD_INPUT, print_error, print_table
+from results.show import print_table
 
 DEPTH: Final = 4
 COLUMNS: Final = ("name", "folder", "algorithms", "scenarios", "states", "metric", "best", "when")
@@ -87,7 +87,9 @@ def _row(folder: Path, root: Path) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0, or 2 where there is nothing to list."""
-    parser = argparse.ArgumentParser("python -m results.ls", description="List the sweeps below a folder.")
+    parser = OneLineParser(
+        "python -m results.ls", description="List the sweeps below a folder.", variables={"root": "OUT"}
+    )
     parser.add_argument("root", nargs="?", default=DEFAULT_ROOT, help=f"where sweeps are ({DEFAULT_ROOT})")
     try:
         found = list_sweeps(parser.parse_args(arguments).root)

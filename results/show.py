@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jax_party.arguments import BAD_INPUT, OneLineParser, print_error, whole_number
 from jax_party.errors import RecordError
 from jax_party.records import State
 from results.collector import METRIC_PREFIXES, collect, hyperparameter_columns
@@ -24,13 +24,14 @@ _FRESH: Final = (
 
 MAX_WIDTH: Final = 10_000
 
-#: The exit code of a command that could not do what it was asked for.
-BAD_INPUT: Final = 2
+_VARIABLES: Final = {"folder": "SWEEP", "--top": "TOP", "--metric": "METRIC", "--mode": "MODE"}
 
 
 def collect_main(arguments: Sequence[str] | None = None) -> int:
     """Collect each folder named on the command line; 0, or 2 where one could not be."""
-    parser = argparse.ArgumentParser("python -m results.collect", description="Write the index of sweeps or runs.")
+    parser = OneLineParser(
+        "python -m results.collect", description="Write the index of sweeps or runs.", variables={"folder": "SWEEP"}
+    )
     parser.add_argument("folders", nargs="+", metavar="folder", help="a sweep's folder, or a single run's")
     exit_code = 0
     for folder in parser.parse_args(arguments).folders:
@@ -57,9 +58,11 @@ def _update_journal(folder: str) -> None:
 
 def show_main(arguments: Sequence[str] | None = None) -> int:
     """Print the best rows of a sweep's index; 0, or 2 where that could not be done."""
-    parser = argparse.ArgumentParser("python -m results.index", description="Print the best trials of a sweep.")
+    parser = OneLineParser(
+        "python -m results.index", description="Print the best trials of a sweep.", variables=_VARIABLES
+    )
     parser.add_argument("folder", help="a sweep's folder, a single run's, or an index.parquet")
-    parser.add_argument("--top", type=_positive, default=10, metavar="N", help="how many rows (10)")
+    parser.add_argument("--top", type=whole_number(1), default=10, metavar="N", help="how many rows (10)")
     parser.add_argument(
         "--metric",
         help="a metric, or a column such as last.episode_return (the trial's score, "
@@ -79,13 +82,6 @@ def show_main(arguments: Sequence[str] | None = None) -> int:
         print_error(error)
         return BAD_INPUT
     return 0
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: give a number of 1 or more")
-    return number
 
 
 def _metric_column(index: pd.DataFrame, metric: str | None, folder: str) -> str:
@@ -186,9 +182,3 @@ def _table(
 
 def _say(text: str) -> None:
     Console(soft_wrap=True).print(text, markup=False, highlight=False)
-
-
-def print_error(error: Exception) -> None:
-    """Tell of bad input in one line."""
-    message = " ".join(str(error).split())
-    Console(stderr=True, soft_wrap=True).print(f"error: {message}", markup=False, highlight=False)

@@ -5,7 +5,6 @@ The sweep's driver writes the index anew every half minute; this reads it again 
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -19,13 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from jax_party import records, storage
+from jax_party.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import RecordError
 from jax_party.records import FINISHED, State
 from results.collector import INDEX_FILE, hyperparameter_columns
 from results.index import load_index
 from results.ranking import OVER_SCENARIOS, best_rows, mode_of, score_column, searched
 
-BAD_INPUT: Final = 2
 EVERY_S: Final = 1.0
 REMOTE_EVERY_S: Final = 10.0
 MAX_ROWS: Final = 25
@@ -168,7 +167,9 @@ def watch(folder: Path, console: Console) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0, also after Ctrl-C, or 2 where there is nothing to watch."""
-    parser = argparse.ArgumentParser("python -m results.watch", description="A live table of a sweep.")
+    parser = OneLineParser(
+        "python -m results.watch", description="A live table of a sweep.", variables={"folder": "SWEEP"}
+    )
     parser.add_argument("folder", help="a sweep's folder, or a single run's")
     options = parser.parse_args(arguments)
     console = Console()
@@ -177,8 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     except (RecordError, OSError) as error:
-        message = " ".join(str(error).split())
-        Console(stderr=True, soft_wrap=True).print(f"error: {message}", markup=False, highlight=False)
+        print_error(error)
         return BAD_INPUT
     return 0
 

@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from results.report.theme import Style, faint
+from results.report.theme import Style, axis_range, faint
 from results.statistics import Band
 
 
@@ -77,10 +77,10 @@ def band_traces(
 
 
 def figure(traces: Sequence[Any], x: str, y: str, **layout: Any) -> go.Figure:
-    """A figure with axis titles; colours of text and grid are the page's, which knows light from dark."""
+    """A figure with axis titles, which say where an axis of shares ends; colours of text and grid are the page's."""
     made = go.Figure(data=list(traces), layout={"template": None, "hovermode": "closest", **layout})
-    made.update_xaxes(title={"text": x}, automargin=True)
-    made.update_yaxes(title={"text": y}, automargin=True)
+    made.update_xaxes(title={"text": x}, automargin=True, range=axis_range(x))
+    made.update_yaxes(title={"text": y}, automargin=True, range=axis_range(y))
     made.update_layout(margin={"l": 10, "r": 14, "t": 10, "b": 10})
     made.update_layout(legend={"orientation": "h", "y": -0.28, "yanchor": "top", "x": 0, "xanchor": "left"})
     return made

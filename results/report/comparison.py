@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from results.report.charts import Chart, band_traces, figure, tags
 from results.report.data import BEST, VIEWS, SweepData
-from results.report.theme import Style, axis_title, styles
+from results.report.theme import SHARE_RANGE, Style, axis_range, axis_title, styles
 from results.statistics import (
     Band,
     Estimate,
@@ -121,7 +121,8 @@ def _profiles(data: SweepData, view: str, place: str, found: Rivals) -> Chart:
         traces += band_traces(sign * thresholds, band, name, of_algorithm[name], tags(name))
     better = "more" if sign > 0 else "less"
     made = figure(traces, f"τ: {_score_label(data, found)}", f"share of runs<br>with {better} than τ")
-    made.update_yaxes(range=[-0.02, 1.02])
+    made.update_xaxes(range=axis_range(_score_label(data, found)))
+    made.update_yaxes(range=SHARE_RANGE)
     caption = f"How many runs score {better} than τ: a curve above another is better. Bands: 95 %. {_runs_text(view)}"
     return Chart(f"profile-{view}-{place}", _title("Performance profile", place), caption, made, place, view)
 
@@ -148,7 +149,7 @@ def _improvements(data: SweepData, view: str, place: str, found: Rivals) -> Char
         traces[-1].y = [f"{x} > {y}"]
         traces[-1].meta = tags(x, y)
     made = figure(traces, "P(X > Y)", "", showlegend=False)
-    made.update_xaxes(range=[-0.02, 1.02])
+    made.update_xaxes(range=SHARE_RANGE)
     made.update_yaxes(autorange="reversed", type="category")
     made.add_vline(x=0.5, line={"dash": "dot", "width": 1, "color": "#8A8F98"})
     caption = (

@@ -11,7 +11,7 @@ from typing import Any, Final
 import plotly.io
 import yaml
 from markupsafe import Markup
-from plotly.colors import get_colorscale, sample_colorscale
+from plotly.colors import sample_colorscale
 from plotly.offline import get_plotlyjs
 
 from jax_party.aggregate import BOOTSTRAP_SEEDS
@@ -19,7 +19,7 @@ from jax_party.records import MANIFEST_FILE, SweepManifest, plain
 from results.report import comparison, game, health, hyperparameters, leaderboard, learning, population
 from results.report.charts import Chart
 from results.report.data import VIEWS, SweepData
-from results.report.theme import SEQUENTIAL, metric_label, metric_name, number, styles
+from results.report.theme import SCALES, SEQUENTIAL, axis_range, axis_title, metric_label, metric_name, number, styles
 
 _TEMPLATE: Final = Path(__file__).parent / "template"
 _MOST_TRIALS: Final = 500
@@ -102,13 +102,18 @@ def _payload(data: SweepData, charts: Mapping[str, Sequence[Chart]], of_hyperpar
         "hyperparameters": of_hyperparameters,
         "importances": hyperparameters.as_json(hyperparameters.importances(data)),
         "scenarios": data.scenarios,
-        "objective": {"name": metric_name(data.objective.metric), "mode": data.objective.mode},
-        "scale": get_colorscale(SEQUENTIAL),
+        "objective": {
+            "name": metric_name(data.objective.metric),
+            "mode": data.objective.mode,
+            "range": axis_range(axis_title(data.objective.metric)),
+        },
+        "scales": SCALES,
     }
 
 
 def _chart(chart: Chart) -> dict[str, Any]:
-    return {**json.loads(plotly.io.to_json(chart.figure, validate=False)), "metrics": chart.metrics}
+    metrics = {metric: {"title": title, "range": axis_range(title)} for metric, title in chart.metrics.items()}
+    return {**json.loads(plotly.io.to_json(chart.figure, validate=False)), "metrics": metrics}
 
 
 def _embedded(value: Any) -> Markup:

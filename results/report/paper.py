@@ -15,7 +15,7 @@ from matplotlib.ticker import EngFormatter
 
 from results.report import comparison, game, hyperparameters, learning
 from results.report.data import ALL, BEST, SweepData
-from results.report.theme import OUTCOME_COLOURS, axis_title, metric_name, short_names, styles
+from results.report.theme import OUTCOME_COLOURS, SHARE_RANGE, axis_range, axis_title, metric_name, short_names, styles
 from results.statistics import Band
 
 #: Widths in inches: one column of a paper, and its whole width.
@@ -107,6 +107,8 @@ def _curves(data: SweepData, view: str, metric: str) -> Figure | None:
             _line(axis, steps, band, algorithm, data)
         axis.set_xlabel(learning.STEPS)
         axis.set_xlim(left=0)
+        if (ends := axis_range(axis_title(metric))) is not None:
+            axis.set_ylim(*ends)
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     _label_left(axes, axis_title(metric).replace("<br>", "\n"))
     _legend(made, axes)
@@ -161,7 +163,9 @@ def _profiles(data: SweepData, view: str) -> Figure | None:
         for algorithm, band in bands.items():
             _line(axis, sign * thresholds, band, algorithm, data)
         axis.set_xlabel("τ: " + ("scaled score" if one.scaled else metric_name(data.objective.metric)))
-        axis.set_ylim(-0.02, 1.02)
+        if not one.scaled and (ends := axis_range(axis_title(data.objective.metric))) is not None:
+            axis.set_xlim(*ends)
+        axis.set_ylim(*SHARE_RANGE)
     _label_left(axes, f"share of runs\nwith {'more' if data.sign > 0 else 'less'} than τ")
     _legend(made, axes)
     return made
@@ -189,6 +193,8 @@ def _aggregates(data: SweepData, view: str) -> Figure | None:
             ends = sorted((sign * low, sign * high))
             rows.append((name, sign * value, ends[0], ends[1], styles(data.algorithms)[name].colour))
         _whiskers(axis, rows)
+        if not one.scaled and (limits := axis_range(axis_title(data.objective.metric))) is not None:
+            axis.set_xlim(*limits)
         axis.set_xlabel("IQM, " + ("scaled score" if one.scaled else metric_name(data.objective.metric)))
     return made
 
@@ -204,7 +210,7 @@ def _improvements(data: SweepData, view: str) -> Figure | None:
             (f"{x} > {y}", one.value, one.low, one.high, styles(data.algorithms)[x].colour)
             for (x, y), one in of_place.items()
         ])  # fmt: skip
-        axis.set_xlim(-0.02, 1.02)
+        axis.set_xlim(*SHARE_RANGE)
         axis.axvline(0.5, color="#8A8F98", linestyle=":", linewidth=1)
         axis.set_xlabel("P(X > Y)")
     return made

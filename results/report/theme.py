@@ -12,6 +12,12 @@ COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F0
 DASHES: Final = ("solid", "dash", "dot")
 MARKERS: Final = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 SEQUENTIAL: Final = "Cividis"
+#: The theme of the page -> a scale from blue to yellow like Cividis, without the end that the page would swallow: lines
+#: and areas of every value have a contrast of 3 to 1 with the page, as WCAG 2.2 (1.4.11) asks of graphics.
+SCALES: Final = {
+    "light": ((0.0, "#00224e"), (0.5, "#5f6470"), (1.0, "#a68400")),
+    "dark": ((0.0, "#4a7fd6"), (0.5, "#a0a69d"), (1.0, "#fee838")),
+}
 
 STATE_COLOURS: Final = {
     "COMPLETE": "#009E73",
@@ -38,6 +44,11 @@ METRICS: Final = {
     "equality": ("equality", "1 − Gini"),
     "leader_change_rate": ("leader changes", "changes / step"),
 }
+
+#: Metrics that are rates and shares: never below 0 nor above 1.
+SHARES: Final = ("cooperation_rate", "leader_change_rate", "outcome_share_cc", "outcome_share_cd", "outcome_share_dd")
+#: From 0 to 1, with room for a line at either end.
+SHARE_RANGE: Final = (-0.02, 1.02)
 
 
 class Style(NamedTuple):
@@ -80,6 +91,11 @@ def metric_label(metric: str) -> str:
 def axis_title(metric: str) -> str:
     """The same in two lines, for the axis of a narrow chart."""
     return metric_label(metric).replace(" (", "<br>(")
+
+
+def axis_range(title: str) -> tuple[float, float] | None:
+    """The ends of the axis with this title: those of a share where it is one's; else None, to go by the values."""
+    return SHARE_RANGE if title in map(axis_title, SHARES) else None
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:

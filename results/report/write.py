@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Final
 from rich.console import Console
 
 from jax_party import records, storage
+from jax_party.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import RecordError
 from results.report.data import load
 
 REPORT_FILE: Final = "report.html"
 PLOTS_FOLDER: Final = "plots"
-BAD_INPUT: Final = 2
 
 
 @dataclass(frozen=True)
@@ -52,14 +51,15 @@ def write_report(sweep_folder: str | Path) -> ReportPaths:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0, or 2 where there is nothing to report or it cannot be written."""
-    parser = argparse.ArgumentParser("python -m results.report", description="Write a sweep's report.")
+    parser = OneLineParser(
+        "python -m results.report", description="Write a sweep's report.", variables={"folder": "SWEEP"}
+    )
     parser.add_argument("folder", help="a sweep's folder, or a single run's; s3://… too")
     options = parser.parse_args(arguments)
     try:
         paths = write_report(options.folder)
     except (RecordError, OSError) as error:
-        message = " ".join(str(error).split())
-        Console(stderr=True, soft_wrap=True).print(f"error: {message}", markup=False, highlight=False)
+        print_error(error)
         return BAD_INPUT
     say = Console(soft_wrap=True)
     say.print(f"{paths.page}", markup=False, highlight=False)

@@ -12,14 +12,15 @@ from typing import Final
 from rich.console import Console
 
 from jax_party import records, storage
+from jax_party.arguments import BAD_INPUT, OneLineParser, print_error, whole_number
 from jax_party.errors import JaxPartyError, VaultError
 from results import vaults
 from results.show import print_table
 from results.vaults.derive import ALONG
 from results.vaults.find import KINDS, Place
 
-BAD_INPUT: Final = 2
 DAMAGED: Final = 1
+_VARIABLES: Final = {"command": "DO", "folder": "SWEEP", "--query": "QUERY", "--kind": "KIND", "--to": "TO"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,17 +32,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return commands[options.command](options)
     except (JaxPartyError, OSError) as error:
-        message = " ".join(str(error).split())
-        Console(stderr=True, soft_wrap=True).print(f"error: {message}", markup=False, highlight=False)
+        print_error(error)
         return BAD_INPUT
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m results.vaults", description="Find trajectories, and work with them.")
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
+        "python -m results.vaults", description="Find trajectories, and work with them.", variables=_VARIABLES
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
-    def command(name: str, about: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=about, description=about)
+    def command(name: str, about: str) -> OneLineParser:
+        added = commands.add_parser(name, help=about, description=about, variables=_VARIABLES)
         added.add_argument("sources", nargs="+", metavar="folder", help="of a sweep, a trial or a vault; s3://… too")
         added.add_argument("--query", help='on the index: algorithm == "ff_mappo" and cooperation_rate > 0.5')
         added.add_argument("--kind", choices=KINDS, help="of vaults (both)")
@@ -57,10 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     merge = command("merge", "Make one vault of several.")
     merge.add_argument("--along", choices=ALONG, default="auto", help="behind each other (time) or beside (auto)")
     thin = command("thin", "Make a smaller vault of one.")
-    thin.add_argument("--every", type=int, default=1, metavar="K", help="keep every k-th step")
+    thin.add_argument("--every", type=whole_number(1), default=1, metavar="K", help="keep every k-th step")
     thin.add_argument("--envs", metavar="A:B", help="keep environments A to B (exclusive), or a list: 0,3,5")
-    thin.add_argument("--best", type=int, metavar="N", help="keep the N whole episodes of the highest return")
-    thin.add_argument("--worst", type=int, metavar="N", help="keep the N whole episodes of the lowest return")
+    thin.add_argument(
+        "--best", type=whole_number(1), metavar="N", help="keep the N whole episodes of the highest return"
+    )
+    thin.add_argument(
+        "--worst", type=whole_number(1), metavar="N", help="keep the N whole episodes of the lowest return"
+    )
     export = command("export", "Write them for other tools.")
     export.add_argument("--format", choices=("parquet", "og-marl"), default="parquet")
     export.add_argument("--label", default="Replay", help="og-marl: the data set's name (Replay)")

@@ -19,7 +19,18 @@ import results
 from jax_party import storage
 from jax_party.errors import RecordError
 from jax_party.records import Objective, Span, State, Takeover
-from results.report import comparison, game, health, hyperparameters, leaderboard, learning, page, population, theme
+from results.report import (
+    comparison,
+    game,
+    health,
+    hyperparameters,
+    leaderboard,
+    learning,
+    page,
+    paper,
+    population,
+    theme,
+)
 from results.report.data import ALL, BEST, SweepData, load
 from results.report.write import main, write_report
 
@@ -344,6 +355,35 @@ def test_thirteen_algorithms_differ_by_colour_or_dash() -> None:
     assert len({(style.colour, style.dash) for style in found.values()}) == 18
 
 
+@pytest.mark.parametrize("theme_name", theme.SCALES)
+@pytest.mark.parametrize("blindness", BLINDNESS)
+def test_scores_are_told_apart_by_their_lightness(blindness: str, theme_name: str) -> None:
+    lightness = [lab(colour, BLINDNESS[blindness])[0] for _, colour in theme.SCALES[theme_name]]
+    assert min(np.diff(lightness)) > 10
+
+
+def test_axes_of_shares_go_from_0_to_1(tmp_path: Path) -> None:
+    folder = report_sweep.make(tmp_path / "sweep", configurations=2, objective=Objective("cooperation_rate", "max"))
+    found = load(folder)
+    charts = page.charts_of(found)
+    ends: dict[str, set[Any]] = {}
+    for chart in (chart for of_section in charts.values() for chart in of_section):
+        for axis in (chart.figure.layout.xaxis, chart.figure.layout.yaxis):
+            ends.setdefault(axis.title.text, set()).add(axis.range)
+    share = {(-0.02, 1.02)}
+    assert ends["cooperation rate<br>(share of actions)"] == ends["leader changes<br>(changes / step)"] == share
+    assert ends["τ: cooperation rate<br>(share of actions)"] == share
+    assert ends["welfare<br>(payoff / step, all agents)"] == {None}
+    named = [chart.name for chart in charts["leaderboard"] if chart.figure.layout.xaxis.range == (-0.02, 1.02)]
+    assert named == ["leaders-p-base", "leaders-p-no-rank"]
+    payload = payload_of(page.render(found))
+    assert payload["objective"]["range"] == [-0.02, 1.02]
+    of_metrics = payload["charts"]["curves-best-p-base"]["metrics"]
+    assert of_metrics["outcome_share_dd"]["range"] == [-0.02, 1.02] and of_metrics["episode_return"]["range"] is None
+    on_paper = paper._curves(found, BEST, "cooperation_rate")
+    assert on_paper is not None and {axis.get_ylim() for axis in on_paper.axes} == share
+
+
 @pytest.mark.parametrize("place", [0.0, 0.25, 0.5, 0.75, 1.0])
 def test_numbers_are_read_on_every_cell(place: float) -> None:
     background, text = page.cell_colours(place)
@@ -380,7 +420,9 @@ def test_the_page_has_the_numbers(data: SweepData) -> None:
     payload = payload_of(page.render(data))
     table = payload["hyperparameters"]["ff_ippo"]
     assert table["score"] == [21.0, 210.0, 190.0, 17.0, 170.0]
-    assert payload["charts"]["curves-best-p-base"]["metrics"]["cooperation_rate"].startswith("cooperation rate<br>(")
+    assert payload["charts"]["curves-best-p-base"]["metrics"]["cooperation_rate"]["title"].startswith(
+        "cooperation rate<br>("
+    )
     assert payload["importances"]["ff_ippo"]["p-base"]["why"].startswith("2 trials have a score")
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import os
+import io
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import report_sweep
+from PIL import Image
 
 from results.report.data import load
 from results.report.page import render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARTEFACTS = Path(__file__).parents[2] / ".artefacts" / "report"
+PIECE = 4000
+"""How high a kept screenshot is, in pixels."""
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--enable-unsafe-swiftshader",
@@ -41,6 +46,18 @@ class Browser:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(page.as_uri())
         self.page.wait_for_selector("#leaders")
+
+    def choose(self, theme: str) -> None:
+        """Switch to the theme, where the page has another."""
+        if self.page.evaluate("document.documentElement.dataset.theme") != theme:
+            self.page.click("#theme")
+
+    def style(self, selector: str, name: str, within: str = "*") -> str:
+        """A computed style of the first such element, or of what it is within."""
+        found: str = self.page.eval_on_selector(
+            selector, "(one, [name, within]) => getComputedStyle(one.closest(within))[name]", [name, within]
+        )
+        return found
 
     def see_all(self) -> None:
         """Scroll through the page, so that every chart is drawn."""
@@ -90,8 +107,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_it_opens_draws_and_fits(width: int, theme: str, page: Path, context: Any) -> None:
     seen = Browser(context, page, width)
-    if seen.page.evaluate("document.documentElement.dataset.theme") != theme:
-        seen.page.click("#theme")
+    seen.choose(theme)
     seen.see_all()
     assert seen.visible("[data-chart] .main-svg") > 20
     for place in ("parallel", "contour", "importance"):
@@ -106,8 +122,47 @@ def test_it_opens_draws_and_fits(width: int, theme: str, page: Path, context: An
     assert (wide, outside) == (width, [])
     assert clipped_titles(seen) == []
     assert seen.errors == [] and seen.requests == [page.as_uri()]
+    pieces = keep(seen, f"{theme}-{width}")
+    assert sum(piece.height for piece in pieces) >= seen.page.evaluate("document.documentElement.scrollHeight")
+    assert {piece.size for piece in pieces} == {(width, PIECE)}
+    assert len({piece.tobytes() for piece in pieces}) == len(pieces) > 1
+    seen.page.close()
+
+
+def keep(seen: Browser, name: str) -> list[Image.Image]:
+    """Keep screenshots of the whole page, a piece each: of a higher picture Chromium repeats what comes first."""
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
-    seen.page.screenshot(path=os.fspath(ARTEFACTS / f"{theme}-{width}.png"), full_page=True)
+    for old in ARTEFACTS.glob(f"{name}*.png"):
+        old.unlink()
+    seen.page.add_style_tag(content="#filters { position: static !important; }")
+    width, height = seen.page.evaluate("[innerWidth, document.documentElement.scrollHeight]")
+    seen.page.set_viewport_size({"width": width, "height": PIECE})
+    pieces = []
+    for number, top in enumerate(range(0, height, PIECE), start=1):
+        seen.page.evaluate("top => scrollTo(0, top)", top)
+        path = ARTEFACTS / f"{name}-{number:02}.png"
+        path.write_bytes(seen.page.screenshot())
+        pieces.append(Image.open(path).convert("RGB"))
+    return pieces
+
+
+@pytest.mark.parametrize("width", [400, 1600])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_table_that_is_cut_off_shows_that_it_goes_on(width: int, theme: str, page: Path, context: Any) -> None:
+    seen = Browser(context, page, width)
+    seen.choose(theme)
+    box = seen.page.locator(".scroll.tall:has(#trials)")
+
+    def edge() -> tuple[int, ...]:
+        """The colour of the last line of pixels within the frame, where there is no text."""
+        picture = np.asarray(Image.open(io.BytesIO(box.screenshot())).convert("RGB"))
+        return tuple(int(part) for part in np.median(picture[-4, 20:-20], axis=0))
+
+    assert box.evaluate("one => one.scrollHeight > one.clientHeight")
+    plain = rgb(seen.style("body", "backgroundColor"))
+    assert contrast(edge(), plain) > 1.5
+    box.evaluate("one => one.scrollTo(0, one.scrollHeight)")
+    assert contrast(edge(), plain) < 1.02
     seen.page.close()
 
 
@@ -124,6 +179,52 @@ def clipped_titles(seen: Browser) -> list[str]:
         })"""
     )
     return found
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_scores_and_axes_stand_out_from_the_page(theme: str, page: Path, context: Any) -> None:
+    seen = Browser(context, page, 1600)
+    seen.choose(theme)
+    for place in ("parallel", "contour"):
+        seen.page.wait_for_selector(f"#{place} .main-svg", state="attached")
+    card = seen.style("#parallel", "backgroundColor", within=".card")
+    for scale in ("parallel').data[0].line.colorscale", "contour').data[0].colorscale"):
+        stops = [(at, rgb(colour)) for at, colour in seen.page.evaluate(f"document.getElementById('{scale}")]
+        colours = [mixed(stops, at / 20) for at in range(21)]
+        assert min(contrast(one, rgb(card)) for one in colours) >= 3
+        assert contrast(colours[0], colours[-1]) >= 2
+    for part in (".axis .domain", ".axis .tick line"):
+        assert contrast(rgb(seen.style(f"#parallel {part}", "stroke")), rgb(card)) >= 3
+        assert seen.style(f"#parallel {part}", "strokeOpacity") == "1"
+    for part in (".axis .tick text", ".axis-title"):
+        assert contrast(rgb(seen.style(f"#parallel {part}", "fill")), rgb(card)) >= 4.5
+    assert contrast(rgb(seen.style("#parallel .axis .tick text", "textShadow").partition(")")[0]), rgb(card)) < 1.1
+    seen.page.close()
+
+
+def rgb(colour: str) -> tuple[int, ...]:
+    """`#rrggbb` or `rgb(r, g, b)` as numbers."""
+    if colour.startswith("#"):
+        return tuple(int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return tuple(int(part) for part in re.findall(r"\d+", colour)[:3])
+
+
+def mixed(stops: list[tuple[float, tuple[int, ...]]], at: float) -> tuple[int, ...]:
+    """The colour of a scale between its stops."""
+    places = [place for place, _ in stops]
+    return tuple(round(float(np.interp(at, places, [of[k] for _, of in stops]))) for k in range(3))
+
+
+def contrast(one: tuple[int, ...], other: tuple[int, ...]) -> float:
+    """WCAG's contrast ratio, 1 to 21."""
+    low, high = sorted(
+        sum(
+            weight * (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4)
+            for weight, part in zip((0.2126, 0.7152, 0.0722), (value / 255 for value in colour), strict=True)
+        )
+        for colour in (one, other)
+    )
+    return (high + 0.05) / (low + 0.05)
 
 
 def test_filters_choose_rows_charts_and_lines(page: Path, context: Any) -> None:
@@ -159,8 +260,12 @@ def test_the_reader_chooses_metric_runs_and_order(page: Path, context: Any) -> N
     seen.page.select_option("#metric", "cooperation_rate")
     title = f"document.getElementById('{chart}').layout.yaxis.title.text"
     assert seen.page.evaluate(title).startswith("cooperation rate")
+    ends = f"document.getElementById('{chart}')._fullLayout.yaxis.range"
+    assert seen.page.evaluate(ends) == [-0.02, 1.02]
     last = f"document.getElementById('{chart}').calcdata.at(-1).at(-1).y"
     assert seen.page.evaluate(last) == pytest.approx(0.8)
+    seen.page.select_option("#metric", "episode_return")
+    assert seen.page.evaluate(ends)[1] > 20
 
     seen.page.select_option("#view", "all")
     assert not seen.page.is_visible(f'[data-chart="{chart}"]')

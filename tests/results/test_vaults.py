@@ -481,7 +481,7 @@ def test_commands(sweep_of_vaults: Path, tmp_path: Path, capsys: pytest.CaptureF
     ("words", "message"),
     [
         (["find", "{tmp}/nowhere"], "no such folder; give a sweep's folder"),
-        (["find", "{tmp}"], "make it with: make collect SWEEP="),
+        (["find", "{tmp}"], "no trials in it (neither sweep.yaml nor a folder with record.json)"),
         (["find", "{sweep}", "--query", "nonsense > 1"], "the index has no column 'nonsense'"),
         (["thin", "{sweep}", "--every", "2", "--to", "{tmp}/t"], "6 vaults; thin one"),
         (["merge", "{sweep}", "--to", "{tmp}/t"], "are train and test vaults; choose one with KIND=train or test"),

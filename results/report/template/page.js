@@ -76,9 +76,9 @@
       named.add(trace.legendgroup);
       return { ...trace, showlegend: first };
     });
-    const title = (chart.metrics || {})[now.metric];
+    const metric = (chart.metrics || {})[now.metric];
     const layout = { ...chart.layout };
-    if (title) layout.yaxis = { ...layout.yaxis, title: { ...layout.yaxis.title, text: title } };
+    if (metric) layout.yaxis = { ...layout.yaxis, title: { ...layout.yaxis.title, text: metric.title }, range: metric.range ?? undefined };
     card.querySelector(".none").hidden = shown.length > 0;
     box.hidden = shown.length === 0;
     if (shown.length) Plotly.react(box, shown, dressed(layout), CONFIG);
@@ -101,7 +101,11 @@
 
   const hyper = data.hyperparameters;
   const has = () => one("hyper-algorithm") !== null;
-  const scale = () => (isDark() === (data.objective.mode === "max") ? data.scale : data.scale.map(([at, c]) => [1 - at, c]).reverse());
+  // The best score is what stands out most from the page: the light end in the dark, and the other way round.
+  function scale() {
+    const known = data.scales[root.dataset.theme];
+    return isDark() === (data.objective.mode === "max") ? known : known.map(([at, c]) => [1 - at, c]).reverse();
+  }
 
   function fill(select, values, labels = values) {
     const before = select.value;
@@ -189,7 +193,10 @@
     const line = { color: trials.score, colorscale: scale(), showscale: true,
       colorbar: { title: { text: data.objective.name, side: "right" }, thickness: 12, outlinewidth: 0 } };
     const layout = dressed({ margin: { l: 60, r: 20, t: 50, b: 24 } });
-    Plotly.react(box, [{ type: "parcoords", dimensions, line, labelside: "top", unselected: { line: { opacity: 0.06 } } }], layout, CONFIG);
+    const trace = { type: "parcoords", dimensions, line, labelside: "top", labelfont: { size: 12 }, tickfont: { size: 11 },
+      unselected: { line: { opacity: 0.06 } } };
+    // Of twice as many pixels, the default, Plotly's lines are half a pixel wide, and half as visible.
+    Plotly.react(box, [trace], layout, { ...CONFIG, plotGlPixelRatio: 1 });
   }
 
   function importance() {
@@ -272,7 +279,7 @@
         marker: { color: "#D55E00", size: 15, symbol: "star" } };
       const kind = axis.kind === "category" ? { type: "category", categoryorder: "category ascending" } : { type: axis.log ? "log" : "linear" };
       const layout = { margin: { l: 10, r: 10, t: 10, b: 10 }, xaxis: { title: { text: axis.name }, automargin: true, ...kind },
-        yaxis: { title: { text: data.objective.name }, automargin: true } };
+        yaxis: { title: { text: data.objective.name }, automargin: true, range: data.objective.range ?? undefined } };
       Plotly.newPlot(box, [marks, star], dressed(layout), CONFIG);
     }
   }
