@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import json
 import re
 import secrets
 import shutil
+import socket
 import subprocess
+import threading
+import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -187,13 +193,82 @@ def test_a_dashboard_needs_a_token_and_a_ray_of_our_own(monkeypatch: pytest.Monk
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
-def test_prometheus_takes_its_config() -> None:
+def test_prometheus_takes_its_config(tmp_path: Path) -> None:
+    """But for Ray's list, which is there once a Ray has been started."""
+    config = (MONITORING / "prometheus.yml").read_text()
+    (tmp_path / "ray.json").write_text("[]")
+    there = config.replace("/tmp/ray/prom_metrics_service_discovery.json", str(tmp_path / "ray.json"))
+    assert there != config
+    (tmp_path / "prometheus.yml").write_text(there)
     done = subprocess.run(
-        ["promtool", "check", "config", str(MONITORING / "prometheus.yml")],
+        ["promtool", "check", "config", str(tmp_path / "prometheus.yml")],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "SUCCESS" in done.stdout
+
+
+@pytest.fixture
+def two_lists_of_one_node(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
+    """Asks a Prometheus that knows a node of two trials' gauges from Ray's list and from its own config."""
+
+    class Gauges(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            lines = [f'ray_jaxparty_{name}{{sweep="s",trial="{trial}",algorithm="ff_ippo",scenario="p-base"}} {value}\n'
+                     for trial in "ab" for name, value in (("trial_state", 1), ("steps_per_second", 100))]  # fmt: skip
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.end_headers()
+            self.wfile.write("".join(lines).encode())
+
+        def log_message(self, *words: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gauges) as node, socket.socket() as free:
+        threading.Thread(target=node.serve_forever, daemon=True).start()
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
+        config["global"]["scrape_interval"] = "1s"
+        target = f"127.0.0.1:{node.server_port}"
+        (tmp_path / "ray.json").write_text(json.dumps([{"labels": {"job": "ray"}, "targets": [target]}]))
+        for job in config["scrape_configs"]:
+            for known in job.get("file_sd_configs", ()):
+                known["files"] = [str(tmp_path / "ray.json")]
+            for known in job.get("static_configs", ()):
+                known["targets"] = [target]
+        (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+        process = subprocess.Popen(
+            ["prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
+             f"--web.listen-address=127.0.0.1:{port}"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            yield lambda query: json.loads(read(f"http://127.0.0.1:{port}/api/v1/{query}"))["data"]
+        finally:
+            process.terminate()
+            process.wait(30)
+            node.shutdown()
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed (Debian: prometheus)")
+def test_a_node_that_is_listed_twice_is_counted_once(two_lists_of_one_node: Callable[[str], Any]) -> None:
+    dashboard = json.loads((MONITORING / "grafana" / "dashboards" / "sweeps.json").read_text())
+    by_title = {panel["title"]: panel["targets"] for panel in dashboard["panels"]}
+    asked = [by_title["Environment steps a second, all running trials"][0], by_title["Trials by state"][1]]
+    queries = [urllib.parse.quote(re.sub(r"\$\w+", ".*", target["expr"])) for target in asked]
+    deadline = time.monotonic() + 60.0
+    targets: list[dict[str, Any]] = []
+    while not targets or any(target["health"] != "up" for target in targets):
+        assert time.monotonic() < deadline, targets
+        time.sleep(0.2)
+        with contextlib.suppress(OSError):  # it is starting
+            targets = two_lists_of_one_node("targets")["activeTargets"]
+    time.sleep(2.0)  # a sample is there once it has been stored
+    found = [[one["value"][1] for one in two_lists_of_one_node(f"query?query={query}")["result"]] for query in queries]
+    assert found == [["200"], ["2"]], "two trials run, at 100 steps a second each"
+    assert len(targets) == 1
 
 
 SOURCE = {"type": "object", "required": ["type", "uid"], "properties": {"type": {"const": "prometheus"}}}
