@@ -13,6 +13,7 @@ from engine_trials import Trial, vaults_of
 import mava_configs
 from jax_party import records
 from jax_party.engines import get_engine
+from jax_party.engines.mava import experiment
 from jax_party.errors import ConfigError
 from jax_party.records import State
 from launcher.rerun import compare
@@ -120,6 +121,29 @@ def test_a_sweep_that_cannot_be_run_is_refused_in_one_line(words: list[str], mes
     )  # fmt: skip
     assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trial_leaves_no_programs_behind(tmp_path: Path) -> None:
+    """A process can map so many parts of its memory only, and dies of more."""
+    counts = []
+    for number in range(3):
+        trial = Trial(get_engine("mava"), tmp_path / str(number), "ff_ippo", f"system.actor_lr={1e-3 * (number + 1)}")
+        trial.play(periods=1)
+        counts.append(len(Path("/proc/self/maps").read_text().splitlines()))
+    assert counts[2] - counts[1] < 300, counts
+
+
+def test_more_seeds_than_a_process_can_map_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "max_map_count"
+    limit.write_text("4000\n")
+    monkeypatch.setattr(experiment, "_MOST_MAPPINGS", limit)
+    trial = Trial(get_engine("mava"), tmp_path / "trial", "ff_ippo", "arch.num_seeds=40")
+    with pytest.raises(
+        ConfigError, match=r"40 seeds: each has [\d,]+ memory mappings .* at most 4,000; take \d+ seeds"
+    ):
+        trial.play()
+    assert trial.record.state is State.FAILED and "take" in str(trial.record.error)
+    Trial(get_engine("mava"), tmp_path / "one", "ff_ippo").play(periods=1)
 
 
 @pytest.mark.slow

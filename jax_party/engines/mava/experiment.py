@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,6 +36,10 @@ from jax_party.trial import (
 from jax_party.vault import VaultWriter
 
 KEPT_CHECKPOINTS = 2
+_MOST_MAPPINGS = Path("/proc/sys/vm/max_map_count")
+_MAPPINGS = Path("/proc/self/maps")
+_ROOM = 0.9
+"""Of the mappings that a process may have, what programs may take."""
 
 _logger = logging.getLogger(__name__)
 
@@ -70,6 +75,7 @@ class MavaExperiment:
         self.record: TrialRecord = records.read_record(folder)
         self._learners: list[_Learner] = []
         self.evaluations = 0
+        self._closed = self._played = False
         self._trained_seconds = 0.0
         self._started = time.perf_counter()
         self._since = records.timestamp()
@@ -132,11 +138,20 @@ class MavaExperiment:
             learner.vaults = {}
         if hasattr(self, "_checkpoints"):
             self._checkpoints.close()
+        if not self._closed:
+            self._closed = True
+            jax.clear_caches()  # no other trial can use its programs, and a process can map so many only
 
     # -- One period ----------------------------------------------------------------------------------------------------
 
     def _play(self) -> None:
-        periods = [learner.session.play() for learner in self._learners]
+        periods = []
+        for place, learner in enumerate(self._learners):
+            mapped = _mappings()
+            periods.append(learner.session.play())
+            if place == 0 and not self._played:
+                self._check_room(_mappings() - mapped)
+        self._played = True
         for learner, period in zip(self._learners, periods, strict=True):
             self._refuse_nonfinite(learner, period)
         self.evaluations += 1
@@ -150,6 +165,27 @@ class MavaExperiment:
         path = self._checkpoints.save(self.env_steps, self._checkpoint_tree())
         records.write_marl_eval(self.folder)
         self._update_record(checkpoint=str(path.relative_to(self.folder.resolve())))
+
+    def _check_room(self, of_seed: int) -> None:
+        """Refuse so many seeds that their programs would not fit: a process that maps too much dies of it.
+
+        Args:
+          of_seed: memory mappings that the first one's programs have taken.
+
+        Raises:
+          ConfigError: there are too many.
+        """
+        most = int(_MOST_MAPPINGS.read_text()) if _MOST_MAPPINGS.exists() else sys.maxsize
+        others = len(self._learners) - 1
+        if _mappings() + of_seed * others > _ROOM * most:
+            fitting = 1 + max(0, int(_ROOM * most - _mappings()) // of_seed)
+            reason = (
+                f"{others + 1} seeds: each has {of_seed:,} memory mappings of compiled programs "
+                f"with ENGINE=mava, and a process here has at most {most:,}; take {fitting} seeds (SEEDS), or raise the "
+                "limit (sysctl vm.max_map_count)"
+            )
+            self._update_record(state=State.FAILED, error=f"ConfigError: {reason}", ended_at=records.timestamp())
+            raise ConfigError(f"{self.record.trial_id}: {reason}")
 
     def _finish(self) -> None:
         """The absolute metric, as Mava measures it; then the record is COMPLETE."""
@@ -350,6 +386,11 @@ class MavaExperiment:
 
     def _compile_seconds(self) -> float:
         return self._compiled_before + compile_seconds(self._started, time.perf_counter())
+
+
+def _mappings() -> int:
+    """How many parts of its memory this process has mapped; 0 where the system does not tell."""
+    return _MAPPINGS.read_bytes().count(b"\n") if _MAPPINGS.exists() else 0
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
