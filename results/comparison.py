@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from jax_party.aggregate import BOOTSTRAP_SEEDS, Aggregate, interval
+from jax_party.aggregate import BOOTSTRAP_SEEDS, Aggregate, aggregate, interval
 from jax_party.errors import RecordError
 from results.index import load_index
 from results.ranking import OVER_SCENARIOS
@@ -23,22 +23,24 @@ BY: Final = ("best", "configuration")
 _RESAMPLES: Final = 9_999
 
 
-class _Scores(NamedTuple):
-    """A configuration with the objective of each of its seeds.
+class _Played(NamedTuple):
+    """A configuration that has been played to the end.
 
     Attributes:
       configuration: its 8 digits.
-      values: a number a seed.
-      fresh: whether none of these seeds has chosen it.
+      searched: the objective of each seed that it was searched with.
+      fresh: of each seed that has not chosen it, where it was promoted.
+      score: what the sweep goes by.
       feasible: whether it keeps to the sweep's constraints.
-      over_scenarios: where configurations count by it, their mean over scenarios.
+      over_scenarios: whether the score is its mean over scenarios.
     """
 
     configuration: str
-    values: tuple[float, ...]
-    fresh: bool
+    searched: tuple[float, ...]
+    fresh: tuple[float, ...]
+    score: float
     feasible: bool
-    over_scenarios: float | None
+    over_scenarios: bool
 
 
 def compare(sweep_a: str | Path, sweep_b: str | Path, by: str = "best") -> pd.DataFrame:
@@ -73,12 +75,12 @@ def compare(sweep_a: str | Path, sweep_b: str | Path, by: str = "best") -> pd.Da
         raise RecordError(
             f"{sweep_b}: looks for {theirs}, {sweep_a} for {metric} {mode}; compare sweeps of one objective"
         )
-    scores_a, scores_b = _scores(one), _scores(other)
+    played_a, played_b = _played(one), _played(other)
     rows = [
         {"scenario": scenario, "algorithm_a": of_a, "algorithm_b": of_b, "metric": metric, "mode": mode}
-        | _compared(a, b, mode)
-        for scenario, of_a, of_b in _pairs(scores_a, scores_b)
-        for a, b in _matched(scores_a[scenario, of_a], scores_b[scenario, of_b], by, mode)
+        | _compared(a, b, fresh, mode)
+        for scenario, of_a, of_b in _pairs(played_a, played_b)
+        for a, b, fresh in _matched(played_a[scenario, of_a], played_b[scenario, of_b], by, mode)
     ]
     if not rows:
         what = "scenario with finished trials" if by == "best" else "configuration"
@@ -97,26 +99,40 @@ def _objective(index: pd.DataFrame, sweep: str | Path) -> tuple[str, str]:
     return str(found.iloc[0, 0]), str(found.iloc[0, 1])
 
 
-_Groups = dict[tuple[str, str], list[_Scores]]
+_Groups = dict[tuple[str, str], list[_Played]]
 
 
-def _scores(index: pd.DataFrame) -> _Groups:
+def _played(index: pd.DataFrame) -> _Groups:
     """(scenario, algorithm) -> the configurations that have been played to the end."""
-    finished = index[(index["state"] == "COMPLETE") & index["objective.seed_values"].notna()]
-    rows: Any = finished.assign(fresh=finished["promoted_from"].notna())
+    configurations = dict(zip(index["trial_id"], index["configuration"], strict=True))
+    rows: dict[tuple[str, str, str], list[dict[Any, Any]]] = {}
+    for row in index[(index["state"] == "COMPLETE") & index["objective.seed_values"].notna()].to_dict("records"):
+        # Of a population's winner the test has the values of its best evaluation: another configuration's, maybe.
+        name = configurations.get(row["promoted_from"], row["configuration"])
+        rows.setdefault((row["scenario"], row["algorithm"], name), []).append(row)
     found: _Groups = {}
-    for (scenario, algorithm, configuration, fresh), some in rows.groupby(
-        ["scenario", "algorithm", "configuration", "fresh"], sort=False
-    ):
-        values = tuple(value for text in some["objective.seed_values"] for value in json.loads(text))
-        over = "fresh.over_scenarios.value" if fresh else OVER_SCENARIOS
-        means = some[over].dropna().tolist() if over in some else []
-        one = _Scores(
-            configuration, values, bool(fresh), bool(some["objective.feasible"].fillna(True).astype(bool).all()),
-            float(means[0]) if means else None,
-        )  # fmt: skip
-        found.setdefault((scenario, algorithm), []).append(one)
+    for (scenario, algorithm, name), of_configuration in rows.items():
+        searched, fresh = (
+            [row for row in of_configuration if pd.notna(row["promoted_from"]) is promoted]
+            for promoted in (False, True)
+        )
+        if searched:
+            found.setdefault((scenario, algorithm), []).append(_configuration(name, searched, fresh))
     return found | _over_scenarios(found)
+
+
+def _configuration(name: str, searched: Sequence[dict[Any, Any]], fresh: Sequence[dict[Any, Any]]) -> _Played:
+    values, tests = (
+        tuple(value for row in rows for value in json.loads(row["objective.seed_values"])) for rows in (searched, fresh)
+    )
+    over: Any = searched[0].get(OVER_SCENARIOS)
+    is_over = over is not None and bool(pd.notna(over))
+    return _Played(
+        name, values, tests,
+        score=float(over) if is_over else aggregate(values, searched[0]["objective.aggregate"]),
+        feasible=all(pd.isna(row["objective.feasible"]) or bool(row["objective.feasible"]) for row in searched),
+        over_scenarios=is_over,
+    )  # fmt: skip
 
 
 def _over_scenarios(groups: _Groups) -> _Groups:
@@ -125,17 +141,24 @@ def _over_scenarios(groups: _Groups) -> _Groups:
     name = f"mean of {', '.join(scenarios)}"
     found: _Groups = {}
     for algorithm in {algorithm for _, algorithm in groups}:
-        played = [
-            {(one.configuration, one.fresh): one for one in groups.get((scenario, algorithm), ())}
-            for scenario in scenarios
+        of_scenarios = [
+            {one.configuration: one for one in groups.get((scenario, algorithm), ())} for scenario in scenarios
         ]
-        for key, first in played[0].items():
-            together = [of_scenario[key].values for of_scenario in played if key in of_scenario]
-            whole = len(together) == len(scenarios) and len({len(values) for values in together}) == 1
-            if whole and first.over_scenarios is not None:
-                means = tuple(math.fsum(values) / len(values) for values in zip(*together, strict=True))
-                found.setdefault((name, algorithm), []).append(first._replace(values=means))
+        for configuration, first in of_scenarios[0].items():
+            parts = [of_scenario[configuration] for of_scenario in of_scenarios if configuration in of_scenario]
+            if first.over_scenarios and len(parts) == len(scenarios):
+                searched, fresh = _means([one.searched for one in parts]), _means([one.fresh for one in parts])
+                if searched:
+                    together = first._replace(searched=searched, fresh=fresh)
+                    found.setdefault((name, algorithm), []).append(together)
     return found
+
+
+def _means(of_scenarios: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Of each seed over scenarios; none where they have not as many seeds each."""
+    if len({len(values) for values in of_scenarios}) > 1:
+        return ()
+    return tuple(math.fsum(values) / len(values) for values in zip(*of_scenarios, strict=True))
 
 
 def _pairs(a: _Groups, b: _Groups) -> list[tuple[str, str, str]]:
@@ -148,35 +171,31 @@ def _pairs(a: _Groups, b: _Groups) -> list[tuple[str, str, str]]:
     return found
 
 
-def _matched(a: Sequence[_Scores], b: Sequence[_Scores], by: str, mode: str) -> list[tuple[_Scores, _Scores]]:
-    """What is compared with what, fresh seeds with fresh ones where both have them."""
-    found: list[tuple[_Scores, _Scores]] = []
-    for fresh in (True, False):
-        of_a, of_b = ({one.configuration: one for one in side if one.fresh is fresh} for side in (a, b))
-        if by == "best" and of_a and of_b:
-            return [(_best(of_a.values(), mode), _best(of_b.values(), mode))]
-        taken = {one.configuration for one, _ in found}
-        found += [(of_a[name], of_b[name]) for name in sorted(set(of_a) & set(of_b) - taken)]
-    return found if by == "configuration" else []
+def _matched(a: Sequence[_Played], b: Sequence[_Played], by: str, mode: str) -> list[tuple[_Played, _Played, bool]]:
+    """What is compared with what, and whether on fresh seeds: where both have them.
+
+    The best is the one that the search has chosen; seeds that are to tell what it is worth have no say in that.
+    """
+    if by == "configuration":
+        of_a, of_b = ({one.configuration: one for one in side} for side in (a, b))
+        both = [(of_a[name], of_b[name]) for name in sorted(set(of_a) & set(of_b))]
+        return sorted(((x, y, bool(x.fresh and y.fresh)) for x, y in both), key=lambda pair: not pair[2])
+    tested_a, tested_b = ([one for one in side if one.fresh] for side in (a, b))
+    fresh = bool(tested_a and tested_b)
+    return [(_best(tested_a if fresh else a, mode), _best(tested_b if fresh else b, mode), fresh)]
 
 
-def _best(side: Any, mode: str) -> _Scores:
+def _best(side: Sequence[_Played], mode: str) -> _Played:
+    """By the sweep's own score; where configurations count by their mean over scenarios, one that has it."""
     sign = 1.0 if mode == "max" else -1.0
-    chosen_over = any(one.over_scenarios is not None for one in side)
-
-    def place(one: _Scores) -> tuple[bool, bool, float, str]:
-        mean = math.fsum(one.values) / len(one.values)
-        score = one.over_scenarios if chosen_over and one.over_scenarios is not None else mean
-        return one.feasible, (one.over_scenarios is not None) is chosen_over, sign * score, one.configuration
-
-    return max(side, key=place)
+    return max(side, key=lambda one: (one.feasible, one.over_scenarios, sign * one.score, one.configuration))
 
 
-def _compared(a: _Scores, b: _Scores, mode: str) -> dict[str, Any]:
-    x, y = np.array(a.values), np.array(b.values)
+def _compared(a: _Played, b: _Played, fresh: bool, mode: str) -> dict[str, Any]:
+    x, y = (np.array(one.fresh if fresh else one.searched) for one in (a, b))
     many = min(len(x), len(y)) >= BOOTSTRAP_SEEDS
     row: dict[str, Any] = {"configuration_a": a.configuration, "configuration_b": b.configuration}
-    row["seeds"] = "fresh" if a.fresh else "searched"
+    row["seeds"] = "fresh" if fresh else "searched"
     for name, values in (("a", x), ("b", y)):
         value, low, high = _estimate(values, many)
         row |= {f"n_{name}": len(values), f"value_{name}": value, f"low_{name}": low, f"high_{name}": high}

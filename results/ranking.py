@@ -37,12 +37,13 @@ def best_rows(index: pd.DataFrame, column: str, mode: str, top: int) -> pd.DataF
 
 
 def best_score(index: pd.DataFrame) -> float | None:
-    """The score of the first of the search's trials; None where none has one."""
+    """The score of the first of the search's trials; None where none has one, or none keeps to the constraints."""
     of_search = searched(index)
     column = score_column(of_search)
     if column is None:
         return None
-    return float(best_rows(of_search, column, mode_of(index), 1)[column].iloc[0])
+    (best,) = best_rows(of_search, column, mode_of(index), 1).astype(object).to_dict("records")
+    return None if best.get("objective.feasible") is False else float(best[column])
 
 
 def mode_of(index: pd.DataFrame) -> str:

@@ -16,7 +16,7 @@ from jax_party.records import State
 from results.collector import METRIC_PREFIXES, collect, hyperparameter_columns
 from results.index import load_index
 from results.journal import update_journal
-from results.ranking import JUDGED, SCORES, best_rows, mode_of, score_column, searched
+from results.ranking import JUDGED, OVER_SCENARIOS, SCORES, best_rows, mode_of, score_column, searched
 
 _FRESH: Final = (
     "fresh.value", "optimism_gap", "fresh.over_scenarios.value", "optimism_gap.over_scenarios",
@@ -76,6 +76,8 @@ def show_main(arguments: Sequence[str] | None = None) -> int:
         if not options.promoted:
             index = searched(index)
         column = _metric_column(index, options.metric, options.folder)
+        if column == OVER_SCENARIOS:  # of a test on fresh seeds it is the mean of these
+            index = index.assign(**{column: index[column].fillna(index["fresh.over_scenarios.value"])})
         mode = options.mode or mode_of(index)
         _print_index(index, column, mode, options.top)
     except (RecordError, OSError) as error:
@@ -174,7 +176,8 @@ def _table(
 ) -> Table:
     table = Table(title=title, title_justify="left")
     for place in places:
-        table.add_column(headings[place], justify="left" if headings[place] in left else "right", overflow="fold")
+        whole = headings[place] in left  # ids and folders are copied: rather than those, headings are folded
+        table.add_column(headings[place], justify="left" if whole else "right", overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(Text(row[place]) for place in places))
     return table

@@ -28,6 +28,8 @@ from results.ranking import OVER_SCENARIOS, best_rows, mode_of, score_column, se
 EVERY_S: Final = 1.0
 REMOTE_EVERY_S: Final = 10.0
 MAX_ROWS: Final = 25
+_WIDE: Final = 100
+"""Columns of a terminal below which the table does without what it can."""
 _STYLES: Final = {"RUNNING": "cyan", "COMPLETE": "green", "FAILED": "red", "PRUNED": "yellow"}
 _ORDER: Final = [State.RUNNING, State.FAILED, State.COMPLETE, State.PRUNED, State.PENDING]
 
@@ -83,29 +85,39 @@ def render(index: pd.DataFrame, age_s: float, width: int = 200, max_rows: int = 
     """The table: the best trial, those that run, and others while there is room."""
     shown = _chosen(index, max_rows)
     over_scenarios = OVER_SCENARIOS in index and index[OVER_SCENARIOS].notna().any()
+    bounded = "objective.feasible" in index and not index["objective.feasible"].fillna(True).all()
     names = [name for name in hyperparameter_columns(index) if index[name].nunique(dropna=False) > 1]
     names = names[: max(0, (width - 90) // 14)]
+    places = [name for name in ("algorithm", "scenario") if width >= _WIDE or index[name].nunique() > 1]
     title = f"{_first(index, 'sweep') or 'run'}: {_counts(index)}; the index is {age_s:.0f} s old"
     table = Table(title=title, title_justify="left")
     metric = _first(index, "objective.metric") or "objective"
     scores = {metric: "objective.value"} | ({"over scenarios": OVER_SCENARIOS} if over_scenarios else {})
-    for heading in ("trial", "algorithm", "scenario"):
+    scores |= {"keeps bounds": "objective.feasible"} if bounded else {}
+    speed = ["steps/s"] if width >= _WIDE else []
+    for heading in ("trial", *places):
         table.add_column(heading, no_wrap=True)
-    for heading in (*(name.rpartition(".")[2] for name in names), "state", "progress", *scores, "steps/s"):
-        table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
+    for heading in (*(name.rpartition(".")[2] for name in names), "state", "progress", *scores, *speed):
+        # Headings give way before numbers do.
+        table.add_column(heading.replace("_", " "), justify="left" if heading == "state" else "right", min_width=8)
     for place, row in enumerate(shown.to_dict("records")):
         state = str(row["state"])
-        cells = [_text(row["number"]), _text(row["algorithm"]), _text(row["scenario"])]
+        cells = [_text(row[name]) for name in ("number", *places)]
         cells += [_text(row[name]) for name in names]
         values: list[Text | str] = [
             Text(state, _STYLES.get(state, "")),
             _progress(row),
             *(_text(row[column]) for column in scores.values()),
-            _text(row["steps_per_second"]),
+            *([_text(row["steps_per_second"])] if speed else []),
         ]
-        table.add_row(*cells, *values, style="bold" if place == 0 and pd.notna(row["objective.value"]) else None)
+        table.add_row(*cells, *values, style="bold" if place == 0 and _is_best(row) else None)
     hidden = len(index) - len(shown)
     return Group(table, Text(f"… {hidden} more" if hidden else ""))
+
+
+def _is_best(row: Any) -> bool:
+    """Whether the first row has a score, and keeps to the constraints."""
+    return bool(pd.notna(row["objective.value"])) and row.get("objective.feasible") is not False
 
 
 def _chosen(index: pd.DataFrame, max_rows: int) -> pd.DataFrame:
@@ -139,7 +151,11 @@ def _progress(row: Any) -> str:
 def _text(value: Any) -> str:
     if pd.isna(value):
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
 
 
 def watch(folder: Path, console: Console) -> None:

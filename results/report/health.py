@@ -16,6 +16,8 @@ from results.report.charts import Chart, figure, tags
 from results.report.data import SweepData
 from results.report.theme import STATE_COLOURS, number, styles
 
+_SEVERAL = "several starts"
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -76,7 +78,7 @@ def tiles(data: SweepData) -> list[Tile]:
         found.append(Tile(hours(float(index["compile_time_saved_s"].sum()) / 3600), "compiling saved"))
     hits = index["compile_cache"].dropna()
     if len(hits):
-        found.append(Tile(f"{(hits != 'miss').sum():,} of {len(hits):,}", "compile cache hits"))
+        found.append(Tile(f"{(hits != 'miss').sum():,} of {len(hits):,}", "compile cache hits (last starts)"))
     retried = index["retries"].fillna("").str.len() > 0
     found.append(Tile(f"{int(retried.sum()):,}", "tried again after a fault"))
     return found
@@ -202,11 +204,12 @@ def _boxes(data: SweepData, column: str, title: str, label: str, caption: str) -
 
 
 def _compiling(data: SweepData) -> Chart:
-    of_cache = {"miss": "#D55E00", "disk": "#E69F00", "process": "#009E73"}
+    of_cache = {"miss": "#D55E00", "disk": "#E69F00", "process": "#009E73", _SEVERAL: "#8A8F98"}
     traces: list[go.Bar] = []
     known = data.trials[data.trials["compile_time_s"].notna()]
     for (algorithm, scenario), rows in known.groupby(["algorithm", "scenario"], sort=False):
-        for cache, some in rows.groupby(rows["compile_cache"].fillna("miss")):
+        origin = rows["compile_cache"].fillna("miss").where(rows["attempts"].fillna(1) <= 1, _SEVERAL)
+        for cache, some in rows.groupby(origin):
             traces.append(
                 go.Bar(
                     x=[float(some["compile_time_s"].sum())], y=[f"{algorithm}, {scenario}"], orientation="h",
@@ -220,7 +223,7 @@ def _compiling(data: SweepData) -> Chart:
     made.update_yaxes(autorange="reversed", type="category")
     caption = (
         "Tracing and compiling, by where the program came from: compiled anew (miss), XLA's cache on disk, or the "
-        "worker's own memory."
+        "worker's own memory. Of a trial that was started several times the time is of all starts together."
     )
     return Chart("compiling", "Compile time", caption, made, height=max(280, 150 + 34 * len(traces)))
 

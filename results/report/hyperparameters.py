@@ -87,6 +87,7 @@ def table(data: SweepData) -> dict[str, Any]:
             "trial": rows["trial_id"].tolist(),
             "scenario": rows["scenario"].tolist(),
             "score": [float(value) for value in rows["objective.value"]],
+            "feasible": [value is not False for value in rows["objective.feasible"].astype(object)],
             "values": {axis.key: [_value(value, axis) for value in rows[axis.key]] for axis in of_algorithm},
         }
     return found

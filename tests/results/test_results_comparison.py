@@ -122,6 +122,30 @@ def test_sweeps_over_scenarios_are_compared_by_the_best_over_scenarios(tmp_path:
     assert results.list_sweeps(tmp_path)["best"].tolist() == [116.0, 115.5]
 
 
+def test_the_best_is_the_searchs_and_told_by_fresh_seeds(tmp_path: Path) -> None:
+    """One that does better on its fresh seeds does not take its place: they would have chosen it."""
+    folder = report_sweep.make(tmp_path / "s", ["ff_ippo"], ["p-base"], configurations=2, seeds=2)
+    for number, finals in enumerate(([10.0, 11.0, 12.0], [15.0, 16.0, 17.0])):
+        test = report_sweep.record_of(
+            100 + number, "ff_ippo", "p-base", number, 3, promoted_from=f"demo-{number:08x}", seed=1000
+        )
+        report_sweep.write_trial(folder, test, finals)
+    results.collect(folder)
+    (row,) = results.compare(folder, folder).to_dict("records")
+    assert (row["value_a"], row["n_a"], row["seeds"]) == (11.0, 3, "fresh")
+    assert results.compare(folder, folder, by="configuration")["value_b"].tolist() in ([11.0, 16.0], [16.0, 11.0])
+
+
+def test_the_best_is_that_of_the_sweeps_aggregate(tmp_path: Path) -> None:
+    objective = Objective("episode_return", "max", "min")
+    folder = report_sweep.make(tmp_path / "s", ["ff_ippo"], ["p-base"], configurations=2, objective=objective)
+    for number, finals in enumerate(([1.0, 50.0, 60.0], [20.0, 21.0, 22.0])):
+        report_sweep.rewrite(folder, number, finals)
+    results.collect(folder)
+    (row,) = results.compare(folder, folder).to_dict("records")
+    assert row["value_a"] == 21.0, "whose worst seed is 20"
+
+
 def test_what_cannot_be_compared_says_why(tmp_path: Path) -> None:
     a, b = sweep_of(tmp_path / "a", {0: [1.0]}), sweep_of(tmp_path / "b", {0: [1.0]}, "min")
     with pytest.raises(RecordError, match=r"looks for episode_return min, .* for episode_return max"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -30,6 +31,7 @@ from results import lines
 from results.collector import collect
 from results.dashboard import main as dashboard_main
 from results.index import load_index
+from results.ranking import best_score
 from results.show import collect_main, show_main
 from results.watch import IndexWatch, render
 from results.watch import main as watch_main
@@ -196,9 +198,20 @@ def test_watch_and_index_go_by_what_the_sweep_goes_by(
     infeasible = index.assign(**{"objective.feasible": [number not in (6, 7) for number in index["number"]]})
     console.print(render(infeasible, 12.0, 160, max_rows=1))
     row = [line for line in console.export_text().splitlines() if line.startswith("│")][-1]
-    assert row.split()[1] == "2" and " 143 " in row  # 26 and 260
+    assert row.split()[1] == "2" and " 143 " in row and " yes " in row  # 26 and 260
+    narrow = Console(width=80, record=True, file=io.StringIO())
+    narrow.print(render(index.assign(steps_per_second=16_460.0), 12.0, 80, max_rows=2))
+    assert "…" not in narrow.export_text().replace("… 6 more", "")
+    assert best_score(index) == 169.0 and best_score(index.assign(**{"objective.feasible": False})) is None
     assert show_main([str(folder), "--top", "1"]) == 0
     text = capsys.readouterr().out
+    test = report_sweep.record_of(100, "ff_mappo", "p-base", 1, 2, promoted_from="demo-00000006", seed=1000)
+    report_sweep.write_trial(folder, test, [1.0, 2.0])
+    other = dataclasses.replace(test, trial_id="demo-00000065", scenario="p-no-rank", promoted_from="demo-00000007")
+    report_sweep.write_trial(folder, other, [500.0, 600.0])
+    collect(folder)
+    assert show_main([str(folder), "--top", "2", "--promoted"]) == 0
+    assert "demo-00000064" in capsys.readouterr().out, "a mean of 275.75"
     assert "by objective.over_scenarios (max)" in text and "algorithm" in text and "ff_mappo" in text
 
 

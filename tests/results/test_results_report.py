@@ -304,7 +304,7 @@ def test_tiles_and_the_table_tell_what_went_wrong(data: SweepData) -> None:
     tiles = {tile.what: tile.value for tile in health.tiles(data)}
     assert (tiles["COMPLETE"], tiles["FAILED"], tiles["tried again after a fault"]) == ("12", "1", "1")
     assert tiles["GPU time"] == "none" and tiles["device time"] == "26 min"
-    assert tiles["compile cache hits"] == "12 of 13"
+    assert tiles["compile cache hits (last starts)"] == "12 of 13"
     rows = health.trial_rows(data, 500)
     assert [row["trial"] for row in rows[:2]] == ["demo-00000004", "demo-00000005"]
     assert "out of memory" in rows[0]["why"] and "died" in rows[1]["why"] and len(rows) == 13

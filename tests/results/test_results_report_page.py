@@ -14,6 +14,7 @@ import pytest
 import report_sweep
 from PIL import Image
 
+from jax_party.objectives import Objective
 from results.report.data import load
 from results.report.page import render
 
@@ -295,5 +296,26 @@ def test_hyperparameters_are_drawn_of_the_chosen_trials(page: Path, context: Any
     assert axes == ["actor_lr", "clip_eps", "gae_lambda", "episode return"]
     bars = seen.page.evaluate("document.getElementById('importance').data[0].x.reduce((sum, one) => sum + one, 0)")
     assert bars == pytest.approx(1.0)
+    assert seen.errors == []
+    seen.page.close()
+
+
+def test_scores_over_scenarios_are_seen_with_all_scenarios_and_the_star_keeps_to_bounds(
+    context: Any, tmp_path: Path
+) -> None:
+    bounded = Objective("episode_return", "max", constraints={"max_episode_return": 110.0})
+    folder = report_sweep.make(tmp_path / "s", ["ff_ippo"], objective=bounded, scenario_mode="mean")
+    page = folder / "report.html"
+    page.write_text(render(load(folder)))
+    seen = Browser(context, page, 1600)
+    assert seen.visible("#leaders tbody tr") == 3 and not seen.page.is_visible("#no-leaders")
+    chosen = seen.page.eval_on_selector("#hyper-scenario", "one => one.selectedOptions[0].textContent")
+    assert chosen == "mean over scenarios"
+    seen.page.query_selector("#slices").scroll_into_view_if_needed()
+    seen.page.wait_for_selector("#slices .plot .main-svg")
+    points, star = seen.page.eval_on_selector("#slices .plot", "one => one.data.map(trace => trace.y)")
+    assert sorted(points) == [93.5, 104.5, 115.5] and star == [104.5], "the best one of those below 110"
+    seen.page.uncheck('[data-filter="scenario"] [value="p-no-rank"]')
+    assert seen.visible("#leaders tbody tr") == 0 and seen.page.is_visible("#no-leaders")
     assert seen.errors == []
     seen.page.close()

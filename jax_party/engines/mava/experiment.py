@@ -180,9 +180,9 @@ class MavaExperiment:
         if _mappings() + of_seed * others > _ROOM * most:
             fitting = 1 + max(0, int(_ROOM * most - _mappings()) // of_seed)
             reason = (
-                f"{others + 1} seeds: each has {of_seed:,} memory mappings of compiled programs "
-                f"with ENGINE=mava, and a process here has at most {most:,}; take {fitting} seeds (SEEDS), or raise the "
-                "limit (sysctl vm.max_map_count)"
+                f"{others + 1} seeds: each has {of_seed:,} memory mappings of compiled programs with ENGINE=mava, and "
+                f"a process here has at most {most:,}; take {fitting} seeds (SEEDS), or raise the limit (sysctl "
+                "vm.max_map_count)"
             )
             self._update_record(state=State.FAILED, error=f"ConfigError: {reason}", ended_at=records.timestamp())
             raise ConfigError(f"{self.record.trial_id}: {reason}")

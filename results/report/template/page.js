@@ -53,6 +53,8 @@
       row.hidden = !isOfScenario(row.dataset.scenario, now) ||
         (row.dataset.algorithm !== undefined && !now.algorithms.has(row.dataset.algorithm));
     }
+    const none = one("no-leaders");
+    if (none) none.hidden = all("#leaders tbody tr").some((row) => !row.hidden);
     for (const cell of all("th[data-algorithm], td[data-algorithm]")) cell.hidden = !now.algorithms.has(cell.dataset.algorithm);
     for (const card of all("[data-chart]")) {
       const { scenario, view } = card.dataset;
@@ -139,7 +141,9 @@
     const places = table.scenario.map((name, place) => (name === scenario ? place : -1)).filter((place) => place >= 0);
     const score = places.map((place) => table.score[place]);
     const sign = data.objective.mode === "max" ? 1 : -1;
-    const best = score.reduce((top, value, place) => (sign * value > sign * score[top] ? place : top), 0);
+    const able = places.map((place) => table.feasible[place]);
+    const beats = (place, top) => (able[place] === able[top] ? sign * score[place] > sign * score[top] : able[place]);
+    const best = able.some((one) => one) ? score.reduce((top, _, place) => (beats(place, top) ? place : top), 0) : -1;
     const values = (key) => places.map((place) => table.values[key][place]);
     return { axes: table.axes, trial: places.map((place) => table.trial[place]), score, best, values, number: places };
   }
@@ -275,7 +279,8 @@
       const marks = { type: "scatter", mode: "markers", x: axis.kind === "category" ? values.map(String) : values, y: trials.score, text: trials.trial,
         hovertemplate: "%{text}<br>%{x}: %{y:.4g}<extra></extra>", showlegend: false,
         marker: { color: colour("--accent"), opacity: 0.8, size: 7 } };
-      const star = { ...marks, x: [marks.x[trials.best]], y: [trials.score[trials.best]], text: [trials.trial[trials.best]],
+      const only = (values) => (trials.best < 0 ? [] : [values[trials.best]]); // none keeps to the constraints
+      const star = { ...marks, x: only(marks.x), y: only(trials.score), text: only(trials.trial),
         marker: { color: "#D55E00", size: 15, symbol: "star" } };
       const kind = axis.kind === "category" ? { type: "category", categoryorder: "category ascending" } : { type: axis.log ? "log" : "linear" };
       const layout = { margin: { l: 10, r: 10, t: 10, b: 10 }, xaxis: { title: { text: axis.name }, automargin: true, ...kind },
