@@ -31,6 +31,7 @@ class Row:
     retries: int = 0
     error: str | None = None
     num_seeds: int = 1
+    is_test: bool = False  # of a winner, on fresh seeds
 
     @property
     def group(self) -> str:
@@ -113,7 +114,7 @@ class Progress:
         row = Row(
             record.trial_id, record.number, record.algorithm, record.scenario, record.hyperparameters,
             record.total_steps, record.state, record.env_steps, best, best, record.steps_per_second, 0, record.error,
-            record.num_seeds,
+            record.num_seeds, record.promoted_from is not None,
         )  # fmt: skip
         with self._lock:
             last = next(reversed(self._rows.values()), None)
@@ -238,10 +239,12 @@ class Progress:
 
 
 def best_row(rows: Iterable[Row], objective: Objective) -> Row | None:
-    """The row with the best evaluation so far, of equals that with the lowest number; failed trials do not count."""
+    """The row with the best evaluation so far, of equals that with the lowest number; trials that failed, or test a
+    winner, do not count.
+    """
     found: Row | None = None
     for row in rows:
-        if row.best is None or row.state is State.FAILED:
+        if row.best is None or row.state is State.FAILED or row.is_test:
             continue
         if found is None or found.best is None or better(row.best, found.best, objective):
             found = row

@@ -27,6 +27,7 @@ def record(number: int) -> TrialRecord:
     return TrialRecord(
         trial_id=f"t-{number}", number=number, algorithm=("ff_ippo", "ff_mappo")[number % 2], environment="JaxParty",
         scenario="p-base", seed=0, num_seeds=1 + number, total_steps=100, env_steps=10 * number,
+        promoted_from="t-0" if number == TRIALS - 1 else None,
     )  # fmt: skip
 
 
@@ -68,6 +69,7 @@ def test_sums_are_those_of_the_rows(events: list[tuple[str, int, int]], mode: st
     assert progress.steps() == sum(row.env_steps * row.num_seeds for row in found.rows)
     assert sorted(progress.running()) == [row.trial_id for row in found.rows if row.state is State.RUNNING]
     assert found.best == best_row(found.rows, progress.objective)
+    assert found.best is None or found.best.number != TRIALS - 1, "a test of a winner is not the best"
     assert found.several == (len({row.algorithm for row in found.rows}) > 1)
     assert (found.eta_s == 0) == (found.eta_s is not None and steps_left(found) <= 0)
 
