@@ -177,7 +177,7 @@ class MavaExperiment:
         """
         most = int(_MOST_MAPPINGS.read_text()) if _MOST_MAPPINGS.exists() else sys.maxsize
         others = len(self._learners) - 1
-        if _mappings() + of_seed * others > _ROOM * most:
+        if others and _mappings() + of_seed * others > _ROOM * most:
             fitting = 1 + max(0, int(_ROOM * most - _mappings()) // of_seed)
             reason = (
                 f"{others + 1} seeds: each has {of_seed:,} memory mappings of compiled programs with ENGINE=mava, and "
