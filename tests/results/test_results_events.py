@@ -48,6 +48,19 @@ def test_a_trial_is_a_run_with_scalars_and_hyperparameters(sweep: Callable[..., 
     assert hyperparameters(run) == {"system.actor_lr": 0.001, "algorithm": "ff_mappo", "scenario": "p-base"}
 
 
+def test_a_trial_on_object_storage_has_its_run_here(
+    sweep: Callable[..., Path], bucket: Path, tmp_path: Path
+) -> None:  # fmt: skip
+    folder = sweep(1)
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        records.write_bytes_atomically(bucket / "sweep" / str(path.relative_to(folder)), path.read_bytes())
+    files = EventFiles(tmp_path / "events")
+    files.update(Follower(bucket / "sweep").changed())
+    run = tmp_path / "events" / run_name(synthetic_sweep.record_of(0))
+    assert scalars(run)["absolute/episode_return"] == [(300, 6.0)]
+    assert hyperparameters(run) == {"system.actor_lr": 0.001, "algorithm": "ff_mappo", "scenario": "p-base"}
+
+
 def test_files_grow_by_what_is_new(trial: Path, tmp_path: Path) -> None:
     files, follower = EventFiles(tmp_path / "events"), Follower(trial)
     run = tmp_path / "events" / "24th" / run_name(synthetic_sweep.record_of(0))

@@ -178,7 +178,7 @@ class MavaExperiment:
         most = int(_MOST_MAPPINGS.read_text()) if _MOST_MAPPINGS.exists() else sys.maxsize
         others = len(self._learners) - 1
         if others and _mappings() + of_seed * others > _ROOM * most:
-            fitting = 1 + max(0, int(_ROOM * most - _mappings()) // of_seed)
+            fitting = 1 + max(0, int(_ROOM * most - _mappings()) // max(1, of_seed))
             reason = (
                 f"{others + 1} seeds: each has {of_seed:,} memory mappings of compiled programs with ENGINE=mava, and "
                 f"a process here has at most {most:,}; take {fitting} seeds (SEEDS), or raise the limit (sysctl "
