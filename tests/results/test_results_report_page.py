@@ -285,13 +285,14 @@ def test_hyperparameters_are_drawn_of_the_chosen_trials(page: Path, context: Any
     seen.page.wait_for_selector("#contour .main-svg", state="attached")
     seen.page.select_option("#hyper-algorithm", "ff_mappo")
     seen.page.select_option("#hyper-scenario", "p-no-rank")
-    seen.page.wait_for_function("document.getElementById('contour').data[1].x.length === 9")
+    # The page draws them anew with its next frame, the slices last; until then the trials chosen before stand there.
+    drawn = "document.getElementById('slices').querySelector('.js-plotly-plot')?.data[1]?.y[0]"
+    seen.page.wait_for_function(f"{drawn} === 255", timeout=60_000)
+    assert seen.page.evaluate("document.getElementById('contour').data[1].x.length") == 9
     surface = "document.getElementById('contour').data[0].z.flat().filter((one) => one !== null)"
     low, high = seen.page.evaluate(f"[Math.min(...{surface}), Math.max(...{surface})]")
     # Scores of the nine are 255 down to 95: what is smoothed is within.
     assert 95 <= low < high <= 255
-    best = seen.page.evaluate("document.getElementById('slices').querySelector('.js-plotly-plot').data[1].y[0]")
-    assert best == 255
     axes = seen.page.evaluate("document.getElementById('parallel').data[0].dimensions.map((one) => one.label)")
     assert axes == ["actor_lr", "clip_eps", "gae_lambda", "episode return"]
     bars = seen.page.evaluate("document.getElementById('importance').data[0].x.reduce((sum, one) => sum + one, 0)")
