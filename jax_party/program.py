@@ -24,6 +24,7 @@ from jax_party.config import Budget, ExperimentConfig, static_key, traced_part, 
 from jax_party.environments import Observation, make_environment
 from jax_party.errors import ConfigError
 from jax_party.evaluation import Evaluation, evaluate
+from jax_party.runtime import return_freed_memory
 from jax_party.systems.base import Hyper, LearnerState, System, UpdateOutput
 from jax_party.systems.registry import system_class
 
@@ -122,6 +123,7 @@ class Program:
                 for name in missing
             }
             self.compiled.update({name: future.result() for name, future in futures.items()})
+        return_freed_memory()
         self.compile_seconds += time.perf_counter() - start
         now = cache_counts()
         self.saved_seconds += now.saved_s - cache.saved_s

@@ -1,7 +1,8 @@
-"""What a process must have in its environment before it imports JAX."""
+"""What a process must have in its environment before it imports JAX, and what it gives back afterwards."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -43,3 +44,14 @@ def prepare_process(cpu_devices: int | None = None) -> None:
     """Put `jax_environment` into this process, leaving what the user has set."""
     for name, value in jax_environment(cpu_devices).items():
         os.environ.setdefault(name, value)
+
+
+def return_freed_memory() -> None:
+    """Give the system back what this process has freed; nothing where the C library is not glibc.
+
+    XLA compiles in threads of its own, and each leaves what it freed in an arena of glibc's: 0.8 GB after a first
+    program of PPO's, and with every further one that other threads compile up to 0.35 GB more.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -23,6 +23,7 @@ from jax_party.engines.mava.session import Period, Progress, Session
 from jax_party.errors import ConfigError, TrainingDiverged
 from jax_party.program import cache_counts, usable_cores
 from jax_party.records import State, TrialRecord
+from jax_party.runtime import return_freed_memory
 from jax_party.trial import (
     VAULT_KINDS,
     episode_lists,
@@ -141,6 +142,7 @@ class MavaExperiment:
         if not self._closed:
             self._closed = True
             jax.clear_caches()  # no other trial can use its programs, and a process can map so many only
+            return_freed_memory()
 
     # -- One period ----------------------------------------------------------------------------------------------------
 
@@ -151,6 +153,8 @@ class MavaExperiment:
             periods.append(learner.session.play())
             if place == 0 and not self._played:
                 self._check_room(_mappings() - mapped)
+        if not self._played:
+            return_freed_memory()
         self._played = True
         for learner, period in zip(self._learners, periods, strict=True):
             self._refuse_nonfinite(learner, period)
