@@ -7,6 +7,8 @@ from flax import linen as nn
 from flax.linen.initializers import orthogonal
 from jaxtyping import Array, Float
 
+from jax_party.ops.products import thin_dot_general
+
 MASKED_LOGIT = -1e9
 """What the logit of an illegal action is set to: its probability is exactly 0 in float32."""
 
@@ -26,7 +28,7 @@ class Actor(nn.Module):
     def __call__(self, features: Float[Array, "*b F"], action_mask: Array) -> Float[Array, "*b A"]:
         """Logits of the policy, `MASKED_LOGIT` where the action is illegal."""
         embedding = self.torso(as_rows(features))
-        logits = nn.Dense(self.num_actions, kernel_init=orthogonal(0.01))(embedding)
+        logits = dense_head(self.num_actions, 0.01)(embedding)
         return jnp.where(action_mask, logits.reshape(action_mask.shape), MASKED_LOGIT)
 
 
@@ -43,7 +45,12 @@ class Critic(nn.Module):
     def __call__(self, features: Float[Array, "*b F"]) -> Float[Array, "*b"]:
         """State values."""
         embedding = self.torso(as_rows(features))
-        return nn.Dense(1, kernel_init=orthogonal(1.0))(embedding).reshape(features.shape[:-1])
+        return dense_head(1, 1.0)(embedding).reshape(features.shape[:-1])
+
+
+def dense_head(outputs: int, gain: float) -> nn.Dense:
+    """A dense layer of few outputs, orthogonally initialised with `gain`; for samples as rows."""
+    return nn.Dense(outputs, kernel_init=orthogonal(gain), dot_general=thin_dot_general)
 
 
 def as_rows(features: Float[Array, "*b F"]) -> Float[Array, "rows F"]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from flax import linen as nn
-from flax.linen.initializers import orthogonal
 from jaxtyping import Array, Float
 
-from jax_party.networks.heads import as_rows
+from jax_party.networks.heads import as_rows, dense_head
 
 
 class QNetwork(nn.Module):
@@ -26,7 +25,7 @@ class QNetwork(nn.Module):
     def __call__(self, features: Float[Array, "*b F"]) -> Float[Array, "*b A"]:
         """Values of all actions, illegal ones too."""
         embedding = self.torso(as_rows(features))
-        values = nn.Dense(self.num_actions, kernel_init=orthogonal(self.gain))(embedding)
+        values = dense_head(self.num_actions, self.gain)(embedding)
         return values.reshape(*features.shape[:-1], self.num_actions)
 
 

@@ -58,7 +58,7 @@ class ActorCriticSystem(OnPolicySystem):
 class PPO(ActorCriticSystem):
     """Feed-forward IPPO or MAPPO, by `config.system.name`."""
 
-    cpu_chunk_size: ClassVar[int | None] = 32
+    cpu_chunk_size: ClassVar[int | None] = 128
 
     def __init__(
         self, config: ExperimentConfig, env: MultiAgentEnv, chunk_size: int | None = None, mesh: Mesh | None = None

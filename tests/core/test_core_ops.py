@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import distrax
 import hypothesis.extra.numpy as arrays
 import jax
@@ -17,6 +20,7 @@ from jax_party.networks.heads import MASKED_LOGIT
 from jax_party.ops.advantages import generalised_advantages, normalise
 from jax_party.ops.gradients import chunked_gradient, largest_divisor
 from jax_party.ops.losses import clipped_surrogate, clipped_value_loss, entropy, log_prob
+from jax_party.ops.products import thin_dot_general
 from jax_party.ops.sampling import flat_gumbel
 
 advantages = jax.jit(generalised_advantages)
@@ -196,6 +200,48 @@ def test_chunks_add_up_to_the_whole_batch(chunk: int | None) -> None:
 @given(size=st.integers(1, 500), limit=st.integers(1, 600))
 def test_largest_divisor(size: int, limit: int) -> None:
     assert largest_divisor(size, limit) == max(d for d in range(1, size + 1) if size % d == 0 and d <= limit)
+
+
+# -- Products ----------------------------------------------------------------------------------------------------------
+
+
+def _head(rows: jax.Array, kernel: jax.Array) -> jax.Array:
+    return thin_dot_general(rows, kernel, (((1,), (0,)), ((), ())))
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_thin_product_and_its_gradients_are_the_plain_ones(outputs: int) -> None:
+    rows, kernel, weights = (
+        jnp.asarray(_random(k, *s)) for k, s in enumerate([(24, 16), (16, outputs), (24, outputs)])
+    )
+
+    def loss(product: Callable[..., jax.Array], rows: jax.Array, kernel: jax.Array) -> jax.Array:
+        return (weights * jnp.tanh(product(rows, kernel))).sum()
+
+    np.testing.assert_allclose(_head(rows, kernel), np.asarray(rows) @ np.asarray(kernel), rtol=1e-5, atol=1e-5)
+    ours = jax.jit(jax.grad(partial(loss, _head), (0, 1)))(rows, kernel)
+    plain = jax.grad(partial(loss, jnp.matmul), (0, 1))(rows, kernel)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), ours, plain)
+    slope = np.asarray(weights) * (1 - np.tanh(np.asarray(rows) @ np.asarray(kernel)) ** 2)
+    np.testing.assert_allclose(ours[0], slope @ np.asarray(kernel).T, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ours[1], np.asarray(rows).T @ slope, rtol=1e-4, atol=1e-5)
+
+
+def test_thin_products_of_several_learners_are_each_ones() -> None:
+    rows, kernels = jnp.asarray(_random(3, 4, 24, 16)), jnp.asarray(_random(4, 4, 16, 3))
+    gradient = jax.grad(lambda rows, kernel: (_head(rows, kernel) ** 2).sum(), (0, 1))
+    together = jax.vmap(gradient)(rows, kernels)
+    for k in range(4):
+        alone = gradient(rows[k], kernels[k])
+        for ours, one in zip(together, alone, strict=True):
+            np.testing.assert_allclose(ours[k], one, rtol=1e-4, atol=1e-4)
+
+
+def test_a_thin_product_transposes_the_thin_side() -> None:
+    text = jax.jit(jax.grad(lambda rows, kernel: (_head(rows, kernel) ** 2).sum(), 1)).lower(
+        jnp.zeros((24, 16)), jnp.zeros((16, 3))
+    )
+    assert "f32[3,16]" in text.compile().as_text()  # not the f32[16,3] of a product that transposes all rows
 
 
 # -- Sampling ----------------------------------------------------------------------------------------------------------
