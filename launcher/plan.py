@@ -268,6 +268,7 @@ def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int
     samples = 1 if options.search is Search.GRID else options.samples or spec.num_samples
     check_number(samples * study.round_size, samples)
     check_combination(study, samples)
+    _check_storage(study, options)
     for base in study.bases:
         known = engine.metrics(engine.parse(base.config))
         check_axes(spec, study.axes_of(base), base.config, engine.parse)
@@ -276,6 +277,16 @@ def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int
         for bound in study.objective.constraints:
             check_metric(known, bound_metric(bound), f"{spec.source}: objective.constraints: {bound}")
     return study, samples
+
+
+def _check_storage(study: Study, options: SweepOptions) -> None:
+    for base in study.bases:
+        outline = study.engine.outline(study.engine.parse(base.config))
+        if outline.own_checkpoints and storage.is_remote(options.root):
+            raise SweepError(
+                f"logger.checkpointing.save_model: true: {study.engine.name}'s own checkpoints do not get to "
+                f"STORAGE={options.storage}; leave it out (those that trials go on from do get there), or STORAGE"
+            )
 
 
 def check_number(num_trials: int, samples: int) -> None:

@@ -62,6 +62,7 @@ class Outline:
       num_evaluation: evaluations that were asked for.
       budget: in whole updates.
       keeps_each_period: whether a trial can be taken up again after any evaluation period.
+      own_checkpoints: whether the engine leaves checkpoints of a format of its own, too, which no mirror takes along.
       base_exp_path, run_name, use_console: of a single run.
     """
 
@@ -75,6 +76,7 @@ class Outline:
     num_evaluation: int
     budget: Budget
     keeps_each_period: bool
+    own_checkpoints: bool
     base_exp_path: str
     run_name: str | None
     use_console: bool

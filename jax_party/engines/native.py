@@ -66,6 +66,7 @@ class NativeEngine:
             num_evaluation=config.arch.num_evaluation,
             budget=make_budget(config),
             keeps_each_period=kept.save_model and kept.save_args.save_interval_steps == 1,
+            own_checkpoints=False,
             base_exp_path=config.logger.base_exp_path,
             run_name=config.logger.run_name,
             use_console=config.logger.use_console,

@@ -6,14 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from engine_trials import Trial, vaults_of
+from orbax.checkpoint import PyTreeCheckpointer
 
 import mava_configs
 from jax_party import records
 from jax_party.engines import get_engine
 from jax_party.engines.mava import experiment
+from jax_party.engines.mava.config import OWN_CHECKPOINTS
 from jax_party.errors import ConfigError
 from jax_party.records import State
 from launcher.rerun import compare
@@ -41,6 +44,37 @@ def test_every_system_plays_and_goes_on_where_it_was_stopped(algorithm: str, tmp
     for kind, fields in vaults_of(whole).items():
         theirs = vaults_of(broken)[kind]
         assert all(np.array_equal(field, theirs[name]) for name, field in fields.items()), kind
+
+
+@pytest.mark.parametrize("algorithm", slow_ones(("ff_ippo", "rec_iql"), ("ff_ippo",)))
+def test_mavas_own_checkpoints_are_those_of_an_unbroken_run(algorithm: str, tmp_path: Path) -> None:
+    """Where they are asked for, in the trial's folder, and with what our own have."""
+    engine = get_engine("mava")
+    asked = ("logger.checkpointing.save_model=true", "logger.checkpointing.save_args.max_to_keep=null")
+    whole, broken = (Trial(engine, tmp_path / name, algorithm, *asked) for name in ("whole", "broken"))
+    whole.play()
+    broken.play(periods=2)
+    broken.play()
+    steps = ("256", "512", "768")
+    folders = [trial.folder / OWN_CHECKPOINTS / algorithm / f"seed-{trial.outline.seed}" for trial in (whole, broken)]
+    for step in steps:
+        ours, theirs = (jax.tree.leaves(PyTreeCheckpointer().restore(folder / step / "default")) for folder in folders)
+        assert len(ours) == len(theirs) > 0
+        assert all(np.array_equal(one, other) for one, other in zip(ours, theirs, strict=True)), step
+    assert [sorted(path.name for path in folder.iterdir() if path.name.isdigit()) for folder in folders] == [
+        [*steps]
+    ] * 2
+
+    last = PyTreeCheckpointer().restore(folders[1] / steps[-1] / "default")["learner_state"]["params"]
+    state = PyTreeCheckpointer().restore(broken.folder / broken.record.checkpoint)["learners"][0]["state"]
+    trained = {np.asarray(leaf[0, 0]).tobytes() for leaf in state.values() if np.ndim(leaf) >= 2}
+    assert {np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(last)} <= trained
+
+
+def test_without_being_asked_mava_leaves_no_checkpoints(tmp_path: Path) -> None:
+    trial = Trial(get_engine("mava"), tmp_path, "ff_ippo")
+    trial.play(periods=1)
+    assert not (tmp_path / OWN_CHECKPOINTS).exists() and not trial.outline.own_checkpoints
 
 
 @pytest.mark.slow
@@ -74,6 +108,8 @@ def test_the_first_evaluation_is_of_parameters_before_any_update(tmp_path: Path)
         ("arch.num_devices=2", "arch.num_devices: 2 is not valid: .* plays each trial on one device"),
         ("arch.batch=vmap", "arch.batch: 'vmap' is not valid: .* plays the seeds of a trial one after another"),
         ("logger.use_neptune=true", "logger.use_neptune: True is not valid: .* leave Mava's loggers off"),
+        ("logger.checkpointing.load_model=true", "load_model: True is not valid: .*trials begin with new networks"),
+        ("+logger.checkpointing.save_args.rel_dir=x", "rel_dir: 'x' is not valid: .*lie in the trial's folder"),
         ("system.num_minibatches=3", "system.num_minibatches: 3 does not divide arch.num_envs = 4"),
         ("arch.num_evaluation=6", "arch.num_evaluation: 6 evaluations of 6 updates: Mava's ff_mappo wants more than"),
         ("system.total_timesteps=null", None),
@@ -111,6 +147,10 @@ def test_systems_that_mava_lacks_are_refused(algorithm: str, message: str) -> No
         (["ALG=mappo", "BATCH=vmap"], "plays the seeds of a trial one after another"),
         (["ALG=sac"], "ENGINE=native has a discrete ff_isac"),
         (["ALG=mappo", "OVERRIDES=system.actor_lrr=1"], "system.actor_lrr: unknown; did you mean actor_lr?"),
+        (
+            ["ALG=mappo", "OVERRIDES=logger.checkpointing.save_model=true", "STORAGE=s3://bucket/sweeps"],
+            "mava's own checkpoints do not get to STORAGE=s3://bucket/sweeps; leave it out",
+        ),
         (["ALG=mappo", "EVALUATIONS=64"], "take fewer (EVALUATIONS), or at least 524,288 steps (TIMESTEPS)"),
     ],
 )

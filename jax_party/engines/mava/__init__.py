@@ -101,6 +101,7 @@ class MavaEngine:
             num_evaluation=config.arch.num_evaluation,
             budget=config.budget,
             keeps_each_period=True,
+            own_checkpoints=config.logger.checkpointing.save_model,
             base_exp_path=config.logger.base_exp_path,
             run_name=config.logger.run_name,
             use_console=config.logger.use_console,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -26,6 +27,9 @@ OPEN = ConfigDict(extra="ignore", allow_inf_nan=False)
 """Mava's configs have keys that this project does not read."""
 
 GAME = "JaxParty"
+
+OWN_CHECKPOINTS = "mava_checkpoints"
+"""Mava's own checkpoints in a trial's folder, where they are asked for: `<system>/<uid>-<seed>/<step>` in it."""
 
 TRAINS_BY_PPO = ("ff_ippo", "ff_mappo", "rec_ippo", "rec_mappo", "ff_sable", "rec_sable", "mat")
 DIVIDES_ENVIRONMENTS = ("ff_ippo", "ff_mappo", "mat")
@@ -94,6 +98,23 @@ class EnvPart:
 
 
 @dataclass(frozen=True, config=OPEN)
+class SaveArgsPart:
+    """What Mava's own checkpointer is made with."""
+
+    checkpoint_uid: str | None
+    rel_dir: None = None
+
+
+@dataclass(frozen=True, config=OPEN)
+class CheckpointingPart:
+    """Mava's own checkpoints, beside those that a trial is taken up from."""
+
+    save_model: bool
+    save_args: SaveArgsPart
+    load_model: Literal[False]
+
+
+@dataclass(frozen=True, config=OPEN)
 class LoggerPart:
     """Where a single run's folder is made and what it prints. Mava's own loggers stay off."""
 
@@ -103,6 +124,7 @@ class LoggerPart:
     system_name: str
     use_tb: Literal[False]
     use_neptune: Literal[False]
+    checkpointing: CheckpointingPart
 
 
 @dataclass(frozen=True, config=OPEN)
@@ -139,16 +161,19 @@ class MavaConfig:
         per_update = self.arch.num_envs * system.update_batch_size * system.rollout_length
         return whole_budget(per_update, system.total_timesteps, system.num_updates, self.arch.num_evaluation)
 
-    def for_mava(self, seed: int) -> dict[str, Any]:
+    def for_mava(self, seed: int, folder: Path) -> dict[str, Any]:
         """The config that one of Mava's experiments is run with: this one with the budget in whole updates.
 
-        Mava's loggers and checkpoints are off: what they would write lies in the trial's folder in our formats.
+        Mava's loggers are off: what they would write lies in the trial's folder in our formats. Its own checkpoints,
+        where they are asked for, go into the trial's folder, and where a trial that is taken up finds them again.
         """
         mapping = copy.deepcopy(self.mapping)
         mapping["system"] |= {"seed": seed, "total_timesteps": None, "num_updates": self.budget.num_updates}
         mapping["arch"]["num_evaluation"] = self.budget.num_evaluations
         mapping["logger"] |= {"use_console": False, "use_json": False}
-        mapping["logger"]["checkpointing"] |= {"save_model": False, "load_model": False}
+        save_args = mapping["logger"]["checkpointing"]["save_args"]
+        save_args["rel_dir"] = str(folder.absolute() / OWN_CHECKPOINTS)
+        save_args["checkpoint_uid"] = f"{save_args['checkpoint_uid'] or 'seed'}-{seed}"
         return mapping
 
 
@@ -184,6 +209,8 @@ _REASONS: Mapping[str, str] = {
     "arch.num_devices": "ENGINE=mava plays each trial on one device",
     "arch.batch": "ENGINE=mava plays the seeds of a trial one after another",
     "logger.use_tb": "metrics are written in this project's formats; leave Mava's loggers off",
+    "logger.checkpointing.load_model": "trials begin with new networks; go on from one with make resume or extend",
+    "logger.checkpointing.save_args.rel_dir": f"Mava's own checkpoints lie in the trial's folder, in {OWN_CHECKPOINTS}",
     "logger.use_neptune": "metrics are written in this project's formats; leave Mava's loggers off",
 }
 

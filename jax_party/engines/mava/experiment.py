@@ -94,7 +94,7 @@ class MavaExperiment:
         self._checkpoints = Checkpoints(folder / "checkpoints", KEPT_CHECKPOINTS)
         vault = config.vault
         for seed in range(config.system.seed, config.system.seed + config.arch.num_seeds):
-            session = Session(config.algorithm, config.for_mava(seed), vault.record_train, vault.record_test)
+            session = Session(config.algorithm, config.for_mava(seed, folder), vault.record_train, vault.record_test)
             self._learners.append(_Learner(seed, session))
         try:
             self._open_vaults()

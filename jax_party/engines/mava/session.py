@@ -259,6 +259,11 @@ class Session:
         if event.value in ("evaluator", "absolute"):
             self._hand_over(self._period)
 
+    def make_checkpointer(self, make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Mava's own checkpointer, but for periods that have been passed: it has saved them."""
+        own = make(*args, **kwargs)
+        return SimpleNamespace(save=lambda **saved: not self._passing and own.save(**saved))
+
     def stop(self) -> None:
         """Nothing to stop."""
 
@@ -306,6 +311,7 @@ def _hooked(algorithm: str) -> ModuleType:
     names: dict[str, Any] = {
         "environments": SimpleNamespace(make=_asking(Session.make_environments, module.environments.make)),
         "get_eval_fn": _asking(Session.make_evaluator, module.get_eval_fn),
+        "Checkpointer": _asking(Session.make_checkpointer, module.Checkpointer),
         "MavaLogger": lambda config: _session(),
         "pprint": lambda config: logger.debug("%s", config),
     }
