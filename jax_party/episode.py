@@ -18,6 +18,7 @@ from jax_party import mirror, records, storage
 from jax_party.arguments import BAD_INPUT, OneLineParser, whole_number
 from jax_party.config import ExperimentConfig, make_budget, parse_config
 from jax_party.console import RunConsole
+from jax_party.engines import NATIVE, engine_of
 from jax_party.errors import CheckpointError, ConfigError, JaxPartyError, RecordError
 from jax_party.run import quiet_libraries
 from jax_party.runtime import prepare_process
@@ -66,7 +67,13 @@ def play_episode(folder: Path, seed: int = 0, steps: int = STEPS, learner: int |
     if steps < 1:
         raise ConfigError(f"STEPS={steps}: give a number of 1 or more")
     record = records.read_record(folder)
-    config = parse_config(records.read_config(folder))
+    mapping = records.read_config(folder)
+    if (engine := engine_of(mapping).name) != NATIVE:
+        raise ConfigError(
+            f"{folder}: its policy is {engine}'s, and only those of ENGINE=native are played here; its test episodes, "
+            "where they were recorded (VAULT=test), are in its vault"
+        )
+    config = parse_config(mapping)
     config = dataclasses.replace(config, arch=dataclasses.replace(config.arch, num_devices=1))
     prepare_process(cpu_devices=1)
     from jax_party.checkpointing import Checkpoints

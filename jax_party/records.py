@@ -909,6 +909,12 @@ def evaluations_by_step(rows: Iterable[Mapping[str, Any]], num_seeds: int) -> di
     return {step: of_seeds for step, of_seeds in of_step.items() if len(of_seeds) == num_seeds}
 
 
+def judged_evaluations(rows: Iterable[Mapping[str, Any]], num_seeds: int) -> dict[int, list[Mapping[str, Any]]]:
+    """Those that a trial may be judged by: not those of networks that nothing was learned with, `untrained`."""
+    by_step = evaluations_by_step(rows, num_seeds)
+    return {step: of_seeds for step, of_seeds in by_step.items() if not any(row.get("untrained") for row in of_seeds)}
+
+
 def score_metrics(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
     """What a trial is judged by: its absolute metrics where it has them, else the evaluation with the best objective.
 
@@ -935,7 +941,7 @@ def score_metrics(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> dic
 
 def _measured(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
     """Step -> the metrics of each seed."""
-    of_steps = evaluations_by_step(rows, record.num_seeds)
+    of_steps = judged_evaluations(rows, record.num_seeds)
     return {step: [row.get("evaluate") or {} for row in of_seeds] for step, of_seeds in of_steps.items()}
 
 
@@ -986,7 +992,7 @@ def seed_values(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> list[
     absolute = [row for row in rows if row.get("absolute")]
     if absolute:
         return values(absolute)
-    evaluations = [numbers for one in evaluations_by_step(rows, record.num_seeds).values() if (numbers := values(one))]
+    evaluations = [numbers for one in judged_evaluations(rows, record.num_seeds).values() if (numbers := values(one))]
     if not evaluations:
         return []
     sign = 1.0 if record.objective.mode == "max" else -1.0

@@ -107,5 +107,6 @@ def last_result(folder: Path, record: TrialRecord) -> dict[str, Any]:
         "env_steps": step,
         "steps_per_second": record.steps_per_second,
         "finished": record.state in records.FINISHED,
+        **({"untrained": True} if any(row.get("untrained") for row in rows) else {}),
         **{name: math.nan if value is None else value for name, value in metrics.items()},
     }

@@ -15,16 +15,26 @@ from jax_party.records import State, TrialRecord
 from jax_party.storage import is_remote
 
 ASSUMED_RATE = {
-    "ff_ippo": 25_000.0, "ff_mappo": 18_000.0, "rec_ippo": 3_200.0, "rec_mappo": 3_200.0,
-    "ff_sable": 6_000.0, "rec_sable": 4_000.0, "mat": 7_000.0,
-    "ff_iql": 23_000.0, "rec_iql": 9_000.0, "rec_qmix": 7_500.0,
-    "ff_isac": 10_000.0, "ff_masac": 8_000.0, "ff_hasac": 8_000.0,
+    NATIVE: {
+        "ff_ippo": 25_000.0, "ff_mappo": 24_000.0, "rec_ippo": 3_600.0, "rec_mappo": 3_500.0,
+        "ff_sable": 6_000.0, "rec_sable": 4_000.0, "mat": 8_000.0,
+        "ff_iql": 30_000.0, "rec_iql": 9_000.0, "rec_qmix": 8_000.0,
+        "ff_isac": 10_000.0, "ff_masac": 9_000.0, "ff_hasac": 8_000.0,
+    },
+    MAVA: {
+        "ff_ippo": 15_000.0, "ff_mappo": 14_000.0, "rec_ippo": 700.0, "rec_mappo": 700.0,
+        "ff_sable": 1_500.0, "rec_sable": 18.0, "mat": 900.0, "rec_iql": 200.0, "rec_qmix": 13.0,
+    },
 }  # fmt: skip
-"""Environment steps a second of one core at the defaults, rounded from docs/systems.md; a GPU's are unknown."""
-ASSUMED_SHARE = {NATIVE: 1.0, MAVA: 0.4}
-"""Of these rates, by engine: docs/mava.md has what was measured."""
-START_S = 15.0
+"""Environment steps a second of one core at the defaults, rounded from docs/systems.md and docs/mava.md; a GPU's are
+unknown."""
+ASSUMED_COMPILE_S = {
+    "rec_ippo": 100.0, "rec_mappo": 190.0, "ff_sable": 80.0, "rec_sable": 91.0, "mat": 136.0, "rec_iql": 71.0,
+    "rec_qmix": 186.0,
+}  # fmt: skip
+"""Of Mava's systems, which compile for every trial, rounded from docs/mava.md; the others: `COLD_COMPILE_S`."""
 COLD_COMPILE_S = 20.0
+START_S = 15.0
 TRIAL_S = 1.0
 MAX_RECORDS = 50
 
@@ -43,7 +53,7 @@ def estimate(
     """Estimate the wall time of a sweep.
 
     The rate is the median of earlier trials of an algorithm under `out` on this host and kind of device;
-    without any, `ASSUMED_RATE`, and that nothing is compiled yet.
+    without any, `ASSUMED_RATE`, and that nothing is compiled yet. Mava's systems compile for every trial.
 
     Args:
       out: where sweeps are.
@@ -57,8 +67,12 @@ def estimate(
     seconds, sources = START_S + trials * TRIAL_S / busy, []
     for algorithm, number in steps.items():
         rates = [rate for record in _earlier(out, algorithm, gpu, engine) if (rate := record.steps_per_second)]
-        rate = statistics.median(rates) if rates else ASSUMED_RATE[algorithm] * ASSUMED_SHARE[engine]
-        seconds += (0.0 if rates else COLD_COMPILE_S) + number / rate / busy
+        rate = statistics.median(rates) if rates else ASSUMED_RATE[engine][algorithm]
+        seconds += number / rate / busy
+        if engine == MAVA:
+            seconds += ASSUMED_COMPILE_S.get(algorithm, COLD_COMPILE_S) * trials / len(steps) / busy
+        elif not rates:
+            seconds += COLD_COMPILE_S
         known = f"the median of {len(rates)} earlier trials here"
         assumed = f"assumed: no earlier trials of {algorithm} under {out}"
         sources.append(f"{rate:,.0f} steps/s a worker, {known if rates else assumed}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -15,10 +15,11 @@ from jax_party.records import Objective, State, TrialRecord
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The objective after `step` environment steps."""
+    """The objective after `step` environment steps; `untrained`: of networks that nothing was learned with."""
 
     step: int
     value: float
+    untrained: bool = False
 
 
 def evaluations(folder: Path, record: TrialRecord) -> list[Evaluation]:
@@ -29,7 +30,8 @@ def evaluations(folder: Path, record: TrialRecord) -> list[Evaluation]:
     for step, rows in by_step.items():
         values = [row.get("evaluate", {}).get(objective.metric) for row in rows]
         if all(map(is_number, values)):
-            found.append(Evaluation(int(step), aggregate([float(value) for value in values], objective.aggregate)))
+            value = aggregate([float(value) for value in values], objective.aggregate)
+            found.append(Evaluation(int(step), value, any(row.get("untrained") for row in rows)))
     return found
 
 
@@ -45,7 +47,7 @@ def score(folder: Path, record: TrialRecord) -> float | None:
     absolute = (record.absolute_metrics or {}).get(record.objective.metric)
     if is_number(absolute):
         return float(absolute)
-    return best([evaluation.value for evaluation in evaluations(folder, record)], record.objective)
+    return best(judged(evaluations(folder, record)), record.objective)
 
 
 def metrics(folder: Path, record: TrialRecord) -> dict[str, float | None]:
@@ -56,6 +58,11 @@ def metrics(folder: Path, record: TrialRecord) -> dict[str, float | None]:
 def hyperparameters(folder: Path, record: TrialRecord) -> Mapping[str, Any]:
     """The values that gave the trial its score: of a population's, which change, those of its best evaluation."""
     return records.judged_hyperparameters(record, records.read_metrics(folder) if record.lineage else ())
+
+
+def judged(evaluations: Iterable[Evaluation]) -> list[float]:
+    """The values that a trial may be judged by."""
+    return [one.value for one in evaluations if not one.untrained]
 
 
 def best(values: list[float], objective: Objective) -> float | None:

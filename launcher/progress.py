@@ -138,7 +138,8 @@ class Progress:
             value = result.get(self.objective.metric)
             if is_number(value):
                 changes["last"] = float(value)
-                if row.best is None or better(float(value), row.best, self.objective):
+                best = row.best is None or better(float(value), row.best, self.objective)
+                if best and not result.get("untrained"):
                     changes["best"] = float(value)
             rate = result.get("steps_per_second")
             if is_number(rate):

@@ -269,7 +269,7 @@ def make_progress(sweep: Sweep) -> Progress:
     manifest = sweep.manifest
     progress = Progress(manifest.name, manifest.objective, sweep.planned)
     for record, evaluations in zip(sweep.records.values(), sweep.evaluations(sweep.records.values()), strict=True):
-        progress.add(record, outcome.best([item.value for item in evaluations], manifest.objective))
+        progress.add(record, outcome.best(outcome.judged(evaluations), manifest.objective))
     return progress
 
 

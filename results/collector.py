@@ -348,7 +348,9 @@ def _trial_row(
 ) -> IndexRow:
     how = record.objective.aggregate
     of_steps = _by_step(evaluations, record.num_seeds)
-    best = best_step({step: [one.metrics for one in of_seeds] for step, of_seeds in of_steps.items()}, record.objective)
+    untrained = {row["step"] for row in rows if row.get("untrained")}
+    trained = {step: [one.metrics for one in of_seeds] for step, of_seeds in of_steps.items() if step not in untrained}
+    best = best_step(trained, record.objective)
     numbers = records.seed_values(record, rows)
     judged = {} if record.state is State.FAILED else records.score_metrics(record, rows)
     fixed = _fixed_values(record, place) | {

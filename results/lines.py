@@ -22,6 +22,7 @@ class _Line(msgspec.Struct):
     evaluate: dict[str, Number]
     seed: int | None = None
     absolute: bool = False
+    untrained: bool = False
 
 
 class _LineWithLists(msgspec.Struct):
@@ -31,6 +32,7 @@ class _LineWithLists(msgspec.Struct):
     evaluate: dict[str, Number | list[Number]]
     seed: int | None = None
     absolute: bool = False
+    untrained: bool = False
 
 
 class _LineWithTraining(msgspec.Struct):
@@ -43,6 +45,7 @@ class _LineWithTraining(msgspec.Struct):
     evaluate: dict[str, Any] | None = None
     train: dict[str, Any] | None = None
     absolute: bool = False
+    untrained: bool = False
 
 
 _decoder = msgspec.json.Decoder(_Line)
@@ -68,11 +71,12 @@ def read(trial: Path, place: PurePosixPath, seed: int) -> tuple[list[Evaluation]
     rows: list[Mapping[str, Any]] = []
     evaluations = []
     try:
-        for step, evaluate, of_line, absolute in _decoded(content[: content.rfind(b"\n") + 1]):
-            of_seed = seed if of_line is None else of_line
-            rows.append({"step": step, "seed": of_seed, "evaluate": evaluate, "absolute": absolute})
-            if not absolute:
-                evaluations.append(Evaluation(of_seed, step, _flat(evaluate)))
+        for line in _decoded(content[: content.rfind(b"\n") + 1]):
+            of_seed = seed if line.seed is None else line.seed
+            row = {"step": line.step, "seed": of_seed, "evaluate": line.evaluate, "absolute": line.absolute}
+            rows.append(row | {"untrained": True} if line.untrained else row)
+            if not line.absolute:
+                evaluations.append(Evaluation(of_seed, line.step, _flat(line.evaluate)))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return _read_any(trial, place, seed)
     return evaluations, rows
@@ -98,13 +102,11 @@ def read_with_training(trial: Path) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _decoded(content: bytes) -> Iterator[tuple[int, Mapping[str, Any], int | None, bool]]:
-    lines: Sequence[_Line | _LineWithLists]
+def _decoded(content: bytes) -> Sequence[_Line | _LineWithLists]:
     try:
-        lines = _decoder.decode_lines(content)
+        return _decoder.decode_lines(content)
     except msgspec.ValidationError:
-        lines = _decoder_of_lists.decode_lines(content)
-    return ((line.step, line.evaluate, line.seed, line.absolute) for line in lines)
+        return _decoder_of_lists.decode_lines(content)
 
 
 def _flat(evaluate: Mapping[str, Any]) -> Mapping[str, Number]:

@@ -73,6 +73,10 @@ def test_what_cannot_be_shown_is_named(trial: Path, tmp_path: Path, capsys: pyte
     ):
         assert episode.main(words) == 2
         assert message in capsys.readouterr().err
+    foreign = tmp_path / "foreign"
+    records.create_trial_folder(foreign, records.read_config(trial) | {"engine": "mava"}, records.read_record(trial))
+    with pytest.raises(ConfigError, match="foreign: its policy is mava's, and only those of ENGINE=native are played"):
+        episode.play_episode(foreign)
     empty = tmp_path / "empty"
     records.create_trial_folder(empty, records.read_config(trial), records.read_record(trial))
     with pytest.raises(CheckpointError, match="it has no checkpoint"):

@@ -102,12 +102,45 @@ def test_the_first_evaluation_is_of_parameters_before_any_update(tmp_path: Path)
     assert first[0] == first[1] and second[0] != second[1]
 
 
+def test_trials_are_judged_by_trained_networks(tmp_path: Path) -> None:
+    """Also where the untrained ones of the first evaluation fare best, and Mava would take them."""
+    engine = get_engine("mava")
+    harsh = ("system.actor_lr=1e-1", "system.seed=2", "env/scenario=p-base", "env.scenario.task_config.time_limit=16")
+    trial = Trial(engine, tmp_path / "ppo", "ff_ippo", *harsh)
+    trial.play()
+    rows = records.read_metrics(trial.folder)
+    assert [row.get("untrained", False) for row in rows] == [True, False, False, False]
+    returns = [row["evaluate"]["episode_return"] for row in rows[:3]]
+    assert returns[0] > max(returns[1:])
+    kept = PyTreeCheckpointer().restore(trial.folder / trial.record.checkpoint)["learners"][0]
+    first = Trial(engine, tmp_path / "first", "ff_ippo", *harsh)
+    begun = engine.experiment()(first.config, first.folder)
+    try:
+        untrained = jax.tree.leaves(experiment._evaluated_params(begun._learners[0].session.progress.state))
+    finally:
+        begun.close()
+    best = [kept["best_params"][name] for name in sorted(kept["best_params"])]
+    assert len(best) == len(untrained)
+    assert not any(np.array_equal(one, other) for one, other in zip(best, untrained, strict=True) if np.any(other))
+    assert records.score_metrics(trial.record, rows) == trial.record.absolute_metrics
+
+    learner = Trial(engine, tmp_path / "q", "rec_iql")
+    learner.play(periods=1)
+    assert "untrained" not in records.read_metrics(learner.folder)[0]
+
+
+def test_qmix_has_a_shared_reward() -> None:
+    assert mava_configs.compose("rec_qmix", [], "mava")["env"]["shared_reward"] is True
+    assert mava_configs.compose("rec_iql", [], "mava")["env"]["shared_reward"] is False
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("arch.num_devices=2", "arch.num_devices: 2 is not valid: .* plays each trial on one device"),
         ("arch.batch=vmap", "arch.batch: 'vmap' is not valid: .* plays the seeds of a trial one after another"),
         ("logger.use_neptune=true", "logger.use_neptune: True is not valid: .* leave Mava's loggers off"),
+        ("logger.use_json=true", "logger.use_json: True is not valid: .*is always written"),
         ("logger.checkpointing.load_model=true", "load_model: True is not valid: .*trials begin with new networks"),
         ("+logger.checkpointing.save_args.rel_dir=x", "rel_dir: 'x' is not valid: .*lie in the trial's folder"),
         ("system.num_minibatches=3", "system.num_minibatches: 3 does not divide arch.num_envs = 4"),

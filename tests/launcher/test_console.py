@@ -171,11 +171,33 @@ def test_scores_come_from_the_folder(tmp_path: Path) -> None:
     assert outcome.score(tmp_path / "t-0", done) == 2.0
 
 
+def test_untrained_networks_do_not_make_the_score(tmp_path: Path) -> None:
+    found = record(0, objective=Objective("score", "max"))
+    folder = tmp_path / "t-0"
+    records.create_trial_folder(folder, {}, found)
+    records.append_metrics(folder, {"step": 10, "evaluate": {"score": 9.0}, "untrained": True})
+    rows = records.read_metrics(folder)
+    assert outcome.score(folder, found) is None and records.score_metrics(found, rows) == {}
+    assert outcome.seed_scores(folder, found) == []
+    for step, value in ((20, 3.0), (30, 1.0)):
+        records.append_metrics(folder, {"step": step, "evaluate": {"score": value}})
+    assert outcome.score(folder, found) == 3.0 and outcome.metrics(folder, found) == {"score": 3.0}
+    assert outcome.seed_scores(folder, found) == [3.0]
+    assert len(outcome.evaluations(folder, found)) == 3
+
+
+def test_mavas_systems_are_estimated_by_what_they_took() -> None:
+    steps = {"rec_qmix": 8 * 262_144}
+    guess = estimate(Path("nowhere"), steps, False, 8, 2, "mava")
+    assert guess.seconds == pytest.approx(START_S + (8 * 262_144 / 13 + 8 * (186 + TRIAL_S)) / 2)
+    assert set(ASSUMED_RATE["mava"]) == set(ALGORITHMS) - {"ff_iql", "ff_isac", "ff_masac", "ff_hasac"}
+
+
 def test_estimates_rest_on_earlier_trials_of_this_machine(tmp_path: Path) -> None:
     guess = estimate(tmp_path, {"ff_mappo": 1_000_000}, False, 4, 2)
-    running = (1_000_000 / ASSUMED_RATE["ff_mappo"] + 4 * TRIAL_S) / 2
+    running = (1_000_000 / ASSUMED_RATE["native"]["ff_mappo"] + 4 * TRIAL_S) / 2
     assert guess.seconds == pytest.approx(START_S + COLD_COMPILE_S + running)
-    assert set(ASSUMED_RATE) == set(ALGORITHMS)
+    assert set(ASSUMED_RATE["native"]) == set(ALGORITHMS)
     assert "assumed" in guess.source
     here = records.provenance()["host"]
     for number, (host, device, rate) in enumerate(

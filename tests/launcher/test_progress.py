@@ -89,3 +89,11 @@ def test_a_snapshot_stays_as_it_was(events: list[tuple[str, int, int]]) -> None:
         progress.result(f"t-{number}", {"score": 99.0, "env_steps": 100})
         progress.end(f"t-{number}", State.COMPLETE, None)
     assert (before.rows, before.counts, before.best) == kept
+
+
+def test_untrained_networks_are_not_the_best_so_far() -> None:
+    progress = Progress("sweep", Objective("score", "max"), PLANNED)
+    progress.add(record(0))
+    assert progress.result("t-0", {"env_steps": 10, "score": 9.0, "untrained": True}).best is None
+    row = progress.result("t-0", {"env_steps": 20, "score": 3.0})
+    assert (row.best, row.last) == (3.0, 3.0)

@@ -117,6 +117,16 @@ def test_best_follows_the_objective_and_takes_the_earliest_of_equals(sweep: Swee
     assert "best.episode_return" not in row and pd.isna(row["best_step"])
 
 
+def test_untrained_networks_are_no_best(sweep: SweepMaker) -> None:
+    folder = sweep(trials=1)
+    trial = trial_of(folder, 0)
+    records.append_metrics(trial, {"step": 500, "evaluate": {"episode_return": 99.0}, "untrained": True})
+    row = rows_of(folder)[0]
+    assert row["best.episode_return"] == 5.0 and row["last.episode_return"] == 99.0
+    records.append_metrics(trial, {"step": 600, "evaluate": {"outcome": {"win": 0.25}}})  # a line that is read in full
+    assert best_of(folder) == (5.0, 200)
+
+
 def test_nulls_are_no_best_and_lists_become_columns(sweep: SweepMaker) -> None:
     folder = sweep(trials=1)
     means = {"episode_return": math.nan, "agent_return": [1.0, 2.0], "outcome": {"win": 0.25}}

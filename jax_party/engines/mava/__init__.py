@@ -45,6 +45,10 @@ HYDRA = (
 """As in our own configs: Hydra leaves no files of its own, and runs of `-m` may go to Ray."""
 
 
+OF_SYSTEM = {"rec_qmix": ("env.shared_reward=true",)}
+"""As our own config of it has it. Mava's QMIX takes the mean of what the agents get, whatever they get."""
+
+
 class MavaEngine:
     """Mava's anakin systems with discrete actions."""
 
@@ -80,9 +84,11 @@ class MavaEngine:
         root = installation.config_root()
         path = f"hydra.searchpath=[file://{root},pkg://mava_configs]"
         ours = (path, *HYDRA, f"+{ENGINE_KEY}={MAVA}", *OUR_DEFAULTS)
-        return ConfigTree(
-            root, partial(_options, root), lambda system: (*ours, f"+logger.system_name={system}"), partial(_keys, root)
-        )
+
+        def overrides(system: str) -> tuple[str, ...]:
+            return (*ours, f"+logger.system_name={system}", *OF_SYSTEM.get(system, ()))
+
+        return ConfigTree(root, partial(_options, root), overrides, partial(_keys, root))
 
     def parse(self, mapping: Mapping[str, Any]) -> MavaConfig:
         """What this project reads of the config, checked; the rest is Mava's own business."""

@@ -123,6 +123,7 @@ class LoggerPart:
     use_console: bool
     system_name: str
     use_tb: Literal[False]
+    use_json: Literal[False]
     use_neptune: Literal[False]
     checkpointing: CheckpointingPart
 
@@ -170,7 +171,7 @@ class MavaConfig:
         mapping = copy.deepcopy(self.mapping)
         mapping["system"] |= {"seed": seed, "total_timesteps": None, "num_updates": self.budget.num_updates}
         mapping["arch"]["num_evaluation"] = self.budget.num_evaluations
-        mapping["logger"] |= {"use_console": False, "use_json": False}
+        mapping["logger"]["use_console"] = False
         save_args = mapping["logger"]["checkpointing"]["save_args"]
         save_args["rel_dir"] = str(folder.absolute() / OWN_CHECKPOINTS)
         save_args["checkpoint_uid"] = f"{save_args['checkpoint_uid'] or 'seed'}-{seed}"
@@ -208,6 +209,7 @@ _ADAPTER: TypeAdapter[_Parts] = TypeAdapter(_Parts)
 _REASONS: Mapping[str, str] = {
     "arch.num_devices": "ENGINE=mava plays each trial on one device",
     "arch.batch": "ENGINE=mava plays the seeds of a trial one after another",
+    "logger.use_json": "marl-eval's file is always written, metrics/metrics.json in the trial's folder",
     "logger.use_tb": "metrics are written in this project's formats; leave Mava's loggers off",
     "logger.checkpointing.load_model": "trials begin with new networks; go on from one with make resume or extend",
     "logger.checkpointing.save_args.rel_dir": f"Mava's own checkpoints lie in the trial's folder, in {OWN_CHECKPOINTS}",

@@ -18,7 +18,7 @@ from jax_party.aggregate import aggregate_metrics
 from jax_party.checkpointing import Checkpoints
 from jax_party.engines.mava import installation
 from jax_party.engines.mava.compiling import compile_seconds
-from jax_party.engines.mava.config import MavaConfig
+from jax_party.engines.mava.config import TRAINS_BY_PPO, MavaConfig
 from jax_party.engines.mava.session import Period, Progress, Session
 from jax_party.errors import ConfigError, TrainingDiverged
 from jax_party.program import cache_counts, usable_cores
@@ -227,6 +227,8 @@ class MavaExperiment:
     def _period_row(self, learner: _Learner, period: Period) -> dict[str, Any]:
         speed = {"steps_per_second": self.budget.steps_per_evaluation / max(period.train_s, 1e-9)}
         row = self._row(learner, period.episodes, period.train | speed)
+        if self.evaluations == 1 and self.config.algorithm in TRAINS_BY_PPO:  # they evaluate what a period begins with
+            row["untrained"] = True
         return row | {"evaluation_time_s": period.evaluation_s}
 
     def _submit(self, learner: _Learner, period: Period) -> None:

@@ -99,7 +99,7 @@ def _modules(package: Path) -> dict[str, str]:
 
 @functools.cache
 def version() -> str | None:
-    """Mava's commit where it is a checkout, else its package's version, else None."""
+    """Mava's commit where it is a checkout, `…-dirty` where files were changed; else its package's version, or None."""
     package = package_folder()
     if package is None:
         return None
@@ -109,7 +109,7 @@ def version() -> str | None:
             capture_output=True, text=True, timeout=10, check=False,
         )  # fmt: skip
         if done.returncode == 0 and _is_tracked(package):
-            return done.stdout.strip()
+            return done.stdout.strip() + ("-dirty" if _is_changed(package) else "")
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(name)
@@ -120,6 +120,12 @@ def _is_tracked(package: Path) -> bool:
     """Whether the checkout that the package lies in is its own."""
     asked = ["git", "--no-optional-locks", "-C", str(package), "ls-files", "--error-unmatch", "__init__.py"]
     return subprocess.run(asked, capture_output=True, timeout=10, check=False).returncode == 0
+
+
+def _is_changed(package: Path) -> bool:
+    """Whether a tracked file of the package is not as in the commit."""
+    asked = ["git", "--no-optional-locks", "-C", str(package), "diff", "--quiet", "HEAD", "--", "."]
+    return subprocess.run(asked, capture_output=True, timeout=10, check=False).returncode == 1
 
 
 def import_system(algorithm: str) -> ModuleType:

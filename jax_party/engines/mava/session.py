@@ -29,6 +29,7 @@ from omegaconf import OmegaConf
 
 from jax_party.engines.mava import entering, installation
 from jax_party.engines.mava.compiling import compile_seconds
+from jax_party.engines.mava.config import TRAINS_BY_PPO
 from jax_party.engines.mava.recording import in_time, make_recorder
 
 logger = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class Session:
         self._config = _config_for(config)
         self._record_train, self._record_test = record_train, record_test
         self._passing = 0
-        self._resumed = False
+        self._untrained_evaluations = 1 if algorithm in TRAINS_BY_PPO else 0
         self._period = Period()
         self._given: queue.Queue[Any] = queue.Queue()
         self._asked = threading.Semaphore(0)
@@ -133,7 +134,6 @@ class Session:
         """Go on from where a session stood, rather than from the first state. To be called before `play`."""
         self.progress = progress
         self._passing = progress.evaluations
-        self._resumed = True
 
     def play(self) -> Period:
         """Train and evaluate the next period."""
@@ -219,7 +219,10 @@ class Session:
         return functools.partial(self._evaluate, evaluator, recorder)
 
     def _evaluate(self, evaluator: Any, recorder: Any, params: Any, key: Any, memory: Any) -> Any:
-        """Evaluate, and keep the best parameters by Mava's own rule; what was evaluated before is told again."""
+        """Evaluate, and keep the best parameters by Mava's rule, but not untrained ones where there are others.
+
+        What was evaluated before is told again.
+        """
         if self._passing:
             told = jnp.float32(self.progress.returns[self.progress.evaluations - self._passing])
             return {"episode_return": told, self._config.env.eval_metric: told}
@@ -227,15 +230,16 @@ class Session:
         if recorder is not None:
             self._period.trajectory = recorder(params, key, memory)
         mean = float(jnp.mean(metrics["episode_return"]))
-        best = max(self.progress.returns, default=-np.inf) <= mean
+        judged = self.progress.returns[self._untrained_evaluations :]
+        best = max(judged, default=-np.inf) <= mean
         kept = jax.tree.map(jnp.copy, params) if best else self.progress.best_params
         self.progress = Progress(self.progress.state, (*self.progress.returns, mean), kept)
         return metrics
 
     def _evaluate_best(self, evaluator: Any, params: Any, key: Any, memory: Any) -> Any:
-        """The absolute metric; after a restart Mava does not know the best parameters, which may be older."""
+        """The absolute metric, of the best parameters known here: Mava's may be untrained, or lost in a restart."""
         self._period = Period()
-        return self._measure(evaluator, self.progress.best_params if self._resumed else params, key, memory)
+        return self._measure(evaluator, self.progress.best_params, key, memory)
 
     def _measure(self, evaluator: Any, params: Any, key: Any, memory: Any) -> Any:
         start = time.perf_counter()
