@@ -71,7 +71,7 @@ def play_episode(folder: Path, seed: int = 0, steps: int = STEPS, learner: int |
     if (engine := engine_of(mapping).name) != NATIVE:
         raise ConfigError(
             f"{folder}: its policy is {engine}'s, and only those of ENGINE=native are played here; its test episodes, "
-            "where they were recorded (VAULT=test), are in its vault"
+            "where they were recorded (vault=test), are in its vault"
         )
     config = parse_config(mapping)
     config = dataclasses.replace(config, arch=dataclasses.replace(config.arch, num_devices=1))
