@@ -30,8 +30,8 @@ UPDATES: Final = 4
 MATMUL_SECONDS: Final = 0.03
 TIMEOUT_S: Final = 900.0
 ASKED: Final = 0.6
-CHUNK_ROWS: Final = 96
-"""Rows of a chunk of 32 samples of 3 agents, whose rate is told beside the minibatch's."""
+CHUNK_ROWS: Final = 384
+"""Rows of a chunk of 128 samples of 3 agents, whose rate is told beside the minibatch's."""
 
 
 def run(options: Options) -> Report:
