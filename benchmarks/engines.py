@@ -19,10 +19,10 @@ from typing import Any, Final
 from rich.table import Table
 
 from benchmarks.harness import BenchmarkError, Options, Report, call_in_process, one_core, summary
-from jax_party.aggregate import interval
 from jax_party.engines import MAVA, NATIVE, get_engine
 from jax_party.engines.mava.config import TRAINS_BY_PPO
 from jax_party.errors import ConfigError
+from jax_party.judging.intervals import interval
 
 SYSTEMS: Final = ("ff_ippo", "ff_mappo")
 STEPS: Final = 262_144

@@ -33,9 +33,9 @@ from typing import Any, BinaryIO, Final
 import yaml
 
 from jax_party import storage
-from jax_party.aggregate import Aggregate, aggregate, aggregate_metrics
 from jax_party.errors import RecordError
-from jax_party.objectives import MODES, Objective, best_step
+from jax_party.judging.aggregate import Aggregate, aggregate, aggregate_metrics
+from jax_party.judging.objectives import MODES, Objective, best_step
 from jax_party.storage import as_folder, is_remote
 
 SCHEMA_VERSION: Final = 5

@@ -22,13 +22,13 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jax_party import records
-from jax_party.aggregate import aggregate_metrics
 from jax_party.batching import Batch, Form, Learners, choose, width_of
 from jax_party.checkpointing import START_AGAIN, Checkpoints
 from jax_party.config import ExperimentConfig, compile_signature, make_budget, parse_config, with_values
 from jax_party.environments import refuse_no_legal_action
 from jax_party.errors import CheckpointError, ConfigError, TrainingDiverged
 from jax_party.evaluation import Evaluation
+from jax_party.judging.aggregate import aggregate_metrics
 from jax_party.program import FUNCTIONS, Program, get_program, make_hyper, usable_cores
 from jax_party.records import State, Takeover, TrialRecord
 from jax_party.systems.base import Hyper, LearnerState, UpdateOutput

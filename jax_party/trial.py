@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 
 from jax_party import records
-from jax_party.aggregate import aggregate_metrics
 from jax_party.config import VaultConfig
+from jax_party.judging.aggregate import aggregate_metrics
 from jax_party.records import TrialRecord, VaultEntry
 from jax_party.vault import VaultWriter
 

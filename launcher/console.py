@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jax_party import storage
-from jax_party.objectives import Objective
+from jax_party.judging.objectives import Objective
 from jax_party.records import FINISHED, State
 from launcher.progress import Progress, Row, Snapshot
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from jax_party import records
-from jax_party.aggregate import aggregate
+from jax_party.judging.aggregate import aggregate
 from jax_party.records import Objective, State, TrialRecord
 
 

@@ -20,7 +20,7 @@ from jax_party import records, storage
 from jax_party.config import check_metric, with_values
 from jax_party.engines import Engine, get_engine
 from jax_party.errors import ConfigError, StorageError, SweepError
-from jax_party.objectives import Objective, bound_metric
+from jax_party.judging.objectives import Objective, bound_metric
 from jax_party.records import FIRST_FRESH_SEED, SweepManifest, TrialRecord, label_of
 from launcher.budget import parse_budget
 from launcher.combinations import check_combination, default_sampler, default_scheduler

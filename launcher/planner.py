@@ -16,8 +16,8 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler,
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-from jax_party.aggregate import Aggregate, aggregate_metrics
-from jax_party.objectives import Objective, violations
+from jax_party.judging.aggregate import Aggregate, aggregate_metrics
+from jax_party.judging.objectives import Objective, violations
 from launcher.options import Sampler, Search
 from launcher.plan import Group, PlannedTrial, Study
 from launcher.search import Space, seed_of

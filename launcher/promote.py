@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from jax_party import records
-from jax_party.aggregate import Interval, interval, optimism, stratified_interval
 from jax_party.config import with_values
 from jax_party.engines import get_engine
 from jax_party.errors import SweepError
+from jax_party.judging.intervals import Interval, interval, optimism, stratified_interval
 from jax_party.records import FIRST_FRESH_SEED, State, TrialRecord
 from launcher import outcome
 from launcher.console import show_facts

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jax_party.aggregate import Aggregate, aggregate_metrics
-from jax_party.objectives import Objective, feasible, pareto_front
+from jax_party.judging.aggregate import Aggregate, aggregate_metrics
+from jax_party.judging.objectives import Objective, feasible, pareto_front
 from jax_party.records import SweepManifest, TrialRecord, configuration_id
 from launcher import outcome
 from sweeps.space import ScenarioMode

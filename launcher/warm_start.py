@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jax_party import records
-from jax_party.aggregate import Aggregate, aggregate_metrics
 from jax_party.errors import RecordError, SweepError
+from jax_party.judging.aggregate import Aggregate, aggregate_metrics
 from jax_party.records import State, TrialRecord
 from jax_party.storage import as_folder
 from launcher import outcome

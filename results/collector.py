@@ -24,9 +24,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jax_party import records, storage
-from jax_party.aggregate import Aggregate, aggregate, aggregate_metrics, interval, optimism, spread, stratified_interval
 from jax_party.errors import RecordError
-from jax_party.objectives import Objective, best_step, feasible, pareto_front
+from jax_party.judging.aggregate import Aggregate, aggregate, aggregate_metrics, spread
+from jax_party.judging.intervals import interval, optimism, stratified_interval
+from jax_party.judging.objectives import Objective, best_step, feasible, pareto_front
 from jax_party.records import State, SweepManifest, TrialRecord
 from results import columns, configs, lines, parts
 from results.parts import EVALUATIONS_FILE

@@ -13,8 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from jax_party.aggregate import BOOTSTRAP_SEEDS, Aggregate, aggregate, interval
 from jax_party.errors import RecordError
+from jax_party.judging.aggregate import Aggregate, aggregate
+from jax_party.judging.intervals import BOOTSTRAP_SEEDS, interval
 from results.index import load_index
 from results.ranking import OVER_SCENARIOS
 from results.statistics import trimmed_mean, wins

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from jax_party import records, storage
-from jax_party.aggregate import aggregate_metrics
 from jax_party.errors import RecordError
+from jax_party.judging.aggregate import aggregate_metrics
 from jax_party.records import SweepManifest, TrialRecord
 from results import lines
 

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from jax_party import records, storage
 from jax_party.errors import RecordError
-from jax_party.objectives import violations
+from jax_party.judging.objectives import violations
 from jax_party.records import FINISHED, State, SweepManifest, TrialRecord
 from results.following import FollowedTrial, Follower
 

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jax_party.aggregate import BOOTSTRAP_SEEDS
+from jax_party.judging.intervals import BOOTSTRAP_SEEDS
 
 Scores = Sequence[NDArray[np.float64]]
 
@@ -112,7 +112,7 @@ def probability_of_improvement(scores: Scores, others: Scores, resamples: int = 
 def curve_over_seeds(curves: ArrayLike, resamples: int = RESAMPLES) -> Band:
     """A learning curve of several seeds, `(seeds, steps)`.
 
-    From ten seeds on, as `jax_party.aggregate.interval` has it for one number, the interquartile mean with the
+    From ten seeds on, as `jax_party.judging.intervals.interval` has it for one number, the interquartile mean with the
     percentile bootstrap of seeds; below ten the mean with Student's t; of one seed the curve itself.
     """
     from scipy import stats

@@ -19,10 +19,10 @@ from typing import Any
 
 import yaml
 
-from jax_party.aggregate import Aggregate
 from jax_party.config import with_values
 from jax_party.errors import ConfigError, SweepError
-from jax_party.objectives import MODES, Objective
+from jax_party.judging.aggregate import Aggregate
+from jax_party.judging.objectives import MODES, Objective
 
 SWEEPS_DIR = Path(__file__).parent
 SPEC_KEYS = (

@@ -15,9 +15,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from jax_party import records, storage
-from jax_party.aggregate import Interval, aggregate, interval, stratified_interval
 from jax_party.errors import RecordError
-from jax_party.objectives import Objective
+from jax_party.judging.aggregate import aggregate
+from jax_party.judging.intervals import Interval, interval, stratified_interval
+from jax_party.judging.objectives import Objective
 from jax_party.records import State, SweepManifest
 from results.collector import INDEX_FILE, METRIC_PREFIXES, collect, hyperparameter_columns
 from results.index import load_evaluations, load_index

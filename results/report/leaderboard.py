@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pandas as pd
 import plotly.graph_objects as go
 
-from jax_party.aggregate import Interval
+from jax_party.judging.intervals import Interval
 from results.report.charts import Chart, figure, tags
 from results.report.data import EVERY_SCENARIO, Configuration, SweepData
 from results.report.health import device_hours, hours, wall_hours

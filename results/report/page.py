@@ -14,7 +14,7 @@ from markupsafe import Markup
 from plotly.colors import sample_colorscale
 from plotly.offline import get_plotlyjs
 
-from jax_party.aggregate import BOOTSTRAP_SEEDS
+from jax_party.judging.intervals import BOOTSTRAP_SEEDS
 from jax_party.records import MANIFEST_FILE, SweepManifest, plain
 from results.report import comparison, game, health, hyperparameters, leaderboard, learning, population
 from results.report.charts import Chart

@@ -16,10 +16,10 @@ from jax.experimental.compilation_cache import compilation_cache
 
 import jax_party.program
 from jax_party import records
-from jax_party.aggregate import aggregate, aggregate_metrics, interquartile_mean, spread
 from jax_party.batching import Batch, Form, Learners, choose, stack, unstack
 from jax_party.config import parse_config
 from jax_party.errors import TrainingDiverged
+from jax_party.judging.aggregate import aggregate, aggregate_metrics, interquartile_mean, spread
 from jax_party.records import State
 from jax_party.training import Experiment, advance
 from mava_configs import ALGORITHMS

@@ -13,8 +13,9 @@ from rich.console import Console
 from scipy import stats
 
 from jax_party import records
-from jax_party.aggregate import interquartile_mean, interval
 from jax_party.errors import SweepError
+from jax_party.judging.aggregate import interquartile_mean
+from jax_party.judging.intervals import interval
 from jax_party.records import FIRST_FRESH_SEED, State
 from launcher import plan, promote, run
 from launcher.extend import extended

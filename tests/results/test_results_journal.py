@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from jax_party import records
 from jax_party.errors import RecordError
-from jax_party.objectives import Objective
+from jax_party.judging.objectives import Objective
 from jax_party.records import State, SweepManifest, TrialRecord
 from results.following import Follower
 from results.journal import JOURNAL_FILE, Journal, update_journal

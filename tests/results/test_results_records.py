@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jax_party import records
-from jax_party.aggregate import Aggregate
 from jax_party.errors import RecordError
+from jax_party.judging.aggregate import Aggregate
 from jax_party.records import Objective, Span, State, SweepManifest, Takeover, TrialRecord, VaultEntry
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ import pytest
 import report_sweep
 from PIL import Image
 
-from jax_party.objectives import Objective
+from jax_party.judging.objectives import Objective
 from results.report.data import load
 from results.report.page import render
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from jax_party.aggregate import interquartile_mean, interval
+from jax_party.judging.aggregate import interquartile_mean
+from jax_party.judging.intervals import interval
 from results import statistics
 
 

@@ -14,13 +14,13 @@ import jax
 import numpy as np
 
 from jax_party import records
-from jax_party.aggregate import aggregate_metrics
 from jax_party.checkpointing import Checkpoints
 from jax_party.engines.mava import installation
 from jax_party.engines.mava.compiling import compile_seconds
 from jax_party.engines.mava.config import TRAINS_BY_PPO, MavaConfig
 from jax_party.engines.mava.session import Period, Progress, Session
 from jax_party.errors import ConfigError, TrainingDiverged
+from jax_party.judging.aggregate import aggregate_metrics
 from jax_party.program import cache_counts, usable_cores
 from jax_party.records import State, TrialRecord
 from jax_party.runtime import return_freed_memory

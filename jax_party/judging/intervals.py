@@ -1,62 +1,13 @@
-"""One number for several seeds."""
+"""Estimates with their 95 % confidence intervals; `docs/statistics.md` has the formulas."""
 
 from __future__ import annotations
 
-import enum
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-
-class Aggregate(enum.StrEnum):
-    """How the values of several seeds become one.
-
-    `iqm` is the interquartile mean, https://arxiv.org/abs/2108.13264: the mean without the lowest and the highest
-    quarter, rounded down to whole values.
-    """
-
-    MEAN = "mean"
-    IQM = "iqm"
-    MEDIAN = "median"
-    MIN = "min"
-
-
-def interquartile_mean(values: Sequence[float]) -> float:
-    """The mean of what is left once ⌊n/4⌋ values are cut from each end."""
-    cut = len(values) // 4
-    return statistics.fmean(sorted(values)[cut : len(values) - cut])
-
-
-_FUNCTIONS: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
-    Aggregate.MEAN: statistics.fmean,
-    Aggregate.IQM: interquartile_mean,
-    Aggregate.MEDIAN: statistics.median,
-    Aggregate.MIN: min,
-}
-
-
-def aggregate(values: Sequence[float], how: str) -> float:
-    """One number for `values`, of which there is at least one."""
-    return float(values[0] if len(values) == 1 else _FUNCTIONS[how](values))
-
-
-def aggregate_metrics(of_seeds: Sequence[Mapping[str, float | None]], how: str) -> dict[str, float | None]:
-    """Metric -> one number for the seeds; None where some seed has no finite number for it."""
-    if len(of_seeds) == 1:
-        (metrics,) = of_seeds
-        return {name: float(v) if v is not None and math.isfinite(v) else None for name, v in metrics.items()}
-    combined: dict[str, float | None] = {}
-    for name in dict.fromkeys(name for metrics in of_seeds for name in metrics):
-        values = [metrics.get(name) for metrics in of_seeds]
-        numbers = [float(value) for value in values if value is not None and math.isfinite(value)]
-        combined[name] = aggregate(numbers, how) if len(numbers) == len(values) else None
-    return combined
-
-
-def spread(values: Sequence[float]) -> float | None:
-    """Sample standard deviation, None for fewer than two values."""
-    return statistics.stdev(values) if len(values) > 1 else None
+from jax_party.judging.aggregate import Aggregate, aggregate, interquartile_mean
 
 
 class Interval(NamedTuple):
@@ -125,14 +76,4 @@ def optimism(chosen_by: Sequence[Sequence[float]], fresh: Interval, mode: str) -
     return tuned, tuned - fresh.value if mode == "max" else fresh.value - tuned
 
 
-__all__ = [
-    "Aggregate",
-    "Interval",
-    "aggregate",
-    "aggregate_metrics",
-    "interquartile_mean",
-    "interval",
-    "optimism",
-    "spread",
-    "stratified_interval",
-]
+__all__ = ["BOOTSTRAP_SEEDS", "Interval", "interval", "optimism", "stratified_interval"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 
-from jax_party.aggregate import Aggregate, aggregate
+from jax_party.judging.aggregate import Aggregate, aggregate
 
 MODES: Final = ("max", "min")
 
