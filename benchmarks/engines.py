@@ -23,6 +23,7 @@ from jax_party.engines import MAVA, NATIVE, get_engine
 from jax_party.engines.mava.config import TRAINS_BY_PPO
 from jax_party.errors import ConfigError
 from jax_party.judging.intervals import interval
+from jax_party.judging.scores import ends_a_period
 
 SYSTEMS: Final = ("ff_ippo", "ff_mappo")
 STEPS: Final = 262_144
@@ -120,7 +121,7 @@ def measure(engine: str, system: str, seed: int, steps: int) -> dict[str, float]
         finally:
             experiment.close()
         ended = experiment.record
-        evaluations = [row for row in records.read_metrics(folder) if not row.get("absolute")]
+        evaluations = [row for row in records.read_metrics(folder) if ends_a_period(row)]
         same_age = evaluations[-1 if engine == MAVA and system in TRAINS_BY_PPO else -2]
         return {
             "steps_per_second": ended.steps_per_second or 0.0,

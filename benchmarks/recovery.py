@@ -22,6 +22,7 @@ from rich.table import Table
 from benchmarks.driving import WatchedSweep, only_sweep, read_trials, watch
 from benchmarks.harness import BenchmarkError, Options, Report, summary
 from jax_party import records
+from jax_party.judging.scores import ends_a_period
 
 REPEATS: Final = 3
 PERIODS: Final = 8
@@ -93,7 +94,7 @@ def _folder(sweep: WatchedSweep, out: Path, number: int) -> Path:
 
 
 def _periods(folder: Path) -> int:
-    return sum(not row.get("absolute") for row in records.read_metrics(folder))
+    return sum(ends_a_period(row) for row in records.read_metrics(folder))
 
 
 def _wait(sweep: WatchedSweep, condition: Any) -> None:

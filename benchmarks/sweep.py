@@ -19,6 +19,7 @@ from rich.table import Table
 
 from benchmarks.harness import BenchmarkError, Options, Report, environment, run_command
 from jax_party import records
+from jax_party.judging.scores import ends_a_period
 from jax_party.records import State, TrialRecord
 
 COMMAND: Final = (
@@ -85,11 +86,11 @@ def split(record: TrialRecord, rows: Sequence[Mapping[str, Any]]) -> dict[str, f
     """The seconds of one trial by what it did, named as in `PARTS`."""
     compile_s = record.compile_time_s or 0.0
     training = record.env_steps / record.steps_per_second if record.steps_per_second else 0.0
-    periods = [row for row in rows if not row.get("absolute")]
+    periods = [row for row in rows if ends_a_period(row)]
     # The first evaluation may hold its own compilation, which is counted as such.
     later = [row["evaluation_time_s"] for row in periods[1:]] or [0.0]
     evaluation = sum(later) + min(statistics.median(later), periods[0]["evaluation_time_s"])
-    absolute = sum(row["wall_time_s"] - periods[-1]["wall_time_s"] for row in rows if row.get("absolute"))
+    absolute = sum(row["wall_time_s"] - periods[-1]["wall_time_s"] for row in rows[-1:])
     known = {
         "compile_s": compile_s, "training_s": training, "evaluation_s": evaluation, "absolute_s": absolute,
     }  # fmt: skip

@@ -59,13 +59,14 @@ class RunConsole:
 
     def results(self, record: TrialRecord, last: Mapping[str, Any]) -> None:
         """The table of results."""
-        absolute = record.absolute_metrics or {}
-        table = Table("metric", "last evaluation", "absolute (best parameters)", title=f"{record.trial_id}")
+        absolute, final = record.absolute_metrics or {}, record.final_metrics or {}
+        headings = ("metric", "last evaluation", "final (last parameters)", "absolute (best parameters)")
+        table = Table(*headings, title=f"{record.trial_id}")
         for name, value in last.items():
             if name in ("evaluation", "env_steps", "steps_per_second", "finished"):
                 continue
-            best = absolute.get(name)
-            table.add_row(name, f"{value:.4f}", "" if best is None else f"{best:.4f}")
+            played = ["" if (one := of.get(name)) is None else f"{one:.4f}" for of in (final, absolute)]
+            table.add_row(name, f"{value:.4f}", *played)
         self._console.print(table)
         self._console.print(
             f"compile time {record.compile_time_s or 0.0:.1f} s, "

@@ -180,7 +180,7 @@ class Plan:
         first = self.jobs[0].outline
         folder = make_folder(first, self.label)
         name = "-".join((self.label, folder.parts[-2].replace("-", ""), folder.parts[-1].replace("-", "", 2)))
-        objective = Objective(first.eval_metric, "max")
+        objective = Objective(first.eval_metric, "max", at=first.eval_at)
         trials = {job_id(name, job.mapping, job.outline): job for job in self.jobs}
         for number, (trial_id, job) in enumerate(trials.items()):
             record = dataclasses.replace(
@@ -251,13 +251,16 @@ def job_id(name: str, mapping: Mapping[str, Any], outline: Outline) -> str:
     return records.trial_id(name, mapping, outline.seed)
 
 
-def run_job(name: str, folder: Path, mapping: Mapping[str, Any]) -> None:
+def run_job(name: str, folder: Path, mapping: Mapping[str, Any]) -> float:
     """Run a planned trial; what goes wrong is in its record, and the others go on.
 
     Args:
       name: the sweep's.
       folder: the sweep's.
       mapping: the composed config.
+
+    Returns:
+      What the trial is judged by, as Hydra's sweepers take it; NaN where it has failed.
     """
     trial = folder / job_id(name, mapping, _outline_of(mapping))
     try:
@@ -269,19 +272,20 @@ def run_job(name: str, folder: Path, mapping: Mapping[str, Any]) -> None:
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             records.update_record(trial, state=State.FAILED, error=reason, ended_at=records.timestamp())
         RunConsole(enabled=True).error(f"{trial.name}: {records.read_record(trial).error}")
+    return records.score_in(trial)
 
 
-def _job_of(name: str, folder: Path) -> Callable[[Any], None]:
+def _job_of(name: str, folder: Path) -> Callable[[Any], float]:
     """What Hydra calls for each job, in this process or in a launcher's worker."""
 
-    def job(composed: Any) -> None:
+    def job(composed: Any) -> float:
         quiet_libraries()
-        run_job(name, folder, plain_config(composed))
+        return run_job(name, folder, plain_config(composed))
 
     return job
 
 
-def _hydra_main(tree: ConfigTree, config_name: str, job: Callable[[Any], None]) -> Callable[[], None]:
+def _hydra_main(tree: ConfigTree, config_name: str, job: Callable[[Any], float]) -> Callable[[], None]:
     import hydra
 
     main: Callable[[], None] = hydra.main(config_path=tree.folder, config_name=config_name, version_base="1.3")(job)

@@ -34,11 +34,14 @@ import yaml
 
 from jax_party import storage
 from jax_party.errors import RecordError
-from jax_party.judging.aggregate import Aggregate, aggregate, aggregate_metrics
-from jax_party.judging.objectives import MODES, Objective, best_step
+from jax_party.judging.aggregate import Aggregate
+from jax_party.judging.objectives import MODES, At, Objective
+from jax_party.judging.scores import Judgement, ends_a_period, judge
+from jax_party.judging.settling import end_of
+from jax_party.judging.standings import Candidate
 from jax_party.storage import as_folder, is_remote
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 CONFIG_FILE: Final = "config.yaml"
 RECORD_FILE: Final = "record.json"
 MANIFEST_FILE: Final = "sweep.yaml"
@@ -152,6 +155,7 @@ class TrialRecord:
     steps_per_second: float | None = None
     env_steps: int = 0
     total_steps: int = 0
+    final_metrics: Mapping[str, float | None] | None = None
     absolute_metrics: Mapping[str, float | None] | None = None
     vaults: tuple[VaultEntry, ...] = ()
     checkpoint: str | None = None
@@ -253,10 +257,11 @@ def _is_str_dict(value: Any) -> bool:
 def _is_objective(value: Any) -> bool:
     return (
         _is_str_dict(value)
-        and set(value) == {"metric", "mode", "aggregate", "others", "constraints"}
+        and set(value) == {"metric", "mode", "aggregate", "others", "constraints", "at"}
         and isinstance(value["metric"], str)
         and value["mode"] in MODES
         and value["aggregate"] in set(Aggregate)
+        and value["at"] in set(At)
         and isinstance(value["others"], (list, tuple))
         and all(len(pair) == 2 and isinstance(pair[0], str) and pair[1] in MODES for pair in value["others"])
         and _is_str_dict(value["constraints"])
@@ -306,7 +311,8 @@ _NUMBER: _Check = ("a number", _is_number)
 _BOOL: _Check = ("a boolean", lambda value: isinstance(value, bool))
 _DICT: _Check = ("a mapping with string keys", _is_str_dict)
 _OBJECTIVE: _Check = (
-    f"{{metric: a string, mode: max or min, aggregate: {' or '.join(Aggregate)}, others, constraints}}",
+    f"{{metric: a string, mode: max or min, aggregate: {' or '.join(Aggregate)}, others, constraints, at: "
+    f"{' or '.join(At)}}}",
     _is_objective,
 )
 _LINEAGE: _Check = (
@@ -374,6 +380,7 @@ _RECORD_CHECKS: Final[Mapping[str, _Check]] = {
     "steps_per_second": _or_null(_NUMBER),
     "env_steps": _COUNT,
     "total_steps": _COUNT,
+    "final_metrics": _or_null(_MEANS),
     "absolute_metrics": _or_null(_MEANS),
     "vaults": _VAULTS,
     "checkpoint": _or_null(_STR),
@@ -420,12 +427,12 @@ def _check_schema_version(data: Mapping[str, Any], source: str | Path) -> None:
 
 
 def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of an earlier version as this one has it. 1 knew one seed a trial, 2 one objective, 3 one engine, 4 no
-    spans of time."""
+    """A record of an earlier version as this one has it. 1 knew one seed per trial, 2 one objective, 3 one engine, 4 no
+    spans of time, 5 one rule for what a trial is judged by."""
     if data["schema_version"] == SCHEMA_VERSION:
         return dict(data)
     objective = _upgraded_objective(data.get("objective"))
-    new = dict.fromkeys(("batch", "compile_time_saved_s", "compile_cache", "promoted_from"))
+    new = dict.fromkeys(("batch", "compile_time_saved_s", "compile_cache", "promoted_from", "final_metrics"))
     new |= {"retries": [], "num_seeds": 1, "lineage": [], "spans": [], "engine": "native"}
     new["engine_version"] = data.get("git_sha")
     return {**new, **data, "objective": objective, "schema_version": SCHEMA_VERSION}
@@ -434,7 +441,8 @@ def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
 def _upgraded_objective(objective: Any) -> Any:
     if not _is_str_dict(objective):
         return objective
-    return {"aggregate": Aggregate.MEAN.value, "others": [], "constraints": {}, **objective}
+    before = {"aggregate": Aggregate.MEAN.value, "others": [], "constraints": {}, "at": At.BEST_PER_SEED.value}
+    return {**before, **objective}
 
 
 def _objective(data: Mapping[str, Any]) -> Objective:
@@ -900,49 +908,49 @@ def truncate_metrics(folder: Path, step: int) -> None:
         write_bytes_atomically(path, result)
 
 
-def evaluations_by_step(rows: Iterable[Mapping[str, Any]], num_seeds: int) -> dict[int, list[Mapping[str, Any]]]:
-    """The evaluations among the rows of metrics.jsonl: step -> its rows, one a seed; whole steps only, in order."""
-    of_step: dict[int, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if not row.get("absolute"):
-            of_step.setdefault(row["step"], []).append(row)
-    return {step: of_seeds for step, of_seeds in of_step.items() if len(of_seeds) == num_seeds}
-
-
-def judged_evaluations(rows: Iterable[Mapping[str, Any]], num_seeds: int) -> dict[int, list[Mapping[str, Any]]]:
-    """Those that a trial may be judged by: not those of networks that nothing was learned with, `untrained`."""
-    by_step = evaluations_by_step(rows, num_seeds)
-    return {step: of_seeds for step, of_seeds in by_step.items() if not any(row.get("untrained") for row in of_seeds)}
-
-
-def score_metrics(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
-    """What a trial is judged by: its absolute metrics where it has them, else the evaluation with the best objective.
+def judgement(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> Judgement | None:
+    """What a trial is judged by, as its objective says; None where the objective has not been measured.
 
     Args:
       record: of the trial.
       rows: of its metrics.jsonl.
-
-    Returns:
-      Metric -> number, seeds aggregated; empty where the objective was never measured.
     """
-    objective = record.objective
-    if (record.absolute_metrics or {}).get(objective.metric) is not None:
-        return dict(record.absolute_metrics or {})
-    measured = _measured(record, rows)
-    best = best_step(measured, objective)
-    if best is None:
-        return {}
-    numbers = [
-        {name: value for name, value in metrics.items() if value is None or _is_number(value)}
-        for metrics in measured[best]
-    ]
-    return aggregate_metrics(numbers, objective.aggregate)
+    return judge(record.objective, record.num_seeds, rows)
 
 
-def _measured(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
-    """Step -> the metrics of each seed."""
-    of_steps = judged_evaluations(rows, record.num_seeds)
-    return {step: [row.get("evaluate") or {} for row in of_seeds] for step, of_seeds in of_steps.items()}
+def score_in(folder: Path) -> float:
+    """What the trial in `folder` is judged by; NaN where it has failed, or has nothing.
+
+    Raises:
+      RecordError: its record or its metrics cannot be read.
+    """
+    record = read_record(folder)
+    found = None if record.state is State.FAILED else judgement(record, read_metrics(folder))
+    value = None if found is None else found.metrics.get(record.objective.metric)
+    return math.nan if value is None else value
+
+
+def candidate(record: TrialRecord, rows: Sequence[Mapping[str, Any]]) -> Candidate:
+    """A trial as it is ranked; without seeds where its objective has not been measured.
+
+    Args:
+      record: of the trial.
+      rows: of its metrics.jsonl.
+    """
+    found = judgement(record, rows)
+    trend, settled = end_of(rows, record.num_seeds, record.objective)
+    return Candidate(
+        trial_id=record.trial_id,
+        number=record.number,
+        algorithm=record.algorithm,
+        scenario=record.scenario,
+        configuration=configuration_id(record),
+        state=record.state.value,
+        first_seed=record.seed,
+        of_seeds=() if found is None else found.of_seeds,
+        settled=settled,
+        trend=trend,
+    )
 
 
 def hyperparameters_at(record: TrialRecord, step: int | None) -> Mapping[str, Any]:
@@ -955,7 +963,7 @@ def hyperparameters_at(record: TrialRecord, step: int | None) -> Mapping[str, An
 
 
 def judged_hyperparameters(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The values that gave the trial its score: of a population's, which change, those of its best evaluation.
+    """The values that gave the trial its score: those of a population change while it trains.
 
     Args:
       record: of the trial.
@@ -963,40 +971,8 @@ def judged_hyperparameters(record: TrialRecord, rows: Iterable[Mapping[str, Any]
     """
     if not record.lineage:
         return record.hyperparameters
-    return hyperparameters_at(record, best_step(_measured(record, rows), record.objective))
-
-
-def seed_values(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> list[float]:
-    """The objective of each seed: of the absolute metric where there is one, else at the best evaluation.
-
-    Args:
-      record: of the trial.
-      rows: of its metrics.jsonl.
-
-    Returns:
-      In the order of seeds; empty where some seed has no number.
-    """
-    rows = list(rows)
-    metric = record.objective.metric
-
-    def values(of_seeds: Sequence[Mapping[str, Any]]) -> list[float]:
-        if len(of_seeds) == record.num_seeds == 1:
-            number: Any = (of_seeds[0].get("evaluate") or {}).get(metric)
-            return [float(number)] if _is_number(number) else []
-        by_seed: dict[int, Any] = {
-            row.get("seed", record.seed): (row.get("evaluate") or {}).get(metric) for row in of_seeds
-        }
-        numbers = [float(value) for _, value in sorted(by_seed.items()) if _is_number(value)]
-        return numbers if len(numbers) == record.num_seeds else []
-
-    absolute = [row for row in rows if row.get("absolute")]
-    if absolute:
-        return values(absolute)
-    evaluations = [numbers for one in judged_evaluations(rows, record.num_seeds).values() if (numbers := values(one))]
-    if not evaluations:
-        return []
-    sign = 1.0 if record.objective.mode == "max" else -1.0
-    return max(evaluations, key=lambda numbers: sign * aggregate(numbers, record.objective.aggregate))
+    found = judgement(record, rows)
+    return hyperparameters_at(record, None if found is None else found.step)
 
 
 # -- marl-eval ---------------------------------------------------------------------------------------------------------
@@ -1029,7 +1005,7 @@ def write_marl_eval(folder: Path) -> None:
 
 def _marl_eval_run(record: TrialRecord, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """One seed's part of marl-eval's file."""
-    evaluations = [row for row in rows if not row.get("absolute")]
+    evaluations = [row for row in rows if ends_a_period(row)]
     values = [_episode_values(row) for row in evaluations]
     absolute = _absolute_values(record, [row for row in rows if row.get("absolute")])
     common = set.intersection(*map(set, values)) if values else set()
@@ -1075,9 +1051,9 @@ def read_manifest(folder: Path) -> SweepManifest:
     if "num_seeds" not in data:  # written before a trial could have several seeds
         data |= {"algorithms": [data.get("algorithm")], "num_seeds": 1, "pack": 1, "gpus_per_trial": None}
         data |= {"budget": {}}
+    data["objective"] = _upgraded_objective(data.get("objective"))
     if "scenario_mode" not in data:  # nor several objectives, nor scenarios but as a grid
         data |= {"samples": None, "sampler": None, "scenario_mode": "grid", "warm_start": []}
-        data["objective"] = _upgraded_objective(data.get("objective"))
     data.setdefault("engine", "native")  # there was one
     _check_fields(data, _MANIFEST_CHECKS, path)
     tuples = {name: tuple(data[name]) for name in ("algorithms", "warm_start")}

@@ -78,7 +78,7 @@ def new_record(outline: Outline, engine: str, trial_id: str, **more: Any) -> rec
         scenario=outline.scenario,
         seed=outline.seed,
         num_seeds=outline.num_seeds,
-        objective=records.Objective(outline.eval_metric, "max"),
+        objective=records.Objective(outline.eval_metric, "max", at=outline.eval_at),
         **more,
     )
 
@@ -136,10 +136,10 @@ def hydra_entry_point(config_name: str = "ff_ippo") -> None:
 
     from jax_party.multirun import CommandLine, run_jobs
 
-    def job(composed: DictConfig) -> None:
+    def job(composed: DictConfig) -> float:
         quiet_libraries()
         try:
-            run_experiment(plain_config(composed))
+            return records.score_in(run_experiment(plain_config(composed)))
         except JaxPartyError as error:
             sys.exit(_report(error))
 

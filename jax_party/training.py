@@ -29,6 +29,8 @@ from jax_party.environments import refuse_no_legal_action
 from jax_party.errors import CheckpointError, ConfigError, TrainingDiverged
 from jax_party.evaluation import Evaluation
 from jax_party.judging.aggregate import aggregate_metrics
+from jax_party.judging.objectives import At
+from jax_party.judging.scores import ABSOLUTE, FINAL, UNTRAINED, best_step, objective_of, trained_evaluations
 from jax_party.program import FUNCTIONS, Program, get_program, make_hyper, usable_cores
 from jax_party.records import State, Takeover, TrialRecord
 from jax_party.systems.base import Hyper, LearnerState, UpdateOutput
@@ -37,13 +39,17 @@ from jax_party.trial import (
     episode_lists,
     episode_means,
     last_result,
+    missing_rows,
     open_vaults,
+    standard_errors,
     vault_behind,
     vault_entries,
     vault_steps,
 )
 from jax_party.vault import VaultWriter
 
+FINAL_STREAM = 2**31 - 1
+"""Folded into the absolute metric's key: the final parameters are played with keys of their own."""
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 """What XLA's error says where a device has no memory left."""
 
@@ -59,7 +65,8 @@ class _Learner:
       eval_key, absolute_key, init_key: (2,) uint32.
       vaults: by kind, `train` and `test`.
       state: where training stands.
-      best_params, best_value: of its best evaluation so far; the value is larger for better.
+      best_params, best_value: of the trial's best evaluation so far, the same one for all seeds; a larger value is
+        better. Under the rule `best-per-seed` of earlier records, of the seed's own best one.
     """
 
     seed: int
@@ -138,7 +145,7 @@ class Experiment:
         return self.evaluations * self.budget.steps_per_evaluation
 
     def step(self) -> dict[str, Any]:
-        """Play one evaluation period; the last one ends with the absolute metric.
+        """Play one evaluation period; the last one ends with the final parameters' episodes and the absolute metric.
 
         Returns:
           `evaluation`, `env_steps`, `steps_per_second`, `finished`, and the evaluation's metrics by name: means over
@@ -216,15 +223,24 @@ class Experiment:
         """Take over an evaluation of each seed, and put the period on disk."""
         self.evaluations += 1
         rows = []
+        means = []
         for learner, evaluation, train in zip(self.learners, evaluations, training, strict=True):
             episodes = {name: np.asarray(values) for name, values in evaluation.episodes.items()}
             if "test" in learner.vaults:
                 learner.vaults["test"].submit(evaluation.trajectory)
-            means = episode_means(episodes)
-            self._keep_best(learner, means)
-            row = self._row(learner, means, episodes, train)
+            means.append(episode_means(episodes))
+            row = self._row(learner, means[-1], episodes, train)
             rows.append(row | {"evaluation_time_s": seconds / len(self.learners)})
+        self._keep_best(means)
         self._save(rows)
+
+    def take_untrained(self, evaluations: Sequence[Evaluation]) -> None:
+        """Put an evaluation of each seed's untrained networks on disk, at step 0: it is drawn and never judged."""
+        rows = []
+        for learner, evaluation in zip(self.learners, evaluations, strict=True):
+            episodes = {name: np.asarray(values) for name, values in evaluation.episodes.items()}
+            rows.append(self._row(learner, episode_means(episodes), episodes, {}) | {UNTRAINED: True})
+        records.append_metrics(self.folder, *rows)
 
     def _row(
         self,
@@ -240,6 +256,7 @@ class Experiment:
             "seed": learner.seed,
             "wall_time_s": self._duration(),
             "evaluate": means,
+            "se": standard_errors(episodes, self.record.objective.metrics),
             "episodes": episode_lists(episodes),
             "train": train,
         }
@@ -262,18 +279,27 @@ class Experiment:
         self._update_record(state=State.FAILED, error=f"TrainingDiverged: {reason}", ended_at=records.timestamp())
         raise TrainingDiverged(f"{self.record.trial_id}: {reason}; try a smaller learning rate or gradient norm")
 
-    def _keep_best(self, learner: _Learner, means: dict[str, float | None]) -> None:
+    def _keep_best(self, means: Sequence[dict[str, float | None]]) -> None:
+        """Keep the parameters of the best evaluation so far.
+
+        Args:
+          means: the evaluation's metrics, of each seed.
+
+        Raises:
+          ConfigError: the objective is no metric of the evaluation.
+        """
         objective = self.record.objective
-        value = means.get(objective.metric)
-        if value is None:
-            if objective.metric not in means:
-                known = ", ".join(sorted(means))
-                raise ConfigError(f"objective: metric {objective.metric}: not among the evaluation's metrics: {known}")
-            return
-        signed = value if objective.mode == "max" else -value
-        if signed > learner.best_value:
-            learner.best_value = signed
-            learner.best_params = jax.tree.map(jnp.copy, learner.state.params)
+        if objective.metric not in means[0]:
+            known = ", ".join(sorted(means[0]))
+            raise ConfigError(f"objective: metric {objective.metric}: not among the evaluation's metrics: {known}")
+        if objective.at == At.BEST_PER_SEED:
+            values = [objective_of([of_seed], objective) for of_seed in means]
+        else:
+            values = [objective_of(means, objective)] * len(means)
+        for learner, value in zip(self.learners, values, strict=True):
+            if value is not None and objective.sign * value > learner.best_value:
+                learner.best_value = objective.sign * value
+                learner.best_params = jax.tree.map(jnp.copy, learner.state.params)
 
     # -- On disk -----------------------------------------------------------------------------------------------------
 
@@ -333,7 +359,7 @@ class Experiment:
                     vault.truncate(0)
         else:
             self._take_up(restored[1])
-        records.truncate_metrics(self.folder, self.env_steps)
+        records.truncate_metrics(self.folder, self.env_steps if self.evaluations else -1)
         self._to_take_over = self._takeovers_from_here()
         self._follow_lineage()
 
@@ -488,31 +514,57 @@ class Experiment:
         )
 
     def finish(self, batch: Batch) -> None:
-        """The absolute metric: each seed's best parameters over many episodes; then the record is COMPLETE."""
-        absolute = None
+        """Play the final parameters and those of the best evaluation over many episodes; then the record is COMPLETE.
+
+        Where the last evaluation was the best one, both are the same parameters, and are played once.
+        """
+        final = absolute = None
         if self.config.arch.absolute_metric:
-            of_seeds = self._evaluate_best(batch)
-            means = [episode_means(episodes) for episodes in of_seeds]
-            absolute = aggregate_metrics(means, self.record.objective.aggregate)
-            there = {row.get("seed") for row in records.read_metrics(self.folder) if row.get("absolute")}
-            rows = [
-                self._row(learner, mean, episodes, {}) | {"absolute": True}
-                for learner, mean, episodes in zip(self.learners, means, of_seeds, strict=True)
-                if learner.seed not in there
-            ]
-            records.append_metrics(self.folder, *rows)
+            of_seeds = self._play_many(
+                batch,
+                [learner.state.params for learner in self.learners],
+                [jax.random.fold_in(learner.absolute_key, FINAL_STREAM) for learner in self.learners],
+            )
+            final = self._close_with(FINAL, of_seeds)
+            if not self._best_is_final():
+                of_seeds = self._play_many(
+                    batch,
+                    [learner.best_params for learner in self.learners],
+                    [learner.absolute_key for learner in self.learners],
+                )
+            absolute = self._close_with(ABSOLUTE, of_seeds)
         if self.config.logger.use_json:
             records.write_marl_eval(self.folder)
-        self._update_record(state=State.COMPLETE, absolute_metrics=absolute, ended_at=records.timestamp())
+        self._update_record(
+            state=State.COMPLETE, final_metrics=final, absolute_metrics=absolute, ended_at=records.timestamp()
+        )
 
-    def _evaluate_best(self, batch: Batch) -> list[dict[str, np.ndarray]]:
-        """The metrics of each seed's episodes."""
+    def _best_is_final(self) -> bool:
+        """Whether the parameters that training ended with are those of the best evaluation."""
+        if self.record.objective.at == At.BEST_PER_SEED:
+            return False
+        evaluations = trained_evaluations(records.read_metrics(self.folder), self.record.num_seeds)
+        return best_step(evaluations, self.record.objective) in (None, self.env_steps)
+
+    def _close_with(self, flag: str, of_seeds: Sequence[dict[str, np.ndarray]]) -> dict[str, float | None]:
+        """Put episodes of each seed on disk in rows with this flag; their metrics, seeds aggregated."""
+        means = [episode_means(episodes) for episodes in of_seeds]
+        rows = [
+            self._row(learner, mean, episodes, {}) | {flag: True}
+            for learner, mean, episodes in zip(self.learners, means, of_seeds, strict=True)
+        ]
+        records.append_metrics(self.folder, *missing_rows(self.folder, rows))
+        return aggregate_metrics(means, self.record.objective.aggregate)
+
+    def _play_many(
+        self, batch: Batch, params: Sequence[PyTree], keys: Sequence[PRNGKeyArray]
+    ) -> list[dict[str, np.ndarray]]:
+        """The metrics of the absolute metric's number of episodes, of each seed."""
         wanted = self.config.arch.num_absolute_metric_eval_episodes
         parts: list[list[Evaluation]] = []
         for index in range(math.ceil(wanted / self.config.arch.num_eval_episodes)):
-            keys = [jax.random.fold_in(learner.absolute_key, index) for learner in self.learners]
-            best = [learner.best_params for learner in self.learners]
-            parts.append(batch.evaluate([self.hyper] * len(keys), best, keys))
+            folded = [jax.random.fold_in(key, index) for key in keys]
+            parts.append(batch.evaluate([self.hyper] * len(folded), list(params), folded))
         return [
             {name: np.concatenate([np.asarray(part.episodes[name]) for part in of_seed])[:wanted] for name in names}
             for of_seed in zip(*parts, strict=True)
@@ -602,6 +654,7 @@ def _advance(experiments: Sequence[Experiment], batch: Batch) -> dict[int, Excep
 
 def _train_and_evaluate(experiments: Sequence[Experiment], batch: Batch) -> dict[int, Exception]:
     """A period; what went wrong with single experiments, by place."""
+    _evaluate_untrained(experiments, batch)
     side_by_side, program = _SideBySide(experiments), batch.program
     hypers = [experiment.hyper for experiment in experiments for _ in experiment.learners]
     compiled, start = program.compile_seconds, time.perf_counter()
@@ -624,6 +677,19 @@ def _train_and_evaluate(experiments: Sequence[Experiment], batch: Batch) -> dict
     of_evaluation = side_by_side.split(evaluations), training, [seconds] * len(experiments)
     side_by_side.each(Experiment.take_evaluations, *of_evaluation)
     return side_by_side.errors
+
+
+def _evaluate_untrained(experiments: Sequence[Experiment], batch: Batch) -> None:
+    """Evaluate the networks of experiments that have trained nothing yet."""
+    fresh = [one for one in experiments if not one.evaluations]
+    learners = [learner for one in fresh for learner in one.learners]
+    if not learners:
+        return
+    hypers = [one.hyper for one in fresh for _ in one.learners]
+    keys = [jax.random.fold_in(learner.eval_key, 0) for learner in learners]
+    evaluations = batch.evaluate(hypers, [learner.state.params for learner in learners], keys)
+    for one, of_seeds in zip(fresh, _SideBySide(fresh).split(evaluations), strict=True):
+        one.take_untrained(of_seeds)
 
 
 def checkpoint_target(program: Program, hyper: Hyper, num_learners: int) -> dict[str, Any]:

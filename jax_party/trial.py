@@ -13,6 +13,7 @@ import numpy as np
 from jax_party import records
 from jax_party.config import VaultConfig
 from jax_party.judging.aggregate import aggregate_metrics
+from jax_party.judging.scores import EXTRA, evaluations_by_step
 from jax_party.records import TrialRecord, VaultEntry
 from jax_party.vault import VaultWriter
 
@@ -92,6 +93,26 @@ def episode_means(episodes: Mapping[str, np.ndarray]) -> dict[str, float | None]
     return {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
 
 
+def standard_errors(episodes: Mapping[str, np.ndarray], metrics: Iterable[str]) -> dict[str, float | None]:
+    """Metric -> the standard error of its mean over episodes, `sd / sqrt(K)`; None for fewer than two episodes."""
+    found: dict[str, float | None] = {}
+    for name in metrics:
+        values = np.asarray(episodes.get(name, ()), np.float64)
+        error = float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+        found[name] = error if math.isfinite(error) else None
+    return found
+
+
+def missing_rows(folder: Path, rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those of the closing rows that a killed attempt has not written already."""
+    there = {_closing(row) for row in records.read_metrics(folder)}
+    return [row for row in rows if _closing(row) not in there]
+
+
+def _closing(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row.get("seed"), *(bool(row.get(flag)) for flag in EXTRA)
+
+
 def episode_lists(episodes: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
     """The lists that marl-eval's file keeps."""
     return {name: [float(value) for value in values] for name, values in episodes.items() if "_agent_" not in name}
@@ -99,7 +120,7 @@ def episode_lists(episodes: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
 
 def last_result(folder: Path, record: TrialRecord) -> dict[str, Any]:
     """What an experiment's `step` gives: the last evaluation in the folder, seeds aggregated as the objective says."""
-    evaluations = records.evaluations_by_step(records.read_metrics(folder), record.num_seeds)
+    evaluations = evaluations_by_step(records.read_metrics(folder), record.num_seeds)
     step, rows = list(evaluations.items())[-1] if evaluations else (0, [])
     metrics = aggregate_metrics([row["evaluate"] for row in rows], record.objective.aggregate)
     return {

@@ -17,6 +17,7 @@ from ray.tune.experiment import Trial
 from jax_party import records, storage
 from jax_party.errors import RecordError
 from jax_party.records import FINISHED, State, TrialRecord
+from launcher import outcome
 from launcher.address import NodeRefused
 from launcher.budget import Spending
 from launcher.console import Display
@@ -182,7 +183,8 @@ class SweepCallback(Callback):
                 return
         else:
             if record.state in FINISHED:
-                self._display.ended(self._progress.end(trial_id, record.state, record.error))
+                score = outcome.quick_score(record)
+                self._display.ended(self._progress.end(trial_id, record.state, record.error, score))
                 return
         self._notes.add(f"{trial_id}: {state}", write)
         state, error = (ended[0].state, ended[0].error) if ended else (state, error)

@@ -14,12 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from jax_party import storage
-from jax_party.judging.objectives import Objective
+from jax_party.judging.objectives import At, Objective
+from jax_party.judging.standings import Standing, ahead_unsettled
 from jax_party.records import FINISHED, State
 from launcher.progress import Progress, Row, Snapshot
 
 if TYPE_CHECKING:
-    from launcher.ranking import Entry
+    from launcher.ranking import Entry, Ranking
 
 MAX_ROWS = 20
 FIXED_WIDTH = 66  # of the table without its scenario and value columns
@@ -144,7 +145,7 @@ def render(snapshot: Snapshot, width: int = 200, max_rows: int = MAX_ROWS) -> Gr
     for name in names.values():
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for heading in ("progress", "last", "best", "steps/s"):
+    for heading in ("progress", "last", "score", "steps/s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in shown:
         best = snapshot.best is not None and row.trial_id == snapshot.best.trial_id
@@ -171,8 +172,8 @@ def status_line(snapshot: Snapshot) -> str:
     words = [f"{counts[state]} {state.value.lower()}" for state in State if counts[state]]
     best = snapshot.best
     parts = [f"{snapshot.ended}/{snapshot.planned} ended ({', '.join(words)})"]
-    if best is not None and best.best is not None:
-        parts.append(f"best {snapshot.objective.metric} {best.best:.4g} (trial {best.number})")
+    if best is not None and best.score is not None:
+        parts.append(f"best so far {snapshot.objective.metric} {best.score:.4g} (trial {best.number})")
     parts.append(f"{duration(snapshot.elapsed_s)} gone, ETA {duration(snapshot.eta_s)}")
     if snapshot.budget:
         parts.append(f"budget: {snapshot.budget}")
@@ -185,8 +186,8 @@ def trial_line(row: Row, where: str) -> str:
         f"{name}={value_text(row.hyperparameters[key])}" for key, name in short_names(row.hyperparameters).items()
     )
     words = [f"trial {row.number} {row.state.value} {where} {values}"]
-    if row.best is not None and row.last is not None:
-        words.append(f"best {row.best:.4g} last {row.last:.4g}")
+    if row.score is not None:
+        words.append(f"score {row.score:.4g}")
     if row.steps_per_second:
         words.append(f"{row.env_steps:,} steps at {row.steps_per_second:,.0f}/s")
     if row.error:
@@ -194,19 +195,23 @@ def trial_line(row: Row, where: str) -> str:
     return "; ".join(words)
 
 
-def show_report(console: Console, snapshot: Snapshot, ranked: Mapping[str, Sequence[Entry]], folder: Path) -> None:
+def show_report(console: Console, snapshot: Snapshot, ranking: Ranking, folder: Path) -> None:
     """What came out: counts, the best of each algorithm and scenario, failures, and where the tables are.
 
     Args:
       console: where to.
       snapshot: the sweep.
-      ranked: the configurations of each group, the best first.
+      ranking: its configurations.
       folder: the sweep's.
     """
     counts = snapshot.counts
     facts = {"trials": ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])}
-    for group, entries in ranked.items():
-        facts |= _best_of(group, entries, snapshot.objective, len(ranked) == 1)
+    if ranking.groups:
+        facts["judged by"] = rule_text(snapshot.objective)
+    for group, entries in ranking.groups.items():
+        facts |= _best_of(group, entries, snapshot.objective, len(ranking.groups) == 1)
+    if ranking.warning is not None:
+        facts["note"] = ranking.warning
     failed = [row for row in snapshot.rows if row.state is State.FAILED]
     facts |= {f"failed {row.number}": row.error or "for no recorded reason" for row in failed[:5]}
     if len(failed) > 5:
@@ -217,27 +222,50 @@ def show_report(console: Console, snapshot: Snapshot, ranked: Mapping[str, Seque
     show_facts(console, f"Sweep {snapshot.name}", facts)
 
 
+def rule_text(objective: Objective) -> str:
+    """Which networks are judged, in words."""
+    return f"{objective.at} ({At(objective.at).meaning})"
+
+
 def _best_of(group: str, entries: Sequence[Entry], objective: Objective, alone: bool) -> dict[str, str]:
     """The best configuration of a group; of several objectives the whole Pareto front."""
     of_group = "" if alone else f" of {group}"
-    if not entries[0].feasible:
+    first = entries[0].standing
+    if not first.feasible:
         bounds = ", ".join(f"{name} {bound:g}" for name, bound in objective.constraints.items())
         return {f"best{of_group}": f"none of {len(entries)} keeps to {bounds}"}
     if len(objective.metrics) > 1:
-        front = [entry for entry in entries if entry.on_front]
+        front = [entry for entry in entries if entry.standing.on_front]
         return {f"front{of_group} {place}": _entry_text(one, objective) for place, one in enumerate(front[:10], 1)}
     best = entries[0]
     found = {f"best{of_group}": _entry_text(best, objective)}
     values = {key: value_text(value) for key, value in best.hyperparameters.items()}
+    ahead = ahead_unsettled([entry.standing for entry in entries], objective)
+    more = {}
+    if ahead is not None:
+        text = f"{ahead.score:.6g}, but had not settled: {', '.join(ahead.trials)}"
+        more = {f"ahead{of_group}": text}
     if alone:
-        return {**found, "scenario": ", ".join(record.scenario for record in best.trials), **values}
-    return {f"best{of_group}": f"{_entry_text(best, objective)} ({', '.join(f'{k}={v}' for k, v in values.items())})"}
+        return {**found, "scenario": ", ".join(record.scenario for record in best.trials), **values, **more}
+    text = f"{_entry_text(best, objective)} ({', '.join(f'{k}={v}' for k, v in values.items())})"
+    return {f"best{of_group}": text, **more}
 
 
 def _entry_text(entry: Entry, objective: Objective) -> str:
-    numbers = ", ".join(f"{name} {entry.metrics[name]:.6g}" for name in objective.metrics)
-    mean = f" (mean of {len(entry.trials)} scenarios)" if len(entry.trials) > 1 else ""
-    return f"{numbers}{mean}: {', '.join(record.trial_id for record in entry.trials)}"
+    standing = entry.standing
+    numbers = ", ".join(f"{name} {standing.metrics[name]:.6g}" for name in objective.metrics)
+    scenarios = len({record.scenario for record in entry.trials})
+    mean = f" (mean of {scenarios} scenarios)" if scenarios > 1 else ""
+    seeds = f" over {standing.num_seeds} seeds" if standing.num_seeds > 1 else ""
+    provisional = f"; provisional: {provisional_reason(standing)}" if standing.provisional else ""
+    return f"{numbers}{seeds}{mean}: {', '.join(record.trial_id for record in entry.trials)}{provisional}"
+
+
+def provisional_reason(standing: Standing) -> str:
+    """Why a configuration is named the best for the time being only."""
+    if not standing.complete:
+        return "no trial is complete"
+    return "no trial had settled" if standing.settled is False else "whether a trial had settled is unknown"
 
 
 def short_names(hyperparameters: Mapping[str, Any]) -> dict[str, str]:
@@ -278,7 +306,7 @@ def _cells(row: Row, where: str, keys: list[str], best: bool) -> list[Text]:
         where,
         *(value_text(row.hyperparameters[key]) if key in row.hyperparameters else "" for key in keys),
     ]
-    numbers = ["" if value is None else f"{value:.4g}" for value in (row.last, row.best)]
+    numbers = ["" if value is None else f"{value:.4g}" for value in (row.last, row.score)]
     rate = f"{row.steps_per_second:,.0f}" if row.steps_per_second else ""
     return [
         *map(Text, texts), Text(state, style=STYLES.get(row.state, "")),

@@ -8,8 +8,8 @@ from typing import Any, Final
 from ray.tune import Callback
 from ray.util.metrics import Gauge
 
+from jax_party.judging.scores import is_number
 from jax_party.records import State
-from launcher.outcome import is_number
 from launcher.progress import Progress
 
 TAGS: Final = ("sweep", "trial", "algorithm", "scenario")

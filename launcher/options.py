@@ -17,7 +17,7 @@ from jax_party.errors import StorageError, SweepError
 from jax_party.storage import as_folder, without_password
 from launcher.watchdog import parse_period_timeout
 from sweeps import space
-from sweeps.space import ScenarioMode, check_aggregate, check_scenario_mode, did_you_mean, positive_int
+from sweeps.space import ScenarioMode, check_aggregate, check_rule, check_scenario_mode, did_you_mean, positive_int
 
 MAX_PACK = 512
 LEAST_SHARE = 0.01
@@ -123,6 +123,8 @@ HELP: Mapping[str, str] = {
     "NAME": "added to the sweep's name and folder",
     "SPACE": "your own sweep file; default: the one in sweeps/ that names the algorithm",
     "METRIC": "what the sweep looks for, or several by commas; default: the sweep file's objective",
+    "AT": "which networks of a trial are judged: final (as training ended), last, last-5-avg, last-10-avg, avg (means "
+    "of evaluations), best (the best evaluation's, played again); default: the sweep file's, or the environment's",
     "MODE": "max or min, or one a metric by commas; default: the sweep file's objective",
     "CONSTRAINTS": "bounds that a trial must keep to: min_cooperation_rate=0.2,max_episode_length=50",
     "OUT": "where sweep folders go; default experiment_results",
@@ -194,6 +196,7 @@ class SweepOptions:
     space: Path | None = None
     metric: tuple[str, ...] | None = None
     mode: tuple[str, ...] | None = None
+    at: str | None = None
     constraints: Mapping[str, str] | None = None
     out: Path = Path("experiment_results")
     storage: Path | None = None
@@ -311,6 +314,7 @@ def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
         "space": Path(values["SPACE"]) if "SPACE" in values else None,
         "metric": _names(values, "METRIC"),
         "mode": tuple(values["MODE"].split(",")) if "MODE" in values else None,
+        "at": check_rule(values["AT"], "AT") if "AT" in values else None,
         "constraints": _bounds(values),
         "out": _out(values),
         "storage": _folder(values["STORAGE"], "STORAGE") if "STORAGE" in values else None,

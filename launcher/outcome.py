@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from jax_party import records
-from jax_party.judging.aggregate import aggregate
+from jax_party.judging.objectives import At
+from jax_party.judging.scores import UNTRAINED, evaluations_by_step, objective_of
+from jax_party.judging.standings import Candidate
 from jax_party.records import Objective, State, TrialRecord
 
 
@@ -23,53 +24,63 @@ class Evaluation:
 
 
 def evaluations(folder: Path, record: TrialRecord) -> list[Evaluation]:
-    """The recorded evaluations of a trial that have a number for its objective, in order, seeds aggregated."""
-    objective = record.objective
-    by_step = records.evaluations_by_step(records.read_metrics(folder), record.num_seeds)
+    """The evaluations after each training period that have a number for the objective, in order, seeds aggregated."""
     found = []
-    for step, rows in by_step.items():
-        values = [row.get("evaluate", {}).get(objective.metric) for row in rows]
-        if all(map(is_number, values)):
-            value = aggregate([float(value) for value in values], objective.aggregate)
-            found.append(Evaluation(int(step), value, any(row.get("untrained") for row in rows)))
+    for step, rows in evaluations_by_step(records.read_metrics(folder), record.num_seeds).items():
+        value = objective_of([row.get("evaluate") or {} for row in rows], record.objective)
+        if value is not None and step > 0:
+            found.append(Evaluation(int(step), value, any(bool(row.get(UNTRAINED)) for row in rows)))
     return found
 
 
 def seed_scores(folder: Path, record: TrialRecord) -> list[float]:
     """The objective of each seed, in their order; empty where some seed has none."""
-    return records.seed_values(record, records.read_metrics(folder))
+    found = records.judgement(record, records.read_metrics(folder))
+    return [] if found is None else found.values(record.objective.metric)
 
 
-def score(folder: Path, record: TrialRecord) -> float | None:
-    """The trial's score: the absolute metric where there is one, else its best evaluation; None for a failed trial."""
-    if record.state is State.FAILED:
-        return None
-    absolute = (record.absolute_metrics or {}).get(record.objective.metric)
-    if is_number(absolute):
-        return float(absolute)
-    return best(judged(evaluations(folder, record)), record.objective)
-
-
-def metrics(folder: Path, record: TrialRecord) -> dict[str, float | None]:
+def metrics(folder: Path, record: TrialRecord) -> Mapping[str, float | None]:
     """What the trial is judged by: metric -> number, seeds aggregated; empty where it has nothing."""
-    return records.score_metrics(record, records.read_metrics(folder))
+    found = records.judgement(record, records.read_metrics(folder))
+    return {} if found is None else found.metrics
+
+
+def candidate(folder: Path, record: TrialRecord) -> Candidate:
+    """The trial as it is ranked."""
+    return records.candidate(record, records.read_metrics(folder))
 
 
 def hyperparameters(folder: Path, record: TrialRecord) -> Mapping[str, Any]:
-    """The values that gave the trial its score: of a population's, which change, those of its best evaluation."""
+    """The values that gave the trial its score; those of a population's trial change while it trains."""
     return records.judged_hyperparameters(record, records.read_metrics(folder) if record.lineage else ())
 
 
-def judged(evaluations: Iterable[Evaluation]) -> list[float]:
-    """The values that a trial may be judged by."""
-    return [one.value for one in evaluations if not one.untrained]
-
-
-def best(values: list[float], objective: Objective) -> float | None:
-    """The largest or smallest, as the objective wants it; None where there is none."""
-    if not values:
+def score(folder: Path, record: TrialRecord) -> float | None:
+    """What the trial is judged by; None where it has failed, or has nothing."""
+    if record.state is State.FAILED:
         return None
-    return max(values) if objective.mode == "max" else min(values)
+    return metrics(folder, record).get(record.objective.metric)
+
+
+def score_and_last(folder: Path, record: TrialRecord) -> tuple[float | None, float | None]:
+    """What the trial is judged by so far, and the objective at its last evaluation."""
+    if not record.attempts and not record.env_steps:
+        return None, None
+    rows = records.read_metrics(folder)
+    found = records.judgement(record, rows)
+    values = [
+        objective_of([row.get("evaluate") or {} for row in of_seeds], record.objective)
+        for of_seeds in list(evaluations_by_step(rows, record.num_seeds).values())[-1:]
+    ]
+    judged = None if found is None or record.state is State.FAILED else found.metrics.get(record.objective.metric)
+    return judged, values[0] if values else None
+
+
+def quick_score(record: TrialRecord) -> float | None:
+    """The score where the record alone tells it: of the episodes that a trial ends with."""
+    objective = record.objective
+    measured = record.final_metrics if objective.at == At.FINAL else record.absolute_metrics
+    return (measured or {}).get(objective.metric) if At(objective.at).averaged is None else None
 
 
 def better(value: float, than: float, objective: Objective) -> bool:
@@ -77,6 +88,7 @@ def better(value: float, than: float, objective: Objective) -> bool:
     return value > than if objective.mode == "max" else value < than
 
 
-def is_number(value: Any) -> TypeGuard[float]:
-    """A finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+__all__ = [
+    "Evaluation", "better", "candidate", "evaluations", "hyperparameters", "metrics", "quick_score", "score",
+    "score_and_last", "seed_scores",
+]  # fmt: skip

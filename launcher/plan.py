@@ -256,6 +256,8 @@ def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int
         specs[algorithm] = _with_options(_with_full_names(spec), options)
     spec = merge_specs(specs)
     bases = tuple(base for algorithm in algorithms for base in compose_bases(algorithm, spec, engine))
+    at = spec.at or engine.outline(engine.parse(bases[0].config)).eval_at
+    spec = dataclasses.replace(spec, objective=dataclasses.replace(spec.objective, at=at))
     sampler = options.sampler or default_sampler(options.search, len(spec.objective.metrics))
     scheduler = options.scheduler or default_scheduler(options.search)
     study = Study(
@@ -474,7 +476,9 @@ def study_from_manifest(folder: Path, manifest: SweepManifest) -> Study:
         "overrides": overrides,
         "space": manifest.space,
     }
-    spec = dataclasses.replace(parse_spec(raw, str(folder / records.MANIFEST_FILE)), scenarios=scenarios)
+    spec = dataclasses.replace(
+        parse_spec(raw, str(folder / records.MANIFEST_FILE)), scenarios=scenarios, objective=manifest.objective
+    )
     algorithms = tuple(manifest.algorithms)
     engine = get_engine(manifest.engine)
     engine.check()
@@ -529,7 +533,7 @@ def _with_options(spec: SweepSpec, options: SweepOptions) -> SweepSpec:
     scenarios = options.scenarios or (() if "env" in fixed else spec.scenarios)
     return dataclasses.replace(
         spec, objective=_objective(spec.objective, options), scenarios=scenarios, budget=budget, overrides=fixed,
-        axes=axes, scenario_mode=options.scenario_mode or spec.scenario_mode,
+        axes=axes, scenario_mode=options.scenario_mode or spec.scenario_mode, at=options.at or spec.at,
     )  # fmt: skip
 
 

@@ -7,10 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
+from jax_party.judging.objectives import At
+from jax_party.judging.scores import is_number
 from jax_party.records import FINISHED, Objective, State, TrialRecord
-from launcher.outcome import better, is_number
+from launcher.outcome import better
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Row:
     state: State = State.PENDING
     env_steps: int = 0
     last: float | None = None
-    best: float | None = None
+    score: float | None = None  # what it is judged by, as far as it has come
     steps_per_second: float | None = None
     retries: int = 0
     error: str | None = None
@@ -109,16 +111,16 @@ class Progress:
         with self._lock:
             return any(row.retries or row.state is State.FAILED for row in self._rows.values())
 
-    def add(self, record: TrialRecord, best: float | None = None) -> None:
+    def add(self, record: TrialRecord, score: float | None = None, last: float | None = None) -> None:
         """A planned trial, new or from an earlier run of the sweep."""
         row = Row(
             record.trial_id, record.number, record.algorithm, record.scenario, record.hyperparameters,
-            record.total_steps, record.state, record.env_steps, best, best, record.steps_per_second, 0, record.error,
+            record.total_steps, record.state, record.env_steps, last, score, record.steps_per_second, 0, record.error,
             record.num_seeds, record.promoted_from is not None,
         )  # fmt: skip
         with self._lock:
-            last = next(reversed(self._rows.values()), None)
-            self._in_order = self._in_order and (last is None or last.number <= row.number)
+            newest = next(reversed(self._rows.values()), None)
+            self._in_order = self._in_order and (newest is None or newest.number <= row.number)
             self._put(row)
 
     def start(self, trial_id: str) -> None:
@@ -138,9 +140,8 @@ class Progress:
             value = result.get(self.objective.metric)
             if is_number(value):
                 changes["last"] = float(value)
-                best = row.best is None or better(float(value), row.best, self.objective)
-                if best and not result.get("untrained"):
-                    changes["best"] = float(value)
+                if not result.get("untrained") and (row.score is None or self._is_judged(float(value), row.score)):
+                    changes["score"] = float(value)
             rate = result.get("steps_per_second")
             if is_number(rate):
                 changes["steps_per_second"] = float(rate)
@@ -152,10 +153,16 @@ class Progress:
             row = self._rows[trial_id]
             return self._put(replace(row, state=State.PENDING, retries=row.retries + 1))
 
-    def end(self, trial_id: str, state: State, error: str | None) -> Row:
-        """The trial has ended."""
+    def end(self, trial_id: str, state: State, error: str | None, score: float | None = None) -> Row:
+        """The trial has ended, with what it is judged by, where that is known."""
         with self._lock:
-            return self._put(replace(self._rows[trial_id], state=state, error=error))
+            row = self._rows[trial_id]
+            return self._put(replace(row, state=state, error=error, score=row.score if score is None else score))
+
+    def _is_judged(self, value: float, before: float) -> bool:
+        """Whether a trial is judged by a new evaluation rather than by an earlier one; averages wait for its end."""
+        by_best = At(self.objective.at) in (At.BEST, At.BEST_PER_SEED)
+        return not by_best or better(value, before, self.objective)
 
     def where(self, row: Row) -> str:
         """The row's scenario, with its algorithm where the sweep has several."""
@@ -215,7 +222,7 @@ class Progress:
         best = self._best
         if best is None or best.trial_id != row.trial_id:
             self._best = best_row([one for one in (best, row) if one is not None], self.objective)
-        elif row.state is State.FAILED or best_row([row, best], self.objective) is best:
+        elif best_row([row], self.objective) is None or best_row([row, best], self.objective) is best:
             self._best = best_row(self._rows.values(), self.objective)
         else:
             self._best = row
@@ -240,15 +247,12 @@ class Progress:
 
 
 def best_row(rows: Iterable[Row], objective: Objective) -> Row | None:
-    """The row with the best evaluation so far, of equals that with the lowest number; trials that failed, or test a
-    winner, do not count.
+    """The row with the best score so far, of equals the one with the lowest number; complete trials come before running
+    ones, and those before pruned ones. Trials that failed, or test a winner, do not count.
     """
-    found: Row | None = None
-    for row in rows:
-        if row.best is None or row.state is State.FAILED or row.is_test:
-            continue
-        if found is None or found.best is None or better(row.best, found.best, objective):
-            found = row
-        elif row.best == found.best:
-            found = min(found, row, key=lambda one: one.number)
-    return found
+    sign = -1.0 if objective.mode == "max" else 1.0
+    counted = (row for row in rows if row.score is not None and row.state is not State.FAILED and not row.is_test)
+    return min(counted, key=lambda row: (_TIERS[row.state], sign * (row.score or 0.0), row.number), default=None)
+
+
+_TIERS: Final = {State.COMPLETE: 0, State.RUNNING: 1, State.PENDING: 1, State.PRUNED: 2}

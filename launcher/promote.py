@@ -22,7 +22,7 @@ from jax_party.records import FIRST_FRESH_SEED, State, TrialRecord
 from launcher import outcome
 from launcher.console import show_facts
 from launcher.plan import MOST_TRIALS, NUM_SEEDS_KEY, SEED_KEY
-from launcher.ranking import Entry, rank
+from launcher.ranking import rank
 
 if TYPE_CHECKING:
     from launcher.run import Sweep
@@ -49,18 +49,16 @@ def winners(sweep: Sweep, top: int) -> list[Winner]:
     if sweep.searching:
         raise SweepError(f"{sweep.folder}: its trials have not all ended; finish it: make resume SWEEP={sweep.folder}")
     complete = [record for record in sweep.searched if record.state is State.COMPLETE]
-    ranked = rank(sweep.folder, sweep.manifest, complete)
+    ranked = rank(sweep.folder, sweep.manifest, complete).groups
     if not ranked:
         raise SweepError(f"{sweep.folder}: no trial is COMPLETE; there is nothing to promote")
     several = len(sweep.manifest.objective.metrics) > 1
     chosen: list[Winner] = []
     for entries in ranked.values():
-        good = [entry for entry in entries if entry.feasible and (entry.on_front or not several)]
-        different: dict[str, Entry] = {}
-        for entry in good:
-            different.setdefault(records.configuration_id(entry.trials[0]), entry)
-        for entry in list(different.values())[:top]:
-            chosen += [Winner(record, entry.score) for record in entry.trials]
+        good = [entry for entry in entries if entry.standing.feasible and (entry.standing.on_front or not several)]
+        for entry in good[:top]:
+            first = {record.scenario: record for record in reversed(entry.trials)}  # of several seeds, one to copy
+            chosen += [Winner(record, entry.standing.score) for record in reversed(first.values())]
     if not chosen:
         bounds = ", ".join(f"{name}={bound:g}" for name, bound in sweep.manifest.objective.constraints.items())
         raise SweepError(f"{sweep.folder}: no trial keeps to the constraints ({bounds}); there is nothing to promote")

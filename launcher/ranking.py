@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jax_party.judging.aggregate import Aggregate, aggregate_metrics
-from jax_party.judging.objectives import Objective, feasible, pareto_front
-from jax_party.records import SweepManifest, TrialRecord, configuration_id
+from jax_party import storage
+from jax_party.judging import settling, standings
+from jax_party.judging.standings import Candidate, Standing
+from jax_party.records import SweepManifest, TrialRecord
 from launcher import outcome
-from sweeps.space import ScenarioMode
 
 
 @dataclass(frozen=True)
@@ -19,76 +19,55 @@ class Entry:
     """A configuration as it is judged.
 
     Attributes:
-      group: what it compares with: those of its algorithm and, unless it counts by a mean over scenarios, its scenario.
-      trials: that played it: one, or one in each scenario.
-      metrics: what it reached, the means over its trials.
-      score: the objective among them.
-      feasible: whether it keeps to the constraints.
+      standing: its place among those that it compares with.
+      trials: that it counts by: several for further seeds, or one in each scenario.
       hyperparameters: the values that gave the score.
-      on_front: whether no other that does is better in every objective.
     """
 
-    group: str
+    standing: Standing
     trials: tuple[TrialRecord, ...]
-    metrics: Mapping[str, float | None]
-    score: float
-    feasible: bool
     hyperparameters: Mapping[str, Any]
-    on_front: bool = False
 
 
-def rank(folder: Path, manifest: SweepManifest, trials: Sequence[TrialRecord]) -> dict[str, list[Entry]]:
-    """The configurations of each group, the best first: what keeps to the constraints, then the Pareto front.
+@dataclass(frozen=True)
+class Ranking:
+    """The configurations of a sweep.
+
+    Attributes:
+      groups: of each algorithm and scenario, the best first.
+      warning: what to know of trials that had not settled, in a sentence; None where there is nothing to know.
+    """
+
+    groups: Mapping[str, Sequence[Entry]]
+    warning: str | None = None
+
+
+def rank(folder: Path, manifest: SweepManifest, trials: Sequence[TrialRecord]) -> Ranking:
+    """Rank the configurations of each group.
 
     Args:
       folder: the sweep's.
       manifest: of the sweep.
-      trials: those that count; one without a score does not.
+      trials: those of the search; one without a score does not count.
     """
-    ranked: dict[str, list[Entry]] = {}
-    for entry in _entries(folder, manifest, trials):
-        ranked.setdefault(entry.group, []).append(entry)
-    sign = -1.0 if manifest.objective.mode == "max" else 1.0
-    for group, entries in ranked.items():
-        judged = _with_front(entries, manifest.objective)
-        judged.sort(key=lambda one: (not one.feasible, not one.on_front, sign * one.score, one.trials[0].number))
-        ranked[group] = judged
-    return ranked
-
-
-def _entries(folder: Path, manifest: SweepManifest, trials: Sequence[TrialRecord]) -> Iterator[Entry]:
     objective = manifest.objective
-    for group, of_configuration in _configurations(manifest, trials):
-        reached = [outcome.metrics(folder / record.trial_id, record) for record in of_configuration]
-        metrics = aggregate_metrics(reached, Aggregate.MEAN)
-        values = [metrics.get(name) for name in objective.metrics]
-        if values[0] is not None and None not in values:
-            first = of_configuration[0]
-            sampled = outcome.hyperparameters(folder / first.trial_id, first)
-            yield Entry(group, tuple(of_configuration), metrics, values[0], feasible(objective, metrics), sampled)
+    remote = storage.is_remote(folder)
+    candidates = storage.each(lambda one: outcome.candidate(folder / one.trial_id, one), trials, remote)
+    by_id = {one.trial_id: one for one in trials}
+    ranked = standings.rank(candidates, objective, manifest.scenario_mode, manifest.scenarios)
+    groups = {group: [_entry(folder, one, by_id) for one in found] for group, found in ranked.items()}
+    return Ranking(groups, _warning(candidates, manifest) if standings.judges_the_end(objective.at) else None)
 
 
-def _configurations(manifest: SweepManifest, trials: Sequence[TrialRecord]) -> Iterator[tuple[str, list[TrialRecord]]]:
-    """The trials of each configuration; where scenarios are averaged, of those that were played in all."""
-    if manifest.scenario_mode != ScenarioMode.MEAN:
-        for record in trials:
-            yield f"{record.algorithm} {record.scenario}", [record]
-        return
-    wanted = len(manifest.scenarios)
-    played: dict[tuple[str, int], dict[str, TrialRecord]] = {}
-    for record in trials:
-        played.setdefault((configuration_id(record), record.seed), {}).setdefault(record.scenario, record)
-    for of_scenarios in played.values():
-        if len(of_scenarios) == wanted:
-            found = list(of_scenarios.values())
-            yield found[0].algorithm, found
+def _entry(folder: Path, standing: Standing, by_id: Mapping[str, TrialRecord]) -> Entry:
+    trials = tuple(by_id[trial_id] for trial_id in standing.trials)
+    return Entry(standing, trials, outcome.hyperparameters(folder / trials[0].trial_id, trials[0]))
 
 
-def _with_front(entries: Sequence[Entry], objective: Objective) -> list[Entry]:
-    able = [entry for entry in entries if entry.feasible]
-    points = [[float(entry.metrics[name] or 0.0) for name in objective.metrics] for entry in able]
-    front = dict(zip(map(id, able), pareto_front(points, objective.modes), strict=True))
-    return [replace(entry, on_front=front.get(id(entry), False)) for entry in entries]
+def _warning(candidates: Sequence[Candidate], manifest: SweepManifest) -> str | None:
+    trends = [one.trend for one in candidates if one.state == "COMPLETE" and one.trend is not None]
+    verdict = settling.summarise((trend.motion, trend.enough_steps) for trend in trends)
+    return settling.in_words(verdict, manifest.objective.mode)
 
 
-__all__ = ["Entry", "rank"]
+__all__ = ["Entry", "Ranking", "rank"]

@@ -12,6 +12,7 @@ from rich.console import Console
 from jax_party import records, storage
 from jax_party.engines import NATIVE, get_engine
 from jax_party.errors import SweepError, TrainingDiverged
+from jax_party.judging.scores import EXTRA
 from jax_party.records import State, TrialRecord
 from launcher.console import plain, show_facts
 from launcher.options import RerunOptions
@@ -149,8 +150,9 @@ def compare(folder: Path, again: Path) -> str | None:
     for place in dict.fromkeys([*theirs, *ours]):
         for name, then, now in _numbers(theirs.get(place, {}), ours.get(place, {})):
             if then != now:
-                step, seed, absolute = place
-                what = "absolute metric" if absolute else f"evaluation at step {step:,}"
+                step, seed, *flags = place
+                closing = [flag for flag, there in zip(EXTRA, flags, strict=True) if there]
+                what = f"{closing[0]} episodes" if closing else f"evaluation at step {step:,}"
                 return f"Differs: {what}, seed {seed}: {name} was {then}, is {now}"
     before, after = records.read_record(folder), records.read_record(again)
     if before.state is not State.PRUNED and (before.state, before.error) != (after.state, after.error):
@@ -161,12 +163,13 @@ def compare(folder: Path, again: Path) -> str | None:
 def summary(folder: Path) -> str:
     """What was compared."""
     rows = records.read_metrics(folder)
-    evaluations = sum(not row.get("absolute") for row in rows)
-    return f"{evaluations} evaluations and {len(rows) - evaluations} absolute metrics, with the losses before them"
+    evaluations = sum(not any(row.get(flag) for flag in EXTRA) for row in rows)
+    closing = len(rows) - evaluations
+    return f"{evaluations} evaluations with the losses before them, and {closing} lines of episodes at the end"
 
 
-def _place(row: Mapping[str, Any]) -> tuple[int, int, bool]:
-    return row["step"], row.get("seed", 0), bool(row.get("absolute"))
+def _place(row: Mapping[str, Any]) -> tuple[int, ...]:
+    return row["step"], row.get("seed", 0), *(bool(row.get(flag)) for flag in EXTRA)
 
 
 def _numbers(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

@@ -268,8 +268,11 @@ def make_progress(sweep: Sweep) -> Progress:
     """Progress with every trial that has a folder in it."""
     manifest = sweep.manifest
     progress = Progress(manifest.name, manifest.objective, sweep.planned)
-    for record, evaluations in zip(sweep.records.values(), sweep.evaluations(sweep.records.values()), strict=True):
-        progress.add(record, outcome.best(outcome.judged(evaluations), manifest.objective))
+    known = list(sweep.records.values())
+    remote = storage.is_remote(sweep.folder)
+    scores = storage.each(lambda one: outcome.score_and_last(sweep.folder / one.trial_id, one), known, remote)
+    for record, (score, last) in zip(known, scores, strict=True):
+        progress.add(record, score, last)
     return progress
 
 
@@ -703,7 +706,7 @@ def _planned(study: Study, record: TrialRecord) -> PlannedTrial:
 def _report(sweep: Sweep, progress: Progress, console: Console) -> int:
     """Print what came out."""
     snapshot = progress.snapshot()
-    scored = [record for record in sweep.searched if record.state in (State.COMPLETE, State.PRUNED)]
+    scored = [record for record in sweep.searched if record.env_steps and record.state is not State.FAILED]
     show_report(console, snapshot, rank(sweep.folder, sweep.manifest, scored), sweep.folder)
     failed = snapshot.counts[State.FAILED]
     return ALL_FAILED if failed and failed == len(snapshot.rows) else 0

@@ -25,9 +25,13 @@ import pyarrow.parquet as pq
 
 from jax_party import records, storage
 from jax_party.errors import RecordError
-from jax_party.judging.aggregate import Aggregate, aggregate, aggregate_metrics, spread
+from jax_party.judging import standings
+from jax_party.judging.aggregate import aggregate, aggregate_metrics, spread
 from jax_party.judging.intervals import interval, optimism, stratified_interval
-from jax_party.judging.objectives import Objective, best_step, feasible, pareto_front
+from jax_party.judging.objectives import bound_metric, feasible
+from jax_party.judging.scores import Judgement, best_step, trained_evaluations
+from jax_party.judging.settling import end_of
+from jax_party.judging.standings import Standing
 from jax_party.records import State, SweepManifest, TrialRecord
 from results import columns, configs, lines, parts
 from results.parts import EVALUATIONS_FILE
@@ -76,7 +80,11 @@ OUTCOME_COLUMNS: Final[Mapping[str, str]] = {
     "objective.metric": "str",
     "objective.mode": "str",
     "objective.aggregate": "str",
+    "objective.at": "str",
+    "objective.source": "str",
+    "objective.step": "Int64",
     "objective.value": "float64",
+    "objective.se": "float64",
     "objective.std": "float64",
     "objective.min": "float64",
     "objective.max": "float64",
@@ -84,6 +92,14 @@ OUTCOME_COLUMNS: Final[Mapping[str, str]] = {
     "objective.over_scenarios": "float64",
     "objective.feasible": "boolean",
     "objective.pareto": "boolean",
+    "settled": "boolean",
+    "motion": "str",
+    "trend": "float64",
+    "trend.se": "float64",
+    "enough_steps": "Int64",
+    "score": "float64",
+    "standing": "Int64",
+    "provisional": "boolean",
     "lineage": "str",
     "evaluations": "Int64",
     "best_step": "Int64",
@@ -105,7 +121,7 @@ PLACE_COLUMNS: Final[Mapping[str, str]] = {
     for kind in ("train", "test")
     for name, dtype in {"uid": "str", "rows": "Int64", "steps": "Int64", "path": "str"}.items()
 } | {"checkpoint": "str", "folder": "str"}
-METRIC_PREFIXES: Final = ("last.", "best.", "absolute.")
+METRIC_PREFIXES: Final = ("last.", "best.", "final.", "absolute.")
 
 _FIXED: Final = {**IDENTITY_COLUMNS, **OUTCOME_COLUMNS, **PLACE_COLUMNS}
 _COPIED: Final = [name for name in _FIXED if name in TrialRecord.__dataclass_fields__ and name != "checkpoint"]
@@ -263,51 +279,31 @@ def _is_test(row: IndexRow) -> bool:
 
 
 def _judge_objectives(rows: Sequence[IndexRow], manifest: SweepManifest) -> None:
-    """Put the means over scenarios, where configurations count by them, and the Pareto fronts of several objectives."""
+    """Put the place of each configuration, its score over all of its seeds, and whether it keeps to the constraints."""
     objective = manifest.objective
-    judged: dict[tuple[str, str], list[tuple[list[IndexRow], dict[str, float | None]]]] = {}
-    searched = [row for row in rows if row.score_metrics and row.fixed.get("promoted_from") is None]
-    if manifest.scenario_mode == "mean":
-        wanted = len(manifest.scenarios)
-        for row in searched:
+    over_scenarios = manifest.scenario_mode == standings.MEAN_OVER_SCENARIOS
+    by_id = {row.fixed["trial_id"]: row for row in rows if row.fixed.get("promoted_from") is None and row.of_seeds}
+    if over_scenarios:
+        for row in by_id.values():
             row.fixed["objective.feasible"] = None  # until its configuration has been played in all of them
-        of_configuration: dict[tuple[Any, ...], dict[str, IndexRow]] = {}
-        for row in searched:
-            key = (row.fixed["configuration"], row.fixed["seed"])
-            of_configuration.setdefault(key, {}).setdefault(row.fixed["scenario"], row)
-        for of_scenarios in of_configuration.values():
-            if len(of_scenarios) == wanted:
-                together = list(of_scenarios.values())
-                means = aggregate_metrics([row.score_metrics for row in together], Aggregate.MEAN)
-                judged.setdefault((together[0].fixed["algorithm"], ""), []).append((together, means))
-                for row in together:
-                    row.fixed["objective.over_scenarios"] = means.get(objective.metric)
-                    row.fixed["objective.feasible"] = feasible(objective, means)
-    else:
-        for row in searched:
-            group = (row.fixed["algorithm"], row.fixed["scenario"])
-            judged.setdefault(group, []).append(([row], row.score_metrics))
-    if len(objective.metrics) > 1:
-        for of_group in judged.values():
-            _judge_front(objective, of_group)
+    ranked = standings.rank(
+        (row.candidate for row in by_id.values()), objective, manifest.scenario_mode, manifest.scenarios
+    )
+    for found in ranked.values():
+        for one in found:
+            for trial_id in (*one.trials, *one.others):
+                by_id[trial_id].fixed.update(_standing_values(one, over_scenarios, len(objective.metrics) > 1))
 
 
-def _judge_front(
-    objective: Objective, of_group: Sequence[tuple[Sequence[IndexRow], Mapping[str, float | None]]]
-) -> None:
-    """Say of each configuration of a group whether it is on the front of those that keep to the constraints."""
-    points: list[list[float]] = []
-    able: list[Sequence[IndexRow]] = []
-    for rows, metrics in of_group:
-        values = [metrics.get(name) for name in objective.metrics]
-        if feasible(objective, metrics) and None not in values:
-            points.append([float(value) for value in values if value is not None])
-            able.append(rows)
-        for row in rows:
-            row.fixed["objective.pareto"] = False
-    for rows, on_front in zip(able, pareto_front(points, objective.modes), strict=True):
-        for row in rows:
-            row.fixed["objective.pareto"] = on_front
+def _standing_values(one: Standing, over_scenarios: bool, several: bool) -> dict[str, Any]:
+    """What the index says of a configuration in the rows of its trials."""
+    return {
+        "score": one.score,
+        "standing": one.place,
+        "provisional": one.provisional,
+        **({"objective.over_scenarios": one.score, "objective.feasible": one.feasible} if over_scenarios else {}),
+        **({"objective.pareto": one.on_front} if several else {}),
+    }
 
 
 def _read_trial(sweep_folder: Path, manifest: SweepManifest | None, name: str) -> IndexRow:
@@ -347,27 +343,38 @@ def _trial_row(
     evaluations: Sequence[Evaluation],
     rows: Sequence[Mapping[str, Any]],
 ) -> IndexRow:
-    how = record.objective.aggregate
+    objective = record.objective
+    how = objective.aggregate
     of_steps = _by_step(evaluations, record.num_seeds)
-    untrained = {row["step"] for row in rows if row.get("untrained")}
-    trained = {step: [one.metrics for one in of_seeds] for step, of_seeds in of_steps.items() if step not in untrained}
-    best = best_step(trained, record.objective)
-    numbers = records.seed_values(record, rows)
-    judged = {} if record.state is State.FAILED else records.score_metrics(record, rows)
+    trained = trained_evaluations(rows, record.num_seeds)
+    best = best_step(trained, objective)
+    judged = None if record.state is State.FAILED else records.judgement(record, rows)
+    trend, settled = end_of(rows, record.num_seeds, objective)
     fixed = _fixed_values(record, place) | {
-        "evaluations": len(of_steps),
+        "evaluations": sum(step > 0 for step in of_steps),
         "best_step": best,
-        **_objective_values(record, numbers),
-        **({"objective.feasible": feasible(record.objective, judged)} if judged else {}),
+        **_objective_values(record, judged),
+        "settled": settled,
     }
+    if trend is not None:
+        fixed |= {
+            "trend": trend.change,
+            "trend.se": trend.se,
+            "motion": None if trend.motion is None else trend.motion.value,
+            "enough_steps": trend.enough_steps,
+        }
     sources = {
         "last.": _aggregated(of_steps[next(reversed(of_steps))], how) if of_steps else {},
         "best.": _aggregated(of_steps[best], how) if best is not None else {},
+        "final.": record.final_metrics or {},
         "absolute.": record.absolute_metrics or {},
     }
     metrics = {prefix + name: value for prefix, values in sources.items() for name, value in values.items()}
-    sampled = _hyperparameters(records.hyperparameters_at(record, best))
-    return IndexRow(fixed, sampled, metrics, leaves, evaluations, numbers, judged)
+    judged_step = best if judged is None else judged.step
+    sampled = _hyperparameters(records.hyperparameters_at(record, judged_step))
+    wanted = [*objective.metrics, *map(bound_metric, objective.constraints)]
+    of_seeds = [] if judged is None else [{name: one.get(name) for name in wanted} for one in judged.of_seeds]
+    return IndexRow(fixed, sampled, metrics, leaves, evaluations, of_seeds)
 
 
 def _by_step(evaluations: Sequence[Evaluation], num_seeds: int) -> dict[int, list[Evaluation]]:
@@ -382,9 +389,10 @@ def _aggregated(of_seeds: Sequence[Evaluation], how: str) -> dict[str, float | N
     return aggregate_metrics([one.metrics for one in of_seeds], how)
 
 
-def _objective_values(record: TrialRecord, numbers: Sequence[float]) -> dict[str, Any]:
+def _objective_values(record: TrialRecord, judged: Judgement | None) -> dict[str, Any]:
     """The objective over seeds; of a promoted trial with its interval."""
-    if record.state is State.FAILED or not numbers:
+    numbers = [] if judged is None else judged.values(record.objective.metric)
+    if judged is None or not numbers:
         return {}
     fresh: dict[str, Any] = {}
     if record.promoted_from is not None and record.state is State.COMPLETE:
@@ -392,7 +400,11 @@ def _objective_values(record: TrialRecord, numbers: Sequence[float]) -> dict[str
         fresh = {f"fresh.{name}": value for name, value in found._asdict().items()}
         fresh["fresh.num_seeds"] = record.num_seeds
     return fresh | {
+        "objective.source": judged.source,
+        "objective.step": judged.step,
         "objective.value": aggregate(numbers, record.objective.aggregate),
+        "objective.se": judged.se,
+        "objective.feasible": feasible(record.objective, judged.metrics),
         "objective.std": spread(numbers),
         "objective.min": min(numbers),
         "objective.max": max(numbers),
@@ -430,6 +442,7 @@ def _pending_rows(manifest: SweepManifest, rows: Sequence[IndexRow]) -> Iterator
             "objective.metric": manifest.objective.metric,
             "objective.mode": manifest.objective.mode,
             "objective.aggregate": manifest.objective.aggregate,
+            "objective.at": manifest.objective.at,
             "num_seeds": manifest.num_seeds,
             "evaluations": 0,
         }
@@ -450,6 +463,7 @@ def _fixed_values(record: TrialRecord, place: PurePosixPath) -> dict[str, Any]:
     values["objective.metric"] = record.objective.metric
     values["objective.mode"] = record.objective.mode
     values["objective.aggregate"] = record.objective.aggregate
+    values["objective.at"] = record.objective.at
     values["checkpoint"] = None if record.checkpoint is None else str(place / record.checkpoint)
     values["folder"] = str(place)
     for kind in ("train", "test"):

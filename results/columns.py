@@ -24,7 +24,7 @@ HYPERPARAMETERS: Final = "hyperparameters:"
 METRICS: Final = "metrics:"
 CONFIG: Final = "config:"
 VERSION_KEY: Final = b"jax_party.index_version"
-INDEX_VERSION: Final = 3
+INDEX_VERSION: Final = 4
 """Of index.parquet and evaluations.parquet; `docs/results_format.md` says what each version has."""
 
 #: How a dtype of pandas is kept in Arrow.

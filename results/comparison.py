@@ -34,6 +34,7 @@ class _Played(NamedTuple):
       score: what the sweep goes by.
       feasible: whether it keeps to the sweep's constraints.
       over_scenarios: whether the score is its mean over scenarios.
+      standing: its place among those that it compares with; infinite where an older index has none.
     """
 
     configuration: str
@@ -42,6 +43,7 @@ class _Played(NamedTuple):
     score: float
     feasible: bool
     over_scenarios: bool
+    standing: float = math.inf
 
 
 def compare(sweep_a: str | Path, sweep_b: str | Path, by: str = "best") -> pd.DataFrame:
@@ -133,6 +135,7 @@ def _configuration(name: str, searched: Sequence[dict[Any, Any]], fresh: Sequenc
         score=float(over) if is_over else aggregate(values, searched[0]["objective.aggregate"]),
         feasible=all(pd.isna(row["objective.feasible"]) or bool(row["objective.feasible"]) for row in searched),
         over_scenarios=is_over,
+        standing=min((float(row["standing"]) for row in searched if pd.notna(row.get("standing"))), default=math.inf),
     )  # fmt: skip
 
 
@@ -187,9 +190,13 @@ def _matched(a: Sequence[_Played], b: Sequence[_Played], by: str, mode: str) -> 
 
 
 def _best(side: Sequence[_Played], mode: str) -> _Played:
-    """By the sweep's own score; where configurations count by their mean over scenarios, one that has it."""
+    """The first by the sweep's standings; in an older index, by the score of what keeps to the constraints."""
     sign = 1.0 if mode == "max" else -1.0
-    return max(side, key=lambda one: (one.feasible, one.over_scenarios, sign * one.score, one.configuration))
+
+    def order(one: _Played) -> tuple[float, bool, bool, float, str]:
+        return one.standing, not one.feasible, not one.over_scenarios, -sign * one.score, one.configuration
+
+    return min(side, key=order)
 
 
 def _compared(a: _Played, b: _Played, fresh: bool, mode: str) -> dict[str, Any]:

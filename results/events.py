@@ -72,8 +72,10 @@ class EventFiles:
             return
         written.ended = True
         ended = datetime.fromisoformat(record.ended_at).timestamp() if record.ended_at else _began(record)
-        if record.absolute_metrics:
-            yield _event(ended, record.env_steps, {"absolute": dict(numbers(record.absolute_metrics))})
+        played = {"final": record.final_metrics, "absolute": record.absolute_metrics}
+        parts = {part: dict(numbers(metrics)) for part, metrics in played.items() if metrics}
+        if parts:
+            yield _event(ended, record.env_steps, parts)
         if record.error is None:
             _, _, end = summary.hparams({}, {})
             yield Event(wall_time=ended, summary=end)

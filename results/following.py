@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,8 @@ from typing import Any, Final
 from jax_party import records, storage
 from jax_party.errors import RecordError
 from jax_party.judging.aggregate import aggregate_metrics
+from jax_party.judging.scores import evaluations_by_step
+from jax_party.judging.standings import Candidate
 from jax_party.records import SweepManifest, TrialRecord
 from results import lines
 
@@ -32,17 +33,18 @@ class FollowedTrial:
     @cached_property
     def by_step(self) -> dict[int, list[Mapping[str, Any]]]:
         """Environment steps -> the rows of its evaluation, one a seed; whole evaluations only."""
-        return records.evaluations_by_step(self.rows, self.record.num_seeds)
+        return evaluations_by_step(self.rows, self.record.num_seeds)
 
     @property
     def reached(self) -> dict[int, float]:
-        """Number of the evaluation, from 1 -> the sweep's first objective, seeds aggregated, where it has a number."""
+        """The sweep's first objective by the number of the evaluation, 0 for untrained networks; seeds aggregated."""
         name = self.record.objective.metric
         found = {}
         for place, rows in enumerate(self.by_step.values(), start=1):
             value = self._together([{name: (row.get("evaluate") or {}).get(name)} for row in rows])[name]
             if value is not None:
-                found[int(rows[0].get("evaluation") or place)] = value
+                number = rows[0].get("evaluation")
+                found[place if number is None else int(number)] = value
         return found
 
     def metrics(self, rows: Sequence[Mapping[str, Any]], part: str) -> Mapping[str, float | None]:
@@ -58,12 +60,9 @@ class FollowedTrial:
         return records.judged_hyperparameters(self.record, self.rows)
 
     @cached_property
-    def score(self) -> list[float] | None:
-        """What the trial is judged by, a number for each of the sweep's objectives; None where one has none."""
-        metrics = records.score_metrics(self.record, self.rows)
-        values = [metrics.get(name) for name in self.record.objective.metrics]
-        found = [float(value) for value in values if value is not None and math.isfinite(value)]
-        return found if len(found) == len(values) else None
+    def candidate(self) -> Candidate:
+        """The trial as it is ranked."""
+        return records.candidate(self.record, self.rows)
 
 
 def numbers(values: Any, prefix: str = "") -> Iterator[tuple[str, float | None]]:

@@ -7,6 +7,8 @@ of processes, after a kill, and for sweeps that are older than their journal. No
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import json
 import math
 import os
@@ -24,7 +26,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from jax_party import records, storage
 from jax_party.errors import RecordError
-from jax_party.judging.objectives import violations
+from jax_party.judging import standings
+from jax_party.judging.aggregate import aggregate_metrics
+from jax_party.judging.objectives import Objective, bound_metric, violations
+from jax_party.judging.standings import Candidate, Standing
 from jax_party.records import FINISHED, State, SweepManifest, TrialRecord
 from results.following import FollowedTrial, Follower
 
@@ -43,6 +48,8 @@ _STATES: Final[Mapping[State, TrialState]] = {
 _SETTLED: Final = (TrialState.COMPLETE, TrialState.PRUNED)
 _METRIC_NAMES: Final = "study:metric_names"  # where `optuna.Study.set_metric_names` puts them
 _CONSTRAINTS: Final = "constraints"  # where Optuna's samplers put them
+_OF_SEEDS: Final = "of_seeds"
+_MISSED: Final = 1e9
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -109,8 +116,11 @@ class Journal:
                     if name not in studies:
                         studies[name] = self._create(name, of_study[0].record)
                     self._add(studies[name], manifest, of_study)
-                if manifest is not None and manifest.scenario_mode == "mean":
-                    self._add_over_scenarios(studies, manifest, trials, label)
+                if manifest is not None:
+                    searched = [trial for trial in trials if trial.record.promoted_from is None]
+                    self._judge(studies, _by_study(manifest, searched, label), manifest)
+                    if manifest.scenario_mode == standings.MEAN_OVER_SCENARIOS:
+                        self._add_over_scenarios(studies, manifest, trials, label)
         except (OSError, ValueError, KeyError) as error:
             raise self._damaged(error) from error
 
@@ -145,25 +155,78 @@ class Journal:
             elif not there.state.is_finished():
                 self._change(there, wanted)
 
+    def _judge(self, studies: dict[str, int], names: Iterable[str], manifest: SweepManifest) -> None:
+        """Have the values of finished trials be their configurations', over all seeds, and what cannot be the best
+        count as infeasible, so that `study.best_trial` is the sweep's winner.
+
+        In Optuna, a trial that has ended stays as it is: where one has to change, the study is written anew.
+        """
+        for name in names:
+            trials = self._trials(studies[name])
+            ranked = standings.rank(map(_candidate, filter(_is_ranked, trials)), manifest.objective)
+            self._settle(studies, name, manifest.objective, trials, ranked)
+
+    def _settle(
+        self,
+        studies: dict[str, int],
+        name: str,
+        objective: Objective,
+        trials: Sequence[FrozenTrial],
+        ranked: Mapping[str, Sequence[Standing]],
+    ) -> None:
+        of_trial = {trial_id: one for found in ranked.values() for one in found for trial_id in one.trials}
+        wanted = [_placed(trial, of_trial.get(trial.user_attrs.get("trial_id", "")), objective) for trial in trials]
+        if any(new is not trial for new, trial in zip(wanted, trials, strict=True)):
+            attrs = {study.study_name: study.user_attrs for study in self._storage.get_all_studies()}[name]
+            directions = self._storage.get_study_directions(studies[name])
+            self._storage.delete_study(studies[name])
+            studies[name] = self._storage.create_new_study(directions, name)
+            self._storage.set_study_system_attr(studies[name], _METRIC_NAMES, list(objective.metrics))
+            for key, value in attrs.items():
+                self._storage.set_study_user_attr(studies[name], key, value)
+            for trial in wanted:
+                self._storage.create_new_trial(studies[name], template_trial=trial)
+        best = {group: one for group, found in ranked.items() if (one := standings.best_of(found)) is not None}
+        facts: dict[str, Any] = {
+            "best": [trial_id for one in best.values() for trial_id in one.trials] or None,
+            "provisional": any(one.provisional for one in best.values()) if best else None,
+        }
+        there = next(s.user_attrs for s in self._storage.get_all_studies() if s.study_name == name)
+        for key, value in facts.items():
+            if there.get(key) != value:
+                self._storage.set_study_user_attr(studies[name], key, value)
+
     def _add_over_scenarios(
         self, studies: dict[str, int], manifest: SweepManifest, trials: Sequence[FollowedTrial], label: str
     ) -> None:
-        """Where configurations count by their mean over scenarios: a study of these, with a trial a configuration that
-        has been played in all of them.
+        """Where configurations count by their mean over scenarios: a study of these, with a trial per configuration
+        that has been played in all of them.
         """
         for algorithm in dict.fromkeys(trial.record.algorithm for trial in trials):
             names = [" ".join(filter(None, (label, algorithm, scenario))) for scenario in manifest.scenarios]
             if not all(name in studies for name in names):
                 continue
-            played = [_settled_by_configuration(self._trials(studies[name])) for name in names]
+            played = {trial.user_attrs["trial_id"]: trial for name in names for trial in self._trials(studies[name])
+                      if _is_ranked(trial)}  # fmt: skip
+            candidates = [_candidate(trial) for trial in played.values()]
+            ranked = standings.rank(candidates, manifest.objective, "mean", manifest.scenarios)
             together = " ".join(filter(None, (label, algorithm, OVER_SCENARIOS)))
             if together not in studies:
                 studies[together] = self._create(together, trials[0].record)
-            there = {_configuration(trial) for trial in self._trials(studies[together])}
-            for key in played[0]:
-                if key not in there and all(key in of_scenario for of_scenario in played):
-                    mean = _mean([of_scenario[key] for of_scenario in played])
+            there = {trial.user_attrs.get("configuration") for trial in self._trials(studies[together])}
+            for one in ranked.get(algorithm, ()):
+                parts = [played[trial_id] for trial_id in one.trials]
+                if one.configuration not in there and all(part.state in _SETTLED and part.values for part in parts):
+                    mean = _mean(parts, manifest.objective, one)
                     self._storage.create_new_trial(studies[together], template_trial=mean)
+            means = self._trials(studies[together])
+            by_configuration = {trial.user_attrs["configuration"]: trial.user_attrs["trial_id"] for trial in means}
+            named = [
+                dataclasses.replace(one, trials=(by_configuration[one.configuration],))
+                for one in ranked.get(algorithm, ())
+                if one.configuration in by_configuration
+            ]
+            self._settle(studies, together, manifest.objective, means, {algorithm: named})
 
     def _change(self, there: FrozenTrial, wanted: FrozenTrial) -> None:
         """Write what is new of a trial that has not ended."""
@@ -275,7 +338,7 @@ def _begun_again(there: FrozenTrial, wanted: FrozenTrial) -> bool:
 def _frozen(manifest: SweepManifest | None, trial: FollowedTrial) -> FrozenTrial:
     """A trial as Optuna knows it. One that is complete and has no number for some objective counts as failed."""
     record = trial.record
-    score = trial.score if record.state in (State.COMPLETE, State.PRUNED) else None
+    score = _score(trial) if record.state in (State.COMPLETE, State.PRUNED) else None
     state = _STATES[record.state]
     if state is TrialState.COMPLETE and score is None:
         state = TrialState.FAIL
@@ -296,46 +359,77 @@ def _frozen(manifest: SweepManifest | None, trial: FollowedTrial) -> FrozenTrial
     )
 
 
-def _configuration(trial: FrozenTrial) -> tuple[Any, Any]:
-    return trial.user_attrs.get("configuration"), trial.user_attrs.get("seed")
+def _score(trial: FollowedTrial) -> list[float] | None:
+    """What the trial is judged by, a number for each of the sweep's objectives; None where one has none."""
+    objective = trial.record.objective
+    metrics = aggregate_metrics(trial.candidate.of_seeds, objective.aggregate) if trial.candidate.of_seeds else {}
+    found = [value for name in objective.metrics if (value := metrics.get(name)) is not None]
+    return found if len(found) == len(objective.metrics) else None
 
 
-def _settled_by_configuration(trials: Iterable[FrozenTrial]) -> dict[tuple[Any, Any], FrozenTrial]:
-    """The trials of a scenario that have a score; of equal ones, the first."""
-    found: dict[tuple[Any, Any], FrozenTrial] = {}
-    for trial in trials:
-        if trial.state in _SETTLED and trial.values and trial.user_attrs.get("configuration") is not None:
-            found.setdefault(_configuration(trial), trial)
-    return found
+def _is_ranked(trial: FrozenTrial) -> bool:
+    """Whether the journal knows what the trial is judged by; journals of earlier versions do not."""
+    return _OF_SEEDS in trial.user_attrs and "number" in trial.user_attrs
 
 
-def _mean(of_scenarios: Sequence[FrozenTrial]) -> FrozenTrial:
-    """A configuration's trials as one: means of their values, intermediate ones too, and of what misses a bound."""
-    first = of_scenarios[0]
-    steps = set.intersection(*(set(trial.intermediate_values) for trial in of_scenarios))
-    pruned = any(trial.state is TrialState.PRUNED for trial in of_scenarios)
-    missed = [trial.system_attrs.get(_CONSTRAINTS) for trial in of_scenarios]
-    facts = {name: first.user_attrs[name] for name in ("algorithm", "configuration", "seed")}
-    facts["trials"] = [trial.user_attrs["trial_id"] for trial in of_scenarios]
-    facts["folders"] = [trial.user_attrs["folder"] for trial in of_scenarios]
+def _candidate(trial: FrozenTrial) -> Candidate:
+    """A trial of the journal as it is ranked."""
+    facts = trial.user_attrs
+    states = {theirs: ours.value for ours, theirs in _STATES.items()}
+    return Candidate(
+        trial_id=facts["trial_id"],
+        number=facts["number"],
+        algorithm=facts["algorithm"],
+        scenario=facts["scenario"],
+        configuration=facts["configuration"],
+        state=states[trial.state],
+        first_seed=facts["seed"],
+        of_seeds=facts[_OF_SEEDS],
+        settled=facts.get("settled"),
+    )
+
+
+def _placed(trial: FrozenTrial, standing: Standing | None, objective: Objective) -> FrozenTrial:
+    """A finished trial with its configuration's values, and with one constraint more where trials that had not settled
+    are no winners; the same object where it has them already.
+    """
+    if standing is None or trial.state is not TrialState.COMPLETE:
+        return trial
+    values = [float(standing.metrics[name] or 0.0) for name in objective.metrics]
+    missed = [min(one, _MISSED) for one in violations(objective, standing.metrics)]
+    if standings.judges_the_end(objective.at):
+        missed.append(float(standing.feasible and not standing.eligible))
+    wanted = {_CONSTRAINTS: missed} if missed else {}
+    if trial.values == values and trial.system_attrs.get(_CONSTRAINTS) == wanted.get(_CONSTRAINTS):
+        return trial
+    placed = copy.copy(trial)
+    placed.values = values
+    placed._system_attrs = {**trial.system_attrs, **wanted}
+    return placed
+
+
+def _mean(parts: Sequence[FrozenTrial], objective: Objective, standing: Standing) -> FrozenTrial:
+    """A configuration's trials as one: means of their intermediate values over scenarios, and its standing's values."""
+    first = parts[0]
+    steps = set.intersection(*(set(trial.intermediate_values) for trial in parts))
+    pruned = any(trial.state is TrialState.PRUNED for trial in parts)
+    facts = {name: first.user_attrs[name] for name in ("algorithm", "configuration", "seed", "trial_id")}
+    facts["trials"] = [trial.user_attrs["trial_id"] for trial in parts]
+    facts["folders"] = [trial.user_attrs["folder"] for trial in parts]
     return FrozenTrial(
         number=0,
         trial_id=0,
         state=TrialState.PRUNED if pruned else TrialState.COMPLETE,
         value=None,
-        values=[fmean(values) for values in zip(*(trial.values for trial in of_scenarios), strict=True)],
-        datetime_start=min((trial.datetime_start for trial in of_scenarios if trial.datetime_start), default=None),
-        datetime_complete=max(
-            (trial.datetime_complete for trial in of_scenarios if trial.datetime_complete), default=None
-        ),
+        values=[float(standing.metrics[name] or 0.0) for name in objective.metrics],
+        datetime_start=min((trial.datetime_start for trial in parts if trial.datetime_start), default=None),
+        datetime_complete=max((trial.datetime_complete for trial in parts if trial.datetime_complete), default=None),
         params=first.params,
         distributions=first.distributions,
         user_attrs=facts,
-        system_attrs={_CONSTRAINTS: [fmean(of_bound) for of_bound in zip(*missed, strict=True)]} if all(missed) else {},
-        intermediate_values={
-            step: fmean(trial.intermediate_values[step] for trial in of_scenarios) for step in sorted(steps)
-        },
-    )  # fmt: skip
+        system_attrs={},
+        intermediate_values={step: fmean(trial.intermediate_values[step] for trial in parts) for step in sorted(steps)},
+    )
 
 
 def _facts(trial: FollowedTrial) -> dict[str, Any]:
@@ -353,8 +447,18 @@ def _facts(trial: FollowedTrial) -> dict[str, Any]:
         "promoted_from": record.promoted_from,
         "error": record.error,
         "steps_per_second": record.steps_per_second if record.state in FINISHED else None,
+        _OF_SEEDS: _seed_metrics(trial) if record.state in (State.COMPLETE, State.PRUNED) else None,
+        "settled": trial.candidate.settled if record.state in FINISHED else None,
+        "judged_at": record.objective.at,
     }
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def _seed_metrics(trial: FollowedTrial) -> list[dict[str, float | None]] | None:
+    """The objectives and bounded metrics of each seed."""
+    objective = trial.record.objective
+    names = [*objective.metrics, *map(bound_metric, objective.constraints)]
+    return [{name: one.get(name) for name in names} for one in trial.candidate.of_seeds] or None
 
 
 def _constraints(trial: FollowedTrial) -> dict[str, Any]:
@@ -362,7 +466,9 @@ def _constraints(trial: FollowedTrial) -> dict[str, Any]:
     record = trial.record
     if not record.objective.constraints or record.state not in (State.COMPLETE, State.PRUNED):
         return {}
-    missed = violations(record.objective, records.score_metrics(record, trial.rows))
+    of_seeds = trial.candidate.of_seeds
+    metrics = aggregate_metrics(of_seeds, record.objective.aggregate) if of_seeds else {}
+    missed = violations(record.objective, metrics)
     return {_CONSTRAINTS: missed} if all(map(math.isfinite, missed)) else {}
 
 

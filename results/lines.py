@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from jax_party import records, storage
 from jax_party.errors import RecordError
+from jax_party.judging.scores import EXTRA, UNTRAINED
 from results.rows import Evaluation
 
 Number = float | None
+_FLAGS: Final = (*EXTRA, UNTRAINED)
 
 
 class _Line(msgspec.Struct):
@@ -21,6 +23,8 @@ class _Line(msgspec.Struct):
     step: int
     evaluate: dict[str, Number]
     seed: int | None = None
+    se: dict[str, Number] | None = None
+    final: bool = False
     absolute: bool = False
     untrained: bool = False
 
@@ -31,6 +35,8 @@ class _LineWithLists(msgspec.Struct):
     step: int
     evaluate: dict[str, Number | list[Number]]
     seed: int | None = None
+    se: dict[str, Number] | None = None
+    final: bool = False
     absolute: bool = False
     untrained: bool = False
 
@@ -43,7 +49,9 @@ class _LineWithTraining(msgspec.Struct):
     evaluation: int | None = None
     wall_time_s: float | None = None
     evaluate: dict[str, Any] | None = None
+    se: dict[str, Number] | None = None
     train: dict[str, Any] | None = None
+    final: bool = False
     absolute: bool = False
     untrained: bool = False
 
@@ -73,9 +81,10 @@ def read(trial: Path, place: PurePosixPath, seed: int) -> tuple[list[Evaluation]
     try:
         for line in _decoded(content[: content.rfind(b"\n") + 1]):
             of_seed = seed if line.seed is None else line.seed
-            row = {"step": line.step, "seed": of_seed, "evaluate": line.evaluate, "absolute": line.absolute}
-            rows.append(row | {"untrained": True} if line.untrained else row)
-            if not line.absolute:
+            row = {"step": line.step, "seed": of_seed, "evaluate": line.evaluate, "se": line.se}
+            row |= {flag: True for flag in _FLAGS if getattr(line, flag)}
+            rows.append(row)
+            if not (line.absolute or line.final):
                 evaluations.append(Evaluation(of_seed, line.step, _flat(line.evaluate)))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return _read_any(trial, place, seed)
@@ -127,7 +136,7 @@ def _read_any(trial: Path, place: PurePosixPath, seed: int) -> tuple[list[Evalua
     rows: list[Mapping[str, Any]] = [*records.read_metrics(trial)]
     evaluations = []
     for row in rows:
-        if not row.get("absolute"):
+        if not any(row.get(flag) for flag in EXTRA):
             where = f"{place / records.METRICS_FILE}: step {row['step']}"
             of_seed: Any = row.get("seed", seed)
             if not isinstance(of_seed, int):

@@ -29,14 +29,14 @@ from results.rows import IndexRow
 KEPT_FOLDER: Final = ".index"
 EVALUATIONS_FILE: Final = "evaluations.parquet"
 PART_TRIALS: Final = 250
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 """To be counted up where trials are read in another way, so that what was kept of them is read again."""
 PROCESSES: Final = 2
 POOL_FROM: Final = 1000  # trials: below, starting processes takes longer than they save
 _FILES: Final = (records.RECORD_FILE, records.METRICS_FILE, records.CONFIG_FILE)
 _LAYOUT_KEY: Final = b"layout"
 _BESIDE_KEY: Final = b"evaluations"
-_KEPT: Final = ("kept:trial", "kept:stamp", "kept:nulls", "kept:seed_values", "kept:score_metrics")
+_KEPT: Final = ("kept:trial", "kept:stamp", "kept:nulls", "kept:of_seeds")
 _DAMAGED: Final = (OSError, ValueError, KeyError, pa.ArrowException)  # what a file of something else raises
 
 
@@ -80,11 +80,10 @@ class Part:
     def rows(self, fixed: Mapping[str, str]) -> list[IndexRow]:
         """Its rows with what they are judged by; the columns of their own names stay in the table."""
         cells = [self.table[columns.FIXED + name].to_pylist() for name in fixed]
-        seeds, scores = (self.table[name].to_pylist() for name in ("kept:seed_values", "kept:score_metrics"))
-        decode = msgspec.json.decode
+        seeds = map(msgspec.json.decode, self.table["kept:of_seeds"].to_pylist())
         return [
-            IndexRow(dict(zip(fixed, values, strict=True)), seed_values=decode(of_seeds), score_metrics=decode(score))
-            for *values, of_seeds, score in zip(*cells, seeds, scores, strict=True)
+            IndexRow(dict(zip(fixed, values, strict=True)), of_seeds=of_seeds)
+            for *values, of_seeds in zip(*cells, seeds, strict=True)
         ]
 
 
@@ -390,8 +389,7 @@ def _packed(task: Task, rows: Sequence[tuple[str, IndexRow]], reader: Reader) ->
         "kept:trial": [name for name, _ in rows],
         "kept:stamp": [task.trials[name] for name, _ in rows],
         "kept:nulls": [encode(columns.nulls_of(row)).decode() for _, row in rows],
-        "kept:seed_values": [encode(list(row.seed_values)).decode() for _, row in rows],
-        "kept:score_metrics": [encode(dict(row.score_metrics)).decode() for _, row in rows],
+        "kept:of_seeds": [encode(list(row.of_seeds)).decode() for _, row in rows],
     }
     table = columns.pack([row for _, row in rows], reader.fixed)
     for name, values in kept.items():

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import pandas as pd
 
+from jax_party.judging.settling import Motion, in_words, summarise
+from jax_party.judging.standings import TIERS, judges_the_end
+
 OVER_SCENARIOS: Final = "objective.over_scenarios"
-SCORES: Final = (OVER_SCENARIOS, "objective.value")
-"""What a sweep goes by: the first of these that the index has values of."""
-JUDGED: Final = ("objective.feasible", "objective.pareto")
+SCORE: Final = "score"
+SCORES: Final = (SCORE, OVER_SCENARIOS, "objective.value")
+"""What a sweep goes by: the first of these that the index has values of; older indexes and single runs lack a score."""
+JUDGED: Final = ("objective.feasible", "settled", "objective.pareto")
 
 
 def score_column(index: pd.DataFrame) -> str | None:
@@ -26,14 +31,25 @@ def best_rows(index: pd.DataFrame, column: str, mode: str, top: int) -> pd.DataF
     """The `top` rows of the index by `column`, the best first; rows without a value are left out.
 
     Rows that keep to the sweep's constraints come before those that do not, and those of a Pareto front before others.
+    By the sweep's own score, complete trials come before running and pruned ones, and where the end of training is
+    judged, those that have settled before those that have not.
     """
     measured = index[index[column].notna()].copy()
-    measured["_worse"] = [
-        (row.get("objective.feasible") is not True) + (row.get("objective.pareto") is not True)
-        for row in measured[[name for name in JUDGED if name in measured]].astype(object).to_dict("records")
-    ]
+    names = [name for name in (*JUDGED, "state", "objective.at") if name in measured]
+    rows = measured[names].astype(object).to_dict("records")
+    measured["_worse"] = [_behind(row, column in SCORES and SCORE in index) for row in rows]
     order = ["_worse", column, "trial_id"]
     return measured.sort_values(order, ascending=[True, mode == "min", True], kind="stable").head(top)[index.columns]
+
+
+def _behind(row: Mapping[Any, Any], by_score: bool) -> tuple[int, ...]:
+    """What a row stands behind others for, whatever its score."""
+    infeasible, off_front = (row.get(name) is not True for name in ("objective.feasible", "objective.pareto"))
+    if not by_score:
+        return (infeasible + off_front,)
+    at = row.get("objective.at")
+    moving = isinstance(at, str) and judges_the_end(at) and row.get("settled") is not True
+    return infeasible, TIERS.get(str(row["state"]), len(TIERS)), moving, off_front
 
 
 def best_score(index: pd.DataFrame) -> float | None:
@@ -52,4 +68,26 @@ def mode_of(index: pd.DataFrame) -> str:
     return str(modes[0]) if modes else "max"
 
 
-__all__ = ["JUDGED", "OVER_SCENARIOS", "SCORES", "best_rows", "best_score", "mode_of", "score_column", "searched"]
+def is_provisional(index: pd.DataFrame) -> bool:
+    """Whether some best configuration is named for the time being only: none that it compares with has settled."""
+    best = index[index["standing"].eq(1).fillna(False)] if "standing" in index else index.head(0)
+    return bool(best["provisional"].fillna(False).any()) if len(best) else False
+
+
+def settling_note(index: pd.DataFrame) -> str | None:
+    """The warning about complete trials that had not settled; None where there is nothing to warn of."""
+    if "motion" not in index:
+        return None
+    rules = index["objective.at"].dropna().unique()
+    if not any(judges_the_end(str(rule)) for rule in rules):
+        return None
+    rows = index[(index["state"] == "COMPLETE") & index["motion"].notna()]
+    enough = [None if pd.isna(steps) else int(steps) for steps in rows["enough_steps"]]
+    verdict = summarise(zip(map(Motion, rows["motion"]), enough, strict=True))
+    return in_words(verdict, mode_of(index))
+
+
+__all__ = [
+    "JUDGED", "OVER_SCENARIOS", "SCORE", "SCORES", "best_rows", "best_score", "is_provisional", "mode_of",
+    "score_column", "searched", "settling_note",
+]  # fmt: skip

@@ -16,7 +16,18 @@ from jax_party.records import State
 from results.collector import METRIC_PREFIXES, collect, hyperparameter_columns
 from results.index import load_index
 from results.journal import update_journal
-from results.ranking import JUDGED, OVER_SCENARIOS, SCORES, best_rows, mode_of, score_column, searched
+from results.ranking import (
+    JUDGED,
+    OVER_SCENARIOS,
+    SCORE,
+    SCORES,
+    best_rows,
+    is_provisional,
+    mode_of,
+    score_column,
+    searched,
+    settling_note,
+)
 
 _FRESH: Final = (
     "fresh.value", "optimism_gap", "fresh.over_scenarios.value", "optimism_gap.over_scenarios",
@@ -76,8 +87,10 @@ def show_main(arguments: Sequence[str] | None = None) -> int:
         if not options.promoted:
             index = searched(index)
         column = _metric_column(index, options.metric, options.folder)
-        if column == OVER_SCENARIOS:  # of a test on fresh seeds it is the mean of these
-            index = index.assign(**{column: index[column].fillna(index["fresh.over_scenarios.value"])})
+        if column in (SCORE, OVER_SCENARIOS):  # of a test on fresh seeds it is the mean of these
+            tested = index["fresh.over_scenarios.value"].fillna(index["fresh.value"])
+            fresh = tested.where(index["promoted_from"].notna())
+            index = index.assign(**{column: index[column].fillna(fresh)})
         mode = options.mode or mode_of(index)
         _print_index(index, column, mode, options.top)
     except (RecordError, OSError) as error:
@@ -119,7 +132,9 @@ def _states(index: pd.DataFrame) -> str:
 def _print_index(index: pd.DataFrame, column: str, mode: str, top: int) -> None:
     chosen = best_rows(index, column, mode, top)
     varied = [name for name in hyperparameter_columns(index) if index[name].nunique(dropna=False) > 1]
-    judged = [name for name in ("algorithm", "scenario", *SCORES, *JUDGED) if index[name].nunique() > 1]
+    known = [name for name in ("algorithm", "scenario", *SCORES, *JUDGED) if name in index]
+    judged = [name for name in known if index[name].nunique() > 1]
+    judged = [name for name in judged if name not in SCORES or not index[name].equals(index[column])]
     judged += [name for name in _FRESH if name in index and index[name].notna().any()]
     shown = ["trial_id", "state", column, *judged, "best_step", "env_steps", "steps_per_second", *varied]
     shown = list(dict.fromkeys(shown))
@@ -128,8 +143,14 @@ def _print_index(index: pd.DataFrame, column: str, mode: str, top: int) -> None:
     ]
     headings = ["#", *(name.removeprefix("system.") for name in shown)]
     fixed = headings.index("state") + 2
-    title = f"{_states(index)}, by {column} ({mode})"
+    rules = ", ".join(sorted(set(index["objective.at"].dropna()))) if "objective.at" in index else ""
+    title = f"{_states(index)}, by {column} ({mode}{f'; {rules}' if rules and column in SCORES else ''})"
     print_table(headings, rows, left=("trial_id", "state", "algorithm"), spare=headings[fixed:], title=title)
+    if column in SCORES:
+        if (note := settling_note(searched(index))) is not None:
+            _say(f"{note}.")
+        if is_provisional(searched(index)):
+            _say("The best is provisional: no trial that it compares with has completed and settled.")
     if len(chosen) < min(top, len(index)):
         _say(f"{int(index[column].isna().sum())} trials have no {column}.")
 

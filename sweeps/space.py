@@ -22,7 +22,7 @@ import yaml
 from jax_party.config import with_values
 from jax_party.errors import ConfigError, SweepError
 from jax_party.judging.aggregate import Aggregate
-from jax_party.judging.objectives import MODES, Objective
+from jax_party.judging.objectives import MODES, RULES, Objective
 
 SWEEPS_DIR = Path(__file__).parent
 SPEC_KEYS = (
@@ -124,7 +124,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class SweepSpec:
-    """A checked sweep file. `source` is its path as the user knows it, and begins every message about it."""
+    """A checked sweep file. `source` is its path as the user knows it, and begins every message about it.
+
+    `at` says which networks of a trial are judged, one of `RULES`; None leaves that to the environment's config.
+    """
 
     source: str
     algorithms: tuple[str, ...]
@@ -135,6 +138,7 @@ class SweepSpec:
     budget: Budget
     overrides: Mapping[str, Any]
     axes: tuple[Axis, ...]
+    at: str | None = None
 
     def axis_keys(self) -> tuple[str, ...]:
         """The dotted keys that vary."""
@@ -190,8 +194,9 @@ def merge_specs(specs: Mapping[str, SweepSpec]) -> SweepSpec:
 
 
 _ONE_OF_EACH: Mapping[str, str] = {
-    "num_samples": "SAMPLES", "objective": "METRIC, MODE, AGGREGATE and CONSTRAINTS", "scenarios": "SCENARIO",
-    "scenario_mode": "SCENARIO_MODE", "budget": "TIMESTEPS and EVALUATIONS", "overrides": "a SPACE file of your own",
+    "num_samples": "SAMPLES", "objective": "METRIC, MODE, AGGREGATE and CONSTRAINTS", "at": "AT",
+    "scenarios": "SCENARIO", "scenario_mode": "SCENARIO_MODE",
+    "budget": "TIMESTEPS and EVALUATIONS", "overrides": "a SPACE file of your own",
 }  # fmt: skip
 
 
@@ -226,7 +231,7 @@ def load_spec(path: Path) -> SweepSpec:
 def parse_spec(raw: Mapping[str, Any], source: str) -> SweepSpec:
     """Check a sweep given as a mapping; `source` begins every message."""
     check_known(raw, SPEC_KEYS, source)
-    objective = _section(raw, "objective", ("metric", "mode", "aggregate", "constraints"), source)
+    objective = _section(raw, "objective", ("metric", "mode", "at", "aggregate", "constraints"), source)
     budget = _section(raw, "budget", ("total_timesteps", "num_evaluation"), source)
     return SweepSpec(
         source=source,
@@ -247,6 +252,7 @@ def parse_spec(raw: Mapping[str, Any], source: str) -> SweepSpec:
         ),
         overrides=_overrides(raw, source),
         axes=_axes(raw, source),
+        at=check_rule(objective["at"], f"{source}: objective.at") if objective.get("at") is not None else None,
     )
 
 
@@ -308,6 +314,17 @@ def check_known(raw: Mapping[str, Any], known: tuple[str, ...], place: str) -> N
     for key in raw:
         if key not in known:
             raise SweepError(f"{place}: {key}: unknown{did_you_mean(str(key), known)} (known: {', '.join(known)})")
+
+
+def check_rule(text: Any, place: str) -> str:
+    """Which networks of a trial are judged.
+
+    Raises:
+      SweepError: it is none of `RULES`.
+    """
+    if text not in RULES:
+        raise SweepError(f"{place}: unknown {text!r}{did_you_mean(str(text), RULES)} (known: {', '.join(RULES)})")
+    return str(text)
 
 
 def make_objective(

@@ -64,6 +64,7 @@ class EnvConfig:
     env_name: Host[str]
     scenario: Annotated[GameScenario | JumanjiScenario, Field(discriminator="name")]
     eval_metric: Host[str]
+    eval_at: Host[Literal["final", "last", "last-5-avg", "last-10-avg", "avg", "best"]]
     implicit_agent_id: bool
     use_individual_rewards: bool
     shared_reward: bool

@@ -57,7 +57,7 @@ class Outline:
 
     Attributes:
       system, environment, scenario: their names.
-      eval_metric: what a single run is judged by.
+      eval_metric, eval_at: what a single run is judged by, and at which of its networks (`Objective.at`).
       seed, num_seeds, num_devices: of the trial.
       num_evaluation: evaluations that were asked for.
       budget: in whole updates.
@@ -70,6 +70,7 @@ class Outline:
     environment: str
     scenario: str
     eval_metric: str
+    eval_at: str
     seed: int
     num_seeds: int
     num_devices: int

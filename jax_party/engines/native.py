@@ -60,6 +60,7 @@ class NativeEngine:
             environment=config.env.env_name,
             scenario=config.env.scenario.task_name,
             eval_metric=config.env.eval_metric,
+            eval_at=config.env.eval_at,
             seed=config.system.seed,
             num_seeds=config.arch.num_seeds,
             num_devices=config.arch.num_devices,

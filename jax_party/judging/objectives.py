@@ -1,15 +1,61 @@
-"""What a sweep looks for: an objective or several, how seeds become one number, and what a trial must keep to."""
+"""What a sweep looks for: metrics and their directions, which networks are judged, and what a trial must keep to."""
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeGuard
+from typing import Final
 
-from jax_party.judging.aggregate import Aggregate, aggregate
+from jax_party.judging.aggregate import Aggregate
 
 MODES: Final = ("max", "min")
+
+
+class At(enum.StrEnum):
+    """Which numbers of a trial it is judged by.
+
+    `final`: the parameters that training ended with, played on the absolute metric's episodes. `last`, `last-5-avg`,
+    `last-10-avg`, `avg`: of evaluations during training, the last one, or the mean of the last five, ten or of all, as
+    Ray Tune has them. `best`: the parameters of the best evaluation, the same one for all seeds, played again on the
+    absolute metric's episodes (https://arxiv.org/abs/2209.10485).
+
+    `best-per-seed` is the rule of records up to schema version 5, kept for their sweeps: each seed's own best
+    parameters, played again; where that was not done, the best evaluation.
+    """
+
+    FINAL = "final"
+    LAST = "last"
+    LAST_5_AVG = "last-5-avg"
+    LAST_10_AVG = "last-10-avg"
+    AVG = "avg"
+    BEST = "best"
+    BEST_PER_SEED = "best-per-seed"
+
+    @property
+    def averaged(self) -> int | None:
+        """How many of the last evaluations are averaged; None where none are."""
+        return {At.LAST: 1, At.LAST_5_AVG: 5, At.LAST_10_AVG: 10, At.AVG: _ALL}.get(self)
+
+    @property
+    def meaning(self) -> str:
+        """The rule in a few words."""
+        return _MEANINGS[self]
+
+
+_ALL: Final = 2**31
+_MEANINGS: Final[Mapping[At, str]] = {
+    At.FINAL: "the parameters that training ended with, played again",
+    At.LAST: "the last evaluation",
+    At.LAST_5_AVG: "the mean of the last 5 evaluations",
+    At.LAST_10_AVG: "the mean of the last 10 evaluations",
+    At.AVG: "the mean of all evaluations",
+    At.BEST: "the best evaluation's parameters, played again",
+    At.BEST_PER_SEED: "each seed's best evaluation, the rule of sweeps before schema version 6",
+}
+RULES: Final = tuple(at.value for at in At if at is not At.BEST_PER_SEED)
+"""What can be asked for."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +65,7 @@ class Objective:
     Attributes:
       others: further metrics to be optimised, each with its direction, as (metric, mode).
       constraints: bounds by `min_<metric>` and `max_<metric>`; a trial that keeps to all of them is feasible.
+      at: which numbers of a trial it is judged by, one of `At`.
     """
 
     metric: str
@@ -26,6 +73,7 @@ class Objective:
     aggregate: str = Aggregate.MEAN.value
     others: tuple[tuple[str, str], ...] = ()
     constraints: Mapping[str, float] = field(default_factory=dict)
+    at: str = At.FINAL.value
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -36,6 +84,11 @@ class Objective:
     def modes(self) -> tuple[str, ...]:
         """The direction of each of `metrics`."""
         return (self.mode, *(mode for _, mode in self.others))
+
+    @property
+    def sign(self) -> float:
+        """1 where more of the first metric is better, -1 where less is."""
+        return 1.0 if self.mode == "max" else -1.0
 
 
 def bound_metric(name: str) -> str:
@@ -60,30 +113,6 @@ def feasible(objective: Objective, values: Mapping[str, float | None]) -> bool:
     return all(missed <= 0 for missed in violations(objective, values))
 
 
-def best_step(evaluations: Mapping[int, Sequence[Mapping[str, Any]]], objective: Objective) -> int | None:
-    """The step at which the first objective was best, seeds aggregated.
-
-    Args:
-      evaluations: step -> metric -> number, of each seed.
-      objective: what is best.
-
-    Returns:
-      The earliest of equals; None where no step has a finite number for every seed.
-    """
-    sign = 1.0 if objective.mode == "max" else -1.0
-    measured = {}
-    for step, of_seeds in evaluations.items():
-        values = [metrics.get(objective.metric) for metrics in of_seeds]
-        numbers = [float(value) for value in values if _is_finite(value)]
-        if numbers and len(numbers) == len(values):
-            measured[step] = sign * aggregate(numbers, objective.aggregate)
-    return max(measured, key=measured.__getitem__) if measured else None
-
-
-def _is_finite(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def pareto_front(points: Sequence[Sequence[float]], modes: Sequence[str]) -> list[bool]:
     """Which points no other is better than: at least as good in every objective and better in one.
 
@@ -103,4 +132,4 @@ def pareto_front(points: Sequence[Sequence[float]], modes: Sequence[str]) -> lis
     return [not any(dominates(other, one) for other in gains) for one in gains]
 
 
-__all__ = ["MODES", "Objective", "best_step", "bound_metric", "feasible", "pareto_front", "violations"]
+__all__ = ["MODES", "RULES", "At", "Objective", "bound_metric", "feasible", "pareto_front", "violations"]

@@ -18,7 +18,7 @@ from jax_party import records, storage
 from jax_party.errors import RecordError
 from jax_party.judging.aggregate import aggregate
 from jax_party.judging.intervals import Interval, interval, stratified_interval
-from jax_party.judging.objectives import Objective
+from jax_party.judging.objectives import At, Objective
 from jax_party.records import State, SweepManifest
 from results.collector import INDEX_FILE, METRIC_PREFIXES, collect, hyperparameter_columns
 from results.index import load_evaluations, load_index
@@ -47,6 +47,9 @@ class Configuration:
       values: the score of each.
       fresh_trial: the trial that tested it on fresh seeds.
       fresh: the estimate over those, and `fresh_values` the score of each.
+      standing: its place among those that it compares with (`judging.standings`); None where it has none.
+      settled: whether its trials have settled; None where that is unknown.
+      provisional: whether it would be the best for the time being only.
     """
 
     algorithm: str
@@ -60,6 +63,9 @@ class Configuration:
     fresh: Interval | None = None
     fresh_values: tuple[float, ...] = ()
     feasible: bool = True
+    standing: int | None = None
+    settled: bool | None = None
+    provisional: bool = False
 
     @property
     def curve_trials(self) -> list[str]:
@@ -101,7 +107,8 @@ class SweepData:
         if self.manifest is not None:
             return self.manifest.objective
         row = self.index.iloc[0]
-        return Objective(str(row["objective.metric"]), str(row["objective.mode"]), str(row["objective.aggregate"]))
+        metric, mode, how, at = (str(row[f"objective.{name}"]) for name in ("metric", "mode", "aggregate", "at"))
+        return Objective(metric, mode, how, at=at)
 
     @property
     def sign(self) -> float:
@@ -162,8 +169,9 @@ class SweepData:
             self._of_scenarios, key=lambda one: (places.get((one.algorithm, one.name), last), self._order(one))
         )
 
-    def _order(self, one: Configuration) -> tuple[bool, bool, float, str]:
-        return one.score is None, not one.feasible, -self.sign * (one.score or 0.0), one.name
+    def _order(self, one: Configuration) -> tuple[bool, float, bool, float, str]:
+        place = float("inf") if one.standing is None else one.standing
+        return one.score is None, place, not one.feasible, -self.sign * (one.score or 0.0), one.name
 
     @cached_property
     def _of_scenarios(self) -> list[Configuration]:
@@ -199,12 +207,16 @@ class SweepData:
         fresh_trial = str(tests["trial_id"].iloc[-1]) if len(tests) else None
         fresh_values = tuple(self.scores[fresh_trial]) if fresh_trial is not None else ()
         judged = rows["objective.feasible"].dropna()
+        places, provisional = rows["standing"].dropna(), rows["provisional"].dropna()
+        counted = rows[rows["objective.value"].notna()]["settled"]
         return Configuration(
             algorithm, scenario, name, rows,
             score=aggregate(values, self.objective.aggregate) if values else None,
             values=values, seeds=interval(values) if values else None, fresh_trial=fresh_trial,
             fresh=interval(fresh_values) if fresh_values else None, fresh_values=fresh_values,
-            feasible=bool(judged.all()),
+            feasible=bool(judged.all()), standing=int(places.min()) if len(places) else None,
+            settled=None if counted.isna().any() or counted.empty else bool(counted.all()),
+            provisional=bool(provisional.any()),
         )  # fmt: skip
 
     @cached_property
@@ -272,12 +284,19 @@ class SweepData:
         }
 
     def final(self, trial: Mapping[str, Any], metric: str) -> float | None:
-        """A metric of a trial as it is judged: the absolute one, else at its best evaluation, else the last."""
-        for prefix in ("absolute.", "best.", "last."):
+        """A metric of a trial at the networks that it is judged by; of averages, at the last evaluation."""
+        for prefix in _PREFIXES.get(At(self.objective.at), ("last.",)):
             value = trial.get(prefix + metric)
             if value is not None and not pd.isna(value):
                 return float(value)
         return None
+
+
+_PREFIXES: Final[Mapping[At, tuple[str, ...]]] = {
+    At.FINAL: ("final.", "last."),
+    At.BEST: ("absolute.", "best.", "last."),
+    At.BEST_PER_SEED: ("absolute.", "best.", "last."),
+}
 
 
 def _together(parts: Sequence[Configuration]) -> Configuration:
@@ -292,6 +311,8 @@ def _together(parts: Sequence[Configuration]) -> Configuration:
         fresh_trial=first.fresh_trial if all(tested) else None,
         fresh=stratified_interval(tested) if all(tested) else None,
         fresh_values=_means(tested) if all(tested) else (), feasible=all(one.feasible for one in parts),
+        standing=first.standing, settled=None if None in (told := [one.settled for one in parts]) else all(told),
+        provisional=any(one.provisional for one in parts),
     )  # fmt: skip
 
 
@@ -360,7 +381,9 @@ def _scores(folder: Path, index: pd.DataFrame) -> dict[str, list[float]]:
 def _seed_values(sweep: Path, trial: str, place: str, value: float) -> list[float]:
     folder = sweep / place if place != "." else sweep
     try:
-        return records.seed_values(records.read_record(folder), records.read_metrics(folder)) or [float(value)]
+        record = records.read_record(folder)
+        found = records.judgement(record, records.read_metrics(folder))
+        return (found.values(record.objective.metric) if found else []) or [float(value)]
     except (RecordError, OSError) as error:
         _log.warning("%s: the score of its seeds alone is not known (%s)", trial, " ".join(str(error).split()))
         return [float(value)]

@@ -10,11 +10,12 @@ import pytest
 from rich.console import Console
 
 from jax_party import records
+from jax_party.judging.standings import Candidate, rank
 from jax_party.records import Objective, State, TrialRecord
 from launcher import console, outcome
 from launcher.estimate import ASSUMED_RATE, COLD_COMPILE_S, START_S, TRIAL_S, estimate
 from launcher.progress import Progress
-from launcher.ranking import Entry
+from launcher.ranking import Entry, Ranking
 from mava_configs import ALGORITHMS
 
 
@@ -62,10 +63,11 @@ def test_counts_best_and_eta() -> None:
     found.result("t-1", {"env_steps": 600, "score": 2.0})
     found.end("t-1", State.PRUNED, "asha: weak")
     snapshot = found.snapshot()
-    assert snapshot.best is not None and snapshot.best.trial_id == "t-1" and snapshot.best.last == 2.0
+    assert snapshot.best is not None and snapshot.best.trial_id == "t-0", "a pruned trial is behind running ones"
+    assert found.row("t-1").score == 2.0
     assert snapshot.eta_s == pytest.approx((500 + 2000) * 10.0 / 1100)
     assert console.status_line(snapshot) == (
-        "1/4 ended (2 pending, 1 running, 1 pruned); best score 7 (trial 1); 0:10 gone, ETA 0:23"
+        "1/4 ended (2 pending, 1 running, 1 pruned); best so far score 3 (trial 0); 0:10 gone, ETA 0:23"
     )
 
 
@@ -118,7 +120,7 @@ def test_lines_where_there_is_no_terminal() -> None:
     lines = text(target).splitlines()
     assert len(lines) == 4
     assert lines[:2] == [f"0/3 ended (3 pending); {gone} gone, ETA ?" for gone in ("0:10", "0:21")]
-    assert lines[2] == ("trial 0 COMPLETE p-base actor_lr=0.0001234 lr=0; best 1.5 last 1.5; 1,000 steps at 2,000/s")
+    assert lines[2] == ("trial 0 COMPLETE p-base actor_lr=0.0001234 lr=0; score 1.5; 1,000 steps at 2,000/s")
     assert lines[3] == "trial 1 tried again (1): the worker process died"
     assert "\x1b" not in text(target)
 
@@ -140,16 +142,16 @@ def test_report_names_the_best_and_the_failed(tmp_path: Path) -> None:
     target = screen()
     snapshot = found.snapshot()
     record = TrialRecord(trial_id="t-0", algorithm="ff_ippo", environment="JaxParty", scenario="p-base", seed=0)
-    entry = Entry(
-        "ff_ippo p-base", (record,), {"score": 1.25}, 1.25, feasible=True, hyperparameters=record.hyperparameters
-    )
-    console.show_report(target, snapshot, {entry.group: [entry]}, tmp_path)
+    candidate = Candidate("t-0", 0, "ff_ippo", "p-base", "c", "COMPLETE", 0, [{"score": 1.25}], settled=True)
+    ranked = rank([candidate], Objective("score", "max"))["ff_ippo p-base"]
+    ranking = Ranking({"ff_ippo p-base": [Entry(ranked[0], (record,), record.hyperparameters)]}, "2 were falling")
+    console.show_report(target, snapshot, ranking, tmp_path)
     output = text(target)
-    assert "1 COMPLETE, 1 FAILED" in output and "score 1.25: t-0" in output
+    assert "1 COMPLETE, 1 FAILED" in output and "score 1.25: t-0\n" in output and "2 were falling" in output
     assert "TrainingDiverged: policy_loss is nan" in output and "index.csv" not in output
     (tmp_path / "index.parquet").touch()  # the last of the tables
     target = screen()
-    console.show_report(target, snapshot, {entry.group: [entry]}, tmp_path)
+    console.show_report(target, snapshot, ranking, tmp_path)
     output = text(target)
     assert all(str(tmp_path / name) in output for name in ("index.csv", "index.parquet", "evaluations.parquet"))
 
@@ -160,24 +162,24 @@ def test_durations(seconds: float | None, shown: str) -> None:
 
 
 def test_scores_come_from_the_folder(tmp_path: Path) -> None:
-    found = record(0, objective=Objective("score", "min"))
+    found = record(0, objective=Objective("score", "min", at="best"))
     records.create_trial_folder(tmp_path / "t-0", {}, found)
     assert outcome.score(tmp_path / "t-0", found) is None
     for step, value in ((10, 3.0), (20, 1.0), (30, None)):
         records.append_metrics(tmp_path / "t-0", {"step": step, "evaluate": {"score": value}})
     records.append_metrics(tmp_path / "t-0", {"step": 30, "evaluate": {"score": 0.5}, "absolute": True})
-    assert outcome.score(tmp_path / "t-0", found) == 1.0
-    done = records.update_record(tmp_path / "t-0", absolute_metrics={"score": 2.0})
-    assert outcome.score(tmp_path / "t-0", done) == 2.0
+    assert outcome.score(tmp_path / "t-0", found) == 0.5, "played again"
+    assert outcome.quick_score(found) is None
+    done = records.update_record(tmp_path / "t-0", absolute_metrics={"score": 0.5})
+    assert outcome.quick_score(done) == 0.5
 
 
 def test_untrained_networks_do_not_make_the_score(tmp_path: Path) -> None:
-    found = record(0, objective=Objective("score", "max"))
+    found = record(0, objective=Objective("score", "max", at="best"))
     folder = tmp_path / "t-0"
     records.create_trial_folder(folder, {}, found)
     records.append_metrics(folder, {"step": 10, "evaluate": {"score": 9.0}, "untrained": True})
-    rows = records.read_metrics(folder)
-    assert outcome.score(folder, found) is None and records.score_metrics(found, rows) == {}
+    assert outcome.score(folder, found) is None and outcome.metrics(folder, found) == {}
     assert outcome.seed_scores(folder, found) == []
     for step, value in ((20, 3.0), (30, 1.0)):
         records.append_metrics(folder, {"step": step, "evaluate": {"score": value}})

@@ -94,6 +94,6 @@ def test_a_snapshot_stays_as_it_was(events: list[tuple[str, int, int]]) -> None:
 def test_untrained_networks_are_not_the_best_so_far() -> None:
     progress = Progress("sweep", Objective("score", "max"), PLANNED)
     progress.add(record(0))
-    assert progress.result("t-0", {"env_steps": 10, "score": 9.0, "untrained": True}).best is None
+    assert progress.result("t-0", {"env_steps": 10, "score": 9.0, "untrained": True}).score is None
     row = progress.result("t-0", {"env_steps": 20, "score": 3.0})
-    assert (row.best, row.last) == (3.0, 3.0)
+    assert (row.score, row.last) == (3.0, 3.0)

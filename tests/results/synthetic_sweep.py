@@ -31,7 +31,7 @@ def record_of(number: int, **changes: Any) -> TrialRecord:
         "scenario": "p-base",
         "seed": 42 + number,
         "hyperparameters": {"system.actor_lr": config["system"]["actor_lr"]},
-        "objective": Objective("episode_return", "max"),
+        "objective": Objective("episode_return", "max", at="best"),
         "versions": {"jax": "0.10.2"},
         "total_steps": 300,
     }
@@ -62,7 +62,7 @@ def complete(folder: Path, number: int) -> None:
     records.update_record(
         folder, state=State.COMPLETE, attempts=1, started_at="2026-01-02T03:04:05+00:00", duration_s=12.5,
         device="cpu:1", env_steps=300, compile_time_s=1.5, steps_per_second=2000.0, checkpoint="checkpoints/300",
-        git_dirty=False, absolute_metrics={"episode_return": 6.0},
+        git_dirty=False, absolute_metrics=absolute["evaluate"],
         vaults=(VaultEntry(trial_id, "train", 16, 300), VaultEntry(f"{trial_id}-test", "test", 8, 40)),
     )  # fmt: skip
 
@@ -72,7 +72,7 @@ def make_sweep(folder: Path, trials: int = 3, planned: int | None = None) -> Pat
     manifest = SweepManifest(
         name="demo", algorithm="ff_mappo", algorithms=("ff_mappo",), created="2026-01-02T03:04:05+00:00",
         num_trials=planned or trials,
-        objective=Objective("episode_return", "max"), seed=1, search="random", scheduler=None,
+        objective=Objective("episode_return", "max", at="best"), seed=1, search="random", scheduler=None,
         space={"system.actor_lr": {"type": "log_uniform", "low": 1e-4, "high": 1e-2}}, overrides=["arch.num_envs=16"],
     )  # fmt: skip
     records.write_manifest(folder, manifest)

@@ -69,7 +69,7 @@ def test_a_row_holds_what_the_trial_left(sweep: SweepMaker) -> None:
         "git_dirty": False, "jax_version": "0.10.2", "compile_time_s": 1.5, "steps_per_second": 2000.0,
         "env_steps": 300, "total_steps": 300, "objective.metric": "episode_return", "evaluations": 3, "best_step": 200,
         "last.episode_return": 13.0, "best.episode_return": 15.0, "best.episode_length": 7.0,
-        "absolute.episode_return": 6.0, "vault.train.uid": trial_id, "vault.train.rows": 16, "vault.train.steps": 300,
+        "absolute.episode_return": 13.0, "vault.train.uid": trial_id, "vault.train.rows": 16, "vault.train.steps": 300,
         "vault.train.path": f"{trial_id}/vaults/jax_party/{trial_id}", "vault.test.uid": f"{trial_id}-test",
         "vault.test.rows": 8, "vault.test.steps": 40, "checkpoint": f"{trial_id}/checkpoints/300",
         "config.system.actor_lr": 0.002, "config.system.ppo_epochs": 4, "config.system.add_agent_id": True,
@@ -92,7 +92,9 @@ def test_columns_come_in_their_groups(sweep: SweepMaker) -> None:
 def test_every_column_is_in_the_docs(sweep: SweepMaker) -> None:
     docs = (ROOT / "docs" / "results_format.md").read_text()
     names = [str(name) for name in collected(sweep()).columns]
-    fixed = [name for name in names if not name.startswith(("last.", "best.", "absolute.", "config.", "system."))]
+    fixed = [
+        name for name in names if not name.startswith(("last.", "best.", "final.", "absolute.", "config.", "system."))
+    ]
     assert [name for name in fixed if f"`{name}`" not in docs] == []
 
 
@@ -140,7 +142,7 @@ def test_seeds_are_aggregated_and_their_spread_is_told(sweep: SweepMaker) -> Non
     folder = sweep(trials=2)
     trial = trial_of(folder, 0)
     (trial / "metrics" / "metrics.jsonl").unlink()
-    objective = Objective("episode_return", "max", "median")
+    objective = Objective("episode_return", "max", "median", at="best")
     records.write_record(trial, dataclasses.replace(records.read_record(trial), num_seeds=3, objective=objective))
     values = {100: (1.0, 9.0, 2.0), 200: (4.0, 3.0, 3.5)}
     for step, returns in values.items():
@@ -171,7 +173,7 @@ def test_a_promotion_stands_in_the_winners_row_too(mode: str, gap: float, sweep:
     folder = sweep(trials=2, planned=1)
     origin, test = trial_of(folder, 0), trial_of(folder, 1)
     for trial, changes in ((origin, {}), (test, {"promoted_from": origin.name, "num_seeds": 3})):
-        objective = Objective("episode_return", mode)
+        objective = Objective("episode_return", mode, at="best")
         records.write_record(trial, dataclasses.replace(records.read_record(trial), objective=objective, **changes))
         (trial / "metrics" / "metrics.jsonl").unlink()
     records.append_metrics(origin, {"step": 1, "seed": 42, "evaluate": {"episode_return": 4.0}, "absolute": True})
@@ -249,7 +251,7 @@ def test_tables_outlive_their_trials(sweep: SweepMaker, capsys: pytest.CaptureFi
     ("name", "content", "reason"),
     [
         ("record.json", "{half", "record.json: not JSON"),
-        ("record.json", '{"schema_version": 9}', "schema_version: 9 is newer than 5"),
+        ("record.json", '{"schema_version": 9}', "schema_version: 9 is newer than 6"),
         ("record.json", None, "record.json: no such file"),
         ("config.yaml", "a: [", "config.yaml: not YAML"),
         ("metrics/metrics.jsonl", "nonsense\n", "metrics.jsonl: line 1: not JSON"),
@@ -455,7 +457,7 @@ def test_collect_and_index_as_commands(sweep: SweepMaker) -> None:
     assert [synthetic_sweep.record_of(number).trial_id in line for number, line in zip((2, 1), lines, strict=True)] == [
         True
     ] * 2
-    assert "by objective.value (max)" in shown.stdout and "0.003" in lines[0]
+    assert "by score (max; best)" in shown.stdout and "0.003" in lines[0]
 
 
 def test_collect_of_a_bad_folder_is_one_line_and_code_2(tmp_path: Path) -> None:

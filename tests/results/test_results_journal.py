@@ -36,7 +36,7 @@ SPACE = {
 def manifest(**changes: Any) -> SweepManifest:
     values: dict[str, Any] = {
         "name": "demo", "algorithm": "ff_mappo", "algorithms": ("ff_mappo",), "created": "2026-01-02T03:04:05+00:00",
-        "num_trials": 9, "objective": Objective("episode_return", "max"), "seed": 1, "search": "random",
+        "num_trials": 9, "objective": Objective("episode_return", "max", at="best"), "seed": 1, "search": "random",
         "space": SPACE, "overrides": {"env/scenario": ["p-base", "p-noisy"]},
     }  # fmt: skip
     return SweepManifest(**{**values, **changes})
@@ -69,7 +69,7 @@ def test_a_complete_trial_is_there_whole(folder: Path) -> None:
     ((name, (found,)),) = studies(folder / JOURNAL_FILE).items()
     assert name == "ff_mappo p-base"
     assert found.state is TrialState.COMPLETE
-    assert found.values == [6.0]  # the absolute metric
+    assert found.values == [13.0]  # the absolute metric
     assert found.intermediate_values == {1: 11.0, 2: 15.0, 3: 13.0}
     assert found.params == {"system.actor_lr": 0.002, "system.layers": "[64, 64]", "system.gamma (p-base)": 0.95}
     assert found.distributions["system.actor_lr"] == optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True)
@@ -114,7 +114,7 @@ def test_a_failed_trial_that_is_played_again_has_a_second_row(folder: Path) -> N
     found = studies(folder / JOURNAL_FILE)["ff_mappo p-base"]
     assert [one.state for one in found] == [TrialState.FAIL, TrialState.COMPLETE]
     assert found[0].user_attrs["error"] == "nan"
-    assert found[1].values == [6.0]
+    assert found[1].values == [3.0]
 
 
 def test_a_complete_trial_without_a_number_counts_as_failed(folder: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_study_for_each_search(folder: Path, mode: str, names: list[str], scen
 
 def test_a_configuration_over_scenarios_is_one_trial_of_the_mean(folder: Path) -> None:
     """Once it has been played in every scenario."""
-    objective = Objective("episode_return", "max", constraints={"min_episode_return": 7.0})
+    objective = Objective("episode_return", "max", constraints={"min_episode_return": 9.0}, at="best")
     records.write_manifest(folder, manifest(scenario_mode="mean", objective=objective))
     for number, (scenario, rate) in enumerate([("p-base", 0.001), ("p-noisy", 0.001), ("p-base", 0.002)]):
         trial = plan(folder, number, scenario=scenario, hyperparameters={"system.actor_lr": rate}, seed=42,
@@ -160,15 +160,14 @@ def test_a_configuration_over_scenarios_is_one_trial_of_the_mean(folder: Path) -
     assert studies(folder / JOURNAL_FILE)["ff_mappo over scenarios"] == []
     of_second = folder / synthetic_sweep.record_of(1).trial_id
     synthetic_sweep.complete(of_second, 1)
-    records.update_record(of_second, absolute_metrics={"episode_return": 3.0})
     update_journal(folder)
     found = studies(folder / JOURNAL_FILE)
     (one,) = found["ff_mappo over scenarios"]
     parts = [found["ff_mappo p-base"][0], found["ff_mappo p-noisy"][0]]
-    assert [part.values for part in parts] == [[6.0], [3.0]]
-    assert (one.state, one.values) == (TrialState.COMPLETE, [4.5]) and one.params == {"system.actor_lr": 0.001}
+    assert [part.values for part in parts] == [[3.0], [13.0]]
+    assert (one.state, one.values) == (TrialState.COMPLETE, [8.0]) and one.params == {"system.actor_lr": 0.001}
     assert one.intermediate_values == {1: 6.0, 2: 10.0, 3: 8.0}  # of 1, 5, 3 and of 11, 15, 13
-    assert one.system_attrs["constraints"] == [7.0 - 4.5]
+    assert one.system_attrs["constraints"] == [9.0 - 8.0]
     assert one.user_attrs["trials"] == [part.user_attrs["trial_id"] for part in parts]
     update_journal(folder)
     assert len(studies(folder / JOURNAL_FILE)["ff_mappo over scenarios"]) == 1, "once"
@@ -196,7 +195,8 @@ def test_a_population_changes_its_values(folder: Path) -> None:
 
 def test_several_objectives_have_their_names_directions_and_constraints(folder: Path) -> None:
     objective = Objective("episode_return", "max", others=(("episode_length", "min"),),
-                          constraints={"min_episode_return": 4.0})  # fmt: skip
+                          constraints={"min_episode_return": 4.0}, at="best")  # fmt: skip
+    records.write_manifest(folder, manifest(objective=objective))
     trial = plan(folder, 0, objective=objective)
     for evaluation in (1, 2):
         records.append_metrics(trial, synthetic_sweep.row_of(0, evaluation))

@@ -98,34 +98,47 @@ def test_a_record_of_version_1_is_read() -> None:
     """Which knew one seed a trial."""
     written = synthetic_sweep.record_of(0).to_dict() | {"schema_version": 1}
     later = ("num_seeds", "promoted_from", "retries", "batch", "compile_time_saved_s", "compile_cache", "lineage")
-    for key in (*later, "engine", "engine_version", "spans"):
+    for key in (*later, "engine", "engine_version", "spans", "final_metrics"):
         del written[key]
-    for key in ("aggregate", "others", "constraints"):
+    for key in ("aggregate", "others", "constraints", "at"):
         del written["objective"][key]
-    assert TrialRecord.from_dict(written) == synthetic_sweep.record_of(0)
+    assert TrialRecord.from_dict(written) == before_rules()
 
 
 def test_a_record_of_version_2_is_read() -> None:
     """Which knew one objective, and no populations."""
     written = synthetic_sweep.record_of(0).to_dict() | {"schema_version": 2}
     del written["lineage"], written["objective"]["others"], written["objective"]["constraints"]
-    del written["engine"], written["engine_version"], written["spans"]
-    assert TrialRecord.from_dict(written) == synthetic_sweep.record_of(0)
+    del written["engine"], written["engine_version"], written["spans"], written["objective"]["at"]
+    assert TrialRecord.from_dict(written) == before_rules()
 
 
 def test_a_record_of_version_3_is_read() -> None:
     """Which knew one engine, whose version is the commit."""
-    now = synthetic_sweep.record_of(0, git_sha="abc", engine_version="abc")
+    now = before_rules(git_sha="abc", engine_version="abc")
     written = now.to_dict() | {"schema_version": 3}
-    del written["engine"], written["engine_version"], written["spans"]
+    del written["engine"], written["engine_version"], written["spans"], written["objective"]["at"]
     assert (now.engine, TrialRecord.from_dict(written)) == ("native", now)
 
 
 def test_a_record_of_version_4_is_read() -> None:
     """Which knew no spans."""
     written = synthetic_sweep.record_of(0).to_dict() | {"schema_version": 4}
-    del written["spans"]
-    assert TrialRecord.from_dict(written) == synthetic_sweep.record_of(0)
+    del written["spans"], written["objective"]["at"], written["final_metrics"]
+    assert TrialRecord.from_dict(written) == before_rules()
+
+
+def test_a_record_of_version_5_keeps_its_rule() -> None:
+    """Which judged each seed by its own best evaluation."""
+    written = synthetic_sweep.record_of(0).to_dict() | {"schema_version": 5}
+    del written["objective"]["at"], written["final_metrics"]
+    assert TrialRecord.from_dict(written) == before_rules()
+    assert TrialRecord.from_dict(written).objective.at == "best-per-seed"
+
+
+def before_rules(**changes: Any) -> TrialRecord:
+    """A record as versions before 6 are read."""
+    return synthetic_sweep.record_of(0, **changes, objective=Objective("episode_return", "max", at="best-per-seed"))
 
 
 def test_spans_grow_as_long_as_one_process_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,9 +188,9 @@ def test_the_fields_are_those_of_the_design() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 6}, "schema_version: 6 is newer than 5, the newest that is known here; upgrade jax-party"),
+        ({"schema_version": 7}, "schema_version: 7 is newer than 6, the newest that is known here; upgrade jax-party"),
         ({"schema_version": 0}, "schema_version: unknown version 0"),
-        ({"schema_version": None}, "schema_version: expected 5, got None"),
+        ({"schema_version": None}, "schema_version: expected 6, got None"),
         ({"state": "DONE"}, "state: expected one of PENDING, RUNNING, COMPLETE, FAILED, PRUNED, got 'DONE'"),
         ({"number": -1}, "number: expected an integer of 0 or more, got -1"),
         ({"seed": True}, "seed: expected an integer, got True"),

@@ -95,6 +95,7 @@ class EnvPart:
     use_individual_rewards: bool
     shared_reward: bool
     kwargs: dict[str, Scalar]
+    eval_at: Literal["final", "last", "last-5-avg", "last-10-avg", "avg", "best"] = "final"
 
 
 @dataclass(frozen=True, config=OPEN)

@@ -1,0 +1,226 @@
+"""Who is better: configurations in order, and which one is the best. The launcher's summary, the index, the report,
+Optuna's journal, `compare` and promotions all ask here.
+
+A configuration is what trials of one algorithm share whatever their seed and scenario. It counts by all of its seeds,
+each once. Trials that were stopped early are ranked behind those that have had their whole budget, and where the rule
+judges the end of training (`final`, `last`, averages), those that had not settled behind those that had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from jax_party.judging.aggregate import Aggregate, aggregate_metrics
+from jax_party.judging.objectives import At, Objective, feasible, pareto_front
+from jax_party.judging.settling import Trend
+
+TIERS: Final = {"COMPLETE": 0, "RUNNING": 1, "PENDING": 1, "PRUNED": 2}
+"""Trials of a lower tier come first; FAILED ones are not ranked."""
+
+MEAN_OVER_SCENARIOS: Final = "mean"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trial as it is judged.
+
+    Attributes:
+      trial_id: its id.
+      number: its place in the plan.
+      algorithm, scenario, configuration: what it played.
+      state: as its record has it.
+      first_seed: of its seeds, which follow one another.
+      of_seeds: the metrics of each seed that it is judged by.
+      settled: whether its learning curves have settled; None where that is unknown.
+      trend: how the curve of the first objective ended, where that is known.
+    """
+
+    trial_id: str
+    number: int
+    algorithm: str
+    scenario: str
+    configuration: str
+    state: str
+    first_seed: int
+    of_seeds: Sequence[Mapping[str, float | None]]
+    settled: bool | None = None
+    trend: Trend | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A configuration in its place.
+
+    Attributes:
+      group: what it compares with: those of its algorithm and, unless it counts by its mean over scenarios, scenario.
+      place: from 1, the best.
+      trials: ids of those that it counts by, in the plan's order: of the lowest tier that it has trials of.
+      others: ids of its further trials.
+      metrics: over all seeds, each counted once; where it counts by its mean over scenarios, the mean of these.
+      score: the first objective among them.
+      feasible: whether it keeps to the constraints.
+      eligible: whether it may be the best: nothing but its score stands behind the first one's.
+      on_front: whether no other eligible one is better in every objective.
+      complete: whether its trials have had their whole budget.
+      settled: whether all of its trials have settled; None where that is unknown of one.
+      provisional: whether it is named the best, should it be, only until a trial has settled or completed.
+      num_seeds: seeds that it counts by, in each scenario.
+    """
+
+    group: str
+    algorithm: str
+    configuration: str
+    place: int
+    trials: tuple[str, ...]
+    others: tuple[str, ...]
+    metrics: Mapping[str, float | None]
+    score: float
+    feasible: bool
+    eligible: bool
+    on_front: bool
+    complete: bool
+    settled: bool | None
+    provisional: bool
+    num_seeds: int
+    tier: int = field(default=0, repr=False)
+    number: int = field(default=0, repr=False)
+
+
+def judges_the_end(at: str) -> bool:
+    """Whether a rule judges what training ended with, so that a trial that has not settled may mislead."""
+    return At(at) not in (At.BEST, At.BEST_PER_SEED)
+
+
+def rank(
+    candidates: Iterable[Candidate], objective: Objective, scenario_mode: str = "grid", scenarios: Sequence[str] = ()
+) -> dict[str, list[Standing]]:
+    """The configurations of each group, the best first; those whose objectives were not all measured are left out.
+
+    The order: what keeps to the constraints; complete trials, then running ones, then pruned ones; what has settled;
+    the Pareto front of several objectives; the score; the place in the plan.
+
+    Args:
+      candidates: trials, tests of winners left out.
+      objective: what is better.
+      scenario_mode: `mean` where configurations count by their mean over scenarios.
+      scenarios: those that they have to have been played in, then.
+    """
+    parts: dict[tuple[str, str], dict[str, list[Candidate]]] = {}
+    for one in candidates:
+        if one.state in TIERS and one.of_seeds:
+            of_scenarios = parts.setdefault((one.algorithm, one.configuration), {})
+            of_scenarios.setdefault(one.scenario, []).append(one)
+    groups: dict[str, list[Standing]] = {}
+    for (algorithm, configuration), by_scenario in parts.items():
+        pooled = {scenario: _pooled(trials, objective) for scenario, trials in by_scenario.items()}
+        if scenario_mode == MEAN_OVER_SCENARIOS:
+            if len(pooled) < max(1, len(scenarios)):
+                continue
+            found = {algorithm: _over_scenarios(list(pooled.values()))}
+        else:
+            found = {f"{algorithm} {scenario}": one for scenario, one in pooled.items()}
+        for group, pool in found.items():
+            if None not in [pool.metrics.get(name) for name in objective.metrics]:
+                named = _named(pool, group, algorithm, configuration, objective)
+                groups.setdefault(group, []).append(named)
+    return {group: _placed(found, objective) for group, found in groups.items()}
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """A configuration's trials in one scenario, or in all of them."""
+
+    metrics: Mapping[str, float | None]
+    trials: tuple[Candidate, ...]
+    others: tuple[Candidate, ...]
+    num_seeds: int
+    tier: int
+
+
+def _pooled(trials: Sequence[Candidate], objective: Objective) -> _Pool:
+    tier = min(TIERS[one.state] for one in trials)
+    counted = sorted((one for one in trials if TIERS[one.state] == tier), key=lambda one: one.number)
+    seeds: dict[int, Mapping[str, float | None]] = {}
+    for one in counted:
+        for place, metrics in enumerate(one.of_seeds):
+            seeds.setdefault(one.first_seed + place, metrics)
+    others = tuple(one for one in trials if TIERS[one.state] != tier)
+    return _Pool(aggregate_metrics(list(seeds.values()), objective.aggregate), tuple(counted), others, len(seeds), tier)
+
+
+def _over_scenarios(pools: Sequence[_Pool]) -> _Pool:
+    return _Pool(
+        aggregate_metrics([one.metrics for one in pools], Aggregate.MEAN),
+        tuple(trial for one in pools for trial in one.trials),
+        tuple(trial for one in pools for trial in one.others),
+        min(one.num_seeds for one in pools),
+        max(one.tier for one in pools),
+    )
+
+
+def _named(one: _Pool, group: str, algorithm: str, configuration: str, objective: Objective) -> Standing:
+    told = [trial.settled for trial in one.trials]
+    return Standing(
+        group=group,
+        algorithm=algorithm,
+        configuration=configuration,
+        place=0,
+        trials=tuple(trial.trial_id for trial in one.trials),
+        others=tuple(trial.trial_id for trial in one.others),
+        metrics=one.metrics,
+        score=float(one.metrics[objective.metric] or 0.0),
+        feasible=feasible(objective, one.metrics),
+        eligible=False,
+        on_front=False,
+        complete=one.tier == 0,
+        settled=False if False in told else None if None in told else True,
+        provisional=False,
+        num_seeds=one.num_seeds,
+        tier=one.tier,
+        number=min(trial.number for trial in one.trials),
+    )
+
+
+def _placed(found: Sequence[Standing], objective: Objective) -> list[Standing]:
+    ends = judges_the_end(objective.at)
+
+    def rank_of(one: Standing) -> tuple[bool, int, bool]:
+        return not one.feasible, one.tier, ends and one.settled is not True
+
+    first = min(map(rank_of, found))
+    able = [one for one in found if one.feasible and rank_of(one) == first]
+    points = [[float(one.metrics[name] or 0.0) for name in objective.metrics] for one in able]
+    front = {id(one) for one, on in zip(able, pareto_front(points, objective.modes), strict=True) if on}
+    ordered = sorted(
+        found, key=lambda one: (*rank_of(one), id(one) not in front, -objective.sign * one.score, one.number)
+    )
+    return [
+        replace(
+            one,
+            place=place,
+            eligible=rank_of(one) == first,
+            on_front=id(one) in front,
+            provisional=not one.complete or (ends and one.settled is not True),
+        )
+        for place, one in enumerate(ordered, start=1)
+    ]
+
+
+def best_of(standings: Sequence[Standing]) -> Standing | None:
+    """The best of a group; None where none keeps to the constraints."""
+    return standings[0] if standings and standings[0].feasible else None
+
+
+def ahead_unsettled(standings: Sequence[Standing], objective: Objective) -> Standing | None:
+    """The complete configuration that scores more than the best but had not settled, if there is one."""
+    best = best_of(standings)
+    if best is None or best.provisional:
+        return None
+    rivals = [one for one in standings if one.feasible and one.complete and one.settled is not True]
+    first = max(rivals, key=lambda one: objective.sign * one.score, default=None)
+    return first if first and objective.sign * (first.score - best.score) > 0 else None
+
+
+__all__ = ["TIERS", "Candidate", "Standing", "ahead_unsettled", "best_of", "judges_the_end", "rank"]
