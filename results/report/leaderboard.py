@@ -11,6 +11,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from jax_party.judging.intervals import Interval
+from jax_party.judging.objectives import At
+from results.ranking import settling_note
 from results.report.charts import Chart, figure, tags
 from results.report.data import EVERY_SCENARIO, Configuration, SweepData
 from results.report.health import device_hours, hours, wall_hours
@@ -63,9 +65,25 @@ def _row(data: SweepData, place: int, one: Configuration, names: dict[str, str])
         "wall": (hours(wall := wall_hours(one.trials)), wall or 0),
         "state": ", ".join(str(state) if count == 1 else f"{count} {state}" for state, count in states.items()),
         "feasible": one.feasible,
+        "provisional": one.provisional,
+        "motion": ", ".join(dict.fromkeys(one.trials["motion"].dropna())),
         "pareto": bool(one.trials["objective.pareto"].fillna(False).any()),
         "links": _links_of_scenarios(one) if over_scenarios else links(first),
     }
+
+
+def notes(data: SweepData) -> list[str]:
+    """What to know before believing the first place: rules of older sweeps, and trials that had not settled."""
+    found = []
+    if data.objective.at == At.BEST_PER_SEED:
+        found.append("This sweep is older than the rules of what a trial is judged by, and keeps its own.")
+    if (note := settling_note(data.searched)) is not None:
+        found.append(f"{note}.")
+    for one in data.best.values():
+        if one.provisional:
+            where = "" if one.scenario == EVERY_SCENARIO else f" in {one.scenario}"
+            found.append(f"The best of {one.algorithm}{where} is provisional: none has completed and settled.")
+    return found
 
 
 def _value(value: Any) -> str:

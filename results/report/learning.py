@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from jax_party.judging.settling import settling_step
 from results.report.charts import Chart, band_traces, figure, tags
 from results.report.data import ALL, BEST, VIEWS, SweepData
 from results.report.theme import METRICS, axis_title, metric_name, styles
@@ -87,11 +89,55 @@ def efficiency(data: SweepData, view: str, scenario: str) -> dict[str, NDArray[n
     return found
 
 
+def falls(data: SweepData, view: str, scenario: str) -> bool:
+    """Whether learning makes the objective worse: most algorithms' middle curves end below where they began."""
+    tables = scaled_curves(data, view, scenario).values()
+    middles = [trimmed_mean(table.to_numpy(np.float64), axis=1) for table in tables]
+    return 2 * sum(bool(middle[-1] < middle[0]) for middle in middles) > len(middles)
+
+
+def settling_steps(data: SweepData, view: str, scenario: str) -> dict[str, NDArray[np.float64]]:
+    """Algorithm -> the settling time of each run: the first step from which its curve stays within 5 % of its end."""
+    found = {}
+    for algorithm in data.algorithms:
+        table = whole_steps(data.curves(view, algorithm, scenario, data.objective.metric))
+        if not table.empty:
+            steps = [float(step) for step in table.index]
+            runs = table.to_numpy(np.float64).T.tolist()
+            found[algorithm] = np.array([settling_step(steps, run) for run in runs], np.float64)
+    return found
+
+
+def _settling_chart(data: SweepData, view: str, scenario: str) -> Chart:
+    of_algorithm = styles(data.algorithms)
+    traces = [
+        go.Box(
+            x=steps, y=[algorithm] * len(steps), orientation="h", name=algorithm, boxpoints="all", jitter=0.4,
+            pointpos=0, line={"color": of_algorithm[algorithm].colour, "width": 1.5}, marker={"size": 5},
+            meta=tags(algorithm), hovertemplate="settled at %{x:,.0f} steps<extra></extra>",
+        )
+        for algorithm, steps in settling_steps(data, view, scenario).items()
+    ]  # fmt: skip
+    made = figure(traces, f"settling time ({STEPS})", "", showlegend=False)
+    made.update_yaxes(autorange="reversed", type="category")
+    made.update_xaxes(rangemode="tozero")
+    caption = (
+        "Learning makes the objective worse here, so how soon it is high says nothing. A dot per run: the first step "
+        "from which its curve stays within 5 % of its final level. One at the end of training has not settled."
+    )
+    return Chart(f"efficiency-{view}-{scenario}", f"Settling time, {scenario}", caption, made, scenario, view)
+
+
 def efficiency_charts(data: SweepData) -> Iterator[Chart]:
-    """For each scenario and view, the steps that it takes to come how far; and all scenarios in one curve."""
+    """For each scenario and view, the steps that it takes to come how far, or where learning makes the objective worse,
+    to settle; and all scenarios in one curve.
+    """
     of_algorithm = styles(data.algorithms)
     for view in VIEWS:
         for scenario in data.scenarios:
+            if falls(data, view, scenario):
+                yield _settling_chart(data, view, scenario)
+                continue
             traces = []
             for algorithm, steps in efficiency(data, view, scenario).items():
                 nothing = np.full_like(steps, np.nan)
@@ -106,8 +152,10 @@ def efficiency_charts(data: SweepData) -> Iterator[Chart]:
                 "Steps until the middle curve is so far up between the scenario's lowest and highest point. "
                 "Lower is better; a line ends where its algorithm got no further."
             )
-            yield Chart(f"efficiency-{view}-{scenario}", scenario, caption, made_figure, scenario, view)
-        if len(data.scenarios) > 1:
+            yield Chart(
+                f"efficiency-{view}-{scenario}", f"Sample efficiency, {scenario}", caption, made_figure, scenario, view
+            )
+        if len(data.scenarios) > 1 and not any(falls(data, view, scenario) for scenario in data.scenarios):
             yield _over_scenarios(data, view)
 
 

@@ -15,6 +15,7 @@ from plotly.colors import sample_colorscale
 from plotly.offline import get_plotlyjs
 
 from jax_party.judging.intervals import BOOTSTRAP_SEEDS
+from jax_party.judging.objectives import At
 from jax_party.records import MANIFEST_FILE, SweepManifest, plain
 from results.report import comparison, game, health, hyperparameters, leaderboard, learning, population
 from results.report.charts import Chart
@@ -25,7 +26,7 @@ _TEMPLATE: Final = Path(__file__).parent / "template"
 _MOST_TRIALS: Final = 500
 
 CONTENTS: Final = (
-    ("leaderboard", "Leaderboard"), ("learning", "Learning curves"), ("efficiency", "Sample efficiency"),
+    ("leaderboard", "Leaderboard"), ("learning", "Learning curves"), ("efficiency", "Learning speed"),
     ("comparison", "Comparison"), ("hyperparameters", "Hyperparameters"), ("game", "The game"), ("health", "Health"),
     ("provenance", "Provenance"),
 )  # fmt: skip
@@ -83,6 +84,8 @@ def _tables(data: SweepData) -> dict[str, Any]:
         "objective": _objective(data),
         "estimators": f"intervals are Student's t of the mean over seeds, or from {BOOTSTRAP_SEEDS} seeds on the "
         "bootstrap's of the interquartile mean",
+        "rule": f"{data.objective.at}: {At(data.objective.at).meaning}",
+        "notes": leaderboard.notes(data),
         "leaders": leaderboard.rows(data),
         "scored": bool(data.best),
         "left_out": max(0, len(data.contenders) - leaderboard.MOST),

@@ -221,7 +221,9 @@ def test_each_step_is_a_period(unbroken: Unbroken) -> None:
 
 def test_metrics_rows(unbroken: Unbroken, algorithm: str) -> None:
     rows = records.read_metrics(unbroken.folder)
-    evaluations, absolute = rows[:-1], rows[-1]
+    untrained, *evaluations, final, absolute = rows
+    assert (untrained["evaluation"], untrained["step"], untrained["untrained"]) == (0, 0, True)
+    assert "untrained" not in {name for row in evaluations for name in row}, "drawn, and never judged"
     assert [(row["evaluation"], row["step"], row["seed"]) for row in evaluations] == [
         (1, 128, 42), (2, 256, 42), (3, 384, 42), (4, 512, 42),
     ]  # fmt: skip
@@ -233,9 +235,15 @@ def test_metrics_rows(unbroken: Unbroken, algorithm: str) -> None:
         per_agent = [row["evaluate"][f"episode_return_agent_{i}"] for i in range(3)]
         assert row["evaluate"]["episode_return"] == pytest.approx(np.mean(per_agent), rel=1e-5)
         assert LOSSES[next(iter(KNOWN[algorithm]))] <= row["train"].keys()
-    assert absolute["absolute"] is True
-    assert all(len(values) == 6 for values in absolute["episodes"].values())
-    assert records.read_record(unbroken.folder).absolute_metrics == absolute["evaluate"]
+    assert (final["final"], absolute["absolute"]) == (True, True)
+    for closing in (final, absolute):
+        assert all(len(values) == 6 for values in closing["episodes"].values())
+    record = records.read_record(unbroken.folder)
+    assert (record.final_metrics, record.absolute_metrics) == (final["evaluate"], absolute["evaluate"])
+    best = max(evaluations, key=lambda row: row["evaluate"]["episode_return"])
+    assert (final["episodes"] == absolute["episodes"]) == (best["step"] == 512), "the same networks are played once"
+    returns = np.array(final["episodes"]["episode_return"])
+    assert final["se"] == {"episode_return": pytest.approx(np.std(returns, ddof=1) / np.sqrt(6))}
 
 
 def test_marl_evals_file(unbroken: Unbroken, algorithm: str) -> None:
@@ -243,7 +251,7 @@ def test_marl_evals_file(unbroken: Unbroken, algorithm: str) -> None:
     run = tree["JaxParty"]["p-short"][algorithm]["seed_42"]
     assert list(run) == ["step_0", "step_1", "step_2", "step_3", "absolute_metrics"]
     rows = records.read_metrics(unbroken.folder)
-    for index, row in enumerate(rows[:-1]):
+    for index, row in enumerate(rows[1:5]):
         assert run[f"step_{index}"]["step_count"] == row["step"]
         assert run[f"step_{index}"]["episode_return"] == row["episodes"]["episode_return"]
     assert run["absolute_metrics"]["episode_return"] == rows[-1]["episodes"]["episode_return"]
@@ -322,7 +330,7 @@ def test_a_run_killed_before_its_checkpoint_goes_on_as_if_unbroken(
             experiment.step()
     experiment.close()
     # Vault and metrics are a period ahead of the checkpoint, and a line was cut short.
-    assert len(records.read_metrics(folder)) == 3
+    assert len(records.read_metrics(folder)) == 4
     assert _read_vault(folder, records.read_record(folder).trial_id)["done"].shape == (ENVS, 96)
     with (folder / "metrics/metrics.jsonl").open("a") as file:
         file.write('{"evaluation": 4, "st')
