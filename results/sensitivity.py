@@ -15,7 +15,7 @@ from rich.console import Console
 from jax_party.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import RecordError
 from jax_party.judging.intervals import Interval
-from jax_party.judging.sensitivity import PEAK_SHARE, Card, Played, assess
+from jax_party.judging.sensitivity import PEAK_SHARE, Card, Dimensionality, Played, assess
 from jax_party.records import State
 from results.collector import hyperparameter_columns
 from results.index import load_index
@@ -130,8 +130,8 @@ def sensitivity_card(folder: str | Path, by: str = "algorithm") -> pd.DataFrame:
     The sweep has to be collected. A configuration counts where it was played to the end in every scenario, by the
     sweep's own aggregate of its seeds; promotions and trials of a population that have changed their values do not.
     Scores are normalised within each scenario, its 5th percentile becoming 0 and its 95th 1, and larger is better
-    (https://arxiv.org/abs/2412.07165; `docs/statistics.md` has the formulas). Columns that end in `_low` and `_high` are
-    the ends of 95 % intervals, NaN where a configuration has one seed.
+    (https://arxiv.org/abs/2412.07165; `docs/statistics.md` has the formulas). Columns that end in `_low` and `_high`
+    are the ends of 95 % intervals, NaN where a configuration has one seed.
 
     Args:
       folder: the sweep's, or its index.parquet.
@@ -169,14 +169,12 @@ def cards_of(index: pd.DataFrame, folder: str | Path) -> SensitivityCards:
     played = {name: one for name, (one, _) in found.items() if len(one.configurations) >= FEWEST_CONFIGURATIONS}
     if not played:
         raise RecordError(
-            f"{folder}: fewer than {FEWEST_CONFIGURATIONS} configurations of an algorithm were played to the end in all "
-            f"of {', '.join(scenarios)}; SCENARIO_MODE=grid or mean plays each in every scenario, make resume "
-            f"SWEEP={folder} goes on with what is unfinished"
+            f"{folder}: no algorithm has {FEWEST_CONFIGURATIONS} configurations that were played to the end in all of "
+            f"{', '.join(scenarios)}; use SCENARIO_MODE=grid or mean, and finish the sweep: make resume SWEEP={folder}"
         )
     how = str(rows["objective.aggregate"].dropna().iloc[0])
-    return SensitivityCards(
-        scenarios, mode, played, {name: left for name, (_, left) in found.items()}, assess(played, how)
-    )
+    left_out = {name: left for name, (_, left) in found.items()}
+    return SensitivityCards(scenarios, mode, played, left_out, assess(played, how))
 
 
 def _played(index: pd.DataFrame, scenarios: Sequence[str], sign: float) -> dict[str, tuple[Played, int]]:
@@ -253,27 +251,21 @@ def sentences(found: SensitivityCards) -> list[str]:
         if card.sensitivity.low is None:
             lines.append(f"{name}: a configuration has one seed only, so that there are no intervals; use SEEDS=3.")
         if left := found.left_out[name]:
-            lines.append(
-                f"{name}: {left} configurations were not played to the end in every scenario and are left out."
-            )
+            lines.append(f"{name}: {left} configurations are left out: not played to the end in every scenario.")
     absent = [name for name in found.left_out if name not in found.cards]
-    lines += [
-        f"{name}: fewer than {FEWEST_CONFIGURATIONS} configurations in every scenario; no card." for name in absent
-    ]
-    return lines
+    wanted = f"fewer than {FEWEST_CONFIGURATIONS} configurations were played to the end in every scenario"
+    return lines + [f"{name}: no card: {wanted}." for name in absent]
 
 
-def _of_dimensions(name: str, found: Any) -> str:
+def _of_dimensions(name: str, found: Dimensionality) -> str:
     how = _METHODS[found.method] + (f", R² {found.r_squared:.2f}" if found.r_squared is not None else "")
     if found.dimensions is None:
-        return (
-            f"{name}: its best scores are at the low end of all algorithms', and a share of that says nothing ({how})."
-        )
-    share, count = f"{100 * PEAK_SHARE:.0f} %", len(found.tuned)
+        return f"{name}: its best normalised score is not above 0, so that a share of it says nothing ({how})."
+    share, count, of = f"{100 * PEAK_SHARE:.0f} %", len(found.tuned), len(found.effects)
     if not count:
-        return f"{name}: without tuning any of {len(found.effects)} hyperparameters per scenario {share} is reached ({how})."
+        return f"{name}: {share} is reached without tuning any of {of} hyperparameters per scenario ({how})."
     which = ", ".join(found.tuned)
-    return f"{name}: {count} of {len(found.effects)} hyperparameters tuned per scenario reach {share}: {which} ({how})."
+    return f"{name}: {share} is reached by tuning {count} of {of} hyperparameters per scenario: {which} ({how})."
 
 
 def _print_algorithms(found: SensitivityCards) -> None:

@@ -229,9 +229,7 @@ def _codes(values: Sequence[Any]) -> Places:
     """The place of each value among the values: of numbers in their order."""
     import numpy as np
 
-    known = (
-        sorted(set(values)) if _is_numeric(values) else sorted(set(values), key=lambda value: (str(value), repr(value)))
-    )
+    known = sorted(set(values), key=None if _is_numeric(values) else repr)
     places = {value: place for place, value in enumerate(known)}
     return np.array([places[value] for value in values], np.intp)
 

@@ -24,10 +24,10 @@ from results.report.theme import SCALES, SEQUENTIAL, axis_range, axis_title, met
 _TEMPLATE: Final = Path(__file__).parent / "template"
 _MOST_TRIALS: Final = 500
 
-CONTENTS: Final = (
+CONTENTS: Final[tuple[tuple[str, str], ...]] = (
     ("leaderboard", "Leaderboard"), ("learning", "Learning curves"), ("efficiency", "Sample efficiency"),
-    ("comparison", "Comparison"), ("hyperparameters", "Hyperparameters"), ("sensitivity", "Sensitivity"), ("game", "The game"),
-    ("health", "Health"), ("provenance", "Provenance"),
+    ("comparison", "Comparison"), ("hyperparameters", "Hyperparameters"), ("sensitivity", "Sensitivity"),
+    ("game", "The game"), ("health", "Health"), ("provenance", "Provenance"),
 )  # fmt: skip
 
 

@@ -53,9 +53,9 @@ class Section:
         assert self.cards is not None
         card, names = self.cards.cards[name], self.cards.played[name].configurations
         found = card.dimensionality
-        dimensions = (
-            f"{text(found.dimensions)} of {len(found.effects)}" if found is not None and found.dimensions else ""
-        )
+        dimensions = ""
+        if found is not None and found.dimensions is not None:
+            dimensions = f"{text(found.dimensions)} of {len(found.effects)}"
         return Row(name, len(names), text(card.tuned_per_scenario), text(card.one_for_all), text(card.sensitivity),
                    names[card.best], dimensions)  # fmt: skip
 
@@ -87,8 +87,8 @@ def _plane(found: SensitivityCards, of_algorithm: dict[str, Style]) -> Chart:
         style = of_algorithm[name]
         traces.append(
             go.Scatter(
-                x=[card.sensitivity.value], y=[card.tuned_per_scenario.value], mode="markers", name=name, meta=tags(name),
-                marker={"symbol": style.marker, "size": 11, "color": style.colour},
+                x=[card.sensitivity.value], y=[card.tuned_per_scenario.value], mode="markers", name=name,
+                meta=tags(name), marker={"symbol": style.marker, "size": 11, "color": style.colour},
                 error_x=_bar([card.sensitivity], style), error_y=_bar([card.tuned_per_scenario], style),
                 hovertemplate=f"{name}<br>sensitivity {text(card.sensitivity)}<br>tuned {text(card.tuned_per_scenario)}"
                 f"<br>one for all {text(card.one_for_all)}<extra></extra>",
@@ -129,8 +129,8 @@ def _tuned(found: SensitivityCards, of_algorithm: dict[str, Style]) -> Chart:
     made = figure(traces, "hyperparameters tuned per scenario", _SCORE)
     made.update_xaxes(dtick=1)
     caption = (
-        "The best score with so many hyperparameters tuned per scenario, the others as in the configuration that is best "
-        f"on average. The effective dimensionality is where {100 * PEAK_SHARE:.0f} % of the right end is reached."
+        "The best score with so many hyperparameters tuned per scenario, the others as in the configuration that is "
+        f"best on average. The effective dimensionality is where {100 * PEAK_SHARE:.0f} % of the right end is reached."
     )
     return Chart("sensitivity-tuned", "What tuning per scenario gains", caption, made, EVERY_SCENARIO)
 
