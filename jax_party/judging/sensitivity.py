@@ -175,8 +175,8 @@ def assess(played: Mapping[str, Played], how: str = Aggregate.MEAN, resamples: i
     """The sensitivity card of each algorithm.
 
     All algorithms are normalised together. Intervals are the 95 % percentile bootstrap's: seeds are drawn again within
-    each configuration and scenario, the percentiles that scores are normalised by stay as they are. There are none
-    where a configuration has one seed only.
+    each configuration and scenario, the percentiles that scores are normalised by, the default and forests stay as
+    they are. There are none where a configuration has one seed only.
 
     Args:
       played: algorithm -> its configurations, in the same scenarios in the same order.
@@ -191,16 +191,16 @@ def assess(played: Mapping[str, Played], how: str = Aggregate.MEAN, resamples: i
 
 
 def _card(played: Played, raw: Array, yardstick: Yardstick, how: str, resamples: int) -> Card:
+    import numpy as np
+
     scores = yardstick.normalise(raw)
     tuner, why = tuner_of(played.values, scores)
     value = _measured(scores[None], tuner)
     draws = _bootstrapped(played.scores, yardstick, tuner, how, resamples)
 
     def interval(name: str, *place: int) -> Interval:
-        import numpy as np
-
         at: tuple[Any, ...] = (slice(None), *place)
-        if draws is None:
+        if draws is None or np.isnan(value[name][at][0]):
             return Interval(float(value[name][at][0]), None, None, str(how))
         low, high = np.nanquantile(draws[name][at], [0.025, 0.975])
         return Interval(float(value[name][at][0]), float(low), float(high), str(how))
@@ -241,7 +241,7 @@ def _measured(normalised: Array, tuner: Tuner | None) -> dict[str, Array]:
     }
     if tuner is None:
         return found
-    subsets, swing = tuner.tune(normalised)
+    subsets, swing = tuner.candidates.tune(normalised)
     count = len(tuner.names)
     sizes = np.array([subset.bit_count() for subset in range(1 << count)])
     by_count = np.stack([subsets[:, sizes == size].max(axis=1) for size in range(count + 1)], axis=1)

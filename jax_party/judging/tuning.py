@@ -27,6 +27,8 @@ MOST_HYPERPARAMETERS: Final = 10
 _TREES: Final = 100
 _FOLDS: Final = 5
 _DONORS: Final = 64
+_VALUES: Final = 128
+_MOST_FOLDED: Final = 1_000
 _CHUNK: Final = 4_000_000
 
 
@@ -75,13 +77,12 @@ class Candidates:
 
 
 class Tuner:
-    """What is reached by tuning each subset of the hyperparameters per scenario.
-
-    The default is the configuration that is best by its mean over scenarios.
+    """What is reached by tuning each subset of the hyperparameters per scenario, the others at their default.
 
     Attributes:
       names: the hyperparameters.
       codes: the place of each configuration's value among a hyperparameter's values, `(configurations, k)`.
+      default: the place of the configuration that the other hyperparameters are taken from.
       method: `grid` or `forest`.
       r_squared: the forest's.
     """
@@ -89,50 +90,31 @@ class Tuner:
     method = "grid"
     r_squared: float | None = None
 
-    def __init__(self, names: Sequence[str], codes: Places, scenarios: int) -> None:
+    def __init__(self, names: Sequence[str], codes: Places, default: int, scenarios: int) -> None:
         self.names = tuple(names)
         self.codes = codes
+        self.default = default
         self.scenarios = scenarios
-        self._known: dict[int, Candidates] = {}
 
     def subset(self, number: int) -> tuple[str, ...]:
         """The hyperparameters of a subset."""
         return tuple(name for place, name in enumerate(self.names) if number >> place & 1)
 
-    def tune(self, normalised: Array) -> tuple[Array, Array]:
-        """The score of each subset, `(draws, 2^k)`, and the swing of each hyperparameter, `(draws, k)`.
-
-        Args:
-          normalised: `(draws, configurations, scenarios)`; the default is each draw's own.
-        """
-        import numpy as np
-
-        defaults = normalised.mean(axis=2).argmax(axis=1)
-        subsets = np.empty((len(normalised), 1 << len(self.names)))
-        swings = np.empty((len(normalised), len(self.names)))
-        for default in np.unique(defaults):
-            of_default = defaults == default
-            found = self._known.get(int(default)) or self._candidates(int(default))
-            self._known[int(default)] = found
-            subsets[of_default], swings[of_default] = found.tune(normalised[of_default])
-        return subsets, swings
-
-    def _candidates(self, default: int) -> Candidates:
+    @cached_property
+    def candidates(self) -> Candidates:
         """Configurations that have been played."""
         import numpy as np
         from scipy import sparse
 
-        equal = self.codes == self.codes[default]
+        equal = self.codes == self.codes[self.default]
 
         def matched(subset: int) -> Places:
             fixed = [place for place in range(len(self.names)) if not subset >> place & 1]
             return np.flatnonzero(equal[:, fixed].all(axis=1))
 
         def weights(places: Places) -> Sequence[Any]:
-            of_one = sparse.csr_array(
-                (np.ones(len(places)), (np.arange(len(places)), places)), (len(places), len(equal))
-            )
-            return [of_one] * self.scenarios
+            at = (np.arange(len(places)), places)
+            return [sparse.csr_array((np.ones(len(places)), at), (len(places), len(equal)))] * self.scenarios
 
         every, starts = _stacked([matched(subset) for subset in range(1 << len(self.names))])
         singles, single_starts = _stacked([matched(1 << place) for place in range(len(self.names))])
@@ -140,59 +122,67 @@ class Tuner:
 
 
 class ForestTuner(Tuner):
-    """The same by extremely randomised trees, a forest a scenario (Geurts et al. 2006, https://doi.org/10.1007/s10994-006-6226-1).
+    """The same by extremely randomised trees, a forest for each scenario.
 
-    Each tree is grown of all configurations down to single ones, so that the forest gives back the scores of those that
-    have been played, and between them a mean of some of these. What it predicts is linear in the scores
-    (Meinshausen 2006, https://jmlr.org/papers/v7/meinshausen06a.html, equations 4 and 5); resamples keep the trees and
-    put the drawn scores into their leaves.
+    Each tree is grown of all configurations down to single ones (Geurts et al. 2006,
+    https://doi.org/10.1007/s10994-006-6226-1), so that the forest gives back the scores of those that have been
+    played, and between them a mean of some of these. What it predicts is linear in the scores (Meinshausen 2006,
+    https://jmlr.org/papers/v7/meinshausen06a.html, equations 4 and 5); resamples keep the trees and put the drawn
+    scores into their leaves.
     """
 
     method = "forest"
 
-    def __init__(self, names: Sequence[str], codes: Places, scores: Array, features: Callable[[Places], Array]) -> None:
-        super().__init__(names, codes, scores.shape[1])
+    def __init__(
+        self, names: Sequence[str], codes: Places, default: int, scores: Array, features: Callable[[Places], Array]
+    ) -> None:
+        super().__init__(names, codes, default, scores.shape[1])
         self._scores = scores
         self._features = features
         self.r_squared = _r_squared(features(codes), scores)
 
     @cached_property
-    def _forests(self) -> list[tuple[Any, Places]]:
-        """A forest for each scenario, and the leaves of the configurations that have been played."""
-        known = self._features(self.codes)
-        grown = [_forest().fit(known, of_scenario) for of_scenario in self._scores.T]
-        return [(forest, forest.apply(known)) for forest in grown]
-
-    @cached_property
-    def _donors(self) -> Places:
-        """The configurations whose values are tried: of many, the best in some scenario."""
+    def candidates(self) -> Candidates:
+        """The default with values of others in place of its own."""
         import numpy as np
 
-        return np.sort(np.argsort(-self._scores.max(axis=1), kind="stable")[:_DONORS])
-
-    def _candidates(self, default: int) -> Candidates:
-        """The default with values of others in place of its own, subset by subset."""
-        import numpy as np
-
-        def crossed(subset: int, donors: Places) -> Places:
-            made = np.repeat(self.codes[[default]], len(donors), axis=0)
-            tuned = [place for place in range(len(self.names)) if subset >> place & 1]
-            made[:, tuned] = self.codes[donors][:, tuned]
-            return np.unique(made, axis=0)
-
-        everyone = np.arange(len(self.codes))
-        every, starts = _stacked([crossed(subset, self._donors) for subset in range(1 << len(self.names))])
-        singles, single_starts = _stacked([crossed(1 << place, everyone) for place in range(len(self.names))])
-        asked = self._features(np.concatenate([every, singles]))
-        weights = [_leaf_weights(known, forest.apply(asked)) for forest, known in self._forests]
+        every, starts = _stacked([self._crossed(subset) for subset in range(1 << len(self.names))])
+        singles, single_starts = _stacked([self._varied(place) for place in range(len(self.names))])
+        known, asked = self._features(self.codes), self._features(np.concatenate([every, singles]))
+        forests = [_forest().fit(known, of_scenario) for of_scenario in self._scores.T]
+        weights = [_leaf_weights(forest.apply(known), forest.apply(asked)) for forest in forests]
         return Candidates(
             [of_scenario[: len(every)] for of_scenario in weights], starts,
             [of_scenario[len(every) :] for of_scenario in weights], single_starts,
         )  # fmt: skip
 
+    def _crossed(self, subset: int) -> Places:
+        """The default with the tuned values of each donor: of many configurations, the best in some scenario."""
+        import numpy as np
+
+        donors = np.argsort(-self._scores.max(axis=1), kind="stable")[:_DONORS]
+        made = np.repeat(self.codes[[self.default]], len(donors) + 1, axis=0)
+        tuned = [place for place in range(len(self.names)) if subset >> place & 1]
+        made[1:, tuned] = self.codes[donors][:, tuned]
+        return np.unique(made, axis=0)
+
+    def _varied(self, place: int) -> Places:
+        """The default with each value of one hyperparameter; of many values some, evenly spaced by rank."""
+        import numpy as np
+
+        values = np.arange(self.codes[:, place].max() + 1)
+        if len(values) > _VALUES:
+            values = values[np.linspace(0, len(values) - 1, _VALUES).round().astype(np.intp)]
+        values = np.union1d(values, self.codes[self.default, place])
+        made = np.repeat(self.codes[[self.default]], len(values), axis=0)
+        made[:, place] = values
+        return made
+
 
 def tuner_of(values: Mapping[str, Sequence[Any]], scores: Array) -> tuple[Tuner | None, str]:
     """What tunes these configurations; None with the reason where that cannot be told.
+
+    The default is the configuration that is best by its mean over scenarios.
 
     Args:
       values: hyperparameter -> its value in each configuration.
@@ -208,15 +198,17 @@ def tuner_of(values: Mapping[str, Sequence[Any]], scores: Array) -> tuple[Tuner 
     if len(coded) > MOST_HYPERPARAMETERS:
         return None, f"{len(coded)} hyperparameters vary; subsets of at most {MOST_HYPERPARAMETERS} are compared"
     codes = np.stack(list(coded.values()), axis=1)
+    default = int(scores.mean(axis=1).argmax())
     combinations = np.prod(codes.max(axis=0) + 1.0)
     if count >= GRID_SHARE * combinations:
-        return Tuner(list(coded), codes, scores.shape[1]), ""
+        return Tuner(list(coded), codes, default, scores.shape[1]), ""
     if count < FEWEST_FOR_FOREST:
         return None, (
             f"{count} configurations are too few; where they are no grid (they are {count} of {combinations:.0f} "
             f"combinations of values) it takes {FEWEST_FOR_FOREST}"
         )
-    tuner = ForestTuner(list(coded), codes, scores, _features_of({name: values[name] for name in coded}, codes))
+    features = _features_of({name: values[name] for name in coded}, codes)
+    tuner = ForestTuner(list(coded), codes, default, scores, features)
     if tuner.r_squared is None or tuner.r_squared <= 0:
         return None, (
             f"the hyperparameters do not predict the score of a configuration (cross-validated R² "
@@ -271,10 +263,15 @@ def _forest() -> Any:
 
 
 def _r_squared(features: Array, scores: Array) -> float:
-    """The cross-validated share of variance that forests predict: the mean over scenarios whose scores differ."""
+    """The cross-validated share of variance that forests predict: the mean over scenarios whose scores differ.
+
+    Of many configurations some, drawn at random.
+    """
     import numpy as np
     from sklearn.model_selection import KFold, cross_val_predict
 
+    chosen = np.random.default_rng(0).permutation(len(scores))[:_MOST_FOLDED]
+    features, scores = features[chosen], scores[chosen]
     found = []
     for of_scenario in scores.T:
         total = float(((of_scenario - of_scenario.mean()) ** 2).sum())
