@@ -24,7 +24,7 @@ ifdef STORAGE_ENDPOINT
 export AWS_ENDPOINT_URL := $(STORAGE_ENDPOINT)
 endif
 
-.PHONY: help setup setup-dev sweep resume extend promote rerun run collect index ls report fetch vaults episode dashboard watch test test-slow bench bench-learning bench-engines lint format lock clean
+.PHONY: help setup setup-dev sweep resume extend promote rerun run collect index ls report sensitivity fetch vaults episode dashboard watch test test-slow bench bench-learning bench-engines lint format lock clean
 
 help: ## List the targets and their variables
 	@echo 'usage: make TARGET [VARIABLE=value ...]'; echo
@@ -72,6 +72,7 @@ help: ## List the targets and their variables
 #>   ls           OUT=experiment_results
 #>   fetch        TRIAL=s3://…/<trial id>; TO=<new folder>
 #>   report       SWEEP=<sweep folder>
+#>   sensitivity  SWEEP=<sweep folder>
 #>   index        SWEEP=<sweep folder>; TOP=10; METRIC=equality MODE=max; PROMOTED=1 ranks the tests on fresh seeds, too
 #>   vaults       SWEEP=<folder of a sweep, a trial or a vault>; QUERY='algorithm == "ff_mappo" and cooperation_rate > 0.5'; KIND=train or test;
 #>                DO=find (default), card, verify, merge, thin, export; TO=<what is made>; ARGS='--best 20' (docs/trajectories.md)
@@ -151,6 +152,10 @@ ls: setup ## List all sweeps: OUT=experiment_results
 report: setup ## Write report.html and plots/ of a sweep: SWEEP=<folder>
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make report SWEEP=experiment_results/…' >&2; exit 2; }
 	$(call only,SWEEP STORAGE_ENDPOINT)@$(PY) -m results.report $(call quoted,SWEEP)
+
+sensitivity: setup ## What hangs on the hyperparameters, over several scenarios: SWEEP=<folder>
+	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make sensitivity SWEEP=experiment_results/…' >&2; exit 2; }
+	$(call only,SWEEP STORAGE_ENDPOINT)@$(PY) -m results.sensitivity $(call quoted,SWEEP)
 
 dashboard: ## Optuna's dashboard and TensorBoard on a sweep, also while it runs: SWEEP=<folder>
 	$(call only,SWEEP PORT STORAGE_ENDPOINT)@$(MAKE) setup EXTRA=dashboard

@@ -1,7 +1,8 @@
 """Tables of what trials did, read from their folders alone: no Ray, no JAX.
 
 `collect(folder)` writes a sweep's index, `load_index(folder)` and `load_evaluations(folder)` read it back,
-`compare(sweep_a, sweep_b)` puts two sweeps side by side, `list_sweeps(root)` lists them, and
+`compare(sweep_a, sweep_b)` puts two sweeps side by side, `sensitivity_card(sweep)` tells what hangs on its
+hyperparameters, `list_sweeps(root)` lists sweeps, and
 `aggregate_outputs("ff_mappo")` makes one table of every run of an algorithm. `docs/results_format.md` has the columns.
 """
 
@@ -15,9 +16,18 @@ if TYPE_CHECKING:
     from results.comparison import compare as compare
     from results.index import aggregate_outputs, load_evaluations, load_index
     from results.ls import list_sweeps as list_sweeps
+    from results.sensitivity import sensitivity_card as sensitivity_card
 
-__all__ = ["aggregate_outputs", "collect", "compare", "list_sweeps", "load_evaluations", "load_index"]
-_PLACES = {"collect": "collector", "compare": "comparison", "list_sweeps": "ls"}
+__all__ = [
+    "aggregate_outputs",
+    "collect",
+    "compare",
+    "list_sweeps",
+    "load_evaluations",
+    "load_index",
+    "sensitivity_card",
+]
+_PLACES = {"collect": "collector", "compare": "comparison", "list_sweeps": "ls", "sensitivity_card": "sensitivity"}
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ from plotly.offline import get_plotlyjs
 from jax_party.judging.intervals import BOOTSTRAP_SEEDS
 from jax_party.judging.objectives import At
 from jax_party.records import MANIFEST_FILE, SweepManifest, plain
-from results.report import comparison, game, health, hyperparameters, leaderboard, learning, population
+from results.report import comparison, game, health, hyperparameters, leaderboard, learning, population, sensitivity
 from results.report.charts import Chart
 from results.report.data import VIEWS, SweepData
 from results.report.theme import SCALES, SEQUENTIAL, axis_range, axis_title, metric_label, metric_name, number, styles
@@ -25,14 +25,14 @@ from results.report.theme import SCALES, SEQUENTIAL, axis_range, axis_title, met
 _TEMPLATE: Final = Path(__file__).parent / "template"
 _MOST_TRIALS: Final = 500
 
-CONTENTS: Final = (
+CONTENTS: Final[tuple[tuple[str, str], ...]] = (
     ("leaderboard", "Leaderboard"), ("learning", "Learning curves"), ("efficiency", "Learning speed"),
-    ("comparison", "Comparison"), ("hyperparameters", "Hyperparameters"), ("game", "The game"), ("health", "Health"),
-    ("provenance", "Provenance"),
+    ("comparison", "Comparison"), ("hyperparameters", "Hyperparameters"), ("sensitivity", "Sensitivity"),
+    ("game", "The game"), ("health", "Health"), ("provenance", "Provenance"),
 )  # fmt: skip
 
 
-def charts_of(data: SweepData) -> dict[str, list[Chart]]:
+def charts_of(data: SweepData, of_sensitivity: sensitivity.Section | None = None) -> dict[str, list[Chart]]:
     """The charts of each section; those without anything to show are left out."""
     metrics = learning.curve_metrics(data)
     found = {
@@ -41,6 +41,7 @@ def charts_of(data: SweepData) -> dict[str, list[Chart]]:
         "learning": (one for view in VIEWS for one in learning.learning_charts(data, view, metrics, "curves")),
         "efficiency": learning.efficiency_charts(data),
         "comparison": comparison.comparison_charts(data),
+        "sensitivity": sensitivity.sensitivity_charts(data, of_sensitivity),
         "final": game.final_charts(data),
         "game": game.game_curves(data),
         "health": health.health_charts(data),
@@ -57,12 +58,14 @@ def render(data: SweepData) -> str:
         loader=jinja2.FileSystemLoader(_TEMPLATE), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    charts = charts_of(data)
+    of_sensitivity = sensitivity.section(data)
+    charts = charts_of(data, of_sensitivity)
     of_hyperparameters = hyperparameters.table(data)
     return environment.get_template("page.html").render(
         name=data.name,
         summary=_summary(data),
-        contents=CONTENTS,
+        contents=[one for one in CONTENTS if of_sensitivity is not None or one[0] != "sensitivity"],
+        sensitivity=of_sensitivity,
         charts=charts,
         algorithms=data.algorithms,
         scenarios=data.scenarios,

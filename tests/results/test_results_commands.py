@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jax_party import episode
-from results import dashboard, fetch, show, watch
+from results import dashboard, fetch, sensitivity, show, watch
 from results.report.write import main as report_main
 from results.vaults.__main__ import main as vaults_main
 
@@ -36,6 +36,7 @@ CASES: tuple[tuple[Main, list[str], str], ...] = (
     (episode.main, ["x", "--seed", "y"], "SEED (--seed): expected a whole number from 0 to 999999999, got 'y'"),
     (fetch.main, [], "TRIAL (trial): not given, but python -m results.fetch needs it; add TRIAL=…"),
     (report_main, [], "SWEEP (folder): not given, but python -m results.report needs it; add SWEEP=…"),
+    (sensitivity.main, [], "SWEEP (folder): not given, but python -m results.sensitivity needs it; add SWEEP=…"),
     (watch.main, [], "SWEEP (folder): not given, but python -m results.watch needs it; add SWEEP=…"),
 )
 
@@ -50,7 +51,7 @@ def test_bad_words_are_one_line(main: Main, words: list[str], message: str, caps
     assert captured.err.startswith(f"error: {message}")
 
 
-@pytest.mark.parametrize("main", [watch.main, show.show_main, report_main])
+@pytest.mark.parametrize("main", [watch.main, show.show_main, report_main, sensitivity.main])
 def test_where_there_is_nothing_to_collect_nobody_is_sent_to_collect(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
