@@ -16,7 +16,7 @@ from jax_party.records import State
 from results.collector import METRIC_PREFIXES, collect, hyperparameter_columns
 from results.index import load_index
 from results.journal import update_journal
-from results.ranking import JUDGED, OVER_SCENARIOS, SCORES, best_rows, mode_of, score_column, searched
+from results.ranking import JUDGED, OVER_SCENARIOS, SCORES, best_rows, mode_of, score_column, searched, without_copies
 
 _FRESH: Final = (
     "fresh.value", "optimism_gap", "fresh.over_scenarios.value", "optimism_gap.over_scenarios",
@@ -73,6 +73,9 @@ def show_main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         index = load_index(options.folder)
+        copies = len(index)
+        index = without_copies(index)
+        copies -= len(index)
         if not options.promoted:
             index = searched(index)
         column = _metric_column(index, options.metric, options.folder)
@@ -80,6 +83,8 @@ def show_main(arguments: Sequence[str] | None = None) -> int:
             index = index.assign(**{column: index[column].fillna(index["fresh.over_scenarios.value"])})
         mode = options.mode or mode_of(index)
         _print_index(index, column, mode, options.top)
+        if copies:
+            _say(f"{copies} trials that repeat another, seed for seed, are left out.")
     except (RecordError, OSError) as error:
         print_error(error)
         return BAD_INPUT
