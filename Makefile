@@ -44,6 +44,7 @@ help: ## List the targets and their variables
 #>   SEEDS        seeds of each trial, side by side; AGGREGATE  mean, iqm, median, min; BATCH  auto, map, vmap
 #>   SCENARIO_MODE  what several scenarios are: grid, axis, mean (one configuration for all)
 #>   SEARCH       random, grid, optuna, hyperopt, bohb; SAMPLER  of optuna: tpe, gp, cmaes, nsga2
+#>   DUPLICATES   a configuration drawn again: seeds (new seeds), reuse (answered from its trials), refuse
 #>   SCHEDULER    fifo, asha, median, hyperband, pbt, pb2
 #>   FROM         folders of earlier sweeps whose trials the searcher is told of
 #>   WORKERS      worker processes (one CPU core each, or one accelerator each)

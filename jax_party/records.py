@@ -226,6 +226,7 @@ class SweepManifest:
     scheduler: Any = None
     scenario_mode: str = "grid"
     warm_start: tuple[str, ...] = ()
+    duplicates: str = "seeds"
     space: Any = None
     overrides: Any = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -339,6 +340,7 @@ _REASONS: _Check = (
     "a list of strings",
     lambda value: isinstance(value, (list, tuple)) and all(isinstance(reason, str) for reason in value),
 )
+_DUPLICATES: _Check = ("seeds, reuse or refuse", lambda value: value in ("seeds", "reuse", "refuse"))
 _CACHE: _Check = ("process, disk or miss", lambda value: value in ("process", "disk", "miss"))
 _STATE: _Check = (f"one of {', '.join(State)}", lambda value: isinstance(value, str) and value in set(State))
 _ANY: _Check = ("anything", lambda value: True)
@@ -405,6 +407,7 @@ _MANIFEST_CHECKS: Final[Mapping[str, _Check]] = {
     "scheduler": _ANY,
     "scenario_mode": _STR,
     "warm_start": _REASONS,
+    "duplicates": _DUPLICATES,
     "space": _ANY,
     "overrides": _ANY,
     "provenance": _DICT,
@@ -944,7 +947,7 @@ def candidate(record: TrialRecord, rows: Sequence[Mapping[str, Any]]) -> Candida
         number=record.number,
         algorithm=record.algorithm,
         scenario=record.scenario,
-        configuration=configuration_id(record),
+        configuration=record.trial_id if record.lineage else configuration_id(record),  # one with a past of its own
         state=record.state.value,
         first_seed=record.seed,
         of_seeds=() if found is None else found.of_seeds,
@@ -1055,6 +1058,7 @@ def read_manifest(folder: Path) -> SweepManifest:
     if "scenario_mode" not in data:  # nor several objectives, nor scenarios but as a grid
         data |= {"samples": None, "sampler": None, "scenario_mode": "grid", "warm_start": []}
     data.setdefault("engine", "native")  # there was one
+    data.setdefault("duplicates", "seeds")  # earlier sweeps ran copies; what is still to be drawn runs none
     _check_fields(data, _MANIFEST_CHECKS, path)
     tuples = {name: tuple(data[name]) for name in ("algorithms", "warm_start")}
     return SweepManifest(**{**data, **tuples, "objective": _objective(data["objective"])})

@@ -53,6 +53,14 @@ class Sampler(StrEnum):
     NSGA2 = "nsga2"
 
 
+class Duplicates(StrEnum):
+    """What becomes of a configuration that a searcher draws again."""
+
+    SEEDS = "seeds"
+    REUSE = "reuse"
+    REFUSE = "refuse"
+
+
 class Batch(StrEnum):
     """How the seeds of a trial go side by side."""
 
@@ -111,6 +119,7 @@ HELP: Mapping[str, str] = {
     "SCENARIO_MODE": "grid (each configuration in every one), axis (each drawn with one), mean (every one, averaged)",
     "SEARCH": "random, grid, optuna, hyperopt or bohb; default random",
     "SAMPLER": "how optuna draws: tpe, gp, cmaes or nsga2; default tpe, for several objectives nsga2",
+    "DUPLICATES": "what a configuration drawn again gets: seeds (new ones), reuse (its results), refuse; default seeds",
     "SCHEDULER": "fifo, asha, median, hyperband (stop weak trials), pbt, pb2 (weak go on from better); default fifo",
     "FROM": "earlier sweeps' folders, by commas, whose trials the searcher is told of",
     "WORKERS": "worker processes; default: one a core, or one an accelerator",
@@ -184,6 +193,7 @@ class SweepOptions:
     scenario_mode: ScenarioMode | None = None
     search: Search = Search.RANDOM
     sampler: Sampler | None = None
+    duplicates: Duplicates = Duplicates.SEEDS
     scheduler: Scheduler | None = None
     warm_start: tuple[str, ...] = ()
     workers: int | None = None
@@ -301,6 +311,7 @@ def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
         "batch": _member(values, "BATCH", Batch),
         "search": _member(values, "SEARCH", Search),
         "sampler": _member(values, "SAMPLER", Sampler),
+        "duplicates": _member(values, "DUPLICATES", Duplicates),
         "scheduler": _member(values, "SCHEDULER", Scheduler),
         "scenario_mode": _scenario_mode(values),
         "warm_start": _names(values, "FROM"),

@@ -24,7 +24,7 @@ from jax_party.judging.objectives import Objective, bound_metric
 from jax_party.records import FIRST_FRESH_SEED, SweepManifest, TrialRecord, label_of
 from launcher.budget import parse_budget
 from launcher.combinations import check_combination, default_sampler, default_scheduler
-from launcher.options import Sampler, Scheduler, Search, SweepOptions
+from launcher.options import Duplicates, Sampler, Scheduler, Search, SweepOptions
 from sweeps.space import (
     Axis,
     AxisType,
@@ -112,6 +112,7 @@ class Study:
     scheduler: Scheduler
     bases: tuple[Base, ...]
     warm_start: tuple[str, ...] = ()
+    duplicates: Duplicates = Duplicates.SEEDS
 
     @property
     def objective(self) -> Objective:
@@ -163,19 +164,22 @@ class Study:
         """The number of the first trial of a group's configuration."""
         return configuration * self.round_size + sum(one.size for one in self.groups[:group])
 
-    def trials_of(self, group: Group, number: int, values: Mapping[str, Any]) -> tuple[PlannedTrial, ...]:
+    def trials_of(
+        self, group: Group, number: int, values: Mapping[str, Any], seed: int | None = None
+    ) -> tuple[PlannedTrial, ...]:
         """The trials of a configuration.
 
         Args:
           group: what it was drawn for.
           number: of the first of them.
           values: by the axes' names.
+          seed: the first seed of each; None for the sweep's.
         """
         bases = group.bases
         if SCENARIO_AXIS in values:
             bases = tuple(base for base in bases if base.scenario == values[SCENARIO_AXIS])
         return tuple(
-            self.trial(number + index, base, {axis.key: values[axis.name] for axis in self.axes_of(base)})
+            self.trial(number + index, base, {axis.key: values[axis.name] for axis in self.axes_of(base)}, seed)
             for index, base in enumerate(bases)
         )
 
@@ -205,11 +209,11 @@ class Study:
         number: int = self.bases[0].config["arch"]["num_devices"]
         return number
 
-    def trial(self, number: int, base: Base, values: Mapping[str, Any]) -> PlannedTrial:
-        """The trial with these sampled values."""
-        seed = int(values.get(SEED_KEY, self.seed))
-        trial = PlannedTrial(number, "", seed, dict(values), base)
-        return dataclasses.replace(trial, trial_id=records.trial_id(self.name, trial.config(), seed))
+    def trial(self, number: int, base: Base, values: Mapping[str, Any], seed: int | None = None) -> PlannedTrial:
+        """The trial with these sampled values, from this seed on: the sweep's, unless the seed is among the values."""
+        first = int(values.get(SEED_KEY, self.seed if seed is None else seed))
+        trial = PlannedTrial(number, "", first, dict(values), base)
+        return dataclasses.replace(trial, trial_id=records.trial_id(self.name, trial.config(), first))
 
     def write(self, folder: Path, trial: PlannedTrial) -> TrialRecord:
         """Make the trial's folder, PENDING, in the sweep's folder."""
@@ -261,8 +265,9 @@ def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int
     sampler = options.sampler or default_sampler(options.search, len(spec.objective.metrics))
     scheduler = options.scheduler or default_scheduler(options.search)
     study = Study(
-        name, engine, algorithms, spec, options.seed, options.search, sampler, scheduler, bases, options.warm_start
-    )
+        name, engine, algorithms, spec, options.seed, options.search, sampler, scheduler, bases, options.warm_start,
+        options.duplicates,
+    )  # fmt: skip
     _check_seeds(study)
     _check_conditions(study)
     if options.search is Search.GRID and options.samples is not None:
@@ -429,6 +434,7 @@ def write_plan(
         scheduler=study.scheduler.value,
         scenario_mode=study.spec.scenario_mode.value,
         warm_start=tuple(str(storage.absolute(storage.as_folder(folder))) for folder in study.warm_start),
+        duplicates=study.duplicates.value,
         space=study.spec.space(),
         overrides={**scenarios, **study.spec.overrides},
         provenance={**records.provenance(), "command": command},
@@ -495,6 +501,7 @@ def study_from_manifest(folder: Path, manifest: SweepManifest) -> Study:
         Scheduler(manifest.scheduler),
         bases,
         manifest.warm_start,
+        Duplicates(manifest.duplicates),
     )
 
 

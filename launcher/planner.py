@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,17 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler,
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
+from jax_party.draws import Draws
 from jax_party.judging.aggregate import Aggregate, aggregate_metrics
 from jax_party.judging.objectives import Objective, violations
-from launcher.options import Sampler, Search
-from launcher.plan import Group, PlannedTrial, Study
-from launcher.search import Space, seed_of
+from jax_party.records import FIRST_FRESH_SEED
+from launcher.options import Duplicates, Sampler, Search
+from launcher.plan import SEED_KEY, Group, PlannedTrial, Study
+from launcher.search import REDRAWS, Space, seed_of
 
 FINISHED: Any = Searcher.FINISHED
+DRAWING_S = 2.0
+"""Tune waits while repeated draws are answered: for no longer than this at a time."""
 MAX_POPULATION = 50
 MIN_POPULATION = 4
 
@@ -56,6 +61,8 @@ class Configuration:
       encoded: the values as its searcher gave them; empty for those that it is told to give.
       ended: ids of those that have ended.
       failed: whether one of them has failed.
+      repeats: whether the trials are those of an earlier draw of the same values.
+      refused: draws for the same number that were refused before this one.
     """
 
     group: int
@@ -65,11 +72,21 @@ class Configuration:
     encoded: Mapping[str, Any] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     failed: bool = False
+    repeats: bool = False
+    refused: int = 0
 
     @property
     def key(self) -> str:
         """What its searcher knows it by."""
-        return f"configuration-{self.number}"
+        return f"configuration-{self.number}" + (f"-{self.refused}" if self.refused else "")
+
+    @property
+    def played(self) -> str:
+        """What is the same for every draw of it, whatever the seeds: the values that its trials have."""
+        return json.dumps(
+            [[trial.base.algorithm, trial.base.scenario, trial.hyperparameters] for trial in self.trials],
+            sort_keys=True, default=str,
+        )  # fmt: skip
 
     @property
     def over(self) -> bool:
@@ -83,6 +100,10 @@ class Planner(Searcher):
     A searcher is told of everything that is known by the suggestions that it would have made: points that it gives out
     first. So each of them goes on where a stopped sweep was, whether or not it can be saved.
 
+    No trial is run twice. A configuration that is drawn again gets seeds that it has not had, is answered from its
+    trials once they have ended, or is refused, as the study's `duplicates` says; it is answered, too, where the seed is
+    an axis or no seeds are left.
+
     Args:
       study: the sweep.
       num_trials: planned in all.
@@ -92,6 +113,8 @@ class Planner(Searcher):
       write: makes the trial's folder, and gives the trial with the id that it has there.
       reached: a trial's metrics, by its id; None where it failed.
       max_concurrent: trials that may run at a time; paused ones do not count.
+      draws: those that no trial is made for; more are added.
+      keep: stores `draws`.
     """
 
     def __init__(
@@ -104,27 +127,38 @@ class Planner(Searcher):
         write: Callable[[PlannedTrial], PlannedTrial],
         reached: Callable[[str], Told | None],
         max_concurrent: int,
+        draws: Draws | None = None,
+        keep: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(metric=study.objective.metric, mode=study.objective.mode)
         self._study = study
         self._write = write
         self._reached = reached
         self.most: Callable[[], int] = lambda: max_concurrent
+        self._max_concurrent = max_concurrent
+        self._draws = Draws() if draws is None else draws
+        self._keep = keep
         self._spaces = {group: Space(study.groups[group].axes) for group in groups}
         self._limits: dict[str, list[float]] = {}
         self._running: dict[str, tuple[Configuration, PlannedTrial]] = {}
         self._paused: set[str] = set()
         known = [one for one in known if one.group in groups]
-        drawn = {(one.group, one.number) for one in known}
+        drawn = {one.number for one in known}.union(*self._draws.left_out.values())
         rounds = math.ceil(num_trials / study.round_size)
         self._new = [
             (group, number)
             for configuration in range(rounds)
             for group in groups
             for number in [study.first_number(configuration, group)]
-            if number < num_trials and (group, number) not in drawn
+            if number < num_trials and number not in drawn
         ]
-        self._waiting = [(one, trial) for one in known for trial in one.trials if trial.trial_id not in one.ended]
+        made = [one for one in known if not one.repeats]
+        self._waiting = [(one, trial) for one in made for trial in one.trials if trial.trial_id not in one.ended]
+        self._unanswered = [one for one in known if one.repeats and not one.over]
+        self._made: dict[str, list[Configuration]] = {}
+        for one in made:
+            self._made.setdefault(one.played, []).append(one)
+        self._told: dict[tuple[str, ...], Told] = {}
         self._searchers: dict[int, Searcher] = {}
         for group in groups:
             of_group = [one for one in known if one.group == group]
@@ -165,22 +199,104 @@ class Planner(Searcher):
         if len(self._running) - len(self._paused) >= self.most():
             return None
         if not self._waiting:
-            one = self._draw(*self._new[0])
-            if one is None:
-                return None
-            self._new.pop(0)
-            self._waiting = [(one, trial) for trial in one.trials]
+            self._draw_trials()
+        if not self._waiting:
+            return None if self._new else FINISHED
         self._running[trial_id] = self._waiting.pop(0)
         return {"trial_id": self._running[trial_id][1].trial_id}
 
-    def _draw(self, group: int, number: int) -> Configuration | None:
-        drawn = Configuration(group, number, {}, ())
-        encoded = self._searchers[group].suggest(drawn.key)
-        if not isinstance(encoded, Mapping):
+    def _draw_trials(self) -> None:
+        """Draw until there is a trial to give out, as long as that takes no longer than a moment.
+
+        No more draws wait for answers than trials may run: a searcher that knows nothing yet would draw the same again.
+        """
+        until, before = time.monotonic() + DRAWING_S, len(self._draws)
+        while self._new and not self._waiting and len(self._unanswered) < min(self.most(), self._max_concurrent):
+            if not self._draw(*self._new[0]) or time.monotonic() > until:
+                break
+        if len(self._draws) > before:
+            self._keep()
+
+    def _draw(self, group: int, number: int) -> bool:
+        """Draw the next configuration: make its trials, or answer it; whether there was a draw."""
+        one = self._ask(group, number)
+        if one is None:
+            return False
+        earlier = self._made.get(one.played, [])
+        if earlier and self._study.duplicates is Duplicates.REFUSE:
+            self._leave_out(group)
+            self._searchers[group].on_trial_complete(one.key, error=True)
+            return True
+        self._new.pop(0)
+        seed = self._unused_seed(one, earlier)
+        if seed is None:
+            self._answer(one, earlier[0])
+            return True
+        planned = self._study.trials_of(self._study.groups[group], number, one.values, seed)
+        one = replace(one, trials=[self._write(trial) for trial in planned])
+        self._made.setdefault(one.played, []).append(one)
+        self._waiting = [(one, trial) for trial in one.trials]
+        return True
+
+    def _ask(self, group: int, number: int) -> Configuration | None:
+        """What the searcher draws, not made yet; None where it is to be asked later.
+
+        Where repeated draws are refused it is asked again for each, up to `REDRAWS` times. It is told so only after
+        the last: Optuna's samplers keep away from draws that they have heard nothing of.
+        """
+        refused: list[Configuration] = []
+        searcher, one = self._searchers[group], None
+        for count in range(1 + (REDRAWS if self._study.duplicates is Duplicates.REFUSE else 0)):
+            if one is not None:
+                refused.append(one)
+            key = Configuration(group, number, {}, (), refused=count).key
+            encoded = searcher.suggest(key)
+            if not isinstance(encoded, Mapping):
+                one = None
+                break
+            values = self._spaces[group].decode(encoded)
+            planned = self._study.trials_of(self._study.groups[group], number, values)
+            one = Configuration(group, number, values, planned, encoded, refused=count)
+            if one.played not in self._made:
+                break
+        for other in refused:
+            searcher.on_trial_complete(other.key, error=True)
+        return one
+
+    def _unused_seed(self, one: Configuration, earlier: Sequence[Configuration]) -> int | None:
+        """The first of the next seeds that a configuration has not had; None where there are none."""
+        seeds = {trial.seed for other in earlier for trial in other.trials}
+        if not seeds:
+            return self._study.seed
+        if self._study.duplicates is not Duplicates.SEEDS or SEED_KEY in one.trials[0].hyperparameters:
             return None
-        values = self._spaces[group].decode(encoded)
-        planned = self._study.trials_of(self._study.groups[group], number, values)
-        return Configuration(group, number, values, [self._write(trial) for trial in planned], encoded)
+        number, seed = self._study.num_seeds, self._study.seed
+        while seed in seeds:
+            seed += number
+        return seed if seed + number <= FIRST_FRESH_SEED else None
+
+    def _answer(self, one: Configuration, earlier: Configuration) -> None:
+        """Tell the searcher what the earlier trials have reached, now or when they end."""
+        one = replace(one, trials=earlier.trials, ended=set(earlier.ended), failed=earlier.failed, repeats=True)
+        self._draws.answered[one.number] = tuple(trial.trial_id for trial in one.trials)
+        self._unanswered.append(one)
+        self._answer_ended()
+
+    def _answer_ended(self) -> None:
+        """Answer the draws whose trials have all ended."""
+        for one in [one for one in self._unanswered if one.over]:
+            self._unanswered.remove(one)
+            self._tell(self._searchers[one.group], one.key, self._encoded(one), self._of_configuration(one))
+
+    def _leave_out(self, group: int) -> None:
+        """Draw no more for a group: its space counts as exhausted."""
+        name, size = self._study.groups[group].name, self._study.groups[group].size
+        firsts = [number for of_group, number in self._new if of_group == group]
+        self._draws.leave_out(name, [first + place for first in firsts for place in range(size)])
+        self._new = [place for place in self._new if place[0] != group]
+
+    def _encoded(self, one: Configuration) -> Mapping[str, Any]:
+        return one.encoded or self._spaces[one.group].encode(one.values)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """What hyperband says of a bracket, for BOHB; other searchers learn of ends only."""
@@ -199,8 +315,12 @@ class Planner(Searcher):
             if self._study.search is Search.BOHB:  # it has had its results already
                 searcher.on_trial_complete(one.key)
             else:
-                encoded = one.encoded or self._spaces[one.group].encode(one.values)
-                self._tell(searcher, one.key, encoded, self._of_configuration(one))
+                self._tell(searcher, one.key, self._encoded(one), self._of_configuration(one))
+        for other in self._unanswered:
+            if any(trial.trial_id == shared.trial_id for shared in other.trials):
+                other.ended.add(trial.trial_id)
+                other.failed = other.failed or error
+        self._answer_ended()
 
     def on_pause(self, trial_id: str) -> None:
         """Hyperband lets the trial wait."""
@@ -221,15 +341,15 @@ class Planner(Searcher):
         """What its trials have reached; the means of several."""
         if one.failed:
             return Told(one.values, None)
-        found = [self._reached(trial.trial_id) for trial in one.trials]
-        if any(told is None or told.metrics is None for told in found):
+        ids = tuple(trial.trial_id for trial in one.trials)
+        if one.repeats and ids in self._told:
+            return self._told[ids]
+        found = [told for told in map(self._reached, ids) if told is not None and told.metrics is not None]
+        if len(found) < len(ids):
             return Told(one.values, None)
-        of_trials = [told.metrics for told in found if told is not None and told.metrics is not None]
-        return Told(
-            one.values,
-            aggregate_metrics(of_trials, Aggregate.MEAN),
-            max(told.evaluation for told in found if told is not None),
-        )
+        metrics = aggregate_metrics([told.metrics for told in found if told.metrics is not None], Aggregate.MEAN)
+        self._told[ids] = Told(one.values, metrics, max(told.evaluation for told in found))
+        return self._told[ids]
 
     def _tell(self, searcher: Searcher, key: str, encoded: Mapping[str, Any], told: Told) -> None:
         objective, metrics = self._study.objective, told.metrics or {}

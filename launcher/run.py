@@ -21,6 +21,7 @@ import numpy as np
 from rich.console import Console
 
 from jax_party import records, storage
+from jax_party.draws import Draws
 from jax_party.engines import get_engine
 from jax_party.errors import RecordError, SweepError
 from jax_party.patience import patience_s, patiently
@@ -68,6 +69,7 @@ class Sweep:
     records: dict[str, TrialRecord]
     address: str | None = None
     watching: Watching = field(default_factory=Watching)
+    draws: Draws = field(default_factory=Draws)
 
     @classmethod
     def read(cls, folder: Path) -> Sweep:
@@ -84,9 +86,12 @@ class Sweep:
                 )
             manifest = records.read_manifest(folder)
             found = storage.each(records.read_record, records.trial_folders(folder), storage.is_remote(folder))
+            draws = Draws.read(folder)
         except RecordError as error:
             raise SweepError(str(error)) from error
-        return cls(folder, manifest, {item.trial_id: item for item in sorted(found, key=lambda item: item.number)})
+        by_id = {item.trial_id: item for item in sorted(found, key=lambda item: item.number)}
+        draws.forget_missing(by_id)
+        return cls(folder, manifest, by_id, draws=draws)
 
     @property
     def unfinished(self) -> list[TrialRecord]:
@@ -112,14 +117,19 @@ class Sweep:
         return [record for record in self.records.values() if record.promoted_from is None]
 
     @property
+    def undrawn(self) -> int:
+        """How many trials of the search may still be drawn: draws that no trial was made for are not among them."""
+        return max(0, self.manifest.num_trials - len(self.draws) - len(self.searched))
+
+    @property
     def searching(self) -> bool:
         """Whether a trial of the search itself is still to be run or drawn."""
-        return len(self.searched) < self.manifest.num_trials or any(r.state not in FINISHED for r in self.searched)
+        return self.undrawn > 0 or any(record.state not in FINISHED for record in self.searched)
 
     @property
     def planned(self) -> int:
         """Trials in all, those not yet drawn among them."""
-        return max(len(self.searched), self.manifest.num_trials) + len(self.records) - len(self.searched)
+        return len(self.records) + self.undrawn
 
     @property
     def remaining(self) -> int:
@@ -223,6 +233,8 @@ def run_sweep(sweep: Sweep, crew: Crew, console: Console, budget: Mapping[str, f
     if sweep.remaining and spent is not None:
         plain(console, f"The budget is spent ({spent}). Go on with: make resume SWEEP={sweep.folder} BUDGET=…")
     code = _report(sweep, progress, console)
+    for line in sweep.draws.describe():
+        plain(console, line)
     if sweep.remaining and spent is None:
         plain(
             console,
@@ -647,6 +659,10 @@ def make_planner(
         found = outcome.evaluations(folder, record)
         return Told({}, outcome.metrics(folder, record), len(found))
 
+    def keep() -> None:
+        patiently()(sweep.draws.write, sweep.folder)
+        progress.planned = sweep.planned
+
     chosen = list(range(len(study.groups))) if groups is None else list(groups)
     return Planner(
         study,
@@ -657,11 +673,13 @@ def make_planner(
         write,
         reached,
         max_concurrent,
+        sweep.draws,
+        keep,
     )
 
 
 def known_configurations(sweep: Sweep, study: Study, write: Callable[[PlannedTrial], PlannedTrial]) -> list[Any]:
-    """What a searcher has drawn already; trials of a configuration that a killed driver did not write are written."""
+    """What a searcher has drawn already, by number; trials of it that a killed driver did not write are written."""
     from launcher.planner import Configuration
     from launcher.search import seed_of, with_absent
 
@@ -669,8 +687,11 @@ def known_configurations(sweep: Sweep, study: Study, write: Callable[[PlannedTri
     for record in sorted(sweep.searched, key=lambda record: record.number):
         configuration, group = study.place(record.number)
         of_configuration.setdefault((study.first_number(configuration, group), group), []).append(record)
+    for number, ids in sweep.draws.answered.items():
+        if all(trial_id in sweep.records for trial_id in ids):  # else drawn by this driver, for an earlier pass
+            of_configuration[number, study.place(number)[1]] = [sweep.records[trial_id] for trial_id in ids]
     known = []
-    for (number, group), found in of_configuration.items():
+    for (number, group), found in sorted(of_configuration.items()):
         values = {
             axis.name: record.hyperparameters[axis.key]
             for record in found
@@ -681,20 +702,24 @@ def known_configurations(sweep: Sweep, study: Study, write: Callable[[PlannedTri
         values = with_absent(study.groups[group].axes, values, seed_of(study.seed, group, number))
         there = {(record.algorithm, record.scenario): record for record in found}
         trials = []
-        for trial in study.trials_of(study.groups[group], number, values):
+        for trial in study.trials_of(study.groups[group], number, values, found[0].seed):
             planned = there.get((trial.base.algorithm, trial.base.scenario))
             trials.append(write(trial) if planned is None else _planned(study, planned))
         ended = {record.trial_id for record in found if record.state in FINISHED}
-        known.append(Configuration(group, number, values, trials, ended=ended))
+        repeats = number in sweep.draws.answered
+        known.append(Configuration(group, number, values, trials, ended=ended, repeats=repeats))
     return known
 
 
 def unused_id(folder: Path, trial_id: str) -> str:
-    """The id, or with `-r2`, `-r3`, … where Optuna has suggested these very values before."""
-    repeat, candidate = 1, trial_id
-    while (folder / candidate).exists():
-        repeat += 1
-        candidate = f"{trial_id}-r{repeat}"
+    """The id, or with `-2`, `-3`, … where another configuration's digits are the same.
+
+    Among ten thousand trials that is a chance of one in a hundred.
+    """
+    count, candidate = 1, trial_id
+    while storage.is_file(folder / candidate / records.RECORD_FILE):
+        count += 1
+        candidate = f"{trial_id}-{count}"
     return candidate
 
 

@@ -137,7 +137,8 @@ def _configurations(
         if study.spec.scenario_mode is ScenarioMode.AXIS:
             values[SCENARIO_AXIS] = record.scenario
         if space.holds(values):
-            key = record.trial_id if group.size == 1 else str(sorted(values.items(), key=str))
+            # A copy teaches nothing. Members of a population that have come to the same values are none.
+            key = record.trial_id if record.lineage else f"{record.seed} {sorted(values.items(), key=str)}"
             played.setdefault(key, (values, {}))[1].setdefault(place, (path, record))
     for drawn, of_places in played.values():
         if len(of_places) == group.size:

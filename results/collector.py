@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jax_party import records, storage
+from jax_party.draws import Draws
 from jax_party.errors import RecordError
 from jax_party.judging import standings
 from jax_party.judging.aggregate import aggregate, aggregate_metrics, spread
@@ -217,7 +218,7 @@ def _read_collection(folder: Path) -> Collection:
         _judge_objectives(rows, manifest)
         if manifest.scenario_mode == "mean":
             _judge_promotions_over_scenarios(rows)
-        pending = list(_pending_rows(manifest, rows))
+        pending = list(_pending_rows(folder, manifest, rows))
         rows, unreadable = rows + pending, unreadable + pending
     if unreadable:
         tables = [*tables, columns.pack(unreadable, _FIXED)]
@@ -255,12 +256,16 @@ def _judge_promotions(rows: Sequence[IndexRow]) -> None:
 def _judge_promotions_over_scenarios(rows: Sequence[IndexRow]) -> None:
     """Put the mean over scenarios on fresh seeds beside the one that configurations were chosen by."""
     tests = {row.fixed["promoted_from"]: row for row in sorted(rows, key=lambda row: row.order) if _is_test(row)}
-    of_configuration: dict[tuple[Any, ...], list[IndexRow]] = {}
+    of_configuration: dict[tuple[Any, ...], dict[str, IndexRow]] = {}
     for row in rows:
         if row.fixed.get("objective.over_scenarios") is not None:
             key = (row.fixed["algorithm"], row.fixed["configuration"], row.fixed["seed"])
-            of_configuration.setdefault(key, []).append(row)
-    for origins in of_configuration.values():
+            of_scenarios = of_configuration.setdefault(key, {})
+            of_scenarios.setdefault(row.fixed["scenario"], row)
+            if row.fixed["trial_id"] in tests:  # of copies the one that was tested
+                of_scenarios[row.fixed["scenario"]] = row
+    for of_scenarios in of_configuration.values():
+        origins = list(of_scenarios.values())
         found = [tests.get(row.fixed["trial_id"]) for row in origins]
         tested = [row for row in found if row is not None]
         if len(tested) < len(origins):
@@ -424,9 +429,11 @@ def _unreadable_row(
     return IndexRow(fixed, _hyperparameters(record.hyperparameters) if record else {}, readable=False)
 
 
-def _pending_rows(manifest: SweepManifest, rows: Sequence[IndexRow]) -> Iterator[IndexRow]:
-    """Rows for the planned trials without a folder."""
+def _pending_rows(folder: Path, manifest: SweepManifest, rows: Sequence[IndexRow]) -> Iterator[IndexRow]:
+    """Rows for the planned trials without a folder, but for draws that no trial is made for."""
     taken = {row.fixed.get("number") for row in rows if row.fixed.get("promoted_from") is None}
+    if len(taken) < manifest.num_trials:
+        taken |= Draws.read(folder).numbers
     free = [number for number in range(manifest.num_trials) if number not in taken]
     # A folder with an unreadable record is one of the free numbers; which one, nobody knows.
     unknown = sum(row.fixed.get("number") is None for row in rows)

@@ -16,8 +16,9 @@ from scipy import stats
 from jax_party.errors import RecordError
 from jax_party.judging.aggregate import Aggregate, aggregate
 from jax_party.judging.intervals import BOOTSTRAP_SEEDS, interval
+from jax_party.judging.replicates import means_over_scenarios, values_by_seed
 from results.index import load_index
-from results.ranking import OVER_SCENARIOS
+from results.ranking import OVER_SCENARIOS, played
 from results.statistics import trimmed_mean, wins
 
 BY: Final = ("best", "configuration")
@@ -29,8 +30,9 @@ class _Played(NamedTuple):
 
     Attributes:
       configuration: its 8 digits.
-      searched: the objective of each seed that it was searched with.
+      searched: the objective of each seed that it was searched with, a seed counted once.
       fresh: of each seed that has not chosen it, where it was promoted.
+      seeds: those that `searched` are of, and `fresh_seeds` those of `fresh`.
       score: what the sweep goes by.
       feasible: whether it keeps to the sweep's constraints.
       over_scenarios: whether the score is its mean over scenarios.
@@ -40,6 +42,8 @@ class _Played(NamedTuple):
     configuration: str
     searched: tuple[float, ...]
     fresh: tuple[float, ...]
+    seeds: tuple[int, ...]
+    fresh_seeds: tuple[int, ...]
     score: float
     feasible: bool
     over_scenarios: bool
@@ -125,18 +129,22 @@ def _played(index: pd.DataFrame) -> _Groups:
 
 
 def _configuration(name: str, searched: Sequence[dict[Any, Any]], fresh: Sequence[dict[Any, Any]]) -> _Played:
-    values, tests = (
-        tuple(value for row in rows for value in json.loads(row["objective.seed_values"])) for rows in (searched, fresh)
-    )
-    over: Any = searched[0].get(OVER_SCENARIOS)
-    is_over = over is not None and bool(pd.notna(over))
+    (seeds, values), (fresh_seeds, tests) = (_values_of_seeds(rows) for rows in (searched, fresh))
+    over = {row["seed"]: float(row[OVER_SCENARIOS]) for row in searched if pd.notna(row.get(OVER_SCENARIOS))}
     return _Played(
-        name, values, tests,
-        score=float(over) if is_over else aggregate(values, searched[0]["objective.aggregate"]),
+        name, values, tests, seeds, fresh_seeds,
+        score=math.fsum(over.values()) / len(over) if over else aggregate(values, searched[0]["objective.aggregate"]),
         feasible=all(pd.isna(row["objective.feasible"]) or bool(row["objective.feasible"]) for row in searched),
-        over_scenarios=is_over,
+        over_scenarios=bool(over),
         standing=min((float(row["standing"]) for row in searched if pd.notna(row.get("standing"))), default=math.inf),
     )  # fmt: skip
+
+
+def _values_of_seeds(rows: Sequence[dict[Any, Any]]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """The seeds of one configuration in one scenario, each once, and the objective of each."""
+    found = values_by_seed(played(row, json.loads(row["objective.seed_values"])) for row in rows)
+    pairs = [pair for of_seeds in found.values() for pair in of_seeds.items()]
+    return tuple(seed for seed, _ in pairs), tuple(value for _, value in pairs)
 
 
 def _over_scenarios(groups: _Groups) -> _Groups:
@@ -151,18 +159,15 @@ def _over_scenarios(groups: _Groups) -> _Groups:
         for configuration, first in of_scenarios[0].items():
             parts = [of_scenario[configuration] for of_scenario in of_scenarios if configuration in of_scenario]
             if first.over_scenarios and len(parts) == len(scenarios):
-                searched, fresh = _means([one.searched for one in parts]), _means([one.fresh for one in parts])
+                searched = means_over_scenarios([dict(zip(one.seeds, one.searched, strict=True)) for one in parts])
+                fresh = means_over_scenarios([dict(zip(one.fresh_seeds, one.fresh, strict=True)) for one in parts])
                 if searched:
-                    together = first._replace(searched=searched, fresh=fresh)
+                    together = first._replace(
+                        searched=tuple(searched.values()), seeds=tuple(searched),
+                        fresh=tuple(fresh.values()), fresh_seeds=tuple(fresh),
+                    )  # fmt: skip
                     found.setdefault((name, algorithm), []).append(together)
     return found
-
-
-def _means(of_scenarios: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """Of each seed over scenarios; none where they have not as many seeds each."""
-    if len({len(values) for values in of_scenarios}) > 1:
-        return ()
-    return tuple(math.fsum(values) / len(values) for values in zip(*of_scenarios, strict=True))
 
 
 def _pairs(a: _Groups, b: _Groups) -> list[tuple[str, str, str]]:

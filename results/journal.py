@@ -381,7 +381,7 @@ def _candidate(trial: FrozenTrial) -> Candidate:
         number=facts["number"],
         algorithm=facts["algorithm"],
         scenario=facts["scenario"],
-        configuration=facts["configuration"],
+        configuration=facts["trial_id"] if facts.get("has_lineage") else facts["configuration"],
         state=states[trial.state],
         first_seed=facts["seed"],
         of_seeds=facts[_OF_SEEDS],
@@ -450,6 +450,7 @@ def _facts(trial: FollowedTrial) -> dict[str, Any]:
         _OF_SEEDS: _seed_metrics(trial) if record.state in (State.COMPLETE, State.PRUNED) else None,
         "settled": trial.candidate.settled if record.state in FINISHED else None,
         "judged_at": record.objective.at,
+        "has_lineage": True if record.lineage else None,
     }
     return {name: value for name, value in facts.items() if value is not None}
 

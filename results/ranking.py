@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import pandas as pd
 
+from jax_party.judging.replicates import Played, are_copies
 from jax_party.judging.settling import Motion, in_words, summarise
 from jax_party.judging.standings import TIERS, judges_the_end
 
@@ -25,6 +26,30 @@ def score_column(index: pd.DataFrame) -> str | None:
 def searched(index: pd.DataFrame) -> pd.DataFrame:
     """The rows of the search itself, without tests of winners on fresh seeds."""
     return index[index["promoted_from"].isna()]
+
+
+def played(row: Mapping[Any, Any], values: Sequence[float] = ()) -> Played:
+    """What a row of the index has played: by what it counts as a replicate, or as a copy of one.
+
+    A member of a population has a past of its own: it is no copy of another that has come to the same values.
+    """
+    has_past = pd.notna(row["lineage"]) if "lineage" in row else False
+    configuration = (row["configuration"], row["trial_id"] if has_past else None)
+    number = 1 if pd.isna(row["num_seeds"]) else int(row["num_seeds"])
+    return Played(configuration, row["scenario"], int(row["seed"]), number, values)
+
+
+def without_copies(index: pd.DataFrame) -> pd.DataFrame:
+    """The rows of an index but for trials of the search that play a configuration, scenario and seed once more.
+
+    Sweeps of before `DUPLICATES` have such; the first counts, of those that are complete if there are some.
+    """
+    known = searched(index)
+    known = known[known["seed"].notna() & known["configuration"].notna()]
+    order = (known["state"] != "COMPLETE").sort_values(kind="stable").index
+    rows = known.loc[order].to_dict("records")
+    copies = {row["trial_id"] for row, copy in zip(rows, are_copies(map(played, rows)), strict=True) if copy}
+    return index[~index["trial_id"].isin(copies)] if copies else index
 
 
 def best_rows(index: pd.DataFrame, column: str, mode: str, top: int) -> pd.DataFrame:
@@ -88,6 +113,6 @@ def settling_note(index: pd.DataFrame) -> str | None:
 
 
 __all__ = [
-    "JUDGED", "OVER_SCENARIOS", "SCORE", "SCORES", "best_rows", "best_score", "is_provisional", "mode_of",
-    "score_column", "searched", "settling_note",
+    "JUDGED", "OVER_SCENARIOS", "SCORE", "SCORES", "best_rows", "best_score", "is_provisional", "mode_of", "played",
+    "score_column", "searched", "settling_note", "without_copies",
 ]  # fmt: skip

@@ -46,7 +46,7 @@ class IndexRow:
             number=int(self.fixed.get("number") or 0),
             algorithm=str(self.fixed["algorithm"]),
             scenario=str(self.fixed["scenario"]),
-            configuration=str(self.fixed["configuration"]),
+            configuration=str(self.fixed["trial_id" if self.fixed.get("lineage") else "configuration"]),
             state=str(self.fixed["state"]),
             first_seed=int(self.fixed.get("seed") or 0),
             of_seeds=self.of_seeds,

@@ -27,6 +27,7 @@ from results.ranking import (
     score_column,
     searched,
     settling_note,
+    without_copies,
 )
 
 _FRESH: Final = (
@@ -84,6 +85,9 @@ def show_main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         index = load_index(options.folder)
+        copies = len(index)
+        index = without_copies(index)
+        copies -= len(index)
         if not options.promoted:
             index = searched(index)
         column = _metric_column(index, options.metric, options.folder)
@@ -93,6 +97,8 @@ def show_main(arguments: Sequence[str] | None = None) -> int:
             index = index.assign(**{column: index[column].fillna(fresh)})
         mode = options.mode or mode_of(index)
         _print_index(index, column, mode, options.top)
+        if copies:
+            _say(f"{copies} trials that repeat another, seed for seed, are left out.")
     except (RecordError, OSError) as error:
         print_error(error)
         return BAD_INPUT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -19,9 +19,11 @@ from jax_party.errors import RecordError
 from jax_party.judging.aggregate import aggregate
 from jax_party.judging.intervals import Interval, interval, stratified_interval
 from jax_party.judging.objectives import At, Objective
+from jax_party.judging.replicates import means_over_scenarios, values_by_seed
 from jax_party.records import State, SweepManifest
 from results.collector import INDEX_FILE, METRIC_PREFIXES, collect, hyperparameter_columns
 from results.index import load_evaluations, load_index
+from results.ranking import played, without_copies
 
 #: Which runs a chart is of: those of each algorithm's best configuration, or every configuration.
 BEST: Final = "best"
@@ -44,7 +46,9 @@ class Configuration:
     Attributes:
       score: of the seeds that it was searched with, by the sweep's own aggregate; None where none has been measured.
       seeds: the estimate over these with its 95 % interval.
-      values: the score of each.
+      values: the score of each, a seed counted once, however many trials played it.
+      by_seed: seed -> score; empty for members of a population, which share seeds.
+      replicates: ids of the trials that hold these seeds: without copies.
       fresh_trial: the trial that tested it on fresh seeds.
       fresh: the estimate over those, and `fresh_values` the score of each.
       standing: its place among those that it compares with (`judging.standings`); None where it has none.
@@ -66,11 +70,13 @@ class Configuration:
     standing: int | None = None
     settled: bool | None = None
     provisional: bool = False
+    by_seed: Mapping[int, float] = field(default_factory=dict)
+    replicates: tuple[str, ...] = ()
 
     @property
     def curve_trials(self) -> list[str]:
         """The trials whose seeds speak for it: on fresh seeds where there are some."""
-        return [self.fresh_trial] if self.fresh_trial is not None else self.trials["trial_id"].tolist()
+        return [self.fresh_trial] if self.fresh_trial is not None else list(self.replicates)
 
     @property
     def curve_values(self) -> tuple[float, ...]:
@@ -124,6 +130,11 @@ class SweepData:
     def searched(self) -> pd.DataFrame:
         """Those of the search: without promotions."""
         return self.trials[self.trials["promoted_from"].isna()]
+
+    @cached_property
+    def replicates(self) -> set[str]:
+        """Ids of the search's trials that are no copy of another."""
+        return set(without_copies(self.searched)["trial_id"])
 
     @cached_property
     def algorithms(self) -> list[str]:
@@ -202,7 +213,9 @@ class SweepData:
 
     def _configuration(self, algorithm: str, scenario: str, name: str, rows: pd.DataFrame) -> Configuration:
         ids = rows["trial_id"].tolist()
-        values = tuple(value for trial in ids for value in self.scores.get(trial, ()))
+        kept = rows[rows["trial_id"].isin(self.replicates)].to_dict("records")
+        seeds = list(values_by_seed(played(row, self.scores.get(row["trial_id"], ())) for row in kept).values())
+        values = tuple(value for of_seeds in seeds for value in of_seeds.values())
         tests = self.trials[self.trials["promoted_from"].isin(ids) & self.trials["trial_id"].isin(list(self.scores))]
         fresh_trial = str(tests["trial_id"].iloc[-1]) if len(tests) else None
         fresh_values = tuple(self.scores[fresh_trial]) if fresh_trial is not None else ()
@@ -217,6 +230,8 @@ class SweepData:
             feasible=bool(judged.all()), standing=int(places.min()) if len(places) else None,
             settled=None if counted.isna().any() or counted.empty else bool(counted.all()),
             provisional=bool(provisional.any()),
+            by_seed=seeds[0] if len(seeds) == 1 else {},
+            replicates=tuple(row["trial_id"] for row in kept),
         )  # fmt: skip
 
     @cached_property
@@ -255,7 +270,7 @@ class SweepData:
         if view == BEST:
             chosen = self.best.get((algorithm, scenario))
             return self._of_trials(chosen.curve_trials if chosen else [], metric)
-        trials = [trial for one in self._of(algorithm, scenario) for trial in one.trials["trial_id"]]
+        trials = [trial for one in self._of(algorithm, scenario) for trial in one.replicates]
         return self._of_trials(trials, metric).T.groupby(level=0, sort=False).mean().T
 
     def _of_trials(self, trials: Sequence[str], metric: str) -> pd.DataFrame:
@@ -307,12 +322,14 @@ def _together(parts: Sequence[Configuration]) -> Configuration:
     return Configuration(
         first.algorithm, EVERY_SCENARIO, first.name, rows,
         score=fmean(one.score for one in parts if one.score is not None),
-        values=_means([one.values for one in parts]), seeds=stratified_interval([one.values for one in parts]),
+        values=tuple(means_over_scenarios([one.by_seed for one in parts]).values()),
+        seeds=stratified_interval([one.values for one in parts]),
         fresh_trial=first.fresh_trial if all(tested) else None,
         fresh=stratified_interval(tested) if all(tested) else None,
         fresh_values=_means(tested) if all(tested) else (), feasible=all(one.feasible for one in parts),
         standing=first.standing, settled=None if None in (told := [one.settled for one in parts]) else all(told),
         provisional=any(one.provisional for one in parts),
+        replicates=tuple(trial for one in parts for trial in one.replicates),
     )  # fmt: skip
 
 

@@ -78,6 +78,7 @@ def table(data: SweepData) -> dict[str, Any]:
     for algorithm in data.algorithms:
         of_algorithm = axes(data, algorithm)
         rows = data.searched[(data.searched["algorithm"] == algorithm) & data.searched["objective.value"].notna()]
+        rows = rows[rows["trial_id"].isin(data.replicates)]
         if data.is_over_scenarios:
             rows = pd.concat([_scored(data, algorithm, EVERY_SCENARIO), rows])
         if rows.empty or not of_algorithm:
@@ -106,6 +107,7 @@ def _scored(data: SweepData, algorithm: str, scenario: str) -> pd.DataFrame:
         rows = rows[rows[OVER_SCENARIOS].notna()].drop_duplicates(["configuration", "seed"]).copy()
         rows["objective.value"], rows["scenario"] = rows[OVER_SCENARIOS], EVERY_SCENARIO
         return rows
+    rows = rows[rows["trial_id"].isin(data.replicates)]
     return rows[(rows["scenario"] == scenario) & rows["objective.value"].notna()]
 
 

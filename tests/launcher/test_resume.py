@@ -187,12 +187,14 @@ def test_axes_that_did_not_exist_teach_a_resumed_searcher_nothing(tmp_path: Path
         assert len(set(drawn[key])) == len(drawn[key]) > 0
 
 
-def test_a_repeated_suggestion_gets_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_two_configurations_with_the_same_digits_have_folders_of_their_own(tmp_path: Path) -> None:
     assert run.unused_id(tmp_path, "t") == "t"
     (tmp_path / "t").mkdir()
-    assert run.unused_id(tmp_path, "t") == "t-r2"
-    (tmp_path / "t-r2").mkdir()
-    assert run.unused_id(tmp_path, "t") == "t-r3"
+    assert run.unused_id(tmp_path, "t") == "t", "a folder without a record is what a killed driver left of it"
+    for name, following in (("t", "t-2"), ("t-2", "t-3")):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "record.json").touch()
+        assert run.unused_id(tmp_path, "t") == following
 
 
 def test_a_second_driver_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,73 @@
+"""What counts as a replicate: one seed of one configuration in one scenario, however often it was played.
+
+A trial is a function of its configuration, scenario and seed. A second run of all three is a copy of the first: it adds
+no information, but pooled as if it were independent it narrows intervals (pseudoreplication, Hurlbert 1984,
+https://doi.org/10.2307/1942661). `docs/statistics.md` has the formula.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+
+class Played(NamedTuple):
+    """The seeds of a configuration that one trial has played in a scenario.
+
+    Attributes:
+      configuration: what its trials share, whatever their seeds.
+      scenario: where it was played.
+      first_seed: the first of consecutive seeds.
+      num_seeds: how many.
+      values: of each seed, in their order; a single one of several seeds stands for the first of them.
+    """
+
+    configuration: Hashable
+    scenario: Hashable
+    first_seed: int
+    num_seeds: int = 1
+    values: Sequence[float] = ()
+
+    @property
+    def seeds(self) -> range:
+        """The seeds."""
+        return range(self.first_seed, self.first_seed + self.num_seeds)
+
+
+def values_by_seed(rows: Iterable[Played]) -> dict[tuple[Hashable, Hashable], dict[int, float]]:
+    """The value of every seed, each counted once.
+
+    Args:
+      rows: of trials; of several with the same configuration, scenario and seed the first counts.
+
+    Returns:
+      (configuration, scenario) -> seed -> value, in the order of the rows.
+    """
+    found: dict[tuple[Hashable, Hashable], dict[int, float]] = {}
+    for row in rows:
+        of_seeds = found.setdefault((row.configuration, row.scenario), {})
+        for seed, value in zip(row.seeds, row.values, strict=False):
+            of_seeds.setdefault(seed, value)
+    return found
+
+
+def are_copies(rows: Iterable[Played]) -> list[bool]:
+    """For each row, whether rows before it hold all its seeds of its configuration and scenario."""
+    known: dict[tuple[Hashable, Hashable], set[int]] = {}
+    copies = []
+    for row in rows:
+        seeds = known.setdefault((row.configuration, row.scenario), set())
+        copies.append(seeds.issuperset(row.seeds))
+        seeds.update(row.seeds)
+    return copies
+
+
+def means_over_scenarios(of_scenarios: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    """Seed -> the mean over scenarios of its values, for the seeds that have one in every scenario."""
+    first, *others = of_scenarios
+    shared = [seed for seed in first if all(seed in other for other in others)]
+    return {seed: math.fsum(values[seed] for values in of_scenarios) / len(of_scenarios) for seed in shared}
+
+
+__all__ = ["Played", "are_copies", "means_over_scenarios", "values_by_seed"]
