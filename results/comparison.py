@@ -16,6 +16,7 @@ from scipy import stats
 from jax_party.errors import RecordError
 from jax_party.judging.aggregate import Aggregate, aggregate
 from jax_party.judging.intervals import BOOTSTRAP_SEEDS, interval
+from jax_party.judging.seeds import pool
 from results.index import load_index
 from results.ranking import OVER_SCENARIOS
 from results.statistics import trimmed_mean, wins
@@ -123,9 +124,8 @@ def _played(index: pd.DataFrame) -> _Groups:
 
 
 def _configuration(name: str, searched: Sequence[dict[Any, Any]], fresh: Sequence[dict[Any, Any]]) -> _Played:
-    values, tests = (
-        tuple(value for row in rows for value in json.loads(row["objective.seed_values"])) for rows in (searched, fresh)
-    )
+    values = tuple(value for row in searched for value in json.loads(row["objective.seed_values"]))
+    tests = tuple(pool((int(row["seed"]), json.loads(row["objective.seed_values"])) for row in fresh).values())
     over: Any = searched[0].get(OVER_SCENARIOS)
     is_over = over is not None and bool(pd.notna(over))
     return _Played(

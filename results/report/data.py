@@ -19,6 +19,7 @@ from jax_party.errors import RecordError
 from jax_party.judging.aggregate import aggregate
 from jax_party.judging.intervals import Interval, interval, stratified_interval
 from jax_party.judging.objectives import Objective
+from jax_party.judging.seeds import pool
 from jax_party.records import State, SweepManifest
 from results.collector import INDEX_FILE, METRIC_PREFIXES, collect, hyperparameter_columns
 from results.index import load_evaluations, load_index
@@ -45,8 +46,8 @@ class Configuration:
       score: of the seeds that it was searched with, by the sweep's own aggregate; None where none has been measured.
       seeds: the estimate over these with its 95 % interval.
       values: the score of each.
-      fresh_trial: the trial that tested it on fresh seeds.
-      fresh: the estimate over those, and `fresh_values` the score of each.
+      fresh_trials: the trials that tested it on fresh seeds.
+      fresh: the estimate over these seeds, of which each counts once, and `fresh_values` the score of each.
     """
 
     algorithm: str
@@ -56,7 +57,7 @@ class Configuration:
     score: float | None
     values: tuple[float, ...]
     seeds: Interval | None
-    fresh_trial: str | None = None
+    fresh_trials: tuple[str, ...] = ()
     fresh: Interval | None = None
     fresh_values: tuple[float, ...] = ()
     feasible: bool = True
@@ -64,7 +65,7 @@ class Configuration:
     @property
     def curve_trials(self) -> list[str]:
         """The trials whose seeds speak for it: on fresh seeds where there are some."""
-        return [self.fresh_trial] if self.fresh_trial is not None else self.trials["trial_id"].tolist()
+        return list(self.fresh_trials) or self.trials["trial_id"].tolist()
 
     @property
     def curve_values(self) -> tuple[float, ...]:
@@ -195,14 +196,15 @@ class SweepData:
     def _configuration(self, algorithm: str, scenario: str, name: str, rows: pd.DataFrame) -> Configuration:
         ids = rows["trial_id"].tolist()
         values = tuple(value for trial in ids for value in self.scores.get(trial, ()))
-        tests = self.trials[self.trials["promoted_from"].isin(ids) & self.trials["trial_id"].isin(list(self.scores))]
-        fresh_trial = str(tests["trial_id"].iloc[-1]) if len(tests) else None
-        fresh_values = tuple(self.scores[fresh_trial]) if fresh_trial is not None else ()
+        complete = self.trials["state"].eq(State.COMPLETE.value) & self.trials["trial_id"].isin(list(self.scores))
+        tests = self.trials[self.trials["promoted_from"].isin(ids) & complete]
+        fresh_trials = tuple(tests["trial_id"])
+        fresh_values = tuple(pool(zip(tests["seed"], map(self.scores.__getitem__, fresh_trials), strict=True)).values())
         judged = rows["objective.feasible"].dropna()
         return Configuration(
             algorithm, scenario, name, rows,
             score=aggregate(values, self.objective.aggregate) if values else None,
-            values=values, seeds=interval(values) if values else None, fresh_trial=fresh_trial,
+            values=values, seeds=interval(values) if values else None, fresh_trials=fresh_trials,
             fresh=interval(fresh_values) if fresh_values else None, fresh_values=fresh_values,
             feasible=bool(judged.all()),
         )  # fmt: skip
@@ -242,7 +244,10 @@ class SweepData:
         """
         if view == BEST:
             chosen = self.best.get((algorithm, scenario))
-            return self._of_trials(chosen.curve_trials if chosen else [], metric)
+            curves = self._of_trials(chosen.curve_trials if chosen else [], metric)
+            if chosen and chosen.fresh_trials and not curves.empty:
+                curves = curves.loc[:, ~curves.columns.get_level_values("seed").duplicated()]  # a seed counts once
+            return curves
         trials = [trial for one in self._of(algorithm, scenario) for trial in one.trials["trial_id"]]
         return self._of_trials(trials, metric).T.groupby(level=0, sort=False).mean().T
 
@@ -289,7 +294,7 @@ def _together(parts: Sequence[Configuration]) -> Configuration:
         first.algorithm, EVERY_SCENARIO, first.name, rows,
         score=fmean(one.score for one in parts if one.score is not None),
         values=_means([one.values for one in parts]), seeds=stratified_interval([one.values for one in parts]),
-        fresh_trial=first.fresh_trial if all(tested) else None,
+        fresh_trials=first.fresh_trials if all(tested) else (),
         fresh=stratified_interval(tested) if all(tested) else None,
         fresh_values=_means(tested) if all(tested) else (), feasible=all(one.feasible for one in parts),
     )  # fmt: skip
