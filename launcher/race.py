@@ -219,7 +219,8 @@ def _outcome(contest: Contest, standing: Standing, sweep: Sweep, options: Promot
     left = sorted(np.flatnonzero(standing.race.racing), key=lambda place: -_mean(standing, int(place)))
     names = [ids[place] for place in left]
     if not names:
-        return f"{contest.name}: no configuration is left; every trial failed"
+        again = f"make resume SWEEP={sweep.folder} RETRY_FAILED=1"
+        return f"{contest.name}: no configuration is left: trials failed; {again} tries them again"
     if len(names) == 1:
         return f"{contest.name}: {names[0]} is the best after {standing.looked} seeds (RACE={options.race:g})"
     return (
