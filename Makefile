@@ -24,7 +24,7 @@ ifdef STORAGE_ENDPOINT
 export AWS_ENDPOINT_URL := $(STORAGE_ENDPOINT)
 endif
 
-.PHONY: help setup setup-dev sweep resume extend promote rerun run collect index ls report sensitivity fetch vaults episode dashboard watch test test-slow bench bench-learning bench-engines lint format lock clean
+.PHONY: help setup setup-dev sweep resume extend promote rerun run collect index power ls report sensitivity fetch vaults episode dashboard watch test test-slow bench bench-learning bench-engines lint format lock clean
 
 help: ## List the targets and their variables
 	@echo 'usage: make TARGET [VARIABLE=value ...]'; echo
@@ -67,7 +67,8 @@ help: ## List the targets and their variables
 #> variables of the others (sweep folders may be s3://…, and ADDRESS and STORAGE_ENDPOINT be given, too):
 #>   resume       SWEEP=<sweep folder>; WORKERS; PACK; BUDGET; PERIOD_TIMEOUT; RETRY_FAILED=1 runs the failed trials again
 #>   extend       SWEEP=<sweep folder> SAMPLES=8; as resume
-#>   promote      SWEEP=<sweep folder>; TOP=3 SEEDS=10; WORKERS; PACK
+#>   promote      SWEEP=<sweep folder>; TOP=3 SEEDS=10; RACE=0.95 plays in rounds and stops who cannot be the best; WORKERS; PACK
+#>   power        SWEEP=<sweep folder>
 #>   rerun        TRIAL=<trial id, or its folder>; OUT
 #>   collect      SWEEP=<sweep folder>
 #>   ls           OUT=experiment_results
@@ -146,6 +147,10 @@ index: setup ## Print the best trials of a sweep: SWEEP=<folder> TOP=10
 	$(call only,SWEEP TOP METRIC MODE PROMOTED STORAGE_ENDPOINT)@$(PY) -m results.index $(call quoted,SWEEP) \
 	  $(if $(TOP),--top=$(call quoted,TOP)) $(if $(METRIC),--metric=$(call quoted,METRIC)) $(if $(MODE),--mode=$(call quoted,MODE)) \
 	  $(if $(filter-out 0,$(PROMOTED)),--promoted)
+
+power: setup ## Say how many seeds would separate a sweep's top two: SWEEP=<folder>
+	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make power SWEEP=experiment_results/…' >&2; exit 2; }
+	$(call only,SWEEP STORAGE_ENDPOINT)@$(PY) -m results.power $(call quoted,SWEEP)
 
 ls: setup ## List all sweeps: OUT=experiment_results
 	$(call only,OUT STORAGE_ENDPOINT)@$(PY) -m results.ls $(if $(OUT),$(call quoted,OUT))

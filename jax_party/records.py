@@ -34,6 +34,7 @@ import yaml
 
 from jax_party import storage
 from jax_party.errors import RecordError
+from jax_party.judging import seeds as judging_seeds
 from jax_party.judging.aggregate import Aggregate
 from jax_party.judging.objectives import MODES, At, Objective
 from jax_party.judging.scores import Judgement, ends_a_period, judge
@@ -48,7 +49,7 @@ MANIFEST_FILE: Final = "sweep.yaml"
 METRICS_FILE: Final = "metrics/metrics.jsonl"
 MARL_EVAL_FILE: Final = "metrics/metrics.json"
 LOCK_FILE: Final = ".lock"
-FIRST_FRESH_SEED: Final = 1_000_000_000
+FIRST_FRESH_SEED: Final = judging_seeds.FIRST_FRESH_SEED
 """Seeds of sweeps are below; from here on they are kept for testing what sweeps have chosen."""
 TAKEOVER: Final = "takeover."
 """Begins the name of a folder beside a trial's checkpoints with a learner that it took over; then comes the step."""

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from jax_party.engines import ENGINES, NATIVE
 from jax_party.errors import StorageError, SweepError
+from jax_party.judging.racing import first_look
 from jax_party.storage import as_folder, without_password
 from launcher.watchdog import parse_period_timeout
 from sweeps import space
@@ -164,6 +165,7 @@ EXTEND_HELP: Mapping[str, str] = {
 PROMOTE_HELP: Mapping[str, str] = {
     "TOP": "configurations of each algorithm and scenario; default 3",
     "SEEDS": "fresh seeds for each; default 10",
+    "RACE": "a confidence such as 0.95: play in rounds and stop what cannot be the best; SEEDS are then the most",
     "WORKERS": HELP["WORKERS"],
     "PACK": RESUME_HELP["PACK"],
     "GPUS_PER_TRIAL": RESUME_HELP["GPUS_PER_TRIAL"],
@@ -251,6 +253,7 @@ class PromoteOptions:
     folder: Path
     top: int = 3
     seeds: int = 10
+    race: float | None = None
     workers: int | None = None
     pack: int | None = None
     gpus_per_trial: float | None = None
@@ -389,10 +392,13 @@ def parse_promote_options(words: Sequence[str]) -> PromoteOptions:
       SweepError: no folder, an unknown option, or a value that it cannot have.
     """
     folder, values = _folder_and_values("promote", words, PROMOTE_HELP)
+    top = _count(values, "TOP") or PromoteOptions.top
+    seeds = _count(values, "SEEDS") or PromoteOptions.seeds
     return PromoteOptions(
         folder,
-        _count(values, "TOP") or PromoteOptions.top,
-        _count(values, "SEEDS") or PromoteOptions.seeds,
+        top,
+        seeds,
+        _race(values, top, seeds),
         _count(values, "WORKERS"),
         _pack(values),
         _share(values, "GPUS_PER_TRIAL"),
@@ -478,6 +484,25 @@ def _share(values: Mapping[str, str], key: str) -> float | None:
     if number < LEAST_SHARE:
         raise SweepError(f"{key}: expected a share of at least {LEAST_SHARE}, got {values[key]!r}")
     return number
+
+
+def _race(values: Mapping[str, str], top: int, seeds: int) -> float | None:
+    """`RACE`: the confidence of a race between at least two configurations, long enough for a first look."""
+    if "RACE" not in values:
+        return None
+    try:
+        confidence = float(values["RACE"])
+    except ValueError:
+        confidence = math.nan
+    if not 0.5 <= confidence < 1.0:
+        raise SweepError(f"RACE: expected a confidence from 0.5 to below 1, such as 0.95, got {values['RACE']!r}")
+    if top < 2:
+        raise SweepError(f"TOP={top}: a race needs two configurations; give TOP=2 or more, or leave RACE out")
+    if seeds < (least := first_look(confidence)):
+        raise SweepError(
+            f"SEEDS={seeds}: with RACE={confidence:g} the first look is after {least} seeds; give SEEDS={least} or more"
+        )
+    return confidence
 
 
 def _pack(values: Mapping[str, str]) -> int | None:

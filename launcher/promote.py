@@ -1,7 +1,7 @@
 """Honest winners: the best configurations of a sweep, played again on seeds that none was chosen by.
 
 The best of many trials is partly the luckiest. Seeds that tune are below `FIRST_FRESH_SEED`, seeds that test are not,
-so that no trial is judged by a seed that chose it.
+so that no trial is judged by a seed that chose it. Each sweep has test seeds of its own (`judging.seeds.fresh_seeds`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from jax_party.config import with_values
 from jax_party.engines import get_engine
 from jax_party.errors import SweepError
 from jax_party.judging.intervals import Interval, interval, optimism, stratified_interval
-from jax_party.records import FIRST_FRESH_SEED, State, TrialRecord
+from jax_party.judging.seeds import SeedTest, pool, reused
+from jax_party.records import State, TrialRecord
 from launcher import outcome
-from launcher.console import show_facts
+from launcher.console import plain, show_facts
 from launcher.plan import MOST_TRIALS, NUM_SEEDS_KEY, SEED_KEY
 from launcher.ranking import rank
 
@@ -65,19 +66,19 @@ def winners(sweep: Sweep, top: int) -> list[Winner]:
     return chosen
 
 
-def write_promotions(sweep: Sweep, chosen: list[Winner], num_seeds: int) -> list[TrialRecord]:
-    """Make a trial's folder, PENDING, for each winner; one that is there already is left as it is."""
+def write_promotions(sweep: Sweep, chosen: Sequence[Winner], seeds: range) -> list[TrialRecord]:
+    """Make a trial's folder, PENDING, for each winner on these seeds; one that is there already is left as it is."""
     number = max(FIRST_NUMBER, 1 + max(record.number for record in sweep.records.values()))
     written = []
     engine = get_engine(sweep.manifest.engine)
     for winner in chosen:
         origin = winner.record
-        seeds = {SEED_KEY: FIRST_FRESH_SEED, NUM_SEEDS_KEY: num_seeds}
+        of_trial = {SEED_KEY: seeds.start, NUM_SEEDS_KEY: len(seeds)}
         composed = records.read_config(sweep.folder / origin.trial_id)
         engine.parse(composed)  # of an earlier version: refused by the key that it lacks
         sampled = _sampled(sweep.folder / origin.trial_id, origin)
-        config = with_values(composed, {**(sampled if origin.lineage else {}), **seeds})
-        trial_id = records.trial_id(sweep.manifest.name, config, FIRST_FRESH_SEED)
+        config = with_values(composed, {**(sampled if origin.lineage else {}), **of_trial})
+        trial_id = records.trial_id(sweep.manifest.name, config, seeds.start)
         if trial_id not in sweep.records:
             record = TrialRecord(
                 trial_id=trial_id,
@@ -87,8 +88,8 @@ def write_promotions(sweep: Sweep, chosen: list[Winner], num_seeds: int) -> list
                 algorithm=origin.algorithm,
                 environment=origin.environment,
                 scenario=origin.scenario,
-                seed=FIRST_FRESH_SEED,
-                num_seeds=num_seeds,
+                seed=seeds.start,
+                num_seeds=len(seeds),
                 promoted_from=origin.trial_id,
                 hyperparameters=sampled,
                 objective=origin.objective,
@@ -101,38 +102,73 @@ def write_promotions(sweep: Sweep, chosen: list[Winner], num_seeds: int) -> list
     return written
 
 
-def fresh_score(folder: Path, record: TrialRecord) -> Interval | None:
-    """The score of a promoted trial over its seeds; None where it is not complete."""
-    if record.state is not State.COMPLETE:
-        return None
-    values = outcome.seed_scores(folder, record)
-    return interval(values) if len(values) == record.num_seeds else None
+def fresh_values(sweep: Sweep, origin: str) -> dict[int, float]:
+    """Return the score of each seed that a winner was tested on, of all its COMPLETE tests; a seed counts once."""
+    tests = []
+    for record in tests_of(sweep, origin):
+        if record.state is State.COMPLETE:
+            values = outcome.seed_scores(sweep.folder / record.trial_id, record)
+            if len(values) == record.num_seeds:
+                tests.append((record.seed, values))
+    return pool(tests)
 
 
-def show_promotions(sweep: Sweep, promoted: list[TrialRecord], console: Console) -> None:
-    """What each winner was worth on fresh seeds."""
+def tests_of(sweep: Sweep, origin: str) -> list[TrialRecord]:
+    """Return the tests of a winner, in the order in which they were planned."""
+    found = [record for record in sweep.records.values() if record.promoted_from == origin]
+    return sorted(found, key=lambda record: record.number)
+
+
+def show_promotions(sweep: Sweep, promoted: Sequence[TrialRecord], console: Console) -> None:
+    """Print what each winner was worth on fresh seeds, and which of these seeds had been seen before."""
     metric, mode = sweep.manifest.objective.metric, sweep.manifest.objective.mode
     facts: dict[str, str] = {}
     tested: dict[tuple[str, str], list[tuple[list[float], list[float]]]] = {}
-    for planned in promoted:
-        record = sweep.records[planned.trial_id]
-        assert record.promoted_from is not None
-        chosen_by = outcome.seed_scores(sweep.folder / record.promoted_from, sweep.records[record.promoted_from])
-        fresh = fresh_score(sweep.folder / record.trial_id, record)
-        if fresh is None or not chosen_by:
-            facts[record.promoted_from] = f"{record.state.value} {record.error or ''}".strip()
+    origins = list(dict.fromkeys(planned.promoted_from for planned in promoted if planned.promoted_from is not None))
+    for origin in origins:
+        chosen_by = outcome.seed_scores(sweep.folder / origin, sweep.records[origin])
+        values = list(fresh_values(sweep, origin).values())
+        record = tests_of(sweep, origin)[-1]
+        if not values or not chosen_by:
+            facts[origin] = f"{record.state.value} {record.error or ''}".strip()
             continue
-        facts[record.promoted_from] = _in_words([chosen_by], fresh, record.num_seeds, mode)
+        facts[origin] = _in_words([chosen_by], interval(values), len(values), mode)
         of_scenarios = tested.setdefault((record.algorithm, records.configuration_id(record)), [])
-        of_scenarios.append((chosen_by, outcome.seed_scores(sweep.folder / record.trial_id, record)))
+        of_scenarios.append((chosen_by, values))
     if sweep.manifest.scenario_mode == "mean":
         wanted = len(sweep.manifest.scenarios)
         for (algorithm, configuration), of_scenarios in tested.items():
             if len(of_scenarios) == wanted:
-                over = stratified_interval([scores for _, scores in of_scenarios])
-                words = _in_words([chosen_by for chosen_by, _ in of_scenarios], over, promoted[0].num_seeds, mode)
+                over = stratified_interval([values for _, values in of_scenarios])
+                number = min(len(values) for _, values in of_scenarios)
+                words = _in_words([chosen_by for chosen_by, _ in of_scenarios], over, number, mode)
                 facts[f"{algorithm} {configuration}"] = f"{words}, mean of {wanted} scenarios"
     show_facts(console, f"{metric} on fresh seeds, with 95 % intervals", facts)
+    _show_reused(sweep, origins, console)
+
+
+def _show_reused(sweep: Sweep, origins: Sequence[str], console: Console) -> None:
+    """Say which winners were searched for after the seeds that test them had been seen."""
+    found = reused(seed_tests(sweep)) & set(origins)
+    if found:
+        plain(
+            console,
+            f"Test seeds were used before: {len(found)} of {len(origins)} winners ({', '.join(sorted(found))}) were "
+            "searched for after others had been tested on the same seeds, so their fresh scores are no longer blind; "
+            "for a blind test tune and promote in a new sweep, which has test seeds of its own",
+        )
+
+
+def seed_tests(sweep: Sweep) -> list[SeedTest]:
+    """Return the tests of a sweep, for `judging.seeds.reused`."""
+    found = []
+    for record in sweep.records.values():
+        if record.promoted_from is not None:
+            origin = sweep.records.get(record.promoted_from)
+            ended = record.ended_at if record.state is State.COMPLETE else None
+            seeds = range(record.seed, record.seed + record.num_seeds)
+            found.append(SeedTest(record.promoted_from, origin.started_at if origin else None, seeds, ended))
+    return found
 
 
 def _in_words(chosen_by: Sequence[Sequence[float]], fresh: Interval, num_seeds: int, mode: str) -> str:
@@ -149,4 +185,4 @@ def _sampled(folder: Path, record: TrialRecord) -> Mapping[str, Any]:
     return {key: value for key, value in outcome.hyperparameters(folder, record).items() if key != SEED_KEY}
 
 
-__all__ = ["Winner", "fresh_score", "show_promotions", "winners", "write_promotions"]
+__all__ = ["Winner", "fresh_values", "show_promotions", "tests_of", "winners", "write_promotions"]

@@ -18,6 +18,7 @@ import mava_configs
 from jax_party import records, storage
 from jax_party.engines import NATIVE, Engine, get_engine
 from jax_party.errors import JaxPartyError, RecordError, StorageError, SweepError
+from jax_party.judging.seeds import fresh_seeds
 from jax_party.patience import patience_s, refusal
 from jax_party.records import State, TrialRecord
 from launcher.budget import parse_budget
@@ -174,15 +175,18 @@ def extend(options: ExtendOptions, console: Console) -> int:
 def promote(options: PromoteOptions, console: Console) -> int:
     """Play the best configurations of a sweep again on fresh seeds."""
     from launcher.promote import show_promotions, winners, write_promotions
+    from launcher.race import run_race
 
     sweep = _read_sweep(options.folder, options)
     crew = _crew_for(sweep, options)
+    if options.race is not None:
+        return run_race(sweep, options, console, lambda prepare: _drive(sweep, crew, console, {}, prepare))
     promoted: list[TrialRecord] = []
 
     def choose() -> None:
         sweep.set_back([State.RUNNING])
         chosen = winners(sweep, options.top)
-        promoted.extend(write_promotions(sweep, chosen, options.seeds))
+        promoted.extend(write_promotions(sweep, chosen, fresh_seeds(sweep.manifest.name)[: options.seeds]))
         number = len({(w.record.algorithm, records.configuration_id(w.record)) for w in chosen})
         where = f" in {len(chosen) // number} scenarios" if sweep.manifest.scenario_mode == "mean" else ""
         plain(

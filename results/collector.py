@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from jax_party import records, storage
 from jax_party.draws import Draws
 from jax_party.errors import RecordError
+from jax_party.judging import seeds as judging_seeds
 from jax_party.judging import standings
 from jax_party.judging.aggregate import aggregate, aggregate_metrics, spread
 from jax_party.judging.intervals import interval, optimism, stratified_interval
@@ -110,6 +111,8 @@ OUTCOME_COLUMNS: Final[Mapping[str, str]] = {
     "fresh.high": "float64",
     "fresh.num_seeds": "Int64",
     "fresh.estimator": "str",
+    "tests": "Int64",
+    "test_seeds_reused": "boolean",
     "optimism_gap": "float64",
     "fresh.over_scenarios.value": "float64",
     "fresh.over_scenarios.low": "float64",
@@ -241,40 +244,84 @@ def _check_never_begun(folder: Path) -> None:
 
 
 def _judge_promotions(rows: Sequence[IndexRow]) -> None:
-    """Put the scores on fresh seeds beside those that were tuned; of several promotions the last counts."""
+    """Put the scores on fresh seeds, of all tests of a winner, beside those that were tuned; a seed counts once."""
     by_id = {row.fixed["trial_id"]: row for row in rows}
-    for row in sorted(rows, key=lambda row: row.order):
-        origin = by_id.get(row.fixed.get("promoted_from"))
-        if origin is None or row.fixed.get("fresh.value") is None:
-            continue
-        origin.fixed.update({name: value for name, value in row.fixed.items() if name.startswith("fresh.")})
-        if origin.seed_values:
-            gap = aggregate(origin.seed_values, row.fixed["fresh.estimator"]) - row.fixed["fresh.value"]
+    for origin_id, tests in _tests(rows).items():
+        fresh = {name: value for name, value in tests[0].fixed.items() if name.startswith("fresh.")}
+        if len(tests) > 1:
+            values = list(_fresh_values(tests).values())
+            fresh |= {f"fresh.{name}": value for name, value in interval(values)._asdict().items()}
+            fresh["fresh.num_seeds"] = len(values)
+        origin = by_id.get(origin_id)
+        for row in [*tests, *([] if origin is None else [origin])]:
+            row.fixed.update(fresh)
+        if origin is not None and origin.seed_values:
+            gap = aggregate(origin.seed_values, fresh["fresh.estimator"]) - fresh["fresh.value"]
             origin.fixed["optimism_gap"] = gap if origin.fixed["objective.mode"] == "max" else -gap
+    _count_tests(rows, by_id)
+
+
+def _tests(rows: Sequence[IndexRow]) -> dict[str, list[IndexRow]]:
+    """The tests of each winner, by its trial id, in the order in which they were planned."""
+    tests: dict[str, list[IndexRow]] = {}
+    for row in sorted(rows, key=lambda row: row.order):
+        if _is_test(row):
+            tests.setdefault(row.fixed["promoted_from"], []).append(row)
+    return tests
+
+
+def _fresh_values(tests: Sequence[IndexRow]) -> dict[int, float]:
+    return judging_seeds.pool((row.fixed["seed"], row.seed_values) for row in tests)
+
+
+def _seeds(row: IndexRow) -> range:
+    return range(row.fixed["seed"], row.fixed["seed"] + row.fixed["num_seeds"])
+
+
+def _count_tests(rows: Sequence[IndexRow], by_id: Mapping[str, IndexRow]) -> None:
+    """Say how often each configuration was tested, and whether it was found after its test seeds had been seen."""
+
+    def configuration(row: IndexRow) -> tuple[Any, Any]:
+        chosen = by_id.get(str(row.fixed.get("promoted_from")), row)
+        return chosen.fixed["algorithm"], chosen.fixed["configuration"]
+
+    blocks: dict[tuple[Any, Any], list[range]] = {}
+    seen: list[judging_seeds.SeedTest] = []
+    for origin_id, tests in _tests(rows).items():
+        began = by_id[origin_id].fixed.get("started_at") if origin_id in by_id else None
+        for row in tests:
+            blocks.setdefault(configuration(row), []).append(_seeds(row))
+            seen.append(judging_seeds.SeedTest(origin_id, began, _seeds(row), row.fixed.get("ended_at")))
+    reused = judging_seeds.reused(seen)
+    tested = {test.origin for test in seen}
+    for row in rows:
+        if row.fixed.get("configuration") is not None:
+            row.fixed["tests"] = judging_seeds.count_tests(blocks.get(configuration(row), ()))
+            chosen = row.fixed.get("promoted_from") or row.fixed["trial_id"]
+            row.fixed["test_seeds_reused"] = chosen in reused if chosen in tested else None
 
 
 def _judge_promotions_over_scenarios(rows: Sequence[IndexRow]) -> None:
     """Put the mean over scenarios on fresh seeds beside the one that configurations were chosen by."""
-    tests = {row.fixed["promoted_from"]: row for row in sorted(rows, key=lambda row: row.order) if _is_test(row)}
+    tests = _tests(rows)
     of_configuration: dict[tuple[Any, ...], dict[str, IndexRow]] = {}
     for row in rows:
         if row.fixed.get("objective.over_scenarios") is not None:
-            key = (row.fixed["algorithm"], row.fixed["configuration"], row.fixed["seed"])
+            key = (row.fixed["algorithm"], row.fixed["configuration"])
             of_scenarios = of_configuration.setdefault(key, {})
             of_scenarios.setdefault(row.fixed["scenario"], row)
-            if row.fixed["trial_id"] in tests:  # of copies the one that was tested
+            if row.fixed["trial_id"] in tests:  # of several seeds the one that was tested
                 of_scenarios[row.fixed["scenario"]] = row
     for of_scenarios in of_configuration.values():
         origins = list(of_scenarios.values())
-        found = [tests.get(row.fixed["trial_id"]) for row in origins]
-        tested = [row for row in found if row is not None]
-        if len(tested) < len(origins):
+        tested = [tests.get(row.fixed["trial_id"], []) for row in origins]
+        if not all(tested):
             continue
-        fresh = stratified_interval([row.seed_values for row in tested])
+        fresh = stratified_interval([list(_fresh_values(of_scenario).values()) for of_scenario in tested])
         values = {f"fresh.over_scenarios.{name}": getattr(fresh, name) for name in ("value", "low", "high")}
         mode = origins[0].fixed["objective.mode"]
         values["optimism_gap.over_scenarios"] = optimism([row.seed_values for row in origins], fresh, mode)[1]
-        for row in origins + tested:
+        for row in [*origins, *(row for of_scenario in tested for row in of_scenario)]:
             row.fixed.update(values)
 
 

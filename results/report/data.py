@@ -20,6 +20,7 @@ from jax_party.judging.aggregate import aggregate
 from jax_party.judging.intervals import Interval, interval, stratified_interval
 from jax_party.judging.objectives import At, Objective
 from jax_party.judging.replicates import means_over_scenarios, values_by_seed
+from jax_party.judging.seeds import pool
 from jax_party.records import State, SweepManifest
 from results.collector import INDEX_FILE, METRIC_PREFIXES, collect, hyperparameter_columns
 from results.index import load_evaluations, load_index
@@ -49,8 +50,8 @@ class Configuration:
       values: the score of each, a seed counted once, however many trials played it.
       by_seed: seed -> score; empty for members of a population, which share seeds.
       replicates: ids of the trials that hold these seeds: without copies.
-      fresh_trial: the trial that tested it on fresh seeds.
-      fresh: the estimate over those, and `fresh_values` the score of each.
+      fresh_trials: the trials that tested it on fresh seeds.
+      fresh: the estimate over these seeds, of which each counts once, and `fresh_values` the score of each.
       standing: its place among those that it compares with (`judging.standings`); None where it has none.
       settled: whether its trials have settled; None where that is unknown.
       provisional: whether it would be the best for the time being only.
@@ -63,7 +64,7 @@ class Configuration:
     score: float | None
     values: tuple[float, ...]
     seeds: Interval | None
-    fresh_trial: str | None = None
+    fresh_trials: tuple[str, ...] = ()
     fresh: Interval | None = None
     fresh_values: tuple[float, ...] = ()
     feasible: bool = True
@@ -76,7 +77,7 @@ class Configuration:
     @property
     def curve_trials(self) -> list[str]:
         """The trials whose seeds speak for it: on fresh seeds where there are some."""
-        return [self.fresh_trial] if self.fresh_trial is not None else list(self.replicates)
+        return list(self.fresh_trials or self.replicates)
 
     @property
     def curve_values(self) -> tuple[float, ...]:
@@ -216,16 +217,17 @@ class SweepData:
         kept = rows[rows["trial_id"].isin(self.replicates)].to_dict("records")
         seeds = list(values_by_seed(played(row, self.scores.get(row["trial_id"], ())) for row in kept).values())
         values = tuple(value for of_seeds in seeds for value in of_seeds.values())
-        tests = self.trials[self.trials["promoted_from"].isin(ids) & self.trials["trial_id"].isin(list(self.scores))]
-        fresh_trial = str(tests["trial_id"].iloc[-1]) if len(tests) else None
-        fresh_values = tuple(self.scores[fresh_trial]) if fresh_trial is not None else ()
+        complete = self.trials["state"].eq(State.COMPLETE.value) & self.trials["trial_id"].isin(list(self.scores))
+        tests = self.trials[self.trials["promoted_from"].isin(ids) & complete]
+        fresh_trials = tuple(tests["trial_id"])
+        fresh_values = tuple(pool(zip(tests["seed"], map(self.scores.__getitem__, fresh_trials), strict=True)).values())
         judged = rows["objective.feasible"].dropna()
         places, provisional = rows["standing"].dropna(), rows["provisional"].dropna()
         counted = rows[rows["objective.value"].notna()]["settled"]
         return Configuration(
             algorithm, scenario, name, rows,
             score=aggregate(values, self.objective.aggregate) if values else None,
-            values=values, seeds=interval(values) if values else None, fresh_trial=fresh_trial,
+            values=values, seeds=interval(values) if values else None, fresh_trials=fresh_trials,
             fresh=interval(fresh_values) if fresh_values else None, fresh_values=fresh_values,
             feasible=bool(judged.all()), standing=int(places.min()) if len(places) else None,
             settled=None if counted.isna().any() or counted.empty else bool(counted.all()),
@@ -269,7 +271,10 @@ class SweepData:
         """
         if view == BEST:
             chosen = self.best.get((algorithm, scenario))
-            return self._of_trials(chosen.curve_trials if chosen else [], metric)
+            curves = self._of_trials(chosen.curve_trials if chosen else [], metric)
+            if chosen and chosen.fresh_trials and not curves.empty:
+                curves = curves.loc[:, ~curves.columns.get_level_values("seed").duplicated()]  # a seed counts once
+            return curves
         trials = [trial for one in self._of(algorithm, scenario) for trial in one.replicates]
         return self._of_trials(trials, metric).T.groupby(level=0, sort=False).mean().T
 
@@ -324,7 +329,7 @@ def _together(parts: Sequence[Configuration]) -> Configuration:
         score=fmean(one.score for one in parts if one.score is not None),
         values=tuple(means_over_scenarios([one.by_seed for one in parts]).values()),
         seeds=stratified_interval([one.values for one in parts]),
-        fresh_trial=first.fresh_trial if all(tested) else None,
+        fresh_trials=first.fresh_trials if all(tested) else (),
         fresh=stratified_interval(tested) if all(tested) else None,
         fresh_values=_means(tested) if all(tested) else (), feasible=all(one.feasible for one in parts),
         standing=first.standing, settled=None if None in (told := [one.settled for one in parts]) else all(told),

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from jax_party import records
 from jax_party.errors import SweepError
+from jax_party.judging.seeds import fresh_seeds
 from jax_party.records import State
 from launcher import plan, promote, run, sweep
 from launcher.budget import SPENT_FILE, WRITE_EVERY_S, Spending, parse_budget
@@ -109,7 +110,7 @@ def test_a_spent_budget_adds_nothing_and_does_not_hold_tests_back(
         assert sweep.main(["extend", str(found.folder), "SAMPLES=2"]) == 2
         assert "BUDGET: is spent already (trials 3 of 3); give a larger one" in capsys.readouterr().err
         assert records.read_manifest(found.folder).num_trials == len(Sweep.read(found.folder).records) == 3
-    promote.write_promotions(found, promote.winners(found, 1), 2)
+    promote.write_promotions(found, promote.winners(found, 1), fresh_seeds(found.manifest.name)[:2])
     found = Sweep.read(found.folder)
     asked = []
     monkeypatch.setattr(run, "_tune_run", lambda sweep, crew, part, *rest: asked.append((part.tests, rest[-1])))

@@ -16,6 +16,7 @@ from jax_party import records
 from jax_party.errors import SweepError
 from jax_party.judging.aggregate import interquartile_mean
 from jax_party.judging.intervals import interval
+from jax_party.judging.seeds import fresh_seeds
 from jax_party.records import FIRST_FRESH_SEED, State
 from launcher import plan, promote, run
 from launcher.extend import extended
@@ -24,6 +25,7 @@ from launcher.run import Sweep
 from results.collector import collect
 from results.index import load_index
 
+SEEDS = fresh_seeds("sweep-1")
 SPACE = (
     "algorithms: [ff_mappo]\nscenarios: [p-base]\nbudget: {total_timesteps: 8192, num_evaluation: 2}\nspace:\n"
     "  system.actor_lr: {type: uniform, low: 0.0001, high: 0.001}\n"
@@ -80,18 +82,20 @@ def test_a_sweep_that_goes_on_or_has_no_winner_is_refused(tmp_path: Path) -> Non
 def test_tests_have_the_winners_config_and_seeds_of_their_own(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, scores={0: 2.0, 1: 1.0, 2: 3.0})
     chosen = promote.winners(sweep, 2)
-    written = promote.write_promotions(sweep, chosen, 4)
+    written = promote.write_promotions(sweep, chosen, SEEDS[:4])
     assert [record.number for record in written] == [promote.FIRST_NUMBER, promote.FIRST_NUMBER + 1]
     for winner, record in zip(chosen, written, strict=True):
-        assert (record.seed, record.num_seeds, record.state) == (FIRST_FRESH_SEED, 4, State.PENDING)
+        assert (record.seed, record.num_seeds, record.state) == (SEEDS.start, 4, State.PENDING)
         assert record.promoted_from == winner.record.trial_id
         ours, theirs = (records.read_config(sweep.folder / one.trial_id) for one in (record, winner.record))
-        assert ours["system"].pop("seed") == FIRST_FRESH_SEED > theirs["system"].pop("seed")
+        assert ours["system"].pop("seed") == SEEDS.start > theirs["system"].pop("seed")
         assert (ours["arch"].pop("num_seeds"), theirs["arch"].pop("num_seeds")) == (4, 1)
         assert ours == theirs
     again = Sweep.read(sweep.folder)
     assert (again.remaining, again.planned, again.searching) == (2, 5, False)
-    assert [record.trial_id for record in promote.write_promotions(again, chosen, 4)] == [r.trial_id for r in written]
+    assert [record.trial_id for record in promote.write_promotions(again, chosen, SEEDS[:4])] == [
+        r.trial_id for r in written
+    ]
     assert len(Sweep.read(sweep.folder).records) == 5
     assert [w.record.number for w in promote.winners(again, 9)] == [2, 0, 1], "tests are not promoted"
     again.complete_plan()
@@ -108,7 +112,7 @@ def test_a_winner_of_a_population_is_tested_with_the_values_that_won(tmp_path: P
     then = {"system.actor_lr": 0.0005}
     records.update_record(folder, lineage=(records.Takeover(4096, "other", 4096, then),))
     again = Sweep.read(sweep.folder)
-    (test,) = promote.write_promotions(again, promote.winners(again, 1), 4)
+    (test,) = promote.write_promotions(again, promote.winners(again, 1), SEEDS[:4])
     assert test.hyperparameters == then != winner.record.hyperparameters
     assert records.read_config(sweep.folder / test.trial_id)["system"]["actor_lr"] == 0.0005
 
@@ -116,7 +120,7 @@ def test_a_winner_of_a_population_is_tested_with_the_values_that_won(tmp_path: P
 @pytest.mark.parametrize("words", [[], ["SEARCH=optuna"]])
 def test_a_sweep_that_is_extended_after_a_promotion_has_a_number_a_trial(tmp_path: Path, words: list[str]) -> None:
     sweep = make_sweep(tmp_path, *words, scores={0: 2.0, 1: 1.0, 2: 3.0})
-    promote.write_promotions(sweep, promote.winners(sweep, 2), 4)
+    promote.write_promotions(sweep, promote.winners(sweep, 2), SEEDS[:4])
     sweep = Sweep.read(sweep.folder)
     sweep.manifest = extended(sweep, 2)
     records.write_manifest(sweep.folder, sweep.manifest)
@@ -130,7 +134,7 @@ def test_a_sweep_that_is_extended_after_a_promotion_has_a_number_a_trial(tmp_pat
 
 def test_scores_and_gaps_are_shown(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, scores={0: 2.0, 1: 1.0, 2: 3.0})
-    written = promote.write_promotions(sweep, promote.winners(sweep, 1), 3)
+    written = promote.write_promotions(sweep, promote.winners(sweep, 1), SEEDS[:3])
     end(sweep.folder / written[0].trial_id, [1.0, 2.0, 3.0])
     sweep = Sweep.read(sweep.folder)
     screen = Console(file=io.StringIO(), width=200)
@@ -144,7 +148,7 @@ def test_a_configuration_for_all_scenarios_has_a_fresh_score_over_them(tmp_path:
     """By hand for three seeds; those of the scenarios differ in their spread, which Welch's degrees of freedom know."""
     scores = {0: 5.0, 1: 7.0, 2: 1.0, 3: 1.0, 4: 2.0, 5: 2.0}
     sweep = make_sweep(tmp_path, "SCENARIO=p-base,p-short", "SCENARIO_MODE=mean", scores=scores)
-    written = promote.write_promotions(sweep, promote.winners(sweep, 1), num_seeds)
+    written = promote.write_promotions(sweep, promote.winners(sweep, 1), SEEDS[:num_seeds])
     assert len(written) == 2, "a scenario each"
     values = {"p-base": [2.0, 4.0, 3.0], "p-short": [4.0, 8.0, 6.0]}
     if num_seeds == 10:
@@ -178,7 +182,7 @@ def test_a_configuration_for_all_scenarios_has_a_fresh_score_over_them(tmp_path:
 def test_winners_are_tested_apart_from_the_search(tmp_path: Path) -> None:
     """Neither Optuna nor ASHA hears of them, also where trials of the search are run again beside them."""
     sweep = make_sweep(tmp_path, "SEARCH=optuna", "SCHEDULER=asha", "SCENARIO=p-base,p-short", scores={0: 2.0, 1: 1.0})
-    promote.write_promotions(sweep, promote.winners(sweep, 1), 3)
+    promote.write_promotions(sweep, promote.winners(sweep, 1), SEEDS[:3])
     sweep = Sweep.read(sweep.folder)
     failed = sweep.set_back([State.FAILED])
     (part,) = run.search_passes(sweep, run.make_progress(sweep), 9)
@@ -207,7 +211,7 @@ def test_no_sweep_tunes_with_the_seeds_of_tests(seeds: str, tmp_path: Path) -> N
 def test_options(tmp_path: Path) -> None:
     assert parse_promote_options([str(tmp_path)]) == PromoteOptions(tmp_path, 3, 10)
     assert parse_promote_options([str(tmp_path), "TOP=1", "SEEDS=4", "PACK=2"]) == PromoteOptions(
-        tmp_path, 1, 4, None, 2
+        tmp_path, 1, 4, pack=2
     )
     for word in ("TOP=0", "SEEDS=0", "TOP=x"):
         with pytest.raises(SweepError, match=rf"{word[:-2]}: expected a whole number from 1"):

@@ -28,6 +28,7 @@ import pytest
 from flashbax.vault import Vault
 
 from jax_party import records
+from jax_party.judging.seeds import fresh_seeds
 from jax_party.records import State, TrialRecord
 from launcher import plan
 from launcher.options import parse_sweep_options
@@ -310,7 +311,7 @@ def test_winners_are_played_again_on_fresh_seeds(real_sweep: Begin, tmp_path: Pa
     assert sorted(tests["promoted_from"]) == sorted(ranked.index[:2])
     for trial_id, test in tests.iterrows():
         rows = [row for row in records.read_metrics(sweep_folder(tmp_path) / trial_id) if row.get("absolute")]
-        assert [row["seed"] for row in rows] == [1_000_000_000 + index for index in range(3)]
+        assert [row["seed"] for row in rows] == list(fresh_seeds(index["sweep"].iloc[0])[:3])
         winner = index.loc[test["promoted_from"]]
         fresh = np.mean([row["evaluate"]["episode_return"] for row in rows])
         assert winner["fresh.value"] == pytest.approx(fresh)

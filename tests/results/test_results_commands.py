@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jax_party import episode
-from results import dashboard, fetch, sensitivity, show, watch
+from results import dashboard, fetch, power, sensitivity, show, watch
 from results.report.write import main as report_main
 from results.vaults.__main__ import main as vaults_main
 
@@ -37,6 +37,7 @@ CASES: tuple[tuple[Main, list[str], str], ...] = (
     (fetch.main, [], "TRIAL (trial): not given, but python -m results.fetch needs it; add TRIAL=…"),
     (report_main, [], "SWEEP (folder): not given, but python -m results.report needs it; add SWEEP=…"),
     (sensitivity.main, [], "SWEEP (folder): not given, but python -m results.sensitivity needs it; add SWEEP=…"),
+    (power.main, [], "SWEEP (folder): not given, but python -m results.power needs it; add SWEEP=…"),
     (watch.main, [], "SWEEP (folder): not given, but python -m results.watch needs it; add SWEEP=…"),
 )
 

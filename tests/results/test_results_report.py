@@ -529,3 +529,15 @@ print(sorted({{"jax", "ray", "jumanji", "flax"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_seeds_of_all_rounds_speak_for_a_configuration_once(tmp_path: Path) -> None:
+    folder = report_sweep.make(tmp_path / "s", ["ff_ippo"], ["p-base"], configurations=2, seeds=2)
+    for number, (seed, finals) in enumerate(((1000, [5.0, 7.0]), (1001, [99.0, 6.0])), start=100):
+        test = report_sweep.record_of(number, "ff_ippo", "p-base", 0, 2, promoted_from="demo-00000000", seed=seed)
+        report_sweep.write_trial(folder, test, finals)
+    of_sweep = load(folder)
+    (one,) = [one for one in of_sweep.configurations if one.fresh is not None]
+    assert one.fresh_values == (5.0, 7.0, 6.0) and one.fresh is not None and one.fresh.value == 6.0
+    curves = of_sweep.curves("best", "ff_ippo", "p-base", "episode_return")
+    assert sorted(curves.iloc[-1]) == [5.0, 6.0, 7.0]

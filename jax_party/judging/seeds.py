@@ -1,0 +1,91 @@
+"""Seeds for testing what a sweep has chosen: which ones they are, and what has been seen of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+
+FIRST_FRESH_SEED: Final = 1_000_000_000
+"""Sweeps tune with seeds below this one; seeds from here on are kept for testing."""
+BLOCK: Final = 10_000
+"""Test seeds of a sweep: as many as `SEEDS` may ask for."""
+_END: Final = 2**31
+
+
+def fresh_seeds(sweep: str) -> range:
+    """Return the block of test seeds that belongs to the sweep of this name.
+
+    The block is drawn by the SHA-256 of the name from the 114,748 blocks in [`FIRST_FRESH_SEED`, 2³¹), so that sweeps
+    are tested on seeds that (almost surely) no other sweep of the same game was tested on.
+    """
+    blocks = (_END - FIRST_FRESH_SEED) // BLOCK
+    drawn = int.from_bytes(hashlib.sha256(f"test seeds of {sweep}".encode()).digest()) % blocks
+    first = FIRST_FRESH_SEED + drawn * BLOCK
+    return range(first, first + BLOCK)
+
+
+def pool(tests: Iterable[tuple[int, Sequence[float]]]) -> dict[int, float]:
+    """Return the score of each seed, in the order of seeds, from tests that may share seeds.
+
+    Args:
+      tests: the first seed of each test with the scores of its consecutive seeds; of a seed the first score counts.
+    """
+    of_seed: dict[int, float] = {}
+    for first, values in tests:
+        for seed, value in enumerate(values, start=first):
+            of_seed.setdefault(seed, value)
+    return dict(sorted(of_seed.items()))
+
+
+def count_tests(blocks: Iterable[range]) -> int:
+    """Return how often a configuration was tested, given the seeds of each of its tests.
+
+    Equal blocks (a test in several scenarios) count once, and so do blocks of which one begins where the other ends:
+    these are the rounds of one race.
+    """
+    different = set(blocks)
+    ends = {block.stop for block in different}
+    return sum(block.start not in ends for block in different)
+
+
+class SeedTest(NamedTuple):
+    """A test of a configuration, and the trial that was chosen.
+
+    Attributes:
+      origin: the id of the trial that was chosen.
+      origin_started: when that trial began; None where it is not known.
+      seeds: the seeds that the configuration is tested on.
+      ended: when the test ended; None while it has not.
+    """
+
+    origin: str
+    origin_started: str | None
+    seeds: range
+    ended: str | None
+
+
+def reused(tests: Sequence[SeedTest]) -> set[str]:
+    """Return the origins that are tested on seeds which had been seen when the search for them went on.
+
+    That is: another trial's test on some of the same seeds had ended before this trial began. Whoever extends a sweep
+    after its winners were tested may choose, by then knowing the results, what to search further: the second test on
+    the same seeds is no longer blind. (Dwork et al. 2015, "The reusable holdout", Science 349, 636–638.)
+    """
+    ended = [(datetime.fromisoformat(test.ended), test) for test in tests if test.ended is not None]
+    found = set()
+    for test in tests:
+        if test.origin_started is None:
+            continue
+        began = datetime.fromisoformat(test.origin_started)
+        if any(end < began and other.origin != test.origin and _share(other.seeds, test.seeds) for end, other in ended):
+            found.add(test.origin)
+    return found
+
+
+def _share(one: range, other: range) -> bool:
+    return max(one.start, other.start) < min(one.stop, other.stop)
+
+
+__all__ = ["BLOCK", "FIRST_FRESH_SEED", "SeedTest", "count_tests", "pool", "reused", "fresh_seeds"]
