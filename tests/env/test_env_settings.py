@@ -124,6 +124,7 @@ def test_scenario_constructs(path: Path) -> None:
         ("p-noisy", {"action_noise": 0.05, "observe": ["active", "totals", "ranks", "memory"]}),
         ("p-open-ended", {"horizon": "truncate"}),
         ("p-short", {"time_limit": 128}),
+        ("p-contest", {"rank_by": "payoff", "observe": ["active", "totals", "ranks", "memory"]}),
     ],
 )
 def test_scenario_changes_only_what_it_says(name: str, changes: dict[str, Any]) -> None:
