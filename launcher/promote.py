@@ -67,19 +67,21 @@ def winners(sweep: Sweep, top: int) -> list[Winner]:
     return chosen
 
 
-def write_promotions(sweep: Sweep, chosen: list[Winner], num_seeds: int) -> list[TrialRecord]:
+def write_promotions(
+    sweep: Sweep, chosen: Sequence[Winner], num_seeds: int, first_seed: int = FIRST_FRESH_SEED
+) -> list[TrialRecord]:
     """Make a trial's folder, PENDING, for each winner; one that is there already is left as it is."""
     number = max(FIRST_NUMBER, 1 + max(record.number for record in sweep.records.values()))
     written = []
     engine = get_engine(sweep.manifest.engine)
     for winner in chosen:
         origin = winner.record
-        seeds = {SEED_KEY: FIRST_FRESH_SEED, NUM_SEEDS_KEY: num_seeds}
+        seeds = {SEED_KEY: first_seed, NUM_SEEDS_KEY: num_seeds}
         composed = records.read_config(sweep.folder / origin.trial_id)
         engine.parse(composed)  # of an earlier version: refused by the key that it lacks
         sampled = _sampled(sweep.folder / origin.trial_id, origin)
         config = with_values(composed, {**(sampled if origin.lineage else {}), **seeds})
-        trial_id = records.trial_id(sweep.manifest.name, config, FIRST_FRESH_SEED)
+        trial_id = records.trial_id(sweep.manifest.name, config, first_seed)
         if trial_id not in sweep.records:
             record = TrialRecord(
                 trial_id=trial_id,
@@ -89,7 +91,7 @@ def write_promotions(sweep: Sweep, chosen: list[Winner], num_seeds: int) -> list
                 algorithm=origin.algorithm,
                 environment=origin.environment,
                 scenario=origin.scenario,
-                seed=FIRST_FRESH_SEED,
+                seed=first_seed,
                 num_seeds=num_seeds,
                 promoted_from=origin.trial_id,
                 hyperparameters=sampled,

@@ -91,7 +91,7 @@ def test_traced_numbers_are_marked() -> None:
 
 
 def test_scenarios_are_all_there() -> None:
-    names = "base no-rank rank-1 payoff-rank memory 5 10 stag-hunt chicken noisy open-ended short"
+    names = "base no-rank rank-1 payoff-rank memory 5 10 stag-hunt chicken noisy open-ended short contest"
     assert {path.stem for path in SCENARIOS} == {f"p-{name}" for name in names.split()}
     assert load(ENV_CONFIGS / "jaxparty.yaml")["defaults"] == ["_self_", {"scenario": "p-base"}]
 
