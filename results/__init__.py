@@ -1,7 +1,8 @@
 """Tables of what trials did, read from their folders alone: no Ray, no JAX.
 
 `collect(folder)` writes a sweep's index, `load_index(folder)` and `load_evaluations(folder)` read it back,
-`compare(sweep_a, sweep_b)` puts two sweeps side by side, `list_sweeps(root)` lists them, and
+`compare(sweep_a, sweep_b)` puts two sweeps side by side, `differences(a, b)` says what differs between two trials or
+sweeps, `list_sweeps(root)` lists them, and
 `aggregate_outputs("ff_mappo")` makes one table of every run of an algorithm. `docs/results_format.md` has the columns.
 """
 
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from results.collector import collect as collect
     from results.comparison import compare as compare
+    from results.diff import differences as differences
     from results.index import aggregate_outputs, load_evaluations, load_index
     from results.ls import list_sweeps as list_sweeps
 
-__all__ = ["aggregate_outputs", "collect", "compare", "list_sweeps", "load_evaluations", "load_index"]
-_PLACES = {"collect": "collector", "compare": "comparison", "list_sweeps": "ls"}
+__all__ = ["aggregate_outputs", "collect", "compare", "differences", "list_sweeps", "load_evaluations", "load_index"]
+_PLACES = {"collect": "collector", "compare": "comparison", "differences": "diff", "list_sweeps": "ls"}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from jax_party.judging.intervals import BOOTSTRAP_SEEDS
 from jax_party.records import MANIFEST_FILE, SweepManifest, plain
-from results.report import comparison, game, health, hyperparameters, leaderboard, learning, population
+from results.report import claims, comparison, game, health, hyperparameters, leaderboard, learning, population
 from results.report.charts import Chart
 from results.report.data import VIEWS, SweepData
 from results.report.theme import SCALES, SEQUENTIAL, axis_range, axis_title, metric_label, metric_name, number, styles
@@ -57,11 +57,13 @@ def render(data: SweepData) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     charts = charts_of(data)
+    of_claims = claims.claims(data)
     of_hyperparameters = hyperparameters.table(data)
     return environment.get_template("page.html").render(
         name=data.name,
         summary=_summary(data),
-        contents=CONTENTS,
+        contents=([("claims", "Claims")] if of_claims else []) + list(CONTENTS),
+        claims=of_claims,
         charts=charts,
         algorithms=data.algorithms,
         scenarios=data.scenarios,
@@ -187,7 +189,9 @@ def command(recorded: Any) -> str | None:
     if not isinstance(recorded, str):
         return None
     launcher, separator, rest = recorded.partition("-m launcher.sweep")
-    return f"make sweep{rest}" if separator and launcher.strip().endswith("python") else recorded
+    if not separator or not launcher.strip().endswith("python"):
+        return recorded
+    return f"make{rest}" if rest.startswith(" claim ") else f"make sweep{rest}"
 
 
 def _known(value: Any) -> bool:
