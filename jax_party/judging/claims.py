@@ -20,7 +20,7 @@ from jax_party.judging.seeds import BLOCK
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 DEFAULT_ALPHA: Final = 0.05
 DEFAULT_SEEDS: Final = 20
@@ -300,16 +300,21 @@ def claims_of(content: Mapping[str, Any]) -> Claims:
 
 def judge(evidence: Sequence[Evidence | None], alpha: float, resamples: int = RESAMPLES) -> list[Judgement]:
     """Test every claim; without evidence (None) a claim has a p-value of 1 and is not supported."""
-    p_values = [1.0 if one is None else p_value(one, resamples) for one in evidence]
+    of_claims = [1.0 if one is None else p_value(one, resamples) for one in evidence]
     found = []
-    for one, p, adjusted in zip(evidence, p_values, holm(p_values), strict=True):
+    for one, p, adjusted in zip(evidence, of_claims, holm(of_claims), strict=True):
         difference, low, high = (None, None, None) if one is None else welch_interval(one.a, one.b)
         found.append(Judgement(difference, low, high, p, adjusted, one is not None and adjusted <= alpha))
     return found
 
 
 def p_value(evidence: Evidence, resamples: int = RESAMPLES) -> float:
-    """One-sided permutation test of Welch's t.
+    """The p-value of a claim, as `p_values` has it."""
+    return float(p_values([evidence.a], [evidence.b], evidence.relation, resamples)[0])
+
+
+def p_values(a: ArrayLike, b: ArrayLike, relation: str, resamples: int = RESAMPLES) -> NDArray[np.float64]:
+    """One-sided permutation tests of Welch's t, one for each row of `a` and `b`, of which a column is a seed.
 
     Exact where the seeds of both algorithms have one distribution; where only their means are equal its level still
     tends to alpha, since the statistic is studentised: Janssen 1997, https://doi.org/10.1016/S0167-7152(97)00043-6;
@@ -319,15 +324,15 @@ def p_value(evidence: Evidence, resamples: int = RESAMPLES) -> float:
     import numpy as np
     from scipy import stats
 
-    x, y = (np.asarray(values, np.float64) for values in (evidence.a, evidence.b))
-    spread = float(np.ptp(np.concatenate([x, y])))
-    if spread == 0.0:
-        return 1.0
+    x, y = (np.asarray(values, np.float64) for values in (a, b))
+    spread = np.ptp(np.concatenate([x, y], axis=1), axis=1, keepdims=True)
+    scale = np.where(spread > 0.0, spread, 1.0)
     found = stats.permutation_test(
-        (x / spread, y / spread), _welch_t, permutation_type="independent", vectorized=True, n_resamples=resamples,
-        alternative="greater" if evidence.relation == ">" else "less", rng=np.random.default_rng(0), batch=10_000,
+        (x / scale, y / scale), _welch_t, permutation_type="independent", vectorized=True, n_resamples=resamples,
+        alternative="greater" if relation == ">" else "less", rng=np.random.default_rng(0), axis=1,
+        batch=max(1, 10_000 // len(x)),
     )  # fmt: skip
-    return float(found.pvalue)
+    return np.asarray(np.where(spread[:, 0] > 0.0, found.pvalue, 1.0), np.float64)
 
 
 def _welch_t(x: NDArray[np.float64], y: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
@@ -354,15 +359,15 @@ def welch_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float
     return difference, float(found.low), float(found.high)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(of_claims: Sequence[float]) -> list[float]:
     """Adjusted p-values of Holm's step-down, which holds the family-wise error whatever the claims' dependence.
 
     With p sorted, `p̃_(i) = max over j ≤ i of min(1, (m − j + 1) p_(j))`: Holm 1979, Scandinavian Journal of Statistics
     6:65-70, https://www.jstor.org/stable/4615733.
     """
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+    adjusted, largest = [0.0] * len(of_claims), 0.0
+    for rank, place in enumerate(sorted(range(len(of_claims)), key=of_claims.__getitem__)):
+        largest = max(largest, min(1.0, (len(of_claims) - rank) * of_claims[place]))
         adjusted[place] = largest
     return adjusted
 
@@ -370,5 +375,5 @@ def holm(p_values: Sequence[float]) -> list[float]:
 __all__ = [
     "DEFAULT_ALPHA", "DEFAULT_SEEDS", "NOT_CLAIMED", "PROVENANCE_KEY", "TEST", "Claim", "Claims", "Evidence",
     "Judgement", "claims_of", "compose", "digests", "edit", "fingerprint", "holm", "judge", "kept_in_provenance",
-    "p_value", "parse_claims", "resolve_metric", "smallest_p", "welch_interval",
+    "p_value", "p_values", "parse_claims", "resolve_metric", "smallest_p", "welch_interval",
 ]  # fmt: skip
