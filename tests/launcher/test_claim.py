@@ -12,7 +12,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from jax_party import records
+from jax_party import records, storage
 from jax_party.errors import SweepError
 from jax_party.judging.seeds import first_test_seed
 from jax_party.records import State
@@ -252,3 +252,16 @@ def test_a_verdict_needs_claims_and_an_ended_search(tmp_path: Path, capsys: pyte
     records.write_manifest(folder, type(manifest)(**{**vars(manifest), "provenance": {}}))
     assert sweep.main(["verdict", str(folder)]) == 2
     assert "nothing was claimed before it ran; claim first" in capsys.readouterr().err
+
+
+def test_claims_on_remote_storage(bucket: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ALG=mappo,ippo", "SCENARIO=p-short", "SAMPLES=1", f"STORAGE={bucket / 'sweeps'}"]
+    assert sweep.main(["claim", f"CLAIM={CLAIM}", *words]) == 0
+    said = capsys.readouterr().out
+    folder = records.as_folder(said.partition("make verdict SWEEP=")[2].split()[0])
+    content = claim.read_intact(folder)
+    assert content["sha256"] in said
+    text = storage.read_bytes(folder / "claim.yaml").decode().replace("number: 5", "number: 50")
+    records.write_text_atomically(folder / "claim.yaml", text)
+    assert sweep.main(["verdict", str(folder)]) == 2
+    assert f"{folder}/claim.yaml: seeds.number: was edited" in capsys.readouterr().err

@@ -88,6 +88,11 @@ def made(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     [
         (("index", "SWEEP=x", "TOP=-x"), "error: TOP (--top): expected a whole number of 1 or more, got '-x'"),
         (("vaults", "SWEEP=x", "DO=merge"), "error: TO (--to): not given, but"),
+        (
+            ("claim", "SWEEP_ARGS=ALG=mappo,ippo SCENARIO=p-short", "CLAIM=mappo > sable on equality in p-short"),
+            "SweepError: CLAIM: mappo > sable on equality in p-short: sable: is no algorithm of the sweep",
+        ),
+        (("verdict",), "SWEEP: name the sweep folder: make verdict SWEEP=experiment_results/…"),
         (("diff", "A=nothing", "B=x"), "error: A=nothing: no such trial or sweep, nor a trial of that id under"),
         (("dashboard", "PORT=abc"), "error: PORT (--port): expected a whole number"),
     ],

@@ -196,3 +196,17 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     (second / "record.json").write_text(json.dumps(records.read_record(first).to_dict()))
     with pytest.raises(RecordError, match=rf"^A=one: there are 2 trials of that id; give the path of one: {first}"):
         differences("one", first, tmp_path)
+
+
+def test_trials_and_sweeps_on_remote_storage(bucket: Path, tmp_path: Path) -> None:
+    a, b = make_sweeps(tmp_path)
+    for folder in (a, b):
+        for path in (path for path in folder.rglob("*") if path.is_file()):
+            records.write_bytes_atomically(bucket / folder.name / str(path.relative_to(folder)), path.read_bytes())
+    found, local = differences(f"{bucket}/a", b), differences(a, b)
+    assert rows(found) == rows(local) and not found.scores.empty
+    pd.testing.assert_frame_equal(found.scores, local.scores)
+    one, other = "demo-00000000", "demo-00000001"
+    assert rows(differences(str(bucket / "a" / one), a / other)) == rows(differences(a / one, a / other))
+    with pytest.raises(RecordError, match=r"there is neither a trial nor a sweep there"):
+        differences(str(bucket / "a" / "none"), a)
