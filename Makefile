@@ -24,7 +24,7 @@ ifdef STORAGE_ENDPOINT
 export AWS_ENDPOINT_URL := $(STORAGE_ENDPOINT)
 endif
 
-.PHONY: help setup setup-dev sweep resume extend promote rerun run collect index power ls report sensitivity fetch vaults episode dashboard watch test test-slow bench bench-learning bench-engines lint format lock clean
+.PHONY: help setup setup-dev sweep resume extend promote claim verdict rerun run collect diff index power ls report sensitivity fetch vaults episode dashboard watch test test-slow bench bench-learning bench-engines lint format lock clean
 
 help: ## List the targets and their variables
 	@echo 'usage: make TARGET [VARIABLE=value ...]'; echo
@@ -69,8 +69,12 @@ help: ## List the targets and their variables
 #>   extend       SWEEP=<sweep folder> SAMPLES=8; as resume
 #>   promote      SWEEP=<sweep folder>; TOP=3 SEEDS=10; RACE=0.95 plays in rounds and stops who cannot be the best; WORKERS; PACK
 #>   power        SWEEP=<sweep folder>
+#>   claim        SWEEP_ARGS='ALG=mappo,ippo SCENARIO=p-contest', as of `make sweep`;
+#>                CLAIM='ff_mappo > ff_ippo on welfare in p-contest, alpha=0.05, seeds=20', several by semicolons
+#>   verdict      SWEEP=<sweep folder>; WORKERS; PACK
 #>   rerun        TRIAL=<trial id, or its folder>; OUT
 #>   collect      SWEEP=<sweep folder>
+#>   diff         A=<sweep folder, trial folder or trial id> B=<the other>; OUT=experiment_results, where ids are found
 #>   ls           OUT=experiment_results
 #>   fetch        TRIAL=s3://…/<trial id>; TO=<new folder>
 #>   report       SWEEP=<sweep folder>
@@ -134,6 +138,13 @@ promote: setup ## Play a sweep's best configurations again on fresh seeds: SWEEP
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make promote SWEEP=experiment_results/…' >&2; exit 2; }
 	@$(PY) -m launcher.sweep promote $(call quoted,SWEEP) $(call arguments,SWEEP)
 
+claim: setup ## Claim what a sweep will show, before it runs: SWEEP_ARGS='ALG=mappo,ippo' CLAIM='ff_mappo > ff_ippo on …'
+	@$(PY) -m launcher.sweep claim $(SWEEP_ARGS) $(call arguments,SWEEP_ARGS)
+
+verdict: setup ## Test what was claimed on seeds that no search has seen: SWEEP=<folder>
+	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make verdict SWEEP=experiment_results/…' >&2; exit 2; }
+	@$(PY) -m launcher.sweep verdict $(call quoted,SWEEP) $(call arguments,SWEEP)
+
 rerun: setup ## Repeat a trial and compare every number: TRIAL=<id or folder>
 	@test -n '$(TRIAL)' || { echo 'TRIAL: name the trial, by its id or its folder: make rerun TRIAL=ff_mappo-…' >&2; exit 2; }
 	@$(PY) -m launcher.sweep rerun $(call quoted,TRIAL) $(call arguments,TRIAL)
@@ -151,6 +162,10 @@ index: setup ## Print the best trials of a sweep: SWEEP=<folder> TOP=10
 power: setup ## Say how many seeds would separate a sweep's top two: SWEEP=<folder>
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make power SWEEP=experiment_results/…' >&2; exit 2; }
 	$(call only,SWEEP STORAGE_ENDPOINT)@$(PY) -m results.power $(call quoted,SWEEP)
+
+diff: setup ## Print what differs between two trials or sweeps: A=<id or folder> B=<id or folder>
+	@test -n '$(A)' -a -n '$(B)' || { echo 'A, B: name two trials or two sweeps: make diff A=experiment_results/… B=…' >&2; exit 2; }
+	$(call only,A B OUT STORAGE_ENDPOINT)@$(PY) -m results.diff $(call quoted,A) $(call quoted,B) $(if $(OUT),--root=$(call quoted,OUT))
 
 ls: setup ## List all sweeps: OUT=experiment_results
 	$(call only,OUT STORAGE_ENDPOINT)@$(PY) -m results.ls $(if $(OUT),$(call quoted,OUT))

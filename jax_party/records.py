@@ -49,6 +49,8 @@ MANIFEST_FILE: Final = "sweep.yaml"
 METRICS_FILE: Final = "metrics/metrics.jsonl"
 MARL_EVAL_FILE: Final = "metrics/metrics.json"
 LOCK_FILE: Final = ".lock"
+CLAIM_FILE: Final = "claim.yaml"
+VERDICT_FILE: Final = "verdict.json"
 FIRST_FRESH_SEED: Final = judging_seeds.FIRST_FRESH_SEED
 """Seeds of sweeps are below; from here on they are kept for testing what sweeps have chosen."""
 TAKEOVER: Final = "takeover."
@@ -1079,6 +1081,49 @@ def write_manifest(folder: Path, manifest: SweepManifest) -> None:
     if not is_remote(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_yaml_atomically(path, content)
+
+
+def read_sweep_file(folder: Path) -> dict[str, Any]:
+    """The content of sweep.yaml as it is written, whatever its version.
+
+    Raises:
+      RecordError: it is missing or not a YAML mapping.
+    """
+    return _read_yaml(as_folder(folder) / MANIFEST_FILE, "give a sweep's folder")
+
+
+def read_claim(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The contents of claim.yaml and sweep.yaml as they are written; None where nothing was claimed.
+
+    Raises:
+      RecordError: claim.yaml is gone although sweep.yaml's provenance knows of it, or one of them is not YAML.
+    """
+    folder = as_folder(folder)
+    manifest = read_sweep_file(folder)
+    provenance = manifest.get("provenance")
+    known = isinstance(provenance, Mapping) and "claim" in provenance
+    if not known and not storage.is_file(folder / CLAIM_FILE):
+        return None
+    return _read_yaml(folder / CLAIM_FILE, "restore it: verdicts are on the claims as they were made"), manifest
+
+
+def read_verdict(folder: Path) -> dict[str, Any] | None:
+    """The content of verdict.json; None where none was given.
+
+    Raises:
+      RecordError: it is not a JSON object.
+    """
+    path = as_folder(folder) / VERDICT_FILE
+    if not storage.is_file(path):
+        return None
+    remedy = "remove it, and give the verdict again: make verdict SWEEP=…"
+    try:
+        found = json.loads(_read_text(path, remedy))
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{path}: not JSON ({error}); {remedy}") from error
+    if not _is_str_dict(found) or not isinstance(found.get("claims"), list):
+        raise RecordError(f"{path}: expected an object with claims; {remedy}")
+    return dict(found)
 
 
 # -- Provenance --------------------------------------------------------------------------------------------------------

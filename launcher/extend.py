@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from jax_party import storage
 from jax_party.errors import SweepError
-from jax_party.records import SweepManifest
+from jax_party.records import CLAIM_FILE, SweepManifest
 from launcher.options import Scheduler, Search
 from launcher.plan import check_number, check_plan, draw_plan, study_from_manifest
 
@@ -23,6 +24,10 @@ def extended(sweep: Sweep, samples: int) -> SweepManifest:
       SweepError: the sweep cannot have more, or its space has no more.
     """
     manifest = sweep.manifest
+    if storage.is_file(sweep.folder / CLAIM_FILE):
+        raise SweepError(
+            f"{sweep.folder}: has claims on its {manifest.num_trials} trials; sweep anew with more: make claim …"
+        )
     if manifest.search == Search.GRID:
         raise SweepError(
             f"{sweep.folder}: SEARCH=grid has a trial for every point; sweep a larger grid with make sweep SPACE=…"

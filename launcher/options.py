@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from jax_party.engines import ENGINES, NATIVE
 from jax_party.errors import StorageError, SweepError
+from jax_party.judging.claims import FORM
 from jax_party.judging.racing import first_look
 from jax_party.storage import as_folder, without_password
 from launcher.watchdog import parse_period_timeout
@@ -174,6 +175,11 @@ PROMOTE_HELP: Mapping[str, str] = {
     "DASHBOARD": HELP["DASHBOARD"],
     "ADDRESS": HELP["ADDRESS"],
     "STORAGE_ENDPOINT": HELP["STORAGE_ENDPOINT"],
+}
+VERDICT_HELP: Mapping[str, str] = {key: PROMOTE_HELP[key] for key in PROMOTE_HELP if key not in ("TOP", "SEEDS")}
+CLAIM_HELP: Mapping[str, str] = {
+    "CLAIM": f"what is claimed, several by semicolons: '{FORM}'; required",
+    "...": "and every option of a sweep",
 }
 RERUN_HELP: Mapping[str, str] = {"OUT": HELP["OUT"], "STORAGE_ENDPOINT": HELP["STORAGE_ENDPOINT"]}
 
@@ -405,6 +411,37 @@ def parse_promote_options(words: Sequence[str]) -> PromoteOptions:
         _address(values),
         _period_timeout(values),
         _watching(values),
+    )
+
+
+def parse_claim_options(words: Sequence[str]) -> tuple[SweepOptions, str]:
+    """Options of the sweep that claims are made about, and the claims.
+
+    Raises:
+      SweepError: no CLAIM, an unknown option, or a value that it cannot have.
+    """
+    claims = [word.removeprefix("CLAIM=") for word in words if word.startswith("CLAIM=")]
+    if len(claims) != 1:
+        raise SweepError(f"CLAIM: expected it once, got it {len(claims)} times; for example CLAIM='{FORM}'")
+    return parse_sweep_options([word for word in words if not word.startswith("CLAIM=")]), claims[0]
+
+
+def parse_verdict_options(words: Sequence[str]) -> PromoteOptions:
+    """Options of `verdict <folder>`; the claims say which seeds are played.
+
+    Raises:
+      SweepError: no folder, an unknown option, or a value that it cannot have.
+    """
+    folder, values = _folder_and_values("verdict", words, VERDICT_HELP)
+    return PromoteOptions(
+        folder,
+        1,
+        workers=_count(values, "WORKERS"),
+        pack=_pack(values),
+        gpus_per_trial=_share(values, "GPUS_PER_TRIAL"),
+        address=_address(values),
+        period_timeout=_period_timeout(values),
+        watching=_watching(values),
     )
 
 

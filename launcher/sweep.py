@@ -22,25 +22,31 @@ from jax_party.judging.seeds import fresh_seeds
 from jax_party.patience import patience_s, refusal
 from jax_party.records import State, TrialRecord
 from launcher.budget import parse_budget
+from launcher.claim import facts as claim_facts
+from launcher.claim import give_verdict, read_claims, read_intact, show_verdict, write_claim, write_tests
 from launcher.console import duration, plain, show_facts, value_text
 from launcher.estimate import estimate
 from launcher.options import (
+    CLAIM_HELP,
     EXTEND_HELP,
     HELP,
     PROMOTE_HELP,
     RERUN_HELP,
     RESUME_HELP,
+    VERDICT_HELP,
     ExtendOptions,
     PromoteOptions,
     ResumeOptions,
     Scheduler,
     Search,
     SweepOptions,
+    parse_claim_options,
     parse_extend_options,
     parse_promote_options,
     parse_rerun_options,
     parse_resume_options,
     parse_sweep_options,
+    parse_verdict_options,
 )
 from launcher.plan import (
     NUM_DEVICES_KEY,
@@ -67,6 +73,8 @@ USAGE = """python -m launcher.sweep ALG=mappo [KEY=VALUE ...]     run a sweep
 python -m launcher.sweep resume <folder> [KEY=VALUE ...]  finish a sweep that was stopped or killed
 python -m launcher.sweep extend <folder> SAMPLES=8 ...    add configurations to a sweep
 python -m launcher.sweep promote <folder> [KEY=VALUE ...] play the best configurations again on fresh seeds
+python -m launcher.sweep claim CLAIM=... ALG=... ...      plan a sweep, and claim what it will show before it runs
+python -m launcher.sweep verdict <folder> [KEY=VALUE ...] test what was claimed on seeds that no search has seen
 python -m launcher.sweep rerun <trial> [OUT=...]          repeat a trial and compare every number
 python -m launcher.sweep list-algorithms                  the algorithms and their aliases"""
 
@@ -88,11 +96,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return extend(parse_extend_options(words[1:]), console)
         if words[:1] == ["promote"]:
             return promote(parse_promote_options(words[1:]), console)
+        if words[:1] == ["verdict"]:
+            return verdict(parse_verdict_options(words[1:]), console)
         if words[:1] == ["rerun"]:
             from launcher.rerun import rerun
 
             return rerun(parse_rerun_options(words[1:]), console)
-        return start(parse_sweep_options(words), shlex.join(["python", "-m", "launcher.sweep", *words]), console)
+        command = shlex.join(["python", "-m", "launcher.sweep", *words])
+        if words[:1] == ["claim"]:
+            options, text = parse_claim_options(words[1:])
+            return start(options, command, console, text)
+        return start(parse_sweep_options(words), command, console)
     except KeyboardInterrupt:
         plain(console, "Stopped before any trial began")
         return INTERRUPTED
@@ -106,11 +120,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
 
 
-def start(options: SweepOptions, command: str, console: Console) -> int:
-    """Plan a sweep, write the plan, and run it."""
+def start(options: SweepOptions, command: str, console: Console, claim: str | None = None) -> int:
+    """Plan a sweep, write the plan, and run it; or, with a claim, write that beside the plan, and run nothing."""
     budget = parse_budget(options.budget) if options.budget else {}
     check_watching(options.watching, options.address)
     study, samples = read_study(options)
+    claims = None if claim is None else read_claims(claim, study)
     earlier = check_warm_start(study)
     _check_storage(options.root, writing=not options.dry_run)
     machine = _find_machine(options.address, options.root, shared=options.storage is not None)
@@ -126,11 +141,15 @@ def start(options: SweepOptions, command: str, console: Console) -> int:
     num_trials = len(trials) or samples * study.round_size
     facts = _facts(study, options, samples, num_trials, trials, crew, folder)
     known = {"from": earlier.describe(study)} if earlier.trials else {}
-    show_facts(console, f"Sweep {name}", {**facts, **known})
+    claimed = {} if claim is None or claims is None else claim_facts(claims, claim)
+    show_facts(console, f"Sweep {name}", {**facts, **known, **claimed})
     if options.dry_run:
         _show_trials(trials, console)
         return 0
     write_plan(folder, study, trials, num_trials, options, command, samples)
+    if claims is not None:
+        write_claim(folder, claims, console)
+        return 0
     return _drive(_read_sweep(folder, options), crew, console, budget)
 
 
@@ -198,6 +217,27 @@ def promote(options: PromoteOptions, console: Console) -> int:
     code = _drive(sweep, crew, console, {}, choose)
     if code == 0:
         show_promotions(sweep, promoted, console)
+    return code
+
+
+def verdict(options: PromoteOptions, console: Console) -> int:
+    """Test the claims on a sweep on the seeds that they named before it ran."""
+    sweep = _read_sweep(options.folder, options)
+    content = read_intact(sweep.folder)
+    if sweep.searching:
+        raise SweepError(f"{sweep.folder}: its trials have not all ended; finish it: make resume SWEEP={sweep.folder}")
+    crew = _crew_for(sweep, options)
+    tests: dict[tuple[str, str], TrialRecord] = {}
+
+    def choose() -> None:
+        sweep.set_back([State.RUNNING])
+        tests.update(write_tests(sweep, content))
+        number = content["seeds"]["number"]
+        plain(console, f"Testing {len(tests)} configurations of {sweep.folder} on {number} seeds that it claimed")
+
+    code = _drive(sweep, crew, console, {}, choose)
+    if code == 0:
+        show_verdict(give_verdict(sweep, content, tests), sweep.folder, console)
     return code
 
 
@@ -383,6 +423,8 @@ def _help(console: Console) -> int:
         "resume": RESUME_HELP,
         "extend": EXTEND_HELP,
         "promote": PROMOTE_HELP,
+        "claim": CLAIM_HELP,
+        "verdict": VERDICT_HELP,
         "rerun": RERUN_HELP,
     }
     for title, options in ((f"Options of {name}:", options) for name, options in commands.items()):

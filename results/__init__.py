@@ -1,8 +1,8 @@
 """Tables of what trials did, read from their folders alone: no Ray, no JAX.
 
 `collect(folder)` writes a sweep's index, `load_index(folder)` and `load_evaluations(folder)` read it back,
-`compare(sweep_a, sweep_b)` puts two sweeps side by side, `sensitivity_card(sweep)` tells what hangs on its
-hyperparameters, `list_sweeps(root)` lists sweeps, and
+`compare(sweep_a, sweep_b)` puts two sweeps side by side, `differences(a, b)` says what differs between two trials or
+sweeps, `sensitivity_card(sweep)` tells what hangs on its hyperparameters, `list_sweeps(root)` lists sweeps, and
 `aggregate_outputs("ff_mappo")` makes one table of every run of an algorithm. `docs/results_format.md` has the columns.
 """
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from results.collector import collect as collect
     from results.comparison import compare as compare
+    from results.diff import differences as differences
     from results.index import aggregate_outputs, load_evaluations, load_index
     from results.ls import list_sweeps as list_sweeps
     from results.sensitivity import sensitivity_card as sensitivity_card
@@ -22,12 +23,19 @@ __all__ = [
     "aggregate_outputs",
     "collect",
     "compare",
+    "differences",
     "list_sweeps",
     "load_evaluations",
     "load_index",
     "sensitivity_card",
 ]
-_PLACES = {"collect": "collector", "compare": "comparison", "list_sweeps": "ls", "sensitivity_card": "sensitivity"}
+_PLACES = {
+    "collect": "collector",
+    "compare": "comparison",
+    "differences": "diff",
+    "list_sweeps": "ls",
+    "sensitivity_card": "sensitivity",
+}
 
 
 def __getattr__(name: str) -> Any:

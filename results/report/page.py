@@ -17,7 +17,17 @@ from plotly.offline import get_plotlyjs
 from jax_party.judging.intervals import BOOTSTRAP_SEEDS
 from jax_party.judging.objectives import At
 from jax_party.records import MANIFEST_FILE, SweepManifest, plain
-from results.report import comparison, game, health, hyperparameters, leaderboard, learning, population, sensitivity
+from results.report import (
+    claims,
+    comparison,
+    game,
+    health,
+    hyperparameters,
+    leaderboard,
+    learning,
+    population,
+    sensitivity,
+)
 from results.report.charts import Chart
 from results.report.data import VIEWS, SweepData
 from results.report.theme import SCALES, SEQUENTIAL, axis_range, axis_title, metric_label, metric_name, number, styles
@@ -60,11 +70,13 @@ def render(data: SweepData) -> str:
     )  # fmt: skip
     of_sensitivity = sensitivity.section(data)
     charts = charts_of(data, of_sensitivity)
+    of_claims = claims.claims(data)
     of_hyperparameters = hyperparameters.table(data)
     return environment.get_template("page.html").render(
         name=data.name,
         summary=_summary(data),
-        contents=[one for one in CONTENTS if of_sensitivity is not None or one[0] != "sensitivity"],
+        contents=_contents(bool(of_claims), of_sensitivity is not None),
+        claims=of_claims,
         sensitivity=of_sensitivity,
         charts=charts,
         algorithms=data.algorithms,
@@ -80,6 +92,12 @@ def render(data: SweepData) -> str:
         **_tables(data),
         **_provenance(data),
     )
+
+
+def _contents(has_claims: bool, has_sensitivity: bool) -> list[tuple[str, str]]:
+    """The sections of the page."""
+    shown = [one for one in CONTENTS if has_sensitivity or one[0] != "sensitivity"]
+    return [("claims", "Claims"), *shown] if has_claims else shown
 
 
 def _tables(data: SweepData) -> dict[str, Any]:
@@ -193,7 +211,9 @@ def command(recorded: Any) -> str | None:
     if not isinstance(recorded, str):
         return None
     launcher, separator, rest = recorded.partition("-m launcher.sweep")
-    return f"make sweep{rest}" if separator and launcher.strip().endswith("python") else recorded
+    if not separator or not launcher.strip().endswith("python"):
+        return recorded
+    return f"make{rest}" if rest.startswith(" claim ") else f"make sweep{rest}"
 
 
 def _known(value: Any) -> bool:

@@ -91,7 +91,7 @@ def test_traced_numbers_are_marked() -> None:
 
 
 def test_scenarios_are_all_there() -> None:
-    names = "base no-rank rank-1 payoff-rank memory 5 10 stag-hunt chicken noisy open-ended short"
+    names = "base no-rank rank-1 payoff-rank memory 5 10 stag-hunt chicken noisy open-ended short contest"
     assert {path.stem for path in SCENARIOS} == {f"p-{name}" for name in names.split()}
     assert load(ENV_CONFIGS / "jaxparty.yaml")["defaults"] == ["_self_", {"scenario": "p-base"}]
 
@@ -124,6 +124,7 @@ def test_scenario_constructs(path: Path) -> None:
         ("p-noisy", {"action_noise": 0.05, "observe": ["active", "totals", "ranks", "memory"]}),
         ("p-open-ended", {"horizon": "truncate"}),
         ("p-short", {"time_limit": 128}),
+        ("p-contest", {"rank_by": "payoff", "observe": ["active", "totals", "ranks", "memory"]}),
     ],
 )
 def test_scenario_changes_only_what_it_says(name: str, changes: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jax_party import episode
-from results import dashboard, fetch, power, sensitivity, show, watch
+from results import dashboard, diff, fetch, power, sensitivity, show, watch
 from results.report.write import main as report_main
 from results.vaults.__main__ import main as vaults_main
 
@@ -34,6 +34,7 @@ CASES: tuple[tuple[Main, list[str], str], ...] = (
     (dashboard.main, ["--port=65535"], "PORT (--port): expected a whole number from 1 to 65534, got '65535'"),
     (episode.main, ["x", "--steps", "x"], "STEPS (--steps): expected a whole number of 1 or more, got 'x'"),
     (episode.main, ["x", "--seed", "y"], "SEED (--seed): expected a whole number from 0 to 999999999, got 'y'"),
+    (diff.main, ["x"], "B (b): not given, but python -m results.diff needs it; add B=…"),
     (fetch.main, [], "TRIAL (trial): not given, but python -m results.fetch needs it; add TRIAL=…"),
     (report_main, [], "SWEEP (folder): not given, but python -m results.report needs it; add SWEEP=…"),
     (sensitivity.main, [], "SWEEP (folder): not given, but python -m results.sensitivity needs it; add SWEEP=…"),
@@ -89,6 +90,12 @@ def made(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     [
         (("index", "SWEEP=x", "TOP=-x"), "error: TOP (--top): expected a whole number of 1 or more, got '-x'"),
         (("vaults", "SWEEP=x", "DO=merge"), "error: TO (--to): not given, but"),
+        (
+            ("claim", "SWEEP_ARGS=ALG=mappo,ippo SCENARIO=p-short", "CLAIM=mappo > sable on equality in p-short"),
+            "SweepError: CLAIM: mappo > sable on equality in p-short: sable: is no algorithm of the sweep",
+        ),
+        (("verdict",), "SWEEP: name the sweep folder: make verdict SWEEP=experiment_results/…"),
+        (("diff", "A=nothing", "B=x"), "error: A=nothing: no such trial or sweep, nor a trial of that id under"),
         (("dashboard", "PORT=abc"), "error: PORT (--port): expected a whole number"),
     ],
 )

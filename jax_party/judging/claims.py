@@ -1,0 +1,379 @@
+"""Claims made before a sweep runs, and the test that decides them; `docs/statistics.md` has the formulas.
+
+A claim says that one algorithm's metric is above or below another's. It is about values: whether more is better is not
+assumed. What was claimed lies in `claim.yaml` as one mapping, whose SHA-256 is also in the sweep's provenance, with a
+digest of each of its parts, so that an edit of either file is noticed and named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from jax_party.errors import SweepError
+from jax_party.judging.seeds import BLOCK
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+DEFAULT_ALPHA: Final = 0.05
+DEFAULT_SEEDS: Final = 20
+RESAMPLES: Final = 99_999
+"""Permutations that are drawn where there are more than so many."""
+TEST: Final = (
+    f"one-sided permutation test of Welch's t over test seeds ({RESAMPLES:,} permutations drawn with seed 0, or all "
+    "where there are fewer), Holm's step-down over the claims"
+)
+FORM: Final = "ff_mappo > ff_ippo on welfare in p-contest, alpha=0.05, seeds=20"
+PROVENANCE_KEY: Final = "claim"
+"""Where sweep.yaml's provenance has the hash and the digests."""
+NOT_CLAIMED: Final = frozenset({"created", "pack", "gpus_per_trial", "provenance"})
+"""Keys of sweep.yaml that do not define what a sweep finds."""
+
+_CLAIM: Final = re.compile(
+    r"(?P<a>[\w.-]+)\s*(?P<relation>[<>])\s*(?P<b>[\w.-]+)\s+on\s+(?P<metric>[\w.-]+)\s+in\s+(?P<scenario>[\w.-]+)"
+)
+_LEAST_SEEDS: Final = 2
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That `a`'s metric is above (`>`) or below (`<`) that of `b` in a scenario."""
+
+    a: str
+    relation: str
+    b: str
+    metric: str
+    scenario: str
+
+    @property
+    def text(self) -> str:
+        """The claim as it is written."""
+        return f"{self.a} {self.relation} {self.b} on {self.metric} in {self.scenario}"
+
+    @property
+    def estimand(self) -> str:
+        """What the claim is about, in words."""
+        return (
+            f"the mean of {self.metric} over test seeds of {self.a} less that of {self.b} in {self.scenario}, each "
+            "played by the algorithm's best configuration, chosen by the sweep's own objective on its search seeds"
+        )
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Claims that are tested together.
+
+    Attributes:
+      claims: what is claimed.
+      alpha: how likely it may be that some claim is supported although its null hypothesis is true.
+      seeds: test seeds of each algorithm.
+    """
+
+    claims: tuple[Claim, ...]
+    alpha: float = DEFAULT_ALPHA
+    seeds: int = DEFAULT_SEEDS
+
+
+class Evidence(NamedTuple):
+    """What the test seeds of a claim's two algorithms gave, and the claim's relation."""
+
+    a: Sequence[float]
+    b: Sequence[float]
+    relation: str
+
+
+class Judgement(NamedTuple):
+    """What a test says of a claim.
+
+    Attributes:
+      difference: the mean of `a` less that of `b`; None without evidence.
+      low, high: its two-sided 95 % interval (Welch).
+      p: of the one-sided test; 1 without evidence.
+      adjusted: by Holm over the claims.
+      supported: whether `adjusted` is at most alpha.
+    """
+
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float
+    adjusted: float
+    supported: bool
+
+
+# -- What is written ---------------------------------------------------------------------------------------------------
+
+
+def parse_claims(text: str) -> Claims:
+    """Read claims separated by `;`, each as in `FORM`. Alpha and seeds hold for all, wherever they are given.
+
+    Raises:
+      SweepError: the text is malformed, or a number is out of range.
+    """
+    parts = [part.strip() for part in text.split(";")]
+    if parts[-1] == "":
+        parts.pop()
+    if not parts:
+        raise SweepError(f"CLAIM: nothing is claimed; write for example CLAIM='{FORM}'")
+    settings: dict[str, float] = {}
+    claims: list[Claim] = []
+    for part in parts:
+        words, *options = (word.strip() for word in part.split(","))
+        claim = _parse_claim(words, part)
+        if claim in claims:
+            raise SweepError(f"CLAIM: {claim.text}: is there twice; leave one of them out")
+        claims.append(claim)
+        for option in options:
+            name, value = _parse_option(option, part)
+            if settings.setdefault(name, value) != value:
+                raise SweepError(
+                    f"CLAIM: {part}: {name}={value:g}: another claim has {settings[name]:g}; claims that are tested "
+                    f"together share one {name}"
+                )
+    found = Claims(tuple(claims), settings.get("alpha", DEFAULT_ALPHA), int(settings.get("seeds", DEFAULT_SEEDS)))
+    _check_reachable(found)
+    return found
+
+
+def _parse_claim(words: str, part: str) -> Claim:
+    match = _CLAIM.fullmatch(words)
+    if match is None:
+        raise SweepError(f"CLAIM: {part!r}: expected A > B (or A < B) on METRIC in SCENARIO, such as {FORM!r}")
+    claim = Claim(**match.groupdict())
+    if claim.a == claim.b:
+        raise SweepError(f"CLAIM: {claim.text}: names {claim.a} twice; a claim is about two algorithms")
+    return claim
+
+
+def _parse_option(option: str, part: str) -> tuple[str, float]:
+    name, separator, text = (word.strip() for word in option.partition("="))
+    if not separator or name not in ("alpha", "seeds"):
+        raise SweepError(f"CLAIM: {part}: {option!r}: expected alpha=0.05 or seeds=20")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if name == "alpha" and not 0.0 < value <= 0.5:
+        raise SweepError(f"CLAIM: {part}: alpha: expected a number above 0 and at most 0.5, got {text!r}")
+    if name == "seeds" and not (_LEAST_SEEDS <= value <= BLOCK and value == int(value)):
+        raise SweepError(
+            f"CLAIM: {part}: seeds: expected a whole number from {_LEAST_SEEDS} to {BLOCK:,}, got {text!r}"
+        )
+    return name, value
+
+
+def _check_reachable(claims: Claims) -> None:
+    """Refuse claims that no outcome could support: the smallest p-value is above what Holm asks of it."""
+    needed = claims.alpha / len(claims.claims)
+    if smallest_p(claims.seeds) > needed:
+        least_alpha = len(claims.claims) / (RESAMPLES + 1)
+        enough = next((n for n in range(_LEAST_SEEDS, 100) if smallest_p(n) <= needed), None)
+        remedy = f"take seeds={enough} or more" if enough else f"take an alpha of at least {least_alpha:g}"
+        raise SweepError(
+            f"CLAIM: seeds={claims.seeds}: no outcome on so few seeds could support {len(claims.claims)} "
+            f"claim{'s' * (len(claims.claims) != 1)} at alpha={claims.alpha:g} (the smallest p-value is "
+            f"{smallest_p(claims.seeds):.2g}); {remedy}"
+        )
+
+
+def smallest_p(seeds: int) -> float:
+    """The smallest p-value that the test can give with so many seeds of each algorithm."""
+    return max(1.0 / math.comb(2 * seeds, seeds), 1.0 / (RESAMPLES + 1))
+
+
+def resolve_metric(known: Sequence[str], name: str, place: str) -> str:
+    """The metric of this name, or else the only one that begins with it: `welfare` is `welfare_per_step`.
+
+    Raises:
+      SweepError: there is none, or several begin so.
+    """
+    if name in known:
+        return name
+    close = [metric for metric in known if metric.startswith(name)]
+    if len(close) == 1:
+        return close[0]
+    if close:
+        raise SweepError(f"{place}: {name}: may be each of {', '.join(close)}; name one")
+    raise SweepError(f"{place}: {name}: no such metric; choose one of {', '.join(known)}")
+
+
+# -- Fingerprints ------------------------------------------------------------------------------------------------------
+
+
+def fingerprint(value: Any) -> str:
+    """The SHA-256 of a value's canonical JSON: sorted keys, no spaces, floats by their shortest repr."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def compose(claims: Claims, first_seed: int, manifest: Mapping[str, Any], written: str) -> dict[str, Any]:
+    """The content of claim.yaml.
+
+    Args:
+      claims: what is claimed.
+      first_seed: of the test seeds.
+      manifest: the content of sweep.yaml.
+      written: when, in ISO 8601.
+    """
+    content = {
+        "written": written,
+        "alpha": claims.alpha,
+        "seeds": {"first": first_seed, "number": claims.seeds},
+        "test": TEST,
+        "claims": [
+            {"text": claim.text, "a": claim.a, "relation": claim.relation, "b": claim.b, "metric": claim.metric,
+             "scenario": claim.scenario, "estimand": claim.estimand}
+            for claim in claims.claims
+        ],
+        "sweep": {key: value for key, value in manifest.items() if key not in NOT_CLAIMED},
+    }  # fmt: skip
+    return {"sha256": fingerprint(content), **content}
+
+
+def digests(content: Mapping[str, Any]) -> dict[str, str]:
+    """Part of claim.yaml, such as `alpha`, `claims.1` or `sweep.space` -> the first 16 digits of its fingerprint."""
+    parts: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            parts |= {f"{key}.{name}": part for name, part in value.items()}
+        elif isinstance(value, list):
+            parts |= {f"{key}.{number}": part for number, part in enumerate(value, start=1)}
+        elif key != "sha256":
+            parts[key] = value
+    return {name: fingerprint(part)[:16] for name, part in parts.items()}
+
+
+def kept_in_provenance(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What the sweep's provenance keeps of claim.yaml."""
+    return {"sha256": content["sha256"], "parts": digests(content)}
+
+
+def edit(content: Mapping[str, Any], manifest: Mapping[str, Any]) -> str | None:
+    """What was edited since the claim, as `file: key`; None where nothing was.
+
+    Args:
+      content: of claim.yaml.
+      manifest: of sweep.yaml.
+    """
+    provenance = manifest.get("provenance")
+    kept = provenance.get(PROVENANCE_KEY) if isinstance(provenance, Mapping) else None
+    if not isinstance(kept, Mapping) or not isinstance(kept.get("parts"), Mapping):
+        return f"sweep.yaml: provenance.{PROVENANCE_KEY}"
+    now, then = _digests_or_nothing(content), kept["parts"]
+    for name in sorted({*now, *then}):
+        if now.get(name) != then.get(name):
+            return f"claim.yaml: {name}"
+    claimed = content["sweep"]
+    for key in dict.fromkeys([*claimed, *(key for key in manifest if key not in NOT_CLAIMED)]):
+        if key not in claimed or key not in manifest or fingerprint(claimed[key]) != fingerprint(manifest[key]):
+            return f"sweep.yaml: {key}"
+    own = fingerprint({key: value for key, value in content.items() if key != "sha256"})
+    if content.get("sha256") != own:
+        return "claim.yaml: sha256"
+    return f"sweep.yaml: provenance.{PROVENANCE_KEY}.sha256" if kept.get("sha256") != own else None
+
+
+def _digests_or_nothing(content: Mapping[str, Any]) -> dict[str, str]:
+    """The digests; none where somebody has written what JSON cannot hold, or no mapping of the sweep."""
+    try:
+        return digests(content) if isinstance(content.get("sweep"), Mapping) else {}
+    except (TypeError, ValueError):
+        return {}
+
+
+def claims_of(content: Mapping[str, Any]) -> Claims:
+    """The claims that an unedited claim.yaml holds."""
+    names = ("a", "relation", "b", "metric", "scenario")
+    claims = tuple(Claim(**{name: one[name] for name in names}) for one in content["claims"])
+    return Claims(claims, float(content["alpha"]), int(content["seeds"]["number"]))
+
+
+# -- The test ----------------------------------------------------------------------------------------------------------
+
+
+def judge(evidence: Sequence[Evidence | None], alpha: float, resamples: int = RESAMPLES) -> list[Judgement]:
+    """Test every claim; without evidence (None) a claim has a p-value of 1 and is not supported."""
+    of_claims = [1.0 if one is None else p_value(one, resamples) for one in evidence]
+    found = []
+    for one, p, adjusted in zip(evidence, of_claims, holm(of_claims), strict=True):
+        difference, low, high = (None, None, None) if one is None else welch_interval(one.a, one.b)
+        found.append(Judgement(difference, low, high, p, adjusted, one is not None and adjusted <= alpha))
+    return found
+
+
+def p_value(evidence: Evidence, resamples: int = RESAMPLES) -> float:
+    """The p-value of a claim, as `p_values` has it."""
+    return float(p_values([evidence.a], [evidence.b], evidence.relation, resamples)[0])
+
+
+def p_values(a: ArrayLike, b: ArrayLike, relation: str, resamples: int = RESAMPLES) -> NDArray[np.float64]:
+    """One-sided permutation tests of Welch's t, one for each row of `a` and `b`, of which a column is a seed.
+
+    Exact where the seeds of both algorithms have one distribution; where only their means are equal its level still
+    tends to alpha, since the statistic is studentised: Janssen 1997, https://doi.org/10.1016/S0167-7152(97)00043-6;
+    Chung and Romano 2013, theorem 2.2, https://doi.org/10.1214/13-AOS1090. Where permutations are drawn, the p-value is
+    (b + 1) / (m + 1), Phipson and Smyth 2010, https://doi.org/10.2202/1544-6115.1585.
+    """
+    import numpy as np
+    from scipy import stats
+
+    x, y = (np.asarray(values, np.float64) for values in (a, b))
+    spread = np.ptp(np.concatenate([x, y], axis=1), axis=1, keepdims=True)
+    scale = np.where(spread > 0.0, spread, 1.0)
+    found = stats.permutation_test(
+        (x / scale, y / scale), _welch_t, permutation_type="independent", vectorized=True, n_resamples=resamples,
+        alternative="greater" if relation == ">" else "less", rng=np.random.default_rng(0), axis=1,
+        batch=max(1, 10_000 // len(x)),
+    )  # fmt: skip
+    return np.asarray(np.where(spread[:, 0] > 0.0, found.pvalue, 1.0), np.float64)
+
+
+def _welch_t(x: NDArray[np.float64], y: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """The difference of means by its standard error, of values with a range of at most 1.
+
+    Groups of equal values have a standard error of 0, which a floor keeps from dividing: t is then large, not infinite.
+    """
+    import numpy as np
+
+    error = np.sqrt(x.var(axis=axis, ddof=1) / x.shape[axis] + y.var(axis=axis, ddof=1) / y.shape[axis])
+    return np.asarray((x.mean(axis=axis) - y.mean(axis=axis)) / np.maximum(error, 1e-9))
+
+
+def welch_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
+    """The difference of means, a less b, with Welch's 95 % interval, https://doi.org/10.2307/2332510."""
+    import numpy as np
+    from scipy import stats
+
+    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    difference = float(x.mean() - y.mean())
+    if np.ptp(x) == 0 and np.ptp(y) == 0:  # nothing varies, and Welch's degrees of freedom would be 0 / 0
+        return difference, difference, difference
+    found = stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.95)
+    return difference, float(found.low), float(found.high)
+
+
+def holm(of_claims: Sequence[float]) -> list[float]:
+    """Adjusted p-values of Holm's step-down, which holds the family-wise error whatever the claims' dependence.
+
+    With p sorted, `p̃_(i) = max over j ≤ i of min(1, (m − j + 1) p_(j))`: Holm 1979, Scandinavian Journal of Statistics
+    6:65-70, https://www.jstor.org/stable/4615733.
+    """
+    adjusted, largest = [0.0] * len(of_claims), 0.0
+    for rank, place in enumerate(sorted(range(len(of_claims)), key=of_claims.__getitem__)):
+        largest = max(largest, min(1.0, (len(of_claims) - rank) * of_claims[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+__all__ = [
+    "DEFAULT_ALPHA", "DEFAULT_SEEDS", "NOT_CLAIMED", "PROVENANCE_KEY", "TEST", "Claim", "Claims", "Evidence",
+    "Judgement", "claims_of", "compose", "digests", "edit", "fingerprint", "holm", "judge", "kept_in_provenance",
+    "p_value", "p_values", "parse_claims", "resolve_metric", "smallest_p", "welch_interval",
+]  # fmt: skip

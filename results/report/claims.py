@@ -1,0 +1,57 @@
+"""The section of claims that were made before the sweep ran: their text, whether they are intact, and the verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jax_party import records
+from jax_party.errors import RecordError
+from jax_party.judging import claims as judging
+from results.report.data import SweepData
+from results.report.theme import number
+
+
+def claims(data: SweepData) -> dict[str, Any] | None:
+    """What the template needs; None where nothing was claimed.
+
+    `problem` says what was edited or cannot be read; verdicts are then not shown.
+    """
+    if data.manifest is None:
+        return None
+    try:
+        found = records.read_claim(data.folder)
+        if found is None:
+            return None
+        content = found[0]
+        edited = judging.edit(*found)
+        verdict = records.read_verdict(data.folder)
+    except RecordError as error:
+        return {"problem": str(error), "sha256": None, "rows": []}
+    if edited is not None:
+        return {"problem": f"{edited}: was edited since the claim", "sha256": None, "rows": []}
+    given = verdict if verdict is not None and verdict.get("claim_sha256") == content["sha256"] else None
+    told: list[Mapping[str, Any]] = [{}] * len(content["claims"]) if given is None else given["claims"]
+    return {
+        "problem": None,
+        "sha256": content["sha256"],
+        "written": content["written"],
+        "alpha": content["alpha"],
+        "seeds": content["seeds"],
+        "test": content["test"],
+        "given": None if given is None else given["given"],
+        "rows": [_row(claim, one) for claim, one in zip(content["claims"], told, strict=True)],
+    }
+
+
+def _row(claim: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, str]:
+    row = {"text": claim["text"], "estimand": claim["estimand"], "difference": "", "p": "", "p_holm": ""}
+    if told.get("difference") is not None:
+        interval = f"[{number(told['low'])}, {number(told['high'])}]"
+        row |= {"difference": f"{number(told['difference'])} {interval}"}
+        row |= {name: number(told[name], 3) for name in ("p", "p_holm")}
+    reason = f": {told['reason']}" if told.get("reason") else ""
+    return row | {"verdict": f"{told['verdict']}{reason}" if told else "none yet"}
+
+
+__all__ = ["claims"]

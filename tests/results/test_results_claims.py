@@ -1,0 +1,84 @@
+"""The report's section of claims: what was claimed, whether it is intact, and the verdicts on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import report_sweep
+
+from jax_party import records
+from jax_party.judging import claims as judging
+from jax_party.judging.claims import Claim, Claims
+from results.report.claims import claims
+from results.report.data import load
+from results.report.page import command, render
+
+CLAIM = Claim("ff_mappo", ">", "ff_ippo", "episode_return", "p-base")
+
+
+def make(folder: Path) -> dict[str, Any]:
+    """A sweep with a claim; the content of claim.yaml."""
+    report_sweep.make(folder, scenarios=("p-base",), configurations=1)
+    manifest = records.read_manifest(folder)
+    content = judging.compose(Claims((CLAIM,), 0.05, 4), 1_000_010_000, records.read_sweep_file(folder), "2026-01-02")
+    provenance = {**manifest.provenance, "claim": judging.kept_in_provenance(content)}
+    records.write_yaml_atomically(folder / records.CLAIM_FILE, content)
+    records.write_manifest(folder, type(manifest)(**{**vars(manifest), "provenance": provenance}))
+    return content
+
+
+def give(folder: Path, sha256: str) -> None:
+    told = {"text": CLAIM.text, "verdict": "supported", "reason": None, "difference": 5.0, "low": 3.5, "high": 6.5,
+            "p": 0.0143, "p_holm": 0.0143}  # fmt: skip
+    verdict = {"claim_sha256": sha256, "given": "2026-01-03", "claims": [told]}
+    (folder / records.VERDICT_FILE).write_text(json.dumps(verdict))
+
+
+def test_a_sweep_without_claims_has_no_such_section(tmp_path: Path) -> None:
+    data = load(report_sweep.make(tmp_path, scenarios=("p-base",), configurations=1))
+    assert claims(data) is None
+    assert 'id="claims"' not in render(data) and 'href="#claims"' not in render(data)
+
+
+def test_claims_and_verdicts_are_shown(tmp_path: Path) -> None:
+    content = make(tmp_path)
+    before = claims(load(tmp_path))
+    assert before is not None and before["rows"][0]["verdict"] == "none yet" and before["given"] is None
+    give(tmp_path, content["sha256"])
+    page = render(load(tmp_path))
+    assert 'href="#claims"' in page and content["sha256"] in page
+    row = page[page.index('id="claimed"') :].partition("</table>")[0]
+    for text in ("ff_mappo &gt; ff_ippo on episode_return in p-base", "the mean of episode_return over", "5 [3.5, 6.5]",
+                 "0.0143", ">supported<"):  # fmt: skip
+        assert text in row
+
+
+def test_a_verdict_on_other_claims_is_none(tmp_path: Path) -> None:
+    make(tmp_path)
+    give(tmp_path, "0" * 64)
+    found = claims(load(tmp_path))
+    assert found is not None and found["rows"][0]["verdict"] == "none yet"
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_claims_that_are_not_intact_have_no_verdict(gone: bool, tmp_path: Path) -> None:
+    give_to = make(tmp_path)
+    give(tmp_path, give_to["sha256"])
+    path = tmp_path / records.CLAIM_FILE
+    if gone:
+        path.unlink()
+    else:
+        path.write_text(path.read_text().replace("alpha: 0.05", "alpha: 0.5"))
+    page = render(load(tmp_path))
+    assert (
+        "not intact" in page and ("no such file" if gone else "claim.yaml: alpha: was edited since the claim") in page
+    )
+    assert 'id="claimed"' not in page
+
+
+def test_the_command_of_a_claimed_sweep_is_makes() -> None:
+    assert command("python -m launcher.sweep claim CLAIM=x ALG=mappo") == "make claim CLAIM=x ALG=mappo"
+    assert command("python -m launcher.sweep ALG=mappo") == "make sweep ALG=mappo"
