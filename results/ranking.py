@@ -60,21 +60,23 @@ def best_rows(index: pd.DataFrame, column: str, mode: str, top: int) -> pd.DataF
     judged, those that have settled before those that have not.
     """
     measured = index[index[column].notna()].copy()
-    names = [name for name in (*JUDGED, "state", "objective.at") if name in measured]
+    names = [name for name in (*JUDGED, "state", "provisional") if name in measured]
     rows = measured[names].astype(object).to_dict("records")
-    measured["_worse"] = [_behind(row, column in SCORES and SCORE in index) for row in rows]
+    by_score = column in SCORES and SCORE in index
+    measured["_worse"] = [behind(row) if by_score else (sum(_bounds(row)),) for row in rows]
     order = ["_worse", column, "trial_id"]
     return measured.sort_values(order, ascending=[True, mode == "min", True], kind="stable").head(top)[index.columns]
 
 
-def _behind(row: Mapping[Any, Any], by_score: bool) -> tuple[int, ...]:
-    """What a row stands behind others for, whatever its score."""
-    infeasible, off_front = (row.get(name) is not True for name in ("objective.feasible", "objective.pareto"))
-    if not by_score:
-        return (infeasible + off_front,)
-    at = row.get("objective.at")
-    moving = isinstance(at, str) and judges_the_end(at) and row.get("settled") is not True
-    return infeasible, TIERS.get(str(row["state"]), len(TIERS)), moving, off_front
+def behind(row: Mapping[Any, Any]) -> tuple[int, ...]:
+    """What a row of the index stands behind others for, whatever its score, as `judging.standings` ranks them."""
+    infeasible, off_front = _bounds(row)
+    return infeasible, TIERS.get(str(row["state"]), len(TIERS)), row.get("provisional") is True, off_front
+
+
+def _bounds(row: Mapping[Any, Any]) -> tuple[bool, bool]:
+    """Whether a row breaks a constraint, and whether it is off the Pareto front; without either, both are true."""
+    return row.get("objective.feasible") is not True, row.get("objective.pareto") is not True
 
 
 def best_score(index: pd.DataFrame) -> float | None:
@@ -113,6 +115,6 @@ def settling_note(index: pd.DataFrame) -> str | None:
 
 
 __all__ = [
-    "JUDGED", "OVER_SCENARIOS", "SCORE", "SCORES", "best_rows", "best_score", "is_provisional", "mode_of", "played",
-    "score_column", "searched", "settling_note", "without_copies",
+    "JUDGED", "OVER_SCENARIOS", "SCORE", "SCORES", "behind", "best_rows", "best_score", "is_provisional", "mode_of",
+    "played", "score_column", "searched", "settling_note", "without_copies",
 ]  # fmt: skip

@@ -21,10 +21,11 @@ from jax_party.judging.intervals import Interval, interval, stratified_interval
 from jax_party.judging.objectives import At, Objective
 from jax_party.judging.replicates import means_over_scenarios, values_by_seed
 from jax_party.judging.seeds import pool
+from jax_party.judging.standings import TIERS
 from jax_party.records import State, SweepManifest
 from results.collector import INDEX_FILE, METRIC_PREFIXES, collect, hyperparameter_columns
 from results.index import load_evaluations, load_index
-from results.ranking import played, without_copies
+from results.ranking import behind, played, without_copies
 
 #: Which runs a chart is of: those of each algorithm's best configuration, or every configuration.
 BEST: Final = "best"
@@ -52,7 +53,7 @@ class Configuration:
       replicates: ids of the trials that hold these seeds: without copies.
       fresh_trials: the trials that tested it on fresh seeds.
       fresh: the estimate over these seeds, of which each counts once, and `fresh_values` the score of each.
-      standing: its place among those that it compares with (`judging.standings`); None where it has none.
+      behind: what it stands behind others for, whatever its score (`ranking.behind`).
       settled: whether its trials have settled; None where that is unknown.
       provisional: whether it would be the best for the time being only.
     """
@@ -68,7 +69,7 @@ class Configuration:
     fresh: Interval | None = None
     fresh_values: tuple[float, ...] = ()
     feasible: bool = True
-    standing: int | None = None
+    behind: tuple[int, ...] = ()
     settled: bool | None = None
     provisional: bool = False
     by_seed: Mapping[int, float] = field(default_factory=dict)
@@ -114,8 +115,9 @@ class SweepData:
         if self.manifest is not None:
             return self.manifest.objective
         row = self.index.iloc[0]
-        metric, mode, how, at = (str(row[f"objective.{name}"]) for name in ("metric", "mode", "aggregate", "at"))
-        return Objective(metric, mode, how, at=at)
+        metric, mode, how = (str(row[f"objective.{name}"]) for name in ("metric", "mode", "aggregate"))
+        at = row["objective.at"]
+        return Objective(metric, mode, how, at=At.BEST_PER_SEED if pd.isna(at) else str(at))
 
     @property
     def sign(self) -> float:
@@ -181,9 +183,8 @@ class SweepData:
             self._of_scenarios, key=lambda one: (places.get((one.algorithm, one.name), last), self._order(one))
         )
 
-    def _order(self, one: Configuration) -> tuple[bool, float, bool, float, str]:
-        place = float("inf") if one.standing is None else one.standing
-        return one.score is None, place, not one.feasible, -self.sign * (one.score or 0.0), one.name
+    def _order(self, one: Configuration) -> tuple[bool, tuple[int, ...], float, str]:
+        return one.score is None, one.behind, -self.sign * (one.score or 0.0), one.name
 
     @cached_property
     def _of_scenarios(self) -> list[Configuration]:
@@ -214,7 +215,8 @@ class SweepData:
 
     def _configuration(self, algorithm: str, scenario: str, name: str, rows: pd.DataFrame) -> Configuration:
         ids = rows["trial_id"].tolist()
-        kept = rows[rows["trial_id"].isin(self.replicates)].to_dict("records")
+        kept = rows[rows["trial_id"].isin(self.replicates)].astype(object).to_dict("records")
+        kept = [row for row in kept if _tier(row) == min(map(_tier, kept))]  # as `judging.standings` counts them
         seeds = list(values_by_seed(played(row, self.scores.get(row["trial_id"], ())) for row in kept).values())
         values = tuple(value for of_seeds in seeds for value in of_seeds.values())
         complete = self.trials["state"].eq(State.COMPLETE.value) & self.trials["trial_id"].isin(list(self.scores))
@@ -222,16 +224,15 @@ class SweepData:
         fresh_trials = tuple(tests["trial_id"])
         fresh_values = tuple(pool(zip(tests["seed"], map(self.scores.__getitem__, fresh_trials), strict=True)).values())
         judged = rows["objective.feasible"].dropna()
-        places, provisional = rows["standing"].dropna(), rows["provisional"].dropna()
-        counted = rows[rows["objective.value"].notna()]["settled"]
+        counted = [row["settled"] for row in kept]
         return Configuration(
             algorithm, scenario, name, rows,
             score=aggregate(values, self.objective.aggregate) if values else None,
             values=values, seeds=interval(values) if values else None, fresh_trials=fresh_trials,
             fresh=interval(fresh_values) if fresh_values else None, fresh_values=fresh_values,
-            feasible=bool(judged.all()), standing=int(places.min()) if len(places) else None,
-            settled=None if counted.isna().any() or counted.empty else bool(counted.all()),
-            provisional=bool(provisional.any()),
+            feasible=bool(judged.all()), behind=min((behind(row) for row in kept), default=()),
+            settled=None if not counted or any(map(pd.isna, counted)) else all(counted),
+            provisional=any(row["provisional"] is True for row in kept),
             by_seed=seeds[0] if len(seeds) == 1 else {},
             replicates=tuple(row["trial_id"] for row in kept),
         )  # fmt: skip
@@ -332,7 +333,8 @@ def _together(parts: Sequence[Configuration]) -> Configuration:
         fresh_trials=first.fresh_trials if all(tested) else (),
         fresh=stratified_interval(tested) if all(tested) else None,
         fresh_values=_means(tested) if all(tested) else (), feasible=all(one.feasible for one in parts),
-        standing=first.standing, settled=None if None in (told := [one.settled for one in parts]) else all(told),
+        behind=max(one.behind for one in parts),
+        settled=None if None in (told := [one.settled for one in parts]) else all(told),
         provisional=any(one.provisional for one in parts),
         replicates=tuple(trial for one in parts for trial in one.replicates),
     )  # fmt: skip
@@ -364,9 +366,20 @@ def load(folder: str | Path) -> SweepData:
             raise
         _log.warning("%s: not collected anew (%s)", place, " ".join(str(error).split()))
     index, evaluations = load_index(place), load_evaluations(place)
+    for name in _NEW:
+        if name not in index:
+            index[name] = pd.NA
     _check(place, index, evaluations)
     manifest = records.read_manifest(place) if storage.is_file(place / records.MANIFEST_FILE) else None
     return SweepData(place, index, evaluations, manifest, _scores(place, index))
+
+
+_NEW: Final = ("settled", "motion", "trend", "enough_steps", "score", "standing", "provisional", "objective.at")
+"""Columns that indexes before version 4 lack."""
+
+
+def _tier(row: Mapping[Any, Any]) -> int:
+    return TIERS.get(str(row["state"]), len(TIERS))
 
 
 def _has_trials(folder: Path) -> bool:

@@ -46,15 +46,15 @@ class Racer:
             seeds = range(record.seed, record.seed + record.num_seeds)
             scores = {seed: score(rate, seed, noise) for seed in seeds}
             rows = [
-                {"evaluation": 1, "step": self._steps, "seed": seed, "evaluate": {"episode_return": value}} | absolute
-                for absolute in ({}, {"absolute": True})
+                {"evaluation": 1, "step": self._steps, "seed": seed, "evaluate": {"episode_return": value}} | flags
+                for flags in ({}, {"final": True}, {"absolute": True})
                 for seed, value in scores.items()
             ]
             records.append_metrics(self._folder, *rows)
             mean = float(np.mean(list(scores.values())))
             records.update_record(
                 self._folder, state=State.COMPLETE, env_steps=self._steps, ended_at=records.timestamp(),
-                absolute_metrics={"episode_return": mean},
+                final_metrics={"episode_return": mean}, absolute_metrics={"episode_return": mean},
             )  # fmt: skip
         return {"env_steps": self._steps, "evaluation": 1, "episode_return": 0.0, "steps_per_second": 1.0,
                 "finished": True}  # fmt: skip

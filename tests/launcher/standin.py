@@ -77,7 +77,7 @@ class StandIn:
         if self._periods == self._budget.num_evaluations:
             self.finished = True
             changes |= {"state": State.COMPLETE, "ended_at": records.timestamp()}
-            changes["absolute_metrics"] = {"episode_return": value}
+            changes |= {name: {"episode_return": value} for name in ("final_metrics", "absolute_metrics")}
         records.update_record(self._folder, **changes)
 
     def _misbehave(self, period: int) -> None:

@@ -77,7 +77,8 @@ class Synthetic:
         (checkpoint / "state.json").write_text(json.dumps([self.periods, self.learned]))
         changes: dict[str, Any] = {"env_steps": self._step(), "checkpoint": f"checkpoints/{self._step()}"}
         if self.periods == self._budget.num_evaluations:
-            changes |= {"state": State.COMPLETE, "absolute_metrics": metrics, "ended_at": records.timestamp()}
+            changes |= {"state": State.COMPLETE, "ended_at": records.timestamp()}
+            changes |= dict.fromkeys(("final_metrics", "absolute_metrics"), metrics)
         self._update(**changes)
 
     def _metrics(self) -> dict[str, float]:

@@ -40,16 +40,14 @@ def claimed(path: Path, text: str = CLAIM, *words: str, samples: int = 2) -> Pat
 
 
 def end(folder: Path, values: list[float], welfare: list[float] | None = None) -> None:
-    """End a trial with an absolute metric a seed, or as FAILED."""
+    """End a trial with the final parameters' score of each seed, or as FAILED."""
     record = records.read_record(folder)
     for index, value in enumerate(values):
         metrics = {"episode_return": value, "welfare_per_step": (welfare or values)[index]}
-        records.append_metrics(
-            folder, {"step": 8192, "seed": record.seed + index, "evaluate": metrics, "absolute": True}
-        )
+        records.append_metrics(folder, {"step": 8192, "seed": record.seed + index, "evaluate": metrics, "final": True})
     mean = {"episode_return": float(np.mean(values))} if values else None
     error = None if values else "TrainingDiverged: nan"
-    records.update_record(folder, state=State.COMPLETE if values else State.FAILED, absolute_metrics=mean, error=error)
+    records.update_record(folder, state=State.COMPLETE if values else State.FAILED, final_metrics=mean, error=error)
 
 
 def search(folder: Path, failed: tuple[int, ...] = ()) -> Sweep:

@@ -178,7 +178,7 @@ def test_one_configuration_for_all_scenarios_under_a_constraint(tmp_path: Path) 
 def test_several_objectives_leave_their_front_and_warm_start_and_extension(tmp_path: Path) -> None:
     given = ("SEARCH=optuna", "METRIC=episode_return,equality", "SAMPLES=12", "EVALUATIONS=2")
     folder, index = play(tmp_path, *given)
-    points = index[["objective.value", "absolute.equality"]].to_numpy()
+    points = index[["objective.value", "final.equality"]].to_numpy()
     for point, on_front in zip(points, index["objective.pareto"], strict=True):
         beaten = ((points >= point).all(axis=1) & (points > point).any(axis=1)).any()
         assert on_front == (not beaten)

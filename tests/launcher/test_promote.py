@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,17 @@ def make_sweep(path: Path, *words: str, samples: int = 3, scores: dict[int, floa
 
 
 def end(folder: Path, values: list[float]) -> None:
-    """End a trial with an absolute metric a seed, or as FAILED."""
+    """End a trial with the final parameters' score of each seed, or as FAILED."""
     record = records.read_record(folder)
     for index, value in enumerate(values):
         row = {"step": 8192, "seed": record.seed + index, "evaluate": {"episode_return": value}}
-        records.append_metrics(folder, row | {"absolute": True})
+        records.append_metrics(folder, row | {"final": True}, row | {"absolute": True})
     mean = {"episode_return": float(np.mean(values))} if values else None
-    records.update_record(folder, state=State.COMPLETE if values else State.FAILED, absolute_metrics=mean)
+    records.update_record(folder, state=State.COMPLETE if values else State.FAILED, final_metrics=mean)
+
+
+def _lr(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {"actor_lr": values["system.actor_lr"]}
 
 
 def test_the_best_of_each_scenario_are_chosen(tmp_path: Path) -> None:
@@ -102,8 +107,10 @@ def test_tests_have_the_winners_config_and_seeds_of_their_own(tmp_path: Path) ->
     assert len(again.records) == 5
 
 
-def test_a_winner_of_a_population_is_tested_with_the_values_that_won(tmp_path: Path) -> None:
-    sweep = make_sweep(tmp_path, scores={0: 2.0, 1: 1.0, 2: 3.0})
+@pytest.mark.parametrize("rule", ["final", "best"])
+def test_a_winner_of_a_population_is_tested_with_the_values_that_won(rule: str, tmp_path: Path) -> None:
+    """Those that it ended with, or those at its best evaluation."""
+    sweep = make_sweep(tmp_path, f"AT={rule}", scores={0: 2.0, 1: 1.0, 2: 3.0})
     (winner,) = promote.winners(sweep, 1)
     folder = sweep.folder / winner.record.trial_id
     for step, value in ((4096, 9.0), (8192, 3.0)):
@@ -113,8 +120,11 @@ def test_a_winner_of_a_population_is_tested_with_the_values_that_won(tmp_path: P
     records.update_record(folder, lineage=(records.Takeover(4096, "other", 4096, then),))
     again = Sweep.read(sweep.folder)
     (test,) = promote.write_promotions(again, promote.winners(again, 1), SEEDS[:4])
-    assert test.hyperparameters == then != winner.record.hyperparameters
-    assert records.read_config(sweep.folder / test.trial_id)["system"]["actor_lr"] == 0.0005
+    assert then != winner.record.hyperparameters
+    assert test.hyperparameters == (then if rule == "best" else winner.record.hyperparameters)
+    assert records.read_config(sweep.folder / test.trial_id)["system"] == (
+        records.read_config(folder)["system"] | {"seed": SEEDS.start, **_lr(test.hyperparameters)}
+    )
 
 
 @pytest.mark.parametrize("words", [[], ["SEARCH=optuna"]])

@@ -41,14 +41,14 @@ def test_equal_numbers_are_the_same_whatever_the_clock_says(tmp_path: Path) -> N
     path.write_text(path.read_text().replace('"wall_time_s": 1.0', '"wall_time_s": 9.0').replace("10001.0", "7.0"))
     assert "9.0" in path.read_text()
     assert rerun.compare(one, other) is None
-    assert rerun.summary(one) == "2 evaluations and 1 absolute metrics, with the losses before them"
+    assert rerun.summary(one) == "2 evaluations with the losses before them, and 1 lines of episodes at the end"
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ((1.0, 2.5, 3.0), "Differs: evaluation at step 10, seed 3: episode_return was 2.0, is 2.5"),
-        ((1.0, 2.0, 4.0), "Differs: absolute metric, seed 3: episode_return was 3.0, is 4.0"),
+        ((1.0, 2.0, 4.0), "Differs: absolute episodes, seed 3: episode_return was 3.0, is 4.0"),
         ((1.0,), "Differs: evaluation at step 0, seed 3: episode_return was 1.0, is None"),
     ],
 )

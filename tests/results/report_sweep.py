@@ -84,11 +84,12 @@ def write_trial(folder: Path, record: TrialRecord, finals: Sequence[float], step
     ]
     if record.state is State.COMPLETE:
         lines += [
-            {"step": steps[-1], "seed": record.seed + seed, "absolute": True, "evaluate": metrics_at(final, 1.0)}
+            {"step": steps[-1], "seed": record.seed + seed, flag: True, "evaluate": metrics_at(final, 1.0)}
+            for flag in ("final", "absolute")
             for seed, final in enumerate(finals)
         ]
         means = metrics_at(sum(finals) / len(finals), 1.0)
-        record = dataclasses.replace(record, absolute_metrics=means)
+        record = dataclasses.replace(record, final_metrics=means, absolute_metrics=means)
     (trial / "metrics" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (trial / "record.json").write_text(json.dumps(record.to_dict()))
     return trial

@@ -22,9 +22,11 @@ from results import ls
 def sweep_of(folder: Path, seeds: dict[int, list[float]], mode: str = "max", algorithm: str = "ff_mappo") -> Path:
     """A collected sweep whose trials have these values, one a seed."""
     synthetic_sweep.make_sweep(folder, trials=len(seeds))
+    objective = Objective("episode_return", mode, at="best")
+    records.write_manifest(folder, dataclasses.replace(records.read_manifest(folder), objective=objective))
     for number, values in seeds.items():
         trial = folder / synthetic_sweep.record_of(number).trial_id
-        changes = {"objective": Objective("episode_return", mode), "num_seeds": len(values), "algorithm": algorithm}
+        changes = {"objective": objective, "num_seeds": len(values), "algorithm": algorithm}
         records.write_record(trial, dataclasses.replace(records.read_record(trial), **changes))
         rows = [{"step": 300, "seed": seed, "absolute": True, "evaluate": {"episode_return": value}}
                 for seed, value in enumerate(values)]  # fmt: skip
@@ -91,12 +93,11 @@ def test_fresh_seeds_are_compared_where_both_have_them(tmp_path: Path) -> None:
 
 def test_the_best_keeps_to_the_constraints(tmp_path: Path) -> None:
     a, b = (sweep_of(tmp_path / name, {0: [50.0, 51.0], 1: [4.0, 5.0]}) for name in "ab")
-    bound = Objective("episode_return", "max", constraints={"max_episode_return": 20.0})
+    bound = Objective("episode_return", "max", constraints={"max_episode_return": 20.0}, at="best")
     for folder in (a, b):
+        records.write_manifest(folder, dataclasses.replace(records.read_manifest(folder), objective=bound))
         for number in (0, 1):
-            trial = folder / synthetic_sweep.record_of(number).trial_id
-            score = {"episode_return": 50.5 if number == 0 else 4.5}
-            records.update_record(trial, objective=bound, absolute_metrics=score)
+            records.update_record(folder / synthetic_sweep.record_of(number).trial_id, objective=bound)
         results.collect(folder)
     (row,) = results.compare(a, b).to_dict("records")
     assert (row["value_a"], row["value_b"]) == (4.5, 4.5)

@@ -84,7 +84,7 @@ def test_both_dashboards_follow_a_sweep_and_end_with_it(sweep: Callable[..., Pat
         optuna_api = urls["Optuna"].replace("dashboard/", "api/studies/0")
         study = get(optuna_api)
         assert isinstance(study, dict)
-        assert [trial["values"] for trial in study["trials"]] == [[6.0], [6.0]]
+        assert [trial["values"] for trial in study["trials"]] == [[3.0], [13.0]]
         runs = eventually(urls["TensorBoard"] + "data/runs", lambda found: len(found) == 2)  # type: ignore[arg-type]
         assert runs == [f"ff_mappo/p-base/000{n}-{synthetic_sweep.record_of(n).trial_id[-8:]}" for n in range(2)]
         record = synthetic_sweep.record_of(2)
@@ -173,7 +173,8 @@ def test_watch_reads_the_index_again_when_it_has_changed(sweep: Callable[..., Pa
 def test_watch_shows_the_best_first_and_then_what_runs(sweep: Callable[..., Path]) -> None:
     folder = sweep(4)
     index = load_index(collect(folder).index).assign(
-        state=["COMPLETE", "RUNNING", "COMPLETE", "COMPLETE"], **{"objective.value": [1.0, 2.0, 9.0, 5.0]}
+        state=["COMPLETE", "RUNNING", "COMPLETE", "COMPLETE"],
+        **{"objective.value": [1.0, 2.0, 9.0, 5.0], "score": [1.0, 2.0, 9.0, 5.0]},
     )
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(render(index, 12.0, 160, max_rows=3))
@@ -212,7 +213,7 @@ def test_watch_and_index_go_by_what_the_sweep_goes_by(
     collect(folder)
     assert show_main([str(folder), "--top", "2", "--promoted"]) == 0
     assert "demo-00000064" in capsys.readouterr().out, "a mean of 275.75"
-    assert "by objective.over_scenarios (max)" in text and "algorithm" in text and "ff_mappo" in text
+    assert "by score (max; final)" in text and "algorithm" in text and "ff_mappo" in text
 
 
 def test_an_empty_index_is_one_line(sweep: Callable[..., Path]) -> None:

@@ -40,7 +40,7 @@ def make_trial(
     record = TrialRecord(**{**given, **changes})
     records.create_trial_folder(folder, config or CONFIG, record)
     for index, value in enumerate(values):
-        row = {"step": 10, "seed": record.seed + index, "absolute": True, "evaluate": {"episode_return": value}}
+        row = {"step": 10, "seed": record.seed + index, "final": True, "evaluate": {"episode_return": value}}
         records.append_metrics(folder, row)
     return folder
 
@@ -145,7 +145,8 @@ def make_sweeps(path: Path) -> tuple[Path, Path]:
     content["provenance"]["versions"]["jax"] = "0.10.3"
     (b / "sweep.yaml").write_text(yaml.safe_dump(content))
     for record in [records.read_record(folder) for folder in records.trial_folders(b)]:
-        values = records.seed_values(record, records.read_metrics(b / record.trial_id))
+        judged = records.judgement(record, records.read_metrics(b / record.trial_id))
+        values = [] if judged is None else judged.values("episode_return")
         report_sweep.rewrite(b, record.number, [value + 4.0 for value in values])
     for folder in (a, b):
         collect(folder)

@@ -43,7 +43,8 @@ def test_a_trial_is_a_run_with_scalars_and_hyperparameters(sweep: Callable[..., 
         "evaluate/episode_return": [(100, 1.0), (200, 5.0), (300, 3.0)],
         "evaluate/episode_length": [(100, 7.0), (200, 7.0), (300, 7.0)],
         "train/policy_loss": [(100, 0.5), (200, 0.5), (300, 0.5)],
-        "absolute/episode_return": [(300, 6.0)],
+        "absolute/episode_return": [(300, 3.0)],
+        "absolute/episode_length": [(300, 7.0)],
     }
     assert hyperparameters(run) == {"system.actor_lr": 0.001, "algorithm": "ff_mappo", "scenario": "p-base"}
 
@@ -57,7 +58,7 @@ def test_a_trial_on_object_storage_has_its_run_here(
     files = EventFiles(tmp_path / "events")
     files.update(Follower(bucket / "sweep").changed())
     run = tmp_path / "events" / run_name(synthetic_sweep.record_of(0))
-    assert scalars(run)["absolute/episode_return"] == [(300, 6.0)]
+    assert scalars(run)["absolute/episode_return"] == [(300, 3.0)]
     assert hyperparameters(run) == {"system.actor_lr": 0.001, "algorithm": "ff_mappo", "scenario": "p-base"}
 
 

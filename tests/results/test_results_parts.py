@@ -261,7 +261,7 @@ def test_tables_of_a_newer_version_are_refused(sweep: SweepMaker) -> None:
         table = pq.read_table(folder / name, partitioning=None)
         newer = str(columns.INDEX_VERSION + 1).encode()
         pq.write_table(table.replace_schema_metadata({columns.VERSION_KEY: newer}), folder / name)
-        with pytest.raises(RecordError, match=r"of version 4, newer than 3, .*upgrade jax-party"):
+        with pytest.raises(RecordError, match=r"of version 5, newer than 4, .*upgrade jax-party"):
             load(folder)
 
 
