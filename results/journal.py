@@ -9,17 +9,15 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, JournalFileSymlinkLock, JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -32,12 +30,11 @@ from jax_party.judging.objectives import Objective, bound_metric, violations
 from jax_party.judging.standings import Candidate, Standing
 from jax_party.records import FINISHED, State, SweepManifest, TrialRecord
 from results.following import FollowedTrial, Follower
+from results.space import parameters
 
 JOURNAL_FILE: Final = "optuna.journal"
 OVER_SCENARIOS: Final = "over scenarios"
 """Ends the name of the study of a sweep's configurations by their mean over scenarios."""
-SCENARIO: Final = "scenario"
-"""The parameter of a sweep with scenarios as an axis."""
 _STATES: Final[Mapping[State, TrialState]] = {
     State.PENDING: TrialState.WAITING,
     State.RUNNING: TrialState.RUNNING,
@@ -342,7 +339,7 @@ def _frozen(manifest: SweepManifest | None, trial: FollowedTrial) -> FrozenTrial
     state = _STATES[record.state]
     if state is TrialState.COMPLETE and score is None:
         state = TrialState.FAIL
-    params, distributions, others = _parameters(manifest, trial)
+    found = parameters(manifest, record.algorithm, record.scenario, trial.hyperparameters)
     return FrozenTrial(
         number=0,
         trial_id=0,
@@ -351,9 +348,9 @@ def _frozen(manifest: SweepManifest | None, trial: FollowedTrial) -> FrozenTrial
         values=score,
         datetime_start=None if state is TrialState.WAITING else _moment(record.started_at),
         datetime_complete=_moment(record.ended_at or record.started_at) if record.state in FINISHED else None,
-        params=params,
-        distributions=distributions,
-        user_attrs=_facts(trial) | others,
+        params=found.params,
+        distributions=found.distributions,
+        user_attrs=_facts(trial) | found.others,
         system_attrs=_constraints(trial),
         intermediate_values=trial.reached,
     )
@@ -475,71 +472,3 @@ def _constraints(trial: FollowedTrial) -> dict[str, Any]:
 
 def _moment(text: str | None) -> datetime:
     return datetime.fromisoformat(text) if text else datetime.now().astimezone()
-
-
-def _parameters(
-    manifest: SweepManifest | None, trial: FollowedTrial
-) -> tuple[dict[str, Any], dict[str, BaseDistribution], dict[str, Any]]:
-    """Values and distributions by name, and the values that the sweep's space does not have."""
-    record = trial.record
-    axes = dict(_axes(manifest, record))
-    values = dict(trial.hyperparameters)
-    if manifest is not None and manifest.scenario_mode == "axis":
-        values[SCENARIO] = record.scenario
-        axes[SCENARIO] = (SCENARIO, CategoricalDistribution(manifest.scenarios or (record.scenario,)))
-    params: dict[str, Any] = {}
-    distributions: dict[str, BaseDistribution] = {}
-    others: dict[str, Any] = {}
-    for key, value in values.items():
-        name, distribution = axes.get(key, (key, None))
-        written = _choice(value) if distribution is None or isinstance(distribution, CategoricalDistribution) else value
-        if distribution is None or not _holds(distribution, written):
-            others[key] = value
-        else:
-            params[name], distributions[name] = written, distribution
-    return params, distributions, others
-
-
-def _axes(
-    manifest: SweepManifest | None, record: TrialRecord
-) -> Iterator[tuple[str, tuple[str, BaseDistribution | None]]]:
-    """Key -> (name, distribution) of the axes that exist for a trial."""
-    space = manifest.space if manifest is not None and isinstance(manifest.space, Mapping) else {}
-    place = {"algorithm": record.algorithm, "scenario": record.scenario}
-    for key, written in space.items():
-        several = written if isinstance(written, list) else [written]
-        for axis in several:
-            when = axis.get("when") or {}
-            if all(place[what] in ([names] if isinstance(names, str) else names) for what, names in when.items()):
-                # In one study a name has one distribution.
-                where = when.get("scenario") if len(several) > 1 else None
-                name = f"{key} ({where if isinstance(where, str) else ','.join(where)})" if where else key
-                yield key, (name, _distribution(axis))
-
-
-def _distribution(axis: Mapping[str, Any]) -> BaseDistribution | None:
-    """An axis of sweep.yaml as Optuna has it; None for a kind that is unknown here."""
-    make = _DISTRIBUTIONS.get(str(axis.get("type")))
-    return None if make is None else make(axis)
-
-
-_DISTRIBUTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], BaseDistribution]]] = {
-    "uniform": lambda axis: FloatDistribution(axis["low"], axis["high"]),
-    "loguniform": lambda axis: FloatDistribution(axis["low"], axis["high"], log=True),
-    "quniform": lambda axis: FloatDistribution(axis["low"], axis["high"], step=axis["q"]),
-    "int": lambda axis: IntDistribution(axis["low"], axis["high"]),
-    "logint": lambda axis: IntDistribution(axis["low"], axis["high"], log=True),
-    "choice": lambda axis: CategoricalDistribution([_choice(value) for value in axis["values"]]),
-    "grid": lambda axis: CategoricalDistribution([_choice(value) for value in axis["values"]]),
-}
-
-
-def _choice(value: Any) -> Any:
-    """A value as Optuna's categories can hold it: lists and mappings as JSON."""
-    return value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(value)
-
-
-def _holds(distribution: BaseDistribution, value: Any) -> bool:
-    if isinstance(distribution, CategoricalDistribution):
-        return value in distribution.choices
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

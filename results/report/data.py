@@ -156,8 +156,12 @@ class SweepData:
     @cached_property
     def hyperparameters(self) -> list[str]:
         """The sampled keys that have several values, the seed not counted."""
-        names = [name for name in hyperparameter_columns(self.index) if name != "system.seed"]
-        return [name for name in names if self.searched[name].nunique(dropna=False) > 1]
+        return [name for name in self.sampled if self.searched[name].nunique(dropna=False) > 1]
+
+    @property
+    def sampled(self) -> list[str]:
+        """The sampled keys, the seed not counted, whether they vary or not."""
+        return [name for name in hyperparameter_columns(self.index) if name != "system.seed"]
 
     @cached_property
     def metrics(self) -> list[str]:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import logging
-import warnings
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
+from jax_party.records import State
+from results.importance import Importance
+from results.importance import importance as importance_of
 from results.ranking import OVER_SCENARIOS
 from results.report.data import EVERY_SCENARIO, SweepData
 from results.report.theme import short_names
 
-#: With fewer trials an importance says nothing.
-FEWEST_TRIALS: Final = 8
-#: From so many trials on PED-ANOVA, which takes no longer with more; below, fANOVA, which makes more of few.
-MANY_TRIALS: Final = 100
-
 _LOG_RATIO: Final = 30.0
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,15 +30,6 @@ class Axis:
     name: str
     kind: str
     log: bool
-
-
-@dataclass(frozen=True)
-class Importance:
-    """How much of the score each hyperparameter explains, the most important first; `why` where that is not known."""
-
-    evaluator: str
-    shares: dict[str, float]
-    why: str = ""
 
 
 def axes(data: SweepData, algorithm: str) -> list[Axis]:
@@ -129,51 +117,35 @@ def importances(data: SweepData) -> dict[str, dict[str, Importance]]:
 
 
 def importance(data: SweepData, algorithm: str, scenario: str) -> Importance:
-    """The importances in a scenario or over all, by Optuna's evaluators: fANOVA, or PED-ANOVA where trials are many."""
+    """The importances in a scenario or over all, as Optuna's dashboard has them."""
     rows = _scored(data, algorithm, scenario)
-    chosen = [axis for axis in axes(data, algorithm) if rows[axis.key].notna().all() and rows[axis.key].nunique() > 1]
-    if len(rows) < FEWEST_TRIALS:
-        what = "configurations" if scenario == EVERY_SCENARIO else "trials"
-        return Importance("", {}, f"{len(rows)} {what} have a score; importances need {FEWEST_TRIALS}")
-    if not chosen:
-        return Importance("", {}, "no hyperparameter varies among all of its trials")
-    if rows["objective.value"].nunique() == 1:
-        return Importance("", {}, "every trial has the same score")
-    return _evaluated(data, rows, chosen)
+    rows = rows[rows["state"] == State.COMPLETE.value]
+    column = OVER_SCENARIOS if scenario == EVERY_SCENARIO else "objective.value" if data.is_over_scenarios else "score"
+    scores = rows[column].fillna(rows["objective.value"])
+    values = [
+        {key: value for key, value in row.items() if not _is_missing(value)}
+        for row in rows[data.sampled].astype(object).to_dict("records")
+    ]
+    what = "configurations" if scenario == EVERY_SCENARIO else "trials"
+    where = data.scenarios[0] if scenario == EVERY_SCENARIO else scenario
+    pairs = [(named(one), float(score)) for one, score in zip(values, scores, strict=True)]
+    return importance_of(pairs, data.manifest, algorithm, where, data.sign > 0, what)
 
 
-def _evaluated(data: SweepData, rows: pd.DataFrame, chosen: Sequence[Axis]) -> Importance:
-    import optuna
-
-    many = len(rows) >= MANY_TRIALS
-    name = "PED-ANOVA" if many else "fANOVA"
-    distributions = {axis.key: _distribution(rows[axis.key], axis) for axis in chosen}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(direction="maximize" if data.sign > 0 else "minimize")
-        for row in rows.to_dict("records"):
-            values = {axis.key: _value(row[axis.key], axis) for axis in chosen}
-            study.add_trial(
-                optuna.trial.create_trial(
-                    params=values, distributions=distributions, value=float(row["objective.value"])
-                )
-            )
-        evaluator: Any = (
-            optuna.importance.PedAnovaImportanceEvaluator()
-            if many
-            else optuna.importance.FanovaImportanceEvaluator(seed=0)
-        )
-        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return Importance(name, {str(key): float(share) for key, share in shares.items()})
+def named(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """Sampled values as they were, by key: lists are text in the index."""
+    return {str(key): _read(value) for key, value in values.items()}
 
 
-def _distribution(values: pd.Series[Any], axis: Axis) -> Any:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
+def _read(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in "[{":
+        with contextlib.suppress(ValueError):
+            return json.loads(value)
+    return value.item() if isinstance(value, np.generic) else value
 
-    if axis.kind == "number":
-        return FloatDistribution(float(values.min()), float(values.max()), log=axis.log)
-    return CategoricalDistribution(sorted({str(_value(value, axis)) for value in values}))
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
 def as_json(found: Mapping[str, Mapping[str, Importance]]) -> dict[str, Any]:

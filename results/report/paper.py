@@ -269,7 +269,7 @@ def _importances(data: SweepData, view: str) -> Figure | None:
     names = short_names(data.hyperparameters)
     made, axes = _panels(list(found), height=0.75 + 0.2 * max(len(one.shares) for one in found.values()))
     for axis, one in zip(axes, found.values(), strict=True):
-        axis.barh([names[key] for key in one.shares], list(one.shares.values()), color="#0072B2", height=0.7)
+        axis.barh([names.get(key, key) for key in one.shares], list(one.shares.values()), color="#0072B2", height=0.7)
         axis.invert_yaxis()
         axis.set_xlabel(f"share of importance ({one.evaluator})")
     return made

@@ -208,13 +208,13 @@
     const found = data.importances[one("hyper-algorithm").value]?.[one("hyper-scenario").value];
     const keys = Object.keys(found?.shares ?? {}).reverse();
     const note = card.querySelector(".none");
-    note.hidden = keys.length > 0;
+    note.hidden = !found?.why;
     note.textContent = found?.why ? `${found.why}.` : "";
     box.hidden = keys.length === 0;
-    one("evaluator").textContent = found?.evaluator ? `${found.evaluator}, as Optuna computes it` : "fANOVA or PED-ANOVA";
+    one("evaluator").textContent = found?.evaluator ? `${found.evaluator}, as Optuna's dashboard computes it` : "PED-ANOVA";
     if (!keys.length) return;
     const names = Object.fromEntries(hyper[one("hyper-algorithm").value].axes.map((axis) => [axis.key, axis.name]));
-    const bars = { type: "bar", orientation: "h", x: keys.map((key) => found.shares[key]), y: keys.map((key) => names[key]),
+    const bars = { type: "bar", orientation: "h", x: keys.map((key) => found.shares[key]), y: keys.map((key) => names[key] ?? key),
       marker: { color: colour("--accent") }, hovertemplate: "%{y}: %{x:.1%}<extra></extra>" };
     const layout = { margin: { l: 10, r: 14, t: 10, b: 10 }, xaxis: { title: { text: "share of importance" }, tickformat: ".0%", rangemode: "tozero", automargin: true },
       yaxis: { automargin: true, type: "category" } };

@@ -1,0 +1,84 @@
+"""How much of a good score hangs on each hyperparameter: one estimator on one set of trials, wherever it is told.
+
+It is what Optuna's dashboard computes from the sweep's journal: PED-ANOVA (Watanabe et al. 2023,
+https://arxiv.org/abs/2304.10255) of getting among the best tenth, over COMPLETE trials, with the ranges that the sweep
+declares.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from jax_party.records import SweepManifest
+
+EVALUATOR: Final = "PED-ANOVA"
+FEWEST_TRIALS: Final = 8
+"""With fewer trials an importance says nothing."""
+ENOUGH_TRIALS: Final = 50
+"""With fewer, less than five are among the best tenth, and the order is uncertain (Optuna's docs ask for five)."""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much of a good score hangs on each hyperparameter.
+
+    Attributes:
+      evaluator: how it was estimated.
+      shares: key -> its share, the most important first; they sum to 1.
+      why: why that is not known, where it is not; otherwise what to beware of.
+    """
+
+    evaluator: str
+    shares: dict[str, float] = field(default_factory=dict)
+    why: str = ""
+
+
+def importance(
+    rows: Iterable[tuple[Mapping[str, Any], float]],
+    manifest: SweepManifest | None,
+    algorithm: str,
+    scenario: str,
+    maximise: bool,
+    what: str = "trials",
+) -> Importance:
+    """The importances among trials of an algorithm in a scenario.
+
+    Args:
+      rows: of COMPLETE trials, their hyperparameters by key and their scores.
+      manifest: of their sweep, which declares the ranges; None for a single run, which has none.
+      algorithm, scenario: what they played.
+      maximise: whether more is better.
+      what: what the rows are, for messages.
+    """
+    import optuna
+
+    from results.space import parameters
+
+    found = [(parameters(manifest, algorithm, scenario, values), score) for values, score in rows]
+    if len(found) < FEWEST_TRIALS:
+        return Importance("", why=f"{len(found)} {what} have a score; importances need {FEWEST_TRIALS}")
+    if not any(one.params for one, _ in found):
+        return Importance("", why="no hyperparameter of the sweep's space varies")
+    if len({score for _, score in found}) == 1:
+        return Importance("", why="every trial has the same score")
+    keys = {name: key for one, _ in found for name, key in one.keys.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of experimental parts, and of the target, which is one to be minimised
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(direction="maximize" if maximise else "minimize")
+        for one, score in found:
+            study.add_trial(optuna.trial.create_trial(params=one.params, distributions=one.distributions, value=score))
+        shares = optuna.importance.get_param_importances(
+            study,
+            evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
+            target=lambda trial: (-1.0 if maximise else 1.0) * float(trial.value or 0.0),
+        )
+    few = f"only {len(found)} {what}: take the order as uncertain below {ENOUGH_TRIALS}"
+    named = {keys[name]: float(share) for name, share in shares.items()}
+    return Importance(EVALUATOR, named, few if len(found) < ENOUGH_TRIALS else "")
+
+
+__all__ = ["ENOUGH_TRIALS", "FEWEST_TRIALS", "Importance", "importance"]
