@@ -1,8 +1,9 @@
 """Tables of what trials did, read from their folders alone: no Ray, no JAX.
 
 `collect(folder)` writes a sweep's index, `load_index(folder)` and `load_evaluations(folder)` read it back,
-`compare(sweep_a, sweep_b)` puts two sweeps side by side, `differences(a, b)` says what differs between two trials or
-sweeps, `sensitivity_card(sweep)` tells what hangs on its hyperparameters, `list_sweeps(root)` lists sweeps, and
+`compare(sweep_a, sweep_b)` puts two sweeps side by side, `leaders(sweep)` and `compare_algorithms(sweep)` the
+algorithms of one, `differences(a, b)` says what differs between two trials or sweeps, `sensitivity_card(sweep)` tells
+what hangs on its hyperparameters, `list_sweeps(root)` lists sweeps, and
 `aggregate_outputs("ff_mappo")` makes one table of every run of an algorithm. `docs/results_format.md` has the columns.
 """
 
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from results.collector import collect as collect
     from results.comparison import compare as compare
+    from results.comparison import compare_algorithms as compare_algorithms
+    from results.comparison import leaders as leaders
     from results.diff import differences as differences
     from results.index import aggregate_outputs, load_evaluations, load_index
     from results.ls import list_sweeps as list_sweeps
@@ -23,7 +26,9 @@ __all__ = [
     "aggregate_outputs",
     "collect",
     "compare",
+    "compare_algorithms",
     "differences",
+    "leaders",
     "list_sweeps",
     "load_evaluations",
     "load_index",
@@ -32,7 +37,9 @@ __all__ = [
 _PLACES = {
     "collect": "collector",
     "compare": "comparison",
+    "compare_algorithms": "comparison",
     "differences": "diff",
+    "leaders": "comparison",
     "list_sweeps": "ls",
     "sensitivity_card": "sensitivity",
 }

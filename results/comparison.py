@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from jax_party.judging.aggregate import Aggregate, aggregate
 from jax_party.judging.intervals import BOOTSTRAP_SEEDS, interval
 from jax_party.judging.replicates import means_over_scenarios, values_by_seed
 from results.index import load_index
-from results.ranking import OVER_SCENARIOS, played
+from results.ranking import OVER_SCENARIOS, mode_of, played
 from results.statistics import trimmed_mean, wins
 
 BY: Final = ("best", "configuration")
@@ -95,6 +96,78 @@ def compare(sweep_a: str | Path, sweep_b: str | Path, by: str = "best") -> pd.Da
     first = ["scenario", "algorithm_a", "algorithm_b", "configuration_a", "configuration_b", "metric", "mode"]
     table = pd.DataFrame(rows)
     return table[[*first, *(name for name in table.columns if name not in first)]]
+
+
+def leaders(sweep: str | Path) -> pd.DataFrame:
+    """Each algorithm's best configuration in each scenario, the better algorithm first.
+
+    On fresh seeds where all of a scenario's algorithms have some, else on those of the search. The estimator is the
+    same for all: interquartile means where each has ten seeds, else means. The sweep has to be collected.
+
+    Returns:
+      `scenario` (`mean of …` where configurations count by that), `place`, `algorithm`, `configuration`, `metric`,
+      `mode`, `seeds` (`fresh` or `searched`), `n`, `value`, `low`, `high` (95 %, NaN for one seed), `estimator` and
+      `provisional`.
+
+    Raises:
+      RecordError: the sweep cannot be read, or has no complete trial.
+    """
+    index = load_index(sweep)
+    metric, mode = _objective(index, sweep)
+    found = leaders_of(index)
+    if found.empty:
+        raise RecordError(f"{sweep}: no trial is COMPLETE; finish it: make resume SWEEP={sweep}")
+    return found.assign(metric=metric, mode=mode)[[*LEADER_COLUMNS]]
+
+
+LEADER_COLUMNS: Final = (
+    "scenario", "place", "algorithm", "configuration", "metric", "mode", "seeds", "n", "value", "low", "high",
+    "estimator", "provisional",
+)  # fmt: skip
+
+
+def compare_algorithms(sweep: str | Path) -> pd.DataFrame:
+    """A sweep's algorithms against each other, by their best configurations: a row per scenario and pair.
+
+    Columns, estimators and errors are those of `compare`; of each pair `b` is the one that leads (`leaders`).
+    """
+    index = load_index(sweep)
+    metric, mode = _objective(index, sweep)
+    groups, order, rows = _played(index), leaders(sweep), []
+    for scenario, of_scenario in order.groupby("scenario", sort=False):
+        names = of_scenario.sort_values("place")["algorithm"].tolist()
+        best = {name: _best(groups[str(scenario), name], mode) for name in names}
+        fresh = all(one.fresh for one in best.values())
+        for b, a in itertools.combinations(names, 2):
+            first = {"scenario": scenario, "algorithm_a": a, "algorithm_b": b, "metric": metric, "mode": mode}
+            rows.append(first | _compared(best[a], best[b], fresh, mode))
+    if not rows:
+        raise RecordError(f"{sweep}: one algorithm with complete trials; there is nothing to compare")
+    return pd.DataFrame(rows)
+
+
+def leaders_of(index: pd.DataFrame) -> pd.DataFrame:
+    """`leaders`, from an index; empty where no trial is complete."""
+    mode, groups, rows = mode_of(index), _played(index), []
+    sign = 1.0 if mode == "max" else -1.0
+    provisional = index["provisional"] if "provisional" in index else pd.Series(False, index.index)
+    named = {(row.algorithm, row.configuration) for row in index[provisional.eq(True).fillna(False)].itertuples()}
+    for scenario in sorted({scenario for scenario, _ in groups}):
+        best = {name: _best(side, mode) for (where, name), side in groups.items() if where == scenario}
+        fresh = all(one.fresh for one in best.values())
+        values = {name: np.array(one.fresh if fresh else one.searched) for name, one in best.items()}
+        many = min(map(len, values.values())) >= BOOTSTRAP_SEEDS
+        estimates = {name: _estimate(of_algorithm, many) for name, of_algorithm in values.items()}
+        ordered = sorted(best, key=lambda name: (-sign * estimates[name][0], name))
+        for place, name in enumerate(ordered, start=1):
+            value, low, high = estimates[name]
+            rows.append({
+                "scenario": scenario, "place": place, "algorithm": name, "configuration": best[name].configuration,
+                "seeds": "fresh" if fresh else "searched", "n": len(values[name]), "value": value, "low": low,
+                "high": high, "estimator": (Aggregate.IQM if many else Aggregate.MEAN).value,
+                "provisional": (name, best[name].configuration) in named,
+            })  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def _objective(index: pd.DataFrame, sweep: str | Path) -> tuple[str, str]:
@@ -255,4 +328,4 @@ def _difference(x: NDArray[np.float64], y: NDArray[np.float64], many: bool) -> t
     return float(found.low), float(found.high)
 
 
-__all__ = ["BY", "compare"]
+__all__ = ["BY", "compare", "compare_algorithms", "leaders", "leaders_of"]

@@ -7,12 +7,21 @@ declares.
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from jax_party.records import SweepManifest
+import numpy as np
+import pandas as pd
+
+from jax_party.judging.standings import MEAN_OVER_SCENARIOS
+from jax_party.records import State, SweepManifest
+from results.collector import hyperparameter_columns
+from results.ranking import EVERY_SCENARIO, OVER_SCENARIOS, SCORE, mode_of
 
 EVALUATOR: Final = "PED-ANOVA"
 FEWEST_TRIALS: Final = 8
@@ -81,4 +90,48 @@ def importance(
     return Importance(EVALUATOR, named, few if len(found) < ENOUGH_TRIALS else "")
 
 
-__all__ = ["ENOUGH_TRIALS", "FEWEST_TRIALS", "Importance", "importance"]
+def importance_in(searched: pd.DataFrame, manifest: SweepManifest | None, algorithm: str, scenario: str) -> Importance:
+    """The importances among an algorithm's trials in a scenario.
+
+    Args:
+      searched: the rows of an index, tests of winners and copies left out.
+      manifest: of the sweep; None for a single run.
+      algorithm: whose.
+      scenario: where; `EVERY_SCENARIO` for configurations by their mean over scenarios.
+    """
+    over_scenarios = scenario == EVERY_SCENARIO
+    averaged = manifest is not None and manifest.scenario_mode == MEAN_OVER_SCENARIOS
+    rows = searched[(searched["algorithm"] == algorithm) & (searched["state"] == State.COMPLETE.value)]
+    rows = rows if over_scenarios else rows[rows["scenario"] == scenario]
+    scores = rows["objective.value"]
+    if over_scenarios:
+        scores = rows[OVER_SCENARIOS]
+    elif SCORE in rows and not averaged:
+        scores = rows[SCORE].fillna(rows["objective.value"])
+    rows = rows.assign(_score=scores)[scores.notna()]
+    if over_scenarios:
+        rows = rows.drop_duplicates(["configuration"])
+    names = [name for name in hyperparameter_columns(searched) if name != "system.seed"]
+    pairs = [
+        ({name: _read(row[name]) for name in names if not _is_missing(row[name])}, float(row["_score"]))
+        for row in rows.astype(object).to_dict("records")
+    ]
+    where = str(rows["scenario"].iloc[0]) if over_scenarios and len(rows) else scenario
+    maximise = mode_of(searched) == "max"
+    what = "configurations" if over_scenarios else "trials"
+    return importance(pairs, manifest, algorithm, where, maximise, what)
+
+
+def _read(value: Any) -> Any:
+    """A sampled value as it was: lists are text in the index."""
+    if isinstance(value, str) and value[:1] in "[{":
+        with contextlib.suppress(ValueError):
+            return json.loads(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+__all__ = ["ENOUGH_TRIALS", "FEWEST_TRIALS", "Importance", "importance", "importance_in"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,8 +32,8 @@ _Key = tuple[str, str]
 def power(sweep: str | Path) -> pd.DataFrame:
     """Return how many seeds would separate the top two configurations of each algorithm and scenario.
 
-    The top two are those with the best means on test seeds where two were promoted, else the best of the search that
-    keep to the constraints. The differences are paired where the two share seeds.
+    The top two are those with the best means on test seeds where two were promoted, else the first two of the
+    sweep's standings. The differences are paired where the two share seeds.
 
     Returns:
       `algorithm`, `scenario` (`mean of …` where configurations count by their mean over scenarios), `first` and
@@ -78,6 +79,7 @@ class _Configuration:
     aggregate: str
     feasible: bool
     over_scenarios: bool
+    standing: float = math.inf
 
     @property
     def score(self) -> float:
@@ -93,6 +95,7 @@ def _configuration(rows: Sequence[Mapping[str, Any]]) -> _Configuration:
         str(rows[0]["objective.aggregate"]),
         feasible=all(pd.isna(row["objective.feasible"]) or bool(row["objective.feasible"]) for row in searched),
         over_scenarios=any(pd.notna(row.get(OVER_SCENARIOS)) for row in searched),
+        standing=min((float(row["standing"]) for row in searched if pd.notna(row.get("standing"))), default=math.inf),
     )
 
 
@@ -151,13 +154,16 @@ def _tried_on(configurations: Mapping[str, _Configuration]) -> str:
 
 
 def _ranked(configurations: Mapping[str, _Configuration], better: float) -> list[tuple[str, Mapping[int, float]]]:
-    """The configurations with their seeds, the best first; one that breaks the constraints comes last."""
+    """The configurations with their seeds, the best first: by test seeds, or by the sweep's standings."""
     if tested := _tested(configurations):
         ranked = sorted(tested, key=lambda name: (-better * fmean(tested[name].fresh.values()), name))
         return [(name, tested[name].fresh) for name in ranked]
-    ranked = sorted(
-        configurations, key=lambda name: (not configurations[name].feasible, -better * configurations[name].score, name)
-    )
+
+    def place(name: str) -> tuple[float, bool, float, str]:
+        one = configurations[name]
+        return one.standing, not one.feasible, -better * one.score, name
+
+    ranked = sorted(configurations, key=place)
     return [(name, configurations[name].searched) for name in ranked]
 
 

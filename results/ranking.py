@@ -11,6 +11,8 @@ from jax_party.judging.replicates import Played, are_copies
 from jax_party.judging.settling import Motion, in_words, summarise
 from jax_party.judging.standings import TIERS, judges_the_end
 
+EVERY_SCENARIO: Final = "*"
+"""The scenario of what is of all of them together."""
 OVER_SCENARIOS: Final = "objective.over_scenarios"
 SCORE: Final = "score"
 SCORES: Final = (SCORE, OVER_SCENARIOS, "objective.value")
@@ -115,6 +117,6 @@ def settling_note(index: pd.DataFrame) -> str | None:
 
 
 __all__ = [
-    "JUDGED", "OVER_SCENARIOS", "SCORE", "SCORES", "behind", "best_rows", "best_score", "is_provisional", "mode_of",
-    "played", "score_column", "searched", "settling_note", "without_copies",
+    "EVERY_SCENARIO", "JUDGED", "OVER_SCENARIOS", "SCORE", "SCORES", "behind", "best_rows", "best_score",
+    "is_provisional", "mode_of", "played", "score_column", "searched", "settling_note", "without_copies",
 ]  # fmt: skip

@@ -10,13 +10,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jax_party import records, storage
 from jax_party.arguments import BAD_INPUT, OneLineParser, print_error, whole_number
 from jax_party.errors import RecordError
+from jax_party.judging.objectives import At
 from jax_party.records import State
 from results.collector import METRIC_PREFIXES, collect, hyperparameter_columns
+from results.comparison import leaders_of
+from results.importance import importance_in
 from results.index import load_index
 from results.journal import update_journal
 from results.ranking import (
+    EVERY_SCENARIO,
     JUDGED,
     OVER_SCENARIOS,
     SCORE,
@@ -96,7 +101,7 @@ def show_main(arguments: Sequence[str] | None = None) -> int:
             fresh = tested.where(index["promoted_from"].notna())
             index = index.assign(**{column: index[column].fillna(fresh)})
         mode = options.mode or mode_of(index)
-        _print_index(index, column, mode, options.top)
+        _print_index(index, column, mode, options.top, options.folder)
         if copies:
             _say(f"{copies} trials that repeat another, seed for seed, are left out.")
     except (RecordError, OSError) as error:
@@ -113,7 +118,10 @@ def _metric_column(index: pd.DataFrame, metric: str | None, folder: str) -> str:
         return str(metric)
     columns = [str(name) for name in index.columns if str(name).startswith(METRIC_PREFIXES)]
     wanted = metric or _first(index, "objective.metric")
-    for name in (f"best.{wanted}", f"last.{wanted}", f"absolute.{wanted}"):
+    rule = _first(index, "objective.at") or At.BEST_PER_SEED.value
+    judged = {At.FINAL: "final", At.BEST: "absolute"}.get(At(rule), "best" if rule == At.BEST_PER_SEED else "last")
+    prefixes = dict.fromkeys((judged, "last", "best", "absolute"))
+    for name in (f"{prefix}.{wanted}" for prefix in prefixes):
         if name in columns:
             return str(name)
     if not columns:
@@ -135,7 +143,37 @@ def _states(index: pd.DataFrame) -> str:
     return f"{len(index)} trials ({', '.join(counted)})" if counted else "no trials"
 
 
-def _print_index(index: pd.DataFrame, column: str, mode: str, top: int) -> None:
+_MOST_GROUPS: Final = 4
+"""Groups of trials of which importances are printed."""
+_MOST_SHARES: Final = 4
+
+
+def _say_more(index: pd.DataFrame, folder: str) -> None:
+    """Order the algorithms where there are several, and say what the score hangs on."""
+    found = leaders_of(index)
+    for scenario, of_scenario in found.groupby("scenario", sort=False) if len(found) else ():
+        if len(of_scenario) > 1:
+            seeds = of_scenario["seeds"].iloc[0]
+            names = [f"{row.algorithm} {row.value:.5g}" for row in of_scenario.itertuples()]
+            _say(f"{scenario}: best configurations of {', then '.join(names)} ({seeds} seeds)")
+    place = records.as_folder(folder)
+    place = place.parent if place.suffix == ".parquet" else place
+    if not storage.is_file(place / records.MANIFEST_FILE):
+        return
+    manifest, rows = records.read_manifest(place), without_copies(searched(index))
+    groups = rows[["algorithm", "scenario"]].dropna().drop_duplicates().to_numpy().tolist()
+    if manifest.scenario_mode == "mean":
+        groups = [[algorithm, EVERY_SCENARIO] for algorithm in dict.fromkeys(algorithm for algorithm, _ in groups)]
+    for algorithm, scenario in groups[:_MOST_GROUPS]:
+        one = importance_in(rows, manifest, algorithm, scenario)
+        where = "over scenarios" if scenario == EVERY_SCENARIO else scenario
+        shares = ", ".join(f"{key.removeprefix('system.')} {share:.0%}" for key, share in one.shares.items() if share)
+        if shares:
+            first = ", ".join(shares.split(", ")[:_MOST_SHARES])
+            _say(f"{algorithm} {where}: what hangs on it ({one.evaluator}): {first}{f'; {one.why}' if one.why else ''}")
+
+
+def _print_index(index: pd.DataFrame, column: str, mode: str, top: int, folder: str) -> None:
     chosen = best_rows(index, column, mode, top)
     varied = [name for name in hyperparameter_columns(index) if index[name].nunique(dropna=False) > 1]
     known = [name for name in ("algorithm", "scenario", *SCORES, *JUDGED) if name in index]
@@ -157,6 +195,7 @@ def _print_index(index: pd.DataFrame, column: str, mode: str, top: int) -> None:
             _say(f"{note}.")
         if is_provisional(searched(index)):
             _say("The best is provisional: no trial that it compares with has completed and settled.")
+        _say_more(index, folder)
     if len(chosen) < min(top, len(index)):
         _say(f"{int(index[column].isna().sum())} trials have no {column}.")
 

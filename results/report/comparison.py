@@ -182,7 +182,8 @@ def heat_map(data: SweepData) -> list[list[Cell]]:
     rows = []
     for scenario in data.scenarios:
         chosen = [data.best.get((algorithm, scenario)) for algorithm in data.algorithms]
-        values = [None if one is None else (one.fresh or one.seeds) for one in chosen]
+        fresh = data.is_fresh(scenario)
+        values = [None if one is None else (one.fresh if fresh else one.seeds) for one in chosen]
         known = [data.sign * one.value for one in values if one is not None]
         span = (max(known) - min(known)) if known else 0.0
         row = []

@@ -25,15 +25,13 @@ from jax_party.judging.standings import TIERS
 from jax_party.records import State, SweepManifest
 from results.collector import INDEX_FILE, METRIC_PREFIXES, collect, hyperparameter_columns
 from results.index import load_evaluations, load_index
-from results.ranking import behind, played, without_copies
+from results.ranking import EVERY_SCENARIO, behind, played, without_copies
 
 #: Which runs a chart is of: those of each algorithm's best configuration, or every configuration.
 BEST: Final = "best"
 ALL: Final = "all"
 VIEWS: Final = (BEST, ALL)
 
-#: The scenario of what is of all of them together.
-EVERY_SCENARIO: Final = "*"
 
 _log = logging.getLogger(__name__)
 
@@ -252,16 +250,23 @@ class SweepData:
                 found.setdefault((one.algorithm, one.scenario), one)
         return found
 
+    def is_fresh(self, scenario: str) -> bool:
+        """Whether algorithms are compared on fresh seeds there: where the best of each was tested on some."""
+        found = [one for (_, where), one in self.best.items() if where == scenario]
+        return bool(found) and all(one.fresh_values for one in found)
+
     def runs(self, view: str, algorithm: str, scenario: str) -> NDArray[np.float64]:
         """The scores of an algorithm's runs in a scenario, larger is better.
 
         Args:
-          view: `best`: the seeds of its best configuration, fresh ones where there are some; `all`: the score of each
-            configuration of the search.
+          view: `best`: the seeds of its best configuration, fresh ones where every algorithm has some; `all`: the score
+            of each configuration of the search.
         """
         if view == BEST:
             chosen = self.best.get((algorithm, scenario))
-            values: Sequence[float] = chosen.curve_values if chosen else ()
+            values: Sequence[float] = ()
+            if chosen is not None:
+                values = chosen.fresh_values if self.is_fresh(scenario) else chosen.values
         else:
             values = [one.score for one in self._of(algorithm, scenario) if one.score is not None]
         return self.sign * np.asarray(values, np.float64)

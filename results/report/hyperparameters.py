@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 
-from jax_party.records import State
-from results.importance import Importance
-from results.importance import importance as importance_of
-from results.ranking import OVER_SCENARIOS
+from results.importance import Importance, importance_in
+from results.ranking import OVER_SCENARIOS, without_copies
 from results.report.data import EVERY_SCENARIO, SweepData
 from results.report.theme import short_names
 
@@ -118,34 +113,7 @@ def importances(data: SweepData) -> dict[str, dict[str, Importance]]:
 
 def importance(data: SweepData, algorithm: str, scenario: str) -> Importance:
     """The importances in a scenario or over all, as Optuna's dashboard has them."""
-    rows = _scored(data, algorithm, scenario)
-    rows = rows[rows["state"] == State.COMPLETE.value]
-    column = OVER_SCENARIOS if scenario == EVERY_SCENARIO else "objective.value" if data.is_over_scenarios else "score"
-    scores = rows[column].fillna(rows["objective.value"])
-    values = [
-        {key: value for key, value in row.items() if not _is_missing(value)}
-        for row in rows[data.sampled].astype(object).to_dict("records")
-    ]
-    what = "configurations" if scenario == EVERY_SCENARIO else "trials"
-    where = data.scenarios[0] if scenario == EVERY_SCENARIO else scenario
-    pairs = [(named(one), float(score)) for one, score in zip(values, scores, strict=True)]
-    return importance_of(pairs, data.manifest, algorithm, where, data.sign > 0, what)
-
-
-def named(values: Mapping[Any, Any]) -> dict[str, Any]:
-    """Sampled values as they were, by key: lists are text in the index."""
-    return {str(key): _read(value) for key, value in values.items()}
-
-
-def _read(value: Any) -> Any:
-    if isinstance(value, str) and value[:1] in "[{":
-        with contextlib.suppress(ValueError):
-            return json.loads(value)
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+    return importance_in(without_copies(data.searched), data.manifest, algorithm, scenario)
 
 
 def as_json(found: Mapping[str, Mapping[str, Importance]]) -> dict[str, Any]:

@@ -79,10 +79,12 @@ def test_split_of_a_trials_seconds() -> None:
         steps_per_second=1000.0, env_steps=5000,
     )  # fmt: skip
     rows: list[dict[str, Any]] = [
-        {"evaluation_time_s": 2.5, "wall_time_s": 8.0},
-        {"evaluation_time_s": 0.5, "wall_time_s": 10.0},
-        {"evaluation_time_s": 0.5, "wall_time_s": 12.0},
-        {"absolute": True, "wall_time_s": 15.0},
+        {"step": 0, "untrained": True, "wall_time_s": 7.0},
+        {"step": 10, "evaluation_time_s": 2.5, "wall_time_s": 8.0},
+        {"step": 20, "evaluation_time_s": 0.5, "wall_time_s": 10.0},
+        {"step": 30, "evaluation_time_s": 0.5, "wall_time_s": 12.0},
+        {"step": 30, "final": True, "wall_time_s": 13.0},
+        {"step": 30, "absolute": True, "wall_time_s": 15.0},
     ]
     parts = split(record, rows)
     assert parts == {"compile_s": 6.0, "training_s": 5.0, "evaluation_s": 1.5, "absolute_s": 3.0, "rest_s": 4.5}
