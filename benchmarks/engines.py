@@ -1,10 +1,8 @@
 """Both engines at the same config, side by side: `make bench-engines`, in an environment with Mava.
 
 Runs alternate between the engines, each in a process of its own on one core, with an empty compilation cache. Scores
-are mean returns of networks that have trained for all periods but the last: Mava's on-policy systems evaluate the
-parameters that a period began with, so that this is their last evaluation, and the last but one of ours. The absolute
-metrics, of the best parameters that evaluations have seen, are beside them: Mava's first evaluation is of untrained
-networks, which in a dilemma may be the best.
+are mean returns of the networks that training ended with; the absolute metrics, of the best evaluation's, are beside
+them.
 """
 
 from __future__ import annotations
@@ -20,10 +18,8 @@ from rich.table import Table
 
 from benchmarks.harness import BenchmarkError, Options, Report, call_in_process, one_core, summary
 from jax_party.engines import MAVA, NATIVE, get_engine
-from jax_party.engines.mava.config import TRAINS_BY_PPO
 from jax_party.errors import ConfigError
 from jax_party.judging.intervals import interval
-from jax_party.judging.scores import ends_a_period
 
 SYSTEMS: Final = ("ff_ippo", "ff_mappo")
 STEPS: Final = 262_144
@@ -121,14 +117,12 @@ def measure(engine: str, system: str, seed: int, steps: int) -> dict[str, float]
         finally:
             experiment.close()
         ended = experiment.record
-        evaluations = [row for row in records.read_metrics(folder) if ends_a_period(row)]
-        same_age = evaluations[-1 if engine == MAVA and system in TRAINS_BY_PPO else -2]
         return {
             "steps_per_second": ended.steps_per_second or 0.0,
             "compile_s": ended.compile_time_s or 0.0,
             "first_metric_s": first,
             "wall_s": time.perf_counter() - start,
-            "score": same_age["evaluate"]["episode_return"],
+            "score": (ended.final_metrics or {}).get("episode_return") or 0.0,
             "absolute": (ended.absolute_metrics or {}).get("episode_return") or 0.0,
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import mava_configs
 from jax_party import records
 from jax_party.engines import Engine, get_engine
 from jax_party.errors import ConfigError
+from jax_party.judging.objectives import Objective
+from jax_party.judging.scores import ABSOLUTE, FINAL, UNTRAINED
 
 TINY = (
     "env/scenario=p-short", "env.scenario.task_config.time_limit=16", "arch.num_envs=4", "arch.num_eval_episodes=4",
@@ -47,7 +50,9 @@ def tiny_overrides(algorithm: str) -> list[str]:
 class Trial:
     """A trial's folder, and what plays it."""
 
-    def __init__(self, engine: Engine, folder: Path, algorithm: str, *overrides: str) -> None:
+    def __init__(
+        self, engine: Engine, folder: Path, algorithm: str, *overrides: str, objective: Objective | None = None
+    ) -> None:
         self.engine, self.folder = engine, folder
         mapping = mava_configs.compose(algorithm, [*tiny_overrides(algorithm), *overrides], engine.name)
         self.config = engine.parse(mapping)
@@ -60,6 +65,7 @@ class Trial:
             scenario=self.outline.scenario,
             seed=self.outline.seed,
             num_seeds=self.outline.num_seeds,
+            **({} if objective is None else {"objective": objective}),
         )
         records.create_trial_folder(folder, mapping, record)
 
@@ -79,6 +85,23 @@ class Trial:
             experiment.close()
             experiment.close()
         return results
+
+
+def places_of(trial: Trial, seeds: Sequence[int] = (42,)) -> list[tuple[int, str]]:
+    """The step and flag of each line of metrics.jsonl; of several seeds, which go side by side, one line for all."""
+    rows = records.read_metrics(trial.folder)
+    groups = [rows[place : place + len(seeds)] for place in range(0, len(rows), len(seeds))]
+    places = []
+    for group in groups:
+        assert [row["seed"] for row in group] == list(seeds), "a line is missing or there twice"
+        told = {(row["step"], "".join(flag for flag in (UNTRAINED, FINAL, ABSOLUTE) if row.get(flag))) for row in group}
+        assert len(told) == 1
+        places.append(told.pop())
+    return places
+
+
+PLACES = [(0, UNTRAINED), (256, ""), (512, ""), (768, ""), (768, FINAL), (768, ABSOLUTE)]
+"""What `places_of` gives of a tiny trial that is complete."""
 
 
 def vaults_of(trial: Any) -> dict[str, dict[str, np.ndarray]]:

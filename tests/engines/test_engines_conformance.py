@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_trials import vaults_of
+from engine_trials import PLACES, places_of, vaults_of
 
 import mava_configs
 from jax_party import records
@@ -48,7 +48,14 @@ def test_the_outline_is_what_was_asked_for(engine: Engine) -> None:
     assert (outline.system, outline.environment, outline.scenario) == ("ff_mappo", "JaxParty", "p-5")
     assert (outline.seed, outline.num_seeds, outline.num_devices) == (7, 1, 1)
     assert (outline.budget.total_steps, outline.budget.num_evaluations) == (262_144, 8)
-    assert outline.keeps_each_period and outline.eval_metric == "episode_return"
+    assert outline.keeps_each_period and (outline.eval_metric, outline.eval_at) == ("episode_return", "final")
+
+
+def test_what_a_single_run_is_judged_by_can_be_asked_for(engine: Engine) -> None:
+    composed = mava_configs.compose("ff_mappo", ["env.eval_at=best"], engine.name)
+    assert engine.outline(engine.parse(composed)).eval_at == "best"
+    with pytest.raises(ConfigError, match=r"env\.eval_at: 'frist' is not valid"):
+        engine.parse(mava_configs.compose("ff_mappo", ["env.eval_at=frist"], engine.name))
 
 
 def test_what_is_not_there_is_refused_by_its_name(engine: Engine) -> None:
@@ -94,13 +101,17 @@ def test_a_trial_leaves_what_the_design_says(make_trial: Callable[..., Any]) -> 
     assert span.start <= record.started_at <= record.ended_at <= span.end
     assert record.engine_version == trial.engine.version()
     assert (record.env_steps, record.total_steps, len(results)) == (768, 768, 3)
-    assert [(row["evaluation"], row["step"], bool(row.get("absolute"))) for row in rows] == [
-        (1, 256, False), (2, 512, False), (3, 768, False), (3, 768, True),
-    ]  # fmt: skip
+    assert places_of(trial) == PLACES and [row["evaluation"] for row in rows] == [0, 1, 2, 3, 3, 3]
+    assert [result["env_steps"] for result in results] == [256, 512, 768]
     assert set(trial.engine.metrics(trial.config)) == set(rows[0]["evaluate"]) == set(record.absolute_metrics or ())
     assert set(trial.engine.metrics(trial.config)) <= set(results[-1]) and results[-1]["finished"]
-    assert [len(row["episodes"]["episode_return"]) for row in rows] == [4, 4, 4, 8]
-    assert all(np.isfinite(value) for row in rows[:3] for value in row["train"].values())
+    assert (record.final_metrics, record.absolute_metrics) == (rows[4]["evaluate"], rows[5]["evaluate"])
+    assert [len(row["episodes"]["episode_return"]) for row in rows] == [4, 4, 4, 4, 8, 8]
+    for row in rows:
+        returns = np.array(row["episodes"]["episode_return"])
+        assert row["se"] == {"episode_return": pytest.approx(np.std(returns, ddof=1) / np.sqrt(len(returns)))}
+    assert all(np.isfinite(value) for row in rows for value in row["train"].values())
+    assert [bool(row["train"]) for row in rows] == [False, True, True, True, False, False]
     assert record.compile_time_s and record.compile_time_s > 0 and record.steps_per_second
     assert record.checkpoint == "checkpoints/768" and (trial.folder / record.checkpoint).is_dir()
     assert (trial.folder / "metrics" / "metrics.json").is_file()
@@ -120,7 +131,7 @@ def test_the_vaults_hold_what_was_played(make_trial: Callable[..., Any]) -> None
         chosen = np.take_along_axis(fields["legal_action_mask"], fields["action"][..., None].astype(int), axis=-1)
         assert chosen.all(), "an agent never plays what it may not"
     played = found["test"]["reward"].reshape(4, 3, 16, 3).sum(2).mean(-1)
-    told = [row["episodes"]["episode_return"] for row in records.read_metrics(trial.folder)[:3]]
+    told = [row["episodes"]["episode_return"] for row in records.read_metrics(trial.folder)[1:4]]
     assert np.allclose(played.T, told, rtol=1e-5), "what is in the vault is what was evaluated"
 
 
@@ -137,6 +148,48 @@ def test_a_trial_that_was_stopped_goes_on_as_if_it_had_not_been(make_trial: Call
             assert np.array_equal(field, theirs[kind][name]), (kind, name)
 
 
+def test_a_trial_that_was_killed_at_its_end_ends_as_if_it_had_not_been(
+    make_trial: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the absolute metric was written, killed again before the record was."""
+    seeds = ("arch.num_seeds=2", "arch.batch=map")
+    whole, broken = (make_trial(name, "ff_ippo", *seeds) for name in ("whole", "broken"))
+    whole.play()
+    append, update = records.append_metrics, records.update_record
+
+    def killed_at_rows(folder: Path, *rows: Any) -> None:
+        if any(row.get("absolute") for row in rows):
+            raise InterruptedError
+        append(folder, *rows)
+
+    def killed_at_record(folder: Path, **changes: Any) -> Any:
+        if changes.get("state") is State.COMPLETE:
+            raise InterruptedError
+        return update(folder, **changes)
+
+    for name, killed, there in (
+        ("append_metrics", killed_at_rows, PLACES[:-1]),
+        ("update_record", killed_at_record, PLACES),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(records, name, killed)
+            with pytest.raises(InterruptedError):
+                broken.play()
+        assert places_of(broken, (42, 43)) == there and broken.record.state is State.RUNNING
+    broken.play()
+    assert places_of(broken, (42, 43)) == places_of(whole, (42, 43)) == PLACES
+    assert compare(whole.folder, broken.folder) is None and broken.record.state is State.COMPLETE
+    assert broken.record.final_metrics == whole.record.final_metrics is not None
+    assert broken.record.absolute_metrics == whole.record.absolute_metrics is not None
+
+
+def test_without_the_absolute_metric_no_episodes_are_played_at_the_end(make_trial: Callable[..., Any]) -> None:
+    trial = make_trial("short", "ff_ippo", "arch.absolute_metric=false")
+    trial.play()
+    assert places_of(trial) == PLACES[:4] and trial.record.state is State.COMPLETE
+    assert trial.record.final_metrics is trial.record.absolute_metrics is None
+
+
 def test_each_kth_update_is_recorded(make_trial: Callable[..., Any]) -> None:
     every, second = (make_trial(f"every-{k}", "ff_ippo", f"vault.every={k}") for k in (1, 2))
     for trial in (every, second):
@@ -151,9 +204,11 @@ def test_several_seeds_are_those_of_single_trials(make_trial: Callable[..., Any]
     alone = make_trial("alone", "ff_ippo", "system.seed=6")
     for trial in (together, alone):
         trial.play()
-    rows = [row for row in records.read_metrics(together.folder) if row["seed"] == 6]
-    single = records.read_metrics(alone.folder)
-    assert len(records.read_metrics(together.folder)) == 8
+    assert places_of(together, (5, 6)) == places_of(alone, (6,)) == PLACES
+    rows, single = (  # the absolute metric is of the step that is best for both
+        [row for row in records.read_metrics(trial.folder) if row["seed"] == 6 and not row.get("absolute")]
+        for trial in (together, alone)
+    )
     assert [row["evaluate"] for row in rows] == [row["evaluate"] for row in single]
 
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from engine_trials import Trial, vaults_of
+from engine_trials import PLACES, Trial, places_of, vaults_of
 from orbax.checkpoint import PyTreeCheckpointer
 
 import mava_configs
 from jax_party import records
 from jax_party.engines import get_engine
-from jax_party.engines.mava import experiment
+from jax_party.engines.mava import experiment, session
 from jax_party.engines.mava.config import OWN_CHECKPOINTS
 from jax_party.errors import ConfigError
+from jax_party.judging.objectives import Objective
+from jax_party.judging.scores import ABSOLUTE, FINAL
 from jax_party.records import State
 from launcher.rerun import compare
 
@@ -83,50 +88,108 @@ def test_every_scenario_is_played(scenario: str, tmp_path: Path) -> None:
     trial = Trial(get_engine("mava"), tmp_path, "ff_mappo", f"env/scenario={scenario}", "arch.absolute_metric=false")
     trial.play()
     rows = records.read_metrics(tmp_path)
-    assert [row["evaluate"]["episode_length"] for row in rows] == [16.0, 16.0, 16.0]
+    assert [row["evaluate"]["episode_length"] for row in rows] == [16.0] * 4
     assert trial.record.state is State.COMPLETE and trial.record.scenario == scenario
 
 
-def test_the_first_evaluation_is_of_parameters_before_any_update(tmp_path: Path) -> None:
-    """As Mava has it: what an evaluation plays with is what the period began with."""
-    engine = get_engine("mava")
-    gentle, harsh = (
-        Trial(engine, tmp_path / name, "ff_ippo", f"system.actor_lr={rate}")
-        for name, rate in (("gentle", 1e-4), ("harsh", 1e-1))
-    )
-    for trial in (gentle, harsh):
-        trial.play()
-    first, second = (
-        [records.read_metrics(trial.folder)[place]["evaluate"] for trial in (gentle, harsh)] for place in (0, 1)
-    )
-    assert first[0] == first[1] and second[0] != second[1]
+class Spy:
+    """Notes what Mava's evaluator plays, in turn, and may change what it says of the returns.
+
+    Attributes:
+      played: parameters and keys.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, told: Sequence[float] = ()) -> None:
+        self.played: list[tuple[list[np.ndarray], bytes]] = []
+        self._told = list(told)
+        self._measure = session._measure
+        monkeypatch.setattr(session, "_measure", self)
+
+    def __call__(self, evaluator: Any, params: Any, key: Any, memory: Any) -> Any:
+        metrics, episodes, seconds = self._measure(evaluator, params, key, memory)
+        if len(self.played) < len(self._told):
+            told = np.full_like(episodes["episode_return"], self._told[len(self.played)])
+            episodes = episodes | {"episode_return": told}
+        self.played.append(([np.asarray(leaf) for leaf in jax.tree.leaves(params)], np.asarray(key).tobytes()))
+        return metrics, episodes, seconds
+
+    def same(self, one: int, other: int) -> bool:
+        """Whether two of the turns were of the same parameters."""
+        pairs = zip(self.played[one][0], self.played[other][0], strict=True)
+        return all(np.array_equal(ours, theirs) for ours, theirs in pairs)
 
 
-def test_trials_are_judged_by_trained_networks(tmp_path: Path) -> None:
-    """Also where the untrained ones of the first evaluation fare best, and Mava would take them."""
-    engine = get_engine("mava")
-    harsh = ("system.actor_lr=1e-1", "system.seed=2", "env/scenario=p-base", "env.scenario.task_config.time_limit=16")
-    trial = Trial(engine, tmp_path / "ppo", "ff_ippo", *harsh)
-    trial.play()
-    rows = records.read_metrics(trial.folder)
-    assert [row.get("untrained", False) for row in rows] == [True, False, False, False]
-    returns = [row["evaluate"]["episode_return"] for row in rows[:3]]
-    assert returns[0] > max(returns[1:])
-    kept = PyTreeCheckpointer().restore(trial.folder / trial.record.checkpoint)["learners"][0]
-    first = Trial(engine, tmp_path / "first", "ff_ippo", *harsh)
-    begun = engine.experiment()(first.config, first.folder)
+def acting_params(trial: Trial, step: int) -> list[np.ndarray]:
+    """What a checkpoint's learner acts with, as Mava's evaluator is given it."""
+    kept = PyTreeCheckpointer().restore(trial.folder / "checkpoints" / str(step))["learners"][0]["state"]
+    begun = trial.engine.experiment()(trial.config, trial.folder.parent / "empty")
     try:
-        untrained = jax.tree.leaves(experiment._evaluated_params(begun._learners[0].session.progress.state))
+        first = begun._learners[0].session.progress.state
+        state = jax.tree.unflatten(jax.tree.structure(first), [kept[name] for name in sorted(kept)])
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(session.evaluated_params(state))]
     finally:
         begun.close()
-    best = [kept["best_params"][name] for name in sorted(kept["best_params"])]
-    assert len(best) == len(untrained)
-    assert not any(np.array_equal(one, other) for one, other in zip(best, untrained, strict=True) if np.any(other))
-    assert records.score_metrics(trial.record, rows) == trial.record.absolute_metrics
 
-    learner = Trial(engine, tmp_path / "q", "rec_iql")
-    learner.play(periods=1)
-    assert "untrained" not in records.read_metrics(learner.folder)[0]
+
+@pytest.mark.parametrize("algorithm", slow_ones(("ff_ippo", "rec_iql"), ("ff_ippo",)))
+def test_an_evaluation_is_of_what_its_period_ended_with(
+    algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The untrained networks at step 0, each period's, and at the end the last ones; each with keys of its own."""
+    spy = Spy(monkeypatch, told=[99.0, 3.0, 2.0, 1.0])
+    engine = get_engine("mava")
+    trial = Trial(engine, tmp_path / "trial", algorithm)
+    trial.play()
+    Trial(engine, tmp_path / "empty", algorithm)
+    monkeypatch.undo()
+    _, first, second, third, final, best = range(6)
+    assert len(spy.played) == 6 and len({key for _, key in spy.played}) == 6
+    for place, step in ((second, 512), (third, 768)):
+        pairs = zip(spy.played[place][0], acting_params(trial, step), strict=True)
+        assert all(np.array_equal(one, other) for one, other in pairs), step
+    assert spy.same(final, third) and spy.same(best, first), "and the untrained ones, which are better, are no best"
+    assert not any(spy.same(one, other) for one, other in itertools.combinations(range(4), 2))
+    rows = records.read_metrics(trial.folder)
+    assert [row["evaluate"]["episode_return"] for row in rows[:4]] == [99.0, 3.0, 2.0, 1.0]
+    judged = records.judgement(trial.record, rows)
+    assert judged is not None and (judged.step, judged.source) == (768, "final")
+    assert judged.metrics["episode_return"] == rows[4]["evaluate"]["episode_return"]
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", 512), ("min", 768)])
+def test_the_best_step_is_the_objectives_and_the_same_for_all_seeds(
+    mode: str, best: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both seeds together are best after period 2, the second one alone after period 1; least of all after period 3."""
+    told = [0.0, 5.0, 0.0, 5.0, 9.0, 2.0, 1.0, 4.0]  # untrained and period 1 of each seed, periods 2 and 3 of both
+    spy = Spy(monkeypatch, told)
+    objective = Objective("episode_return", mode)
+    trial = Trial(get_engine("mava"), tmp_path, "ff_ippo", "arch.num_seeds=2", objective=objective)
+    trial.play(periods=2)
+    trial.play()
+    assert places_of(trial, (42, 43)) == PLACES
+    final, absolute = (
+        [row["episodes"] for row in records.read_metrics(tmp_path) if row.get(flag)] for flag in (FINAL, ABSOLUTE)
+    )
+    at_end = spy.played[len(told) :]
+    if best == 768:  # the last ones are the best: they are played once
+        assert len(at_end) == 2 and spy.same(8, 6) and spy.same(9, 7) and final == absolute
+        return
+    assert len(at_end) == 4 and spy.same(8, 6) and spy.same(10, 7)
+    assert spy.same(9, 4) and spy.same(11, 5), "both of period 2"
+    assert not any(ours == theirs for ours, theirs in zip(final, absolute, strict=True))
+
+
+def test_an_objective_that_is_not_measured_is_refused(tmp_path: Path) -> None:
+    trial = Trial(get_engine("mava"), tmp_path, "ff_ippo", objective=Objective("episode_retrun", "max"))
+    with pytest.raises(ConfigError, match="objective: metric episode_retrun: not among the evaluation's metrics: "):
+        trial.play()
+
+
+def test_a_mava_that_keeps_its_parameters_elsewhere_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "evaluated_params", lambda state: state.params)
+    with pytest.raises(ConfigError, match=r"ff_ippo: the parameters that it evaluates are not where .* README\.md"):
+        Trial(get_engine("mava"), tmp_path, "ff_ippo").play()
 
 
 def test_qmix_has_a_shared_reward() -> None:

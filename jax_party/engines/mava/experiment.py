@@ -17,10 +17,12 @@ from jax_party import records
 from jax_party.checkpointing import Checkpoints
 from jax_party.engines.mava import installation
 from jax_party.engines.mava.compiling import compile_seconds
-from jax_party.engines.mava.config import TRAINS_BY_PPO, MavaConfig
-from jax_party.engines.mava.session import Period, Progress, Session
+from jax_party.engines.mava.config import MavaConfig
+from jax_party.engines.mava.session import Episodes, Period, Progress, Session, evaluated_params
 from jax_party.errors import ConfigError, TrainingDiverged
 from jax_party.judging.aggregate import aggregate_metrics
+from jax_party.judging.objectives import At
+from jax_party.judging.scores import ABSOLUTE, FINAL, UNTRAINED, best_step, trained_evaluations
 from jax_party.program import cache_counts, usable_cores
 from jax_party.records import State, TrialRecord
 from jax_party.runtime import return_freed_memory
@@ -29,7 +31,9 @@ from jax_party.trial import (
     episode_lists,
     episode_means,
     last_result,
+    missing_rows,
     open_vaults,
+    standard_errors,
     vault_behind,
     vault_entries,
     vault_steps,
@@ -47,10 +51,19 @@ _logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class _Learner:
-    """One seed: Mava's experiment with it, and its vaults by kind."""
+    """One seed.
+
+    Attributes:
+      seed: what its keys are made from.
+      session: Mava's experiment with it.
+      best_params: of the trial's best evaluation so far, the same one for all seeds; the untrained before there is one.
+        Under the rule `best-per-seed` of earlier records, of the seed's own best one.
+      vaults: by kind.
+    """
 
     seed: int
     session: Session
+    best_params: Any = None
     vaults: dict[str, VaultWriter] = dataclasses.field(default_factory=dict)
 
 
@@ -115,7 +128,7 @@ class MavaExperiment:
         return self.evaluations * self.budget.steps_per_evaluation
 
     def step(self) -> dict[str, Any]:
-        """Play one evaluation period; the last one ends with the absolute metric.
+        """Play one evaluation period; the last one ends with the final parameters' episodes and the absolute metric.
 
         Returns:
           As `jax_party.training.Experiment.step`.
@@ -158,14 +171,20 @@ class MavaExperiment:
         self._played = True
         for learner, period in zip(self._learners, periods, strict=True):
             self._refuse_nonfinite(learner, period)
+        rows = [
+            self._row(learner, period.untrained, {}) | {UNTRAINED: True}
+            for learner, period in zip(self._learners, periods, strict=True)
+            if period.untrained is not None
+        ]
         self.evaluations += 1
         self._trained_seconds += sum(period.train_s for period in periods)
         for learner, period in zip(self._learners, periods, strict=True):
             self._submit(learner, period)
             for vault in learner.vaults.values():
                 vault.flush()
-        rows = [self._period_row(*both) for both in zip(self._learners, periods, strict=True)]
+        rows += [self._period_row(*both) for both in zip(self._learners, periods, strict=True)]
         records.append_metrics(self.folder, *rows)
+        self._keep_best()
         path = self._checkpoints.save(self.env_steps, self._checkpoint_tree())
         records.write_marl_eval(self.folder)
         self._update_record(checkpoint=str(path.relative_to(self.folder.resolve())))
@@ -191,28 +210,64 @@ class MavaExperiment:
             self._update_record(state=State.FAILED, error=f"ConfigError: {reason}", ended_at=records.timestamp())
             raise ConfigError(f"{self.record.trial_id}: {reason}")
 
-    def _finish(self) -> None:
-        """The absolute metric, as Mava measures it; then the record is COMPLETE."""
-        of_seeds = [learner.session.finish() for learner in self._learners]
-        absolute = None
-        if self.config.arch.absolute_metric:
-            measured = [{} if episodes is None else episodes for episodes in of_seeds]
-            absolute = aggregate_metrics([episode_means(episodes) for episodes in measured], self._aggregate)
-            there = {row.get("seed") for row in records.read_metrics(self.folder) if row.get("absolute")}
-            rows = [
-                self._row(learner, episodes, {}) | {"absolute": True}
-                for learner, episodes in zip(self._learners, measured, strict=True)
-                if learner.seed not in there
-            ]
-            records.append_metrics(self.folder, *rows)
-        records.write_marl_eval(self.folder)
-        self._update_record(state=State.COMPLETE, absolute_metrics=absolute, ended_at=records.timestamp())
+    def _keep_best(self) -> None:
+        """Keep the parameters of the last evaluation where it was the best so far.
+
+        Raises:
+          ConfigError: the objective is no metric of the evaluation.
+        """
+        rows = records.read_metrics(self.folder)
+        metric, known = self.record.objective.metric, rows[-1]["evaluate"]
+        if metric not in known:
+            names = ", ".join(sorted(known))
+            raise ConfigError(f"objective: metric {metric}: not among the evaluation's metrics: {names}")
+        for learner in self._learners:
+            if self._best_step(learner, rows) == self.env_steps:
+                learner.best_params = learner.session.params
+
+    def _best_step(self, learner: _Learner, rows: list[dict[str, Any]]) -> int | None:
+        """The step of the best evaluation so far, the same one for all seeds; None where no number is finite."""
+        num_seeds = self.record.num_seeds
+        if self._each_seed_alone:
+            rows, num_seeds = [row for row in rows if row["seed"] == learner.seed], 1
+        return best_step(trained_evaluations(rows, num_seeds), self.record.objective)
 
     @property
-    def _aggregate(self) -> str:
-        return self.record.objective.aggregate
+    def _each_seed_alone(self) -> bool:
+        return self.record.objective.at == At.BEST_PER_SEED
 
-    def _row(self, learner: _Learner, episodes: dict[str, np.ndarray], train: dict[str, float]) -> dict[str, Any]:
+    def _finish(self) -> None:
+        """Let Mava's evaluator play the final parameters and those of the best evaluation; the record is COMPLETE.
+
+        Where the last evaluation was the best one, both are the same parameters, and are played once.
+        """
+        rows = records.read_metrics(self.folder)
+        closings = [learner.session.finish(self._params_to_measure(learner, rows)) for learner in self._learners]
+        measured = [closing for closing in closings if closing is not None]
+        final = absolute = None
+        if measured:
+            final = self._close_with(FINAL, [closing.final for closing in measured])
+            absolute = self._close_with(ABSOLUTE, [closing.best for closing in measured])
+        records.write_marl_eval(self.folder)
+        self._update_record(
+            state=State.COMPLETE, final_metrics=final, absolute_metrics=absolute, ended_at=records.timestamp()
+        )
+
+    def _params_to_measure(self, learner: _Learner, rows: list[dict[str, Any]]) -> Any:
+        """The best evaluation's parameters; None where they are those that training ended with."""
+        is_final = not self._each_seed_alone and self._best_step(learner, rows) in (None, self.env_steps)
+        return None if is_final else learner.best_params
+
+    def _close_with(self, flag: str, of_seeds: list[Episodes]) -> dict[str, float | None]:
+        """Put episodes of each seed on disk in rows with this flag; their metrics, seeds aggregated."""
+        rows = [
+            self._row(learner, episodes, {}) | {flag: True}
+            for learner, episodes in zip(self._learners, of_seeds, strict=True)
+        ]
+        records.append_metrics(self.folder, *missing_rows(self.folder, rows))
+        return aggregate_metrics([row["evaluate"] for row in rows], self.record.objective.aggregate)
+
+    def _row(self, learner: _Learner, episodes: Episodes, train: dict[str, float]) -> dict[str, Any]:
         """A line of metrics.jsonl."""
         return {
             "evaluation": self.evaluations,
@@ -220,6 +275,7 @@ class MavaExperiment:
             "seed": learner.seed,
             "wall_time_s": self._duration(),
             "evaluate": episode_means(episodes),
+            "se": standard_errors(episodes, self.record.objective.metrics),
             "episodes": episode_lists(episodes),
             "train": train,
         }
@@ -227,8 +283,6 @@ class MavaExperiment:
     def _period_row(self, learner: _Learner, period: Period) -> dict[str, Any]:
         speed = {"steps_per_second": self.budget.steps_per_evaluation / max(period.train_s, 1e-9)}
         row = self._row(learner, period.episodes, period.train | speed)
-        if self.evaluations == 1 and self.config.algorithm in TRAINS_BY_PPO:  # they evaluate what a period begins with
-            row["untrained"] = True
         return row | {"evaluation_time_s": period.evaluation_s}
 
     def _submit(self, learner: _Learner, period: Period) -> None:
@@ -274,7 +328,7 @@ class MavaExperiment:
             "learners": [
                 {
                     "state": _leaves(one.state),
-                    "best_params": _leaves(one.best_params),
+                    "best_params": _leaves(learner.best_params),
                     "vault_steps": vault_steps(learner.vaults),
                 }
                 for one, learner in zip(progress, self._learners, strict=True)
@@ -296,7 +350,7 @@ class MavaExperiment:
             "learners": [
                 {
                     "state": _leaves(state),
-                    "best_params": _leaves(_evaluated_params(state)),
+                    "best_params": _leaves(evaluated_params(state)),
                     "vault_steps": dict.fromkeys(VAULT_KINDS, np.zeros((), np.int64)),
                 }
                 for state in states
@@ -314,11 +368,12 @@ class MavaExperiment:
                 self.record = records.add_retry(self.folder, reason)
         if restored is None:
             for learner in self._learners:
+                learner.best_params = learner.session.params
                 for vault in learner.vaults.values():
                     vault.truncate(0)
         else:
             self._take_up(restored[1])
-        records.truncate_metrics(self.folder, self.env_steps)
+        records.truncate_metrics(self.folder, self.env_steps if self.evaluations else -1)
 
     def _misfit(self, tree: dict[str, Any]) -> str | None:
         """Which vault holds less than it did when the checkpoint was saved."""
@@ -338,8 +393,8 @@ class MavaExperiment:
         for learner, kept, returns in zip(self._learners, tree["learners"], progress["returns"], strict=True):
             known = tuple(float(value) for value in returns[: self.evaluations])
             state = _put_together(kept["state"], learner.session.progress.state)
-            best = _put_together(kept["best_params"], _evaluated_params(state))
-            learner.session.go_on_from(Progress(state, known, best))
+            learner.best_params = _put_together(kept["best_params"], evaluated_params(state))
+            learner.session.go_on_from(Progress(state, known))
             for kind, vault in learner.vaults.items():
                 vault.truncate(int(kept["vault_steps"][kind]))
         _logger.info("%s: resumed at step %d", self.record.trial_id, self.env_steps)
@@ -407,11 +462,3 @@ def _leaves(tree: Any) -> dict[str, Any]:
 def _put_together(leaves: dict[str, Any], like: Any) -> Any:
     """The tree of these leaves."""
     return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in sorted(leaves)])
-
-
-def _evaluated_params(state: Any) -> Any:
-    """What Mava evaluates of a learner's state: the acting networks', of one replica."""
-    params = state.params
-    for name in ("actor_params", "online"):
-        params = getattr(params, name, params)
-    return jax.tree.map(lambda leaf: leaf[:, 0], params)

@@ -8,6 +8,9 @@ there.
 
 A session that goes on from a checkpoint lets Mava's loop pass the periods that have been played: learner and evaluator
 give it what they gave then, so that its random keys are drawn as they were.
+
+Mava's evaluator plays what a period ended with. Mava's PPO, Sable and MAT would give it what the period began with; its
+Q-learning gives it what the period ended with. The networks before any training are evaluated with the first period.
 """
 
 from __future__ import annotations
@@ -29,13 +32,20 @@ from omegaconf import OmegaConf
 
 from jax_party.engines.mava import entering, installation
 from jax_party.engines.mava.compiling import compile_seconds
-from jax_party.engines.mava.config import TRAINS_BY_PPO
 from jax_party.engines.mava.recording import in_time, make_recorder
+from jax_party.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 _MARK: Final = "_jax_party_hooks"
+_FINAL_STREAM: Final = 2**31 - 1
+"""Folded into the keys of Mava's absolute metric: the final parameters are played with keys of their own."""
+_UNTRAINED_STREAM: Final = 2**31 - 2
+"""Folded into the keys of Mava's first evaluation: the untrained networks are played with keys of their own."""
 _playing = threading.local()
+
+
+Episodes = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -43,14 +53,12 @@ class Progress:
     """Where a session stands: what a checkpoint keeps of it.
 
     Attributes:
-      state: of Mava's learner, None before anything was trained.
+      state: of Mava's learner, None before there is one.
       returns: the mean return of each evaluation so far.
-      best_params: of the best of them, as Mava evaluates them; None before the first.
     """
 
     state: Any
     returns: tuple[float, ...] = ()
-    best_params: Any = None
 
     @property
     def evaluations(self) -> int:
@@ -65,17 +73,32 @@ class Period:
     Attributes:
       train: Mava's training metrics, means over the period's updates; and of episodes that ended while training.
       rollout: field -> (E, T, …), where training rollouts are recorded.
-      episodes: metric -> (K,), a value an evaluated episode.
-      trajectory: field -> (K, T, …) of those episodes, where they are recorded.
+      episodes: metric -> (K,), a value an evaluated episode, of the parameters that the period ended with.
+      untrained: the same of the parameters before any training; with the first period, otherwise None.
+      trajectory: field -> (K, T, …) of `episodes`, where they are recorded.
       train_s, evaluation_s: seconds, compiling left out.
     """
 
     train: dict[str, float] = field(default_factory=dict)
     rollout: dict[str, Any] | None = None
-    episodes: dict[str, np.ndarray] = field(default_factory=dict)
+    episodes: Episodes = field(default_factory=dict)
+    untrained: Episodes | None = None
     trajectory: dict[str, Any] | None = None
     train_s: float = 0.0
     evaluation_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Closing:
+    """The absolute metric's number of episodes at the end: metric -> (K,), a value an episode.
+
+    Attributes:
+      final: of the parameters that training ended with.
+      best: of the best evaluation's; the same episodes where they are the same parameters.
+    """
+
+    final: Episodes
+    best: Episodes
 
 
 class _Closed(BaseException):
@@ -114,8 +137,10 @@ class Session:
         self._config = _config_for(config)
         self._record_train, self._record_test = record_train, record_test
         self._passing = 0
-        self._untrained_evaluations = 1 if algorithm in TRAINS_BY_PPO else 0
         self._period = Period()
+        self._untrained_params: Any = None
+        self._best_params: Any = None
+        self._closing: Closing | None = None
         self._given: queue.Queue[Any] = queue.Queue()
         self._asked = threading.Semaphore(0)
         self._closed = False
@@ -142,11 +167,21 @@ class Session:
         assert isinstance(period, Period)
         return period
 
-    def finish(self) -> dict[str, np.ndarray] | None:
-        """Let Mava end; the absolute metric's episodes, or None where it does not measure any."""
+    @property
+    def params(self) -> Any:
+        """What Mava's evaluator plays of the learner's state as it is now, copied."""
+        return jax.tree.map(jnp.copy, evaluated_params(self.progress.state))
+
+    def finish(self, best_params: Any = None) -> Closing | None:
+        """Let Mava end, which measures the absolute metric; None where it is not to.
+
+        Args:
+          best_params: of the best evaluation; None where they are those that training ended with.
+        """
+        self._best_params = best_params
         self._asked.release()
-        given = self._take(Period, _Ended)
-        return given.episodes if isinstance(given, Period) else None
+        given = self._take(Closing, _Ended)
+        return given if isinstance(given, Closing) else None
 
     def close(self) -> None:
         """End the thread, after what it is computing; calling it again does nothing."""
@@ -197,6 +232,8 @@ class Session:
         output_of = _output_of(self._module)
         if self._passing:
             return output_of(self.progress.state, {"is_terminal_step": np.zeros((1,), bool)}, {})
+        if not self.progress.evaluations:
+            self._untrained_params = self.params  # Q-learning gives the state's memory away
         start = time.perf_counter()
         output = jax.block_until_ready(learn(state))
         end = time.perf_counter()
@@ -205,7 +242,7 @@ class Session:
         self._period = Period(train_s=end - start - compile_seconds(start, end))
         if fields is not None:
             self._period.rollout = in_time(fields, is_q_learning=not hasattr(output, "learner_state"))
-        self.progress = Progress(next_state, self.progress.returns, self.progress.best_params)
+        self.progress = Progress(next_state, self.progress.returns)
         return output_of(next_state, metrics, losses)
 
     def make_evaluator(
@@ -214,41 +251,60 @@ class Session:
         """Mava's evaluator, and a record of the episodes that it plays."""
         evaluator = make(env, act_fn, config, absolute_metric=absolute_metric)
         if absolute_metric:
-            return functools.partial(self._evaluate_best, evaluator)
+            return functools.partial(self._evaluate_last, evaluator)
         recorder = make_recorder(env, act_fn, config) if self._record_test else None
         return functools.partial(self._evaluate, evaluator, recorder)
 
     def _evaluate(self, evaluator: Any, recorder: Any, params: Any, key: Any, memory: Any) -> Any:
-        """Evaluate, and keep the best parameters by Mava's rule, but not untrained ones where there are others.
+        """Evaluate what the period ended with, and before the first what it began with.
 
         What was evaluated before is told again.
         """
         if self._passing:
             told = jnp.float32(self.progress.returns[self.progress.evaluations - self._passing])
             return {"episode_return": told, self._config.env.eval_metric: told}
-        metrics = self._measure(evaluator, params, key, memory)
+        trained = self._of_the_same_form(params)
+        if not self.progress.evaluations:
+            _, self._period.untrained, _ = _measure(
+                evaluator, self._untrained_params, _fold_in(key, _UNTRAINED_STREAM), memory
+            )
+            self._untrained_params = None
+        metrics, self._period.episodes, self._period.evaluation_s = _measure(evaluator, trained, key, memory)
         if recorder is not None:
-            self._period.trajectory = recorder(params, key, memory)
+            self._period.trajectory = recorder(trained, key, memory)
         mean = float(jnp.mean(metrics["episode_return"]))
-        judged = self.progress.returns[self._untrained_evaluations :]
-        best = max(judged, default=-np.inf) <= mean
-        kept = jax.tree.map(jnp.copy, params) if best else self.progress.best_params
-        self.progress = Progress(self.progress.state, (*self.progress.returns, mean), kept)
+        self.progress = Progress(self.progress.state, (*self.progress.returns, mean))
         return metrics
 
-    def _evaluate_best(self, evaluator: Any, params: Any, key: Any, memory: Any) -> Any:
-        """The absolute metric, of the best parameters known here: Mava's may be untrained, or lost in a restart."""
-        self._period = Period()
-        return self._measure(evaluator, self.progress.best_params, key, memory)
+    def _evaluate_last(self, evaluator: Any, params: Any, key: Any, memory: Any) -> Any:
+        """The absolute metric, of the final parameters and of the trial's best.
 
-    def _measure(self, evaluator: Any, params: Any, key: Any, memory: Any) -> Any:
-        start = time.perf_counter()
-        metrics = evaluator(params, key, memory)
-        end = time.perf_counter()
-        self._period.evaluation_s = end - start - compile_seconds(start, end)
-        of_episodes = {name: values for name, values in metrics.items() if jnp.ndim(values)}
-        self._period.episodes = {name: np.asarray(values).reshape(-1) for name, values in of_episodes.items()}
+        What Mava would measure, `params`, is the best by a rule of its own.
+        """
+        metrics, final, _ = _measure(evaluator, self.params, _fold_in(key, _FINAL_STREAM), memory)
+        best = final
+        if self._best_params is not None:
+            metrics, best, _ = _measure(evaluator, self._best_params, key, memory)
+        self._closing = Closing(final, best)
         return metrics
+
+    def _of_the_same_form(self, params: Any) -> Any:
+        """The parameters that the learner's state holds now.
+
+        Args:
+          params: what Mava would evaluate, which has their form.
+
+        Raises:
+          ConfigError: a Mava of another kind keeps them elsewhere in its state.
+        """
+        trained = self.params
+        forms = [jax.tree.map(jnp.shape, tree) for tree in (trained, params)]
+        if forms[0] != forms[1]:
+            raise ConfigError(
+                f"ENGINE=mava: {self._module.__name__}: the parameters that it evaluates are not where its learner's "
+                f"state has them in the Mava that was tried; {installation.REMEDY}"
+            )
+        return trained
 
     def log(self, metrics: dict[str, Any], t: int, t_eval: int, event: Any) -> None:
         """What Mava logs: a period is over with its evaluation, and training with the absolute metric."""
@@ -260,8 +316,10 @@ class Session:
         if event.value == "actor":
             means = {name: float(np.mean(values)) for name, values in metrics.items()}
             self._period.train |= {name: means[name] for name in ("episode_return", "episode_length") if name in means}
-        if event.value in ("evaluator", "absolute"):
+        if event.value == "evaluator":
             self._hand_over(self._period)
+        if event.value == "absolute":
+            self._hand_over(self._closing)
 
     def make_checkpointer(self, make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Mava's own checkpointer, but for periods that have been passed: it has saved them."""
@@ -270,6 +328,29 @@ class Session:
 
     def stop(self) -> None:
         """Nothing to stop."""
+
+
+def evaluated_params(state: Any) -> Any:
+    """What Mava's evaluator plays of a learner's state: the acting networks' parameters, of one replica."""
+    params = state.params
+    for name in ("actor_params", "online"):
+        params = getattr(params, name, params)
+    return jax.tree.map(lambda leaf: leaf[:, 0], params)
+
+
+def _fold_in(keys: Any, stream: int) -> Any:
+    """Keys of a stream of their own, one a device."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, stream))(keys)
+
+
+def _measure(evaluator: Any, params: Any, key: Any, memory: Any) -> tuple[dict[str, Any], Episodes, float]:
+    """What Mava's evaluator gives; its episodes, metric by metric; and the seconds it took, compiling left out."""
+    start = time.perf_counter()
+    metrics = evaluator(params, key, memory)
+    end = time.perf_counter()
+    of_episodes = {name: values for name, values in metrics.items() if jnp.ndim(values)}
+    episodes = {name: np.asarray(values).reshape(-1) for name, values in of_episodes.items()}
+    return metrics, episodes, end - start - compile_seconds(start, end)
 
 
 def _config_for(mapping: Mapping[str, Any]) -> Any:
