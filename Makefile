@@ -58,6 +58,7 @@ help: ## List the targets and their variables
 #>   ADDRESS      a Ray cluster to join: auto, host:port or ray://host:port (docs/cluster.md)
 #>   NAME         appended to the sweep's folder
 #>   METRIC MODE  what to look for: episode_return max; several with commas
+#>   AT           which networks of a trial are judged: final, last, last-5-avg, last-10-avg, avg, best (docs/statistics.md)
 #>   CONSTRAINTS  bounds that trials must keep to: min_cooperation_rate=0.2
 #>   TRACK        wandb or mlflow: keep every trial there, too (docs/dashboards.md); nothing is sent otherwise
 #>   DASHBOARD=1  Ray's dashboard and metrics on 127.0.0.1 while the sweep runs
