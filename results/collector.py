@@ -353,7 +353,8 @@ def _standing_values(one: Standing, over_scenarios: bool, several: bool) -> dict
         "score": one.score,
         "standing": one.place,
         "provisional": one.provisional,
-        **({"objective.over_scenarios": one.score, "objective.feasible": one.feasible} if over_scenarios else {}),
+        "objective.feasible": one.feasible,
+        **({"objective.over_scenarios": one.score} if over_scenarios else {}),
         **({"objective.pareto": one.on_front} if several else {}),
     }
 
@@ -416,7 +417,7 @@ def _trial_row(
             "enough_steps": trend.enough_steps,
         }
     sources = {
-        "last.": _aggregated(of_steps[next(reversed(of_steps))], how) if of_steps else {},
+        "last.": _aggregated(of_steps[last], how) if (last := next(reversed(of_steps), 0)) else {},
         "best.": _aggregated(of_steps[best], how) if best is not None else {},
         "final.": record.final_metrics or {},
         "absolute.": record.absolute_metrics or {},

@@ -99,7 +99,7 @@ def compare(sweep_a: str | Path, sweep_b: str | Path, by: str = "best") -> pd.Da
 
 
 def leaders(sweep: str | Path) -> pd.DataFrame:
-    """Each algorithm's best configuration in each scenario, the better algorithm first.
+    """Each algorithm's best configuration in each scenario, the better algorithm first; provisional ones last.
 
     On fresh seeds where all of a scenario's algorithms have some, else on those of the search. The estimator is the
     same for all: interquartile means where each has ten seeds, else means. The sweep has to be collected.
@@ -158,14 +158,15 @@ def leaders_of(index: pd.DataFrame) -> pd.DataFrame:
         values = {name: np.array(one.fresh if fresh else one.searched) for name, one in best.items()}
         many = min(map(len, values.values())) >= BOOTSTRAP_SEEDS
         estimates = {name: _estimate(of_algorithm, many) for name, of_algorithm in values.items()}
-        ordered = sorted(best, key=lambda name: (-sign * estimates[name][0], name))
+        moving = {name: (name, best[name].configuration) in named for name in best}
+        ordered = sorted(best, key=lambda name: (moving[name], -sign * estimates[name][0], name))
         for place, name in enumerate(ordered, start=1):
             value, low, high = estimates[name]
             rows.append({
                 "scenario": scenario, "place": place, "algorithm": name, "configuration": best[name].configuration,
                 "seeds": "fresh" if fresh else "searched", "n": len(values[name]), "value": value, "low": low,
                 "high": high, "estimator": (Aggregate.IQM if many else Aggregate.MEAN).value,
-                "provisional": (name, best[name].configuration) in named,
+                "provisional": moving[name],
             })  # fmt: skip
     return pd.DataFrame(rows)
 

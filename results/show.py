@@ -154,7 +154,10 @@ def _say_more(index: pd.DataFrame, folder: str) -> None:
     for scenario, of_scenario in found.groupby("scenario", sort=False) if len(found) else ():
         if len(of_scenario) > 1:
             seeds = of_scenario["seeds"].iloc[0]
-            names = [f"{row.algorithm} {row.value:.5g}" for row in of_scenario.itertuples()]
+            names = [
+                f"{row.algorithm} {row.value:.5g}{' (provisional)' if row.provisional else ''}"
+                for row in of_scenario.itertuples()
+            ]
             _say(f"{scenario}: best configurations of {', then '.join(names)} ({seeds} seeds)")
     place = records.as_folder(folder)
     place = place.parent if place.suffix == ".parquet" else place
