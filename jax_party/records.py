@@ -34,6 +34,7 @@ import yaml
 
 from jax_party import storage
 from jax_party.errors import RecordError
+from jax_party.judging import replicates
 from jax_party.judging import seeds as judging_seeds
 from jax_party.judging.aggregate import Aggregate
 from jax_party.judging.objectives import MODES, At, Objective
@@ -936,6 +937,11 @@ def score_in(folder: Path) -> float:
     return math.nan if value is None else value
 
 
+def contender(record: TrialRecord) -> str:
+    """Return what a trial is ranked as (`judging.replicates.contender`)."""
+    return replicates.contender(configuration_id(record), record.trial_id, bool(record.lineage))
+
+
 def candidate(record: TrialRecord, rows: Sequence[Mapping[str, Any]]) -> Candidate:
     """A trial as it is ranked; without seeds where its objective has not been measured.
 
@@ -950,7 +956,7 @@ def candidate(record: TrialRecord, rows: Sequence[Mapping[str, Any]]) -> Candida
         number=record.number,
         algorithm=record.algorithm,
         scenario=record.scenario,
-        configuration=record.trial_id if record.lineage else configuration_id(record),  # one with a past of its own
+        configuration=contender(record),
         state=record.state.value,
         first_seed=record.seed,
         of_seeds=() if found is None else found.of_seeds,

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from jax_party import storage
 from jax_party.judging.objectives import At, Objective
-from jax_party.judging.standings import Standing, ahead_unsettled
+from jax_party.judging.standings import ahead_unsettled, why_provisional
 from jax_party.records import FINISHED, State
 from launcher.progress import Progress, Row, Snapshot
 
@@ -257,15 +257,10 @@ def _entry_text(entry: Entry, objective: Objective) -> str:
     scenarios = len({record.scenario for record in entry.trials})
     mean = f" (mean of {scenarios} scenarios)" if scenarios > 1 else ""
     seeds = f" over {standing.num_seeds} seeds" if standing.num_seeds > 1 else ""
-    provisional = f"; provisional: {provisional_reason(standing)}" if standing.provisional else ""
+    provisional = ""
+    if standing.provisional:
+        provisional = f"; provisional: {why_provisional(standing.complete, standing.settled)}"
     return f"{numbers}{seeds}{mean}: {', '.join(record.trial_id for record in entry.trials)}{provisional}"
-
-
-def provisional_reason(standing: Standing) -> str:
-    """Why a configuration is named the best for the time being only."""
-    if not standing.complete:
-        return "no trial is complete"
-    return "no trial had settled" if standing.settled is False else "whether a trial had settled is unknown"
 
 
 def short_names(hyperparameters: Mapping[str, Any]) -> dict[str, str]:

@@ -18,7 +18,8 @@ from jax_party.config import with_values
 from jax_party.engines import get_engine
 from jax_party.errors import SweepError
 from jax_party.judging.intervals import Interval, interval, optimism, stratified_interval
-from jax_party.judging.seeds import SeedTest, pool, reused
+from jax_party.judging.replicates import pool_seeds
+from jax_party.judging.seeds import SeedTest, reused
 from jax_party.records import State, TrialRecord
 from launcher import outcome
 from launcher.console import plain, show_facts
@@ -110,7 +111,7 @@ def fresh_values(sweep: Sweep, origin: str) -> dict[int, float]:
             values = outcome.seed_scores(sweep.folder / record.trial_id, record)
             if len(values) == record.num_seeds:
                 tests.append((record.seed, values))
-    return pool(tests)
+    return pool_seeds(tests)
 
 
 def tests_of(sweep: Sweep, origin: str) -> list[TrialRecord]:
@@ -133,7 +134,7 @@ def show_promotions(sweep: Sweep, promoted: Sequence[TrialRecord], console: Cons
             facts[origin] = f"{record.state.value} {record.error or ''}".strip()
             continue
         facts[origin] = _in_words([chosen_by], interval(values), len(values), mode)
-        of_scenarios = tested.setdefault((record.algorithm, records.configuration_id(record)), [])
+        of_scenarios = tested.setdefault((record.algorithm, records.contender(record)), [])
         of_scenarios.append((chosen_by, values))
     if sweep.manifest.scenario_mode == "mean":
         wanted = len(sweep.manifest.scenarios)

@@ -34,7 +34,7 @@ class Contest:
 
     Attributes:
       name: of the algorithm, and of the scenario where it is one.
-      configurations: configuration id -> its winning trials, one in each scenario.
+      configurations: what is ranked (`records.contender`) -> its winning trials, one in each scenario.
     """
 
     name: str
@@ -106,7 +106,7 @@ def contests_of(sweep: Sweep, chosen: Sequence[Winner]) -> list[Contest]:
     for winner in chosen:
         record = winner.record
         name = record.algorithm if averaged else f"{record.algorithm} {record.scenario}"
-        contests.setdefault(name, {}).setdefault(records.configuration_id(record), []).append(winner)
+        contests.setdefault(name, {}).setdefault(records.contender(record), []).append(winner)
     for name, configurations in contests.items():
         if len(configurations) < 2:
             raise SweepError(
@@ -174,7 +174,7 @@ def _write_round(sweep: Sweep, contests: Sequence[Contest], standings: Sequence[
     for contest, standing in zip(contests, standings, strict=True):
         if standing.needed:
             written: list[TrialRecord] = write_promotions(sweep, standing.needed, standing.block)
-            number = len({records.configuration_id(winner.record) for winner in standing.needed})
+            number = len({records.contender(winner.record) for winner in standing.needed})
             where = f" in {len(written) // number} scenarios" if len(written) > number else ""
             plain(
                 console,

@@ -206,7 +206,7 @@ def promote(options: PromoteOptions, console: Console) -> int:
         sweep.set_back([State.RUNNING])
         chosen = winners(sweep, options.top)
         promoted.extend(write_promotions(sweep, chosen, fresh_seeds(sweep.manifest.name)[: options.seeds]))
-        number = len({(w.record.algorithm, records.configuration_id(w.record)) for w in chosen})
+        number = len({(w.record.algorithm, records.contender(w.record)) for w in chosen})
         where = f" in {len(chosen) // number} scenarios" if sweep.manifest.scenario_mode == "mean" else ""
         plain(
             console,

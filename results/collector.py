@@ -31,12 +31,14 @@ from jax_party.judging import standings
 from jax_party.judging.aggregate import aggregate, aggregate_metrics, spread
 from jax_party.judging.intervals import interval, optimism, stratified_interval
 from jax_party.judging.objectives import bound_metric, feasible
+from jax_party.judging.replicates import pool_seeds
 from jax_party.judging.scores import Judgement, best_step, trained_evaluations
 from jax_party.judging.settling import end_of
 from jax_party.judging.standings import Standing
 from jax_party.records import State, SweepManifest, TrialRecord
 from results import columns, configs, lines, parts
 from results.parts import EVALUATIONS_FILE
+from results.ranking import ranked_as
 from results.rows import Evaluation, IndexRow
 
 INDEX_FILE: Final = "index.parquet"
@@ -271,7 +273,7 @@ def _tests(rows: Sequence[IndexRow]) -> dict[str, list[IndexRow]]:
 
 
 def _fresh_values(tests: Sequence[IndexRow]) -> dict[int, float]:
-    return judging_seeds.pool((row.fixed["seed"], row.seed_values) for row in tests)
+    return pool_seeds((row.fixed["seed"], row.seed_values) for row in tests)
 
 
 def _seeds(row: IndexRow) -> range:
@@ -283,7 +285,7 @@ def _count_tests(rows: Sequence[IndexRow], by_id: Mapping[str, IndexRow]) -> Non
 
     def configuration(row: IndexRow) -> tuple[Any, Any]:
         chosen = by_id.get(str(row.fixed.get("promoted_from")), row)
-        return chosen.fixed["algorithm"], chosen.fixed["configuration"]
+        return chosen.fixed["algorithm"], ranked_as(chosen.fixed)
 
     blocks: dict[tuple[Any, Any], list[range]] = {}
     seen: list[judging_seeds.SeedTest] = []
@@ -307,7 +309,7 @@ def _judge_promotions_over_scenarios(rows: Sequence[IndexRow]) -> None:
     of_configuration: dict[tuple[Any, ...], dict[str, IndexRow]] = {}
     for row in rows:
         if row.fixed.get("objective.over_scenarios") is not None:
-            key = (row.fixed["algorithm"], row.fixed["configuration"])
+            key = (row.fixed["algorithm"], ranked_as(row.fixed))
             of_scenarios = of_configuration.setdefault(key, {})
             of_scenarios.setdefault(row.fixed["scenario"], row)
             if row.fixed["trial_id"] in tests:  # of several seeds the one that was tested

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -17,38 +17,43 @@ from scipy import stats
 from jax_party.errors import RecordError
 from jax_party.judging.aggregate import Aggregate, aggregate
 from jax_party.judging.intervals import BOOTSTRAP_SEEDS, interval
-from jax_party.judging.replicates import means_over_scenarios, values_by_seed
+from jax_party.judging.replicates import means_over_scenarios, pool_seeds
 from results.index import load_index
-from results.ranking import OVER_SCENARIOS, mode_of, played
+from results.ranking import OVER_SCENARIOS, contenders, mode_of, standing_of
 from results.statistics import trimmed_mean, wins
 
 BY: Final = ("best", "configuration")
+MEAN_OF: Final = "mean of "
+"""What the scenario of means over scenarios begins with."""
 _RESAMPLES: Final = 9_999
 
 
-class _Played(NamedTuple):
+class Played(NamedTuple):
     """A configuration that has been played to the end.
 
     Attributes:
       configuration: its 8 digits.
-      searched: the objective of each seed that it was searched with, a seed counted once.
+      searched: seed -> the objective, of the seeds that it was searched with.
       fresh: of each seed that has not chosen it, where it was promoted.
-      seeds: those that `searched` are of, and `fresh_seeds` those of `fresh`.
       score: what the sweep goes by.
       feasible: whether it keeps to the sweep's constraints.
       over_scenarios: whether the score is its mean over scenarios.
       standing: its place among those that it compares with; infinite where an older index has none.
+      provisional: whether it would be the best for the time being only.
     """
 
     configuration: str
-    searched: tuple[float, ...]
-    fresh: tuple[float, ...]
-    seeds: tuple[int, ...]
-    fresh_seeds: tuple[int, ...]
+    searched: Mapping[int, float]
+    fresh: Mapping[int, float]
     score: float
     feasible: bool
     over_scenarios: bool
     standing: float = math.inf
+    provisional: bool = False
+
+    def values(self, fresh: bool) -> NDArray[np.float64]:
+        """The objective of each seed of one kind."""
+        return np.array([*(self.fresh if fresh else self.searched).values()])
 
 
 def compare(sweep_a: str | Path, sweep_b: str | Path, by: str = "best") -> pd.DataFrame:
@@ -83,7 +88,7 @@ def compare(sweep_a: str | Path, sweep_b: str | Path, by: str = "best") -> pd.Da
         raise RecordError(
             f"{sweep_b}: looks for {theirs}, {sweep_a} for {metric} {mode}; compare sweeps of one objective"
         )
-    played_a, played_b = _played(one), _played(other)
+    played_a, played_b = played_by_group(one), played_by_group(other)
     rows = [
         {"scenario": scenario, "algorithm_a": of_a, "algorithm_b": of_b, "metric": metric, "mode": mode}
         | _compared(a, b, fresh, mode)
@@ -133,7 +138,7 @@ def compare_algorithms(sweep: str | Path) -> pd.DataFrame:
     """
     index = load_index(sweep)
     metric, mode = _objective(index, sweep)
-    groups, order, rows = _played(index), leaders(sweep), []
+    groups, order, rows = played_by_group(index), leaders(sweep), []
     for scenario, of_scenario in order.groupby("scenario", sort=False):
         names = of_scenario.sort_values("place")["algorithm"].tolist()
         best = {name: _best(groups[str(scenario), name], mode) for name in names}
@@ -147,26 +152,25 @@ def compare_algorithms(sweep: str | Path) -> pd.DataFrame:
 
 
 def leaders_of(index: pd.DataFrame) -> pd.DataFrame:
-    """`leaders`, from an index; empty where no trial is complete."""
-    mode, groups, rows = mode_of(index), _played(index), []
+    """`leaders`, from an index; empty where no trial is complete, or an older index tells no seeds."""
+    if "objective.seed_values" not in index:
+        return pd.DataFrame(columns=list(LEADER_COLUMNS))
+    mode, groups, rows = mode_of(index), played_by_group(index), []
     sign = 1.0 if mode == "max" else -1.0
-    provisional = index["provisional"] if "provisional" in index else pd.Series(False, index.index)
-    named = {(row.algorithm, row.configuration) for row in index[provisional.eq(True).fillna(False)].itertuples()}
     for scenario in sorted({scenario for scenario, _ in groups}):
         best = {name: _best(side, mode) for (where, name), side in groups.items() if where == scenario}
         fresh = all(one.fresh for one in best.values())
-        values = {name: np.array(one.fresh if fresh else one.searched) for name, one in best.items()}
+        values = {name: one.values(fresh) for name, one in best.items()}
         many = min(map(len, values.values())) >= BOOTSTRAP_SEEDS
         estimates = {name: _estimate(of_algorithm, many) for name, of_algorithm in values.items()}
-        moving = {name: (name, best[name].configuration) in named for name in best}
-        ordered = sorted(best, key=lambda name: (moving[name], -sign * estimates[name][0], name))
+        ordered = sorted(best, key=lambda name: (best[name].provisional, -sign * estimates[name][0], name))
         for place, name in enumerate(ordered, start=1):
             value, low, high = estimates[name]
             rows.append({
                 "scenario": scenario, "place": place, "algorithm": name, "configuration": best[name].configuration,
                 "seeds": "fresh" if fresh else "searched", "n": len(values[name]), "value": value, "low": low,
                 "high": high, "estimator": (Aggregate.IQM if many else Aggregate.MEAN).value,
-                "provisional": moving[name],
+                "provisional": best[name].provisional,
             })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -180,71 +184,74 @@ def _objective(index: pd.DataFrame, sweep: str | Path) -> tuple[str, str]:
     return str(found.iloc[0, 0]), str(found.iloc[0, 1])
 
 
-_Groups = dict[tuple[str, str], list[_Played]]
+Groups = dict[tuple[str, str], list[Played]]
 
 
-def _played(index: pd.DataFrame) -> _Groups:
-    """(scenario, algorithm) -> the configurations that have been played to the end."""
-    configurations = dict(zip(index["trial_id"], index["configuration"], strict=True))
+def played_by_group(index: pd.DataFrame) -> Groups:
+    """(scenario, algorithm) -> what is ranked there (`judging.replicates.contender`) and has been played to the end.
+
+    Of a sweep whose configurations count by their mean over scenarios there is one scenario more, `mean of …`, in which
+    each seed has its mean over scenarios.
+    """
+    names = contenders(index)
     rows: dict[tuple[str, str, str], list[dict[Any, Any]]] = {}
     for row in index[(index["state"] == "COMPLETE") & index["objective.seed_values"].notna()].to_dict("records"):
-        # Of a population's winner the test has the values of its best evaluation: another configuration's, maybe.
-        name = configurations.get(row["promoted_from"], row["configuration"])
-        rows.setdefault((row["scenario"], row["algorithm"], name), []).append(row)
-    found: _Groups = {}
-    for (scenario, algorithm, name), of_configuration in rows.items():
+        rows.setdefault((row["scenario"], row["algorithm"], names[row["trial_id"]]), []).append(row)
+    found: Groups = {}
+    for (scenario, algorithm, _), of_configuration in rows.items():
         searched, fresh = (
             [row for row in of_configuration if pd.notna(row["promoted_from"]) is promoted]
             for promoted in (False, True)
         )
         if searched:
-            found.setdefault((scenario, algorithm), []).append(_configuration(name, searched, fresh))
-    return found | _over_scenarios(found)
+            found.setdefault((scenario, algorithm), []).append(_configuration(searched, fresh))
+    averaged = index[index[OVER_SCENARIOS].notna()] if OVER_SCENARIOS in index else index.head(0)
+    return found | _over_scenarios(found, sorted(averaged["scenario"].unique()))
 
 
-def _configuration(name: str, searched: Sequence[dict[Any, Any]], fresh: Sequence[dict[Any, Any]]) -> _Played:
-    (seeds, values), (fresh_seeds, tests) = (_values_of_seeds(rows) for rows in (searched, fresh))
+def _configuration(searched: Sequence[dict[Any, Any]], fresh: Sequence[dict[Any, Any]]) -> Played:
+    values, tests = _values_of_seeds(searched), _values_of_seeds(fresh)
     over = {row["seed"]: float(row[OVER_SCENARIOS]) for row in searched if pd.notna(row.get(OVER_SCENARIOS))}
-    return _Played(
-        name, values, tests, seeds, fresh_seeds,
-        score=math.fsum(over.values()) / len(over) if over else aggregate(values, searched[0]["objective.aggregate"]),
+    return Played(
+        str(searched[0]["configuration"]), values, tests,
+        score=math.fsum(over.values()) / len(over)
+        if over else aggregate(list(values.values()), searched[0]["objective.aggregate"]),
         feasible=all(pd.isna(row["objective.feasible"]) or bool(row["objective.feasible"]) for row in searched),
         over_scenarios=bool(over),
-        standing=min((float(row["standing"]) for row in searched if pd.notna(row.get("standing"))), default=math.inf),
+        standing=min(map(standing_of, searched)), provisional=any(row.get("provisional") is True for row in searched),
     )  # fmt: skip
 
 
-def _values_of_seeds(rows: Sequence[dict[Any, Any]]) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """The seeds of one configuration in one scenario, each once, and the objective of each."""
-    found = values_by_seed(played(row, json.loads(row["objective.seed_values"])) for row in rows)
-    pairs = [pair for of_seeds in found.values() for pair in of_seeds.items()]
-    return tuple(seed for seed, _ in pairs), tuple(value for _, value in pairs)
+def _values_of_seeds(rows: Sequence[dict[Any, Any]]) -> dict[int, float]:
+    """Seed -> the objective, of the trials of one configuration in one scenario."""
+    return pool_seeds((int(row["seed"]), json.loads(row["objective.seed_values"])) for row in rows)
 
 
-def _over_scenarios(groups: _Groups) -> _Groups:
+def _over_scenarios(groups: Groups, scenarios: Sequence[str]) -> Groups:
     """Of configurations that count by their mean over scenarios, that of each seed."""
-    scenarios = sorted({scenario for scenario, _ in groups})
-    name = f"mean of {', '.join(scenarios)}"
-    found: _Groups = {}
-    for algorithm in {algorithm for _, algorithm in groups}:
+    name = f"{MEAN_OF}{', '.join(scenarios)}"
+    found: Groups = {}
+    for algorithm in {algorithm for _, algorithm in groups} if scenarios else ():
         of_scenarios = [
             {one.configuration: one for one in groups.get((scenario, algorithm), ())} for scenario in scenarios
         ]
         for configuration, first in of_scenarios[0].items():
             parts = [of_scenario[configuration] for of_scenario in of_scenarios if configuration in of_scenario]
             if first.over_scenarios and len(parts) == len(scenarios):
-                searched = means_over_scenarios([dict(zip(one.seeds, one.searched, strict=True)) for one in parts])
-                fresh = means_over_scenarios([dict(zip(one.fresh_seeds, one.fresh, strict=True)) for one in parts])
+                searched, fresh = (
+                    means_over_scenarios([one.fresh if tested else one.searched for one in parts])
+                    for tested in (False, True)
+                )
                 if searched:
                     together = first._replace(
-                        searched=tuple(searched.values()), seeds=tuple(searched),
-                        fresh=tuple(fresh.values()), fresh_seeds=tuple(fresh),
+                        searched=searched, fresh=fresh, feasible=all(one.feasible for one in parts),
+                        provisional=any(one.provisional for one in parts),
                     )  # fmt: skip
                     found.setdefault((name, algorithm), []).append(together)
     return found
 
 
-def _pairs(a: _Groups, b: _Groups) -> list[tuple[str, str, str]]:
+def _pairs(a: Groups, b: Groups) -> list[tuple[str, str, str]]:
     """(scenario, algorithm of a, algorithm of b): of one algorithm where a scenario has such, else each with each."""
     found = []
     for scenario in sorted({name for name, _ in a} & {name for name, _ in b}):
@@ -254,13 +261,16 @@ def _pairs(a: _Groups, b: _Groups) -> list[tuple[str, str, str]]:
     return found
 
 
-def _matched(a: Sequence[_Played], b: Sequence[_Played], by: str, mode: str) -> list[tuple[_Played, _Played, bool]]:
+def _matched(a: Sequence[Played], b: Sequence[Played], by: str, mode: str) -> list[tuple[Played, Played, bool]]:
     """What is compared with what, and whether on fresh seeds: where both have them.
 
     The best is the one that the search has chosen; seeds that are to tell what it is worth have no say in that.
     """
     if by == "configuration":
-        of_a, of_b = ({one.configuration: one for one in side} for side in (a, b))
+        # Members of a population may have come to the same values: the first of these counts.
+        of_a, of_b = (
+            {one.configuration: one for one in sorted(side, key=_order(mode), reverse=True)} for side in (a, b)
+        )
         both = [(of_a[name], of_b[name]) for name in sorted(set(of_a) & set(of_b))]
         return sorted(((x, y, bool(x.fresh and y.fresh)) for x, y in both), key=lambda pair: not pair[2])
     tested_a, tested_b = ([one for one in side if one.fresh] for side in (a, b))
@@ -268,18 +278,18 @@ def _matched(a: Sequence[_Played], b: Sequence[_Played], by: str, mode: str) -> 
     return [(_best(tested_a if fresh else a, mode), _best(tested_b if fresh else b, mode), fresh)]
 
 
-def _best(side: Sequence[_Played], mode: str) -> _Played:
-    """The first by the sweep's standings; in an older index, by the score of what keeps to the constraints."""
+def _best(side: Sequence[Played], mode: str) -> Played:
+    return min(side, key=_order(mode))
+
+
+def _order(mode: str) -> Callable[[Played], tuple[float, bool, bool, float, str]]:
+    """The sweep's standings; in an older index, the scores of what keeps to the constraints."""
     sign = 1.0 if mode == "max" else -1.0
-
-    def order(one: _Played) -> tuple[float, bool, bool, float, str]:
-        return one.standing, not one.feasible, not one.over_scenarios, -sign * one.score, one.configuration
-
-    return min(side, key=order)
+    return lambda one: (one.standing, not one.feasible, not one.over_scenarios, -sign * one.score, one.configuration)
 
 
-def _compared(a: _Played, b: _Played, fresh: bool, mode: str) -> dict[str, Any]:
-    x, y = (np.array(one.fresh if fresh else one.searched) for one in (a, b))
+def _compared(a: Played, b: Played, fresh: bool, mode: str) -> dict[str, Any]:
+    x, y = (one.values(fresh) for one in (a, b))
     many = min(len(x), len(y)) >= BOOTSTRAP_SEEDS
     row: dict[str, Any] = {"configuration_a": a.configuration, "configuration_b": b.configuration}
     row["seeds"] = "fresh" if fresh else "searched"
@@ -329,4 +339,4 @@ def _difference(x: NDArray[np.float64], y: NDArray[np.float64], many: bool) -> t
     return float(found.low), float(found.high)
 
 
-__all__ = ["BY", "compare", "compare_algorithms", "leaders", "leaders_of"]
+__all__ = ["BY", "MEAN_OF", "Played", "compare", "compare_algorithms", "leaders", "leaders_of", "played_by_group"]

@@ -27,6 +27,7 @@ from jax_party.errors import RecordError
 from jax_party.judging import standings
 from jax_party.judging.aggregate import aggregate_metrics
 from jax_party.judging.objectives import Objective, bound_metric, violations
+from jax_party.judging.replicates import contender
 from jax_party.judging.standings import Candidate, Standing
 from jax_party.records import FINISHED, State, SweepManifest, TrialRecord
 from results.following import FollowedTrial, Follower
@@ -378,7 +379,7 @@ def _candidate(trial: FrozenTrial) -> Candidate:
         number=facts["number"],
         algorithm=facts["algorithm"],
         scenario=facts["scenario"],
-        configuration=facts["trial_id"] if facts.get("has_lineage") else facts["configuration"],
+        configuration=contender(facts["configuration"], facts["trial_id"], bool(facts.get("has_lineage"))),
         state=states[trial.state],
         first_seed=facts["seed"],
         of_seeds=facts[_OF_SEEDS],

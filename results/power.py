@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
@@ -15,25 +12,24 @@ import pandas as pd
 
 from jax_party.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import RecordError
-from jax_party.judging.aggregate import aggregate
 from jax_party.judging.power import ALPHA, POWER, SeedsNeeded, seeds_needed
-from jax_party.judging.seeds import pool
+from results.comparison import MEAN_OF, Played, played_by_group
 from results.index import load_index
-from results.ranking import OVER_SCENARIOS, mode_of
+from results.ranking import mode_of
 from results.show import print_table
 
 COLUMNS: Final = (
     "algorithm", "scenario", "first", "second", "tried_on", "seeds_first", "seeds_second", "difference", "spread",
     "paired", "seeds_needed", "note",
 )  # fmt: skip
-_Key = tuple[str, str]
 
 
 def power(sweep: str | Path) -> pd.DataFrame:
     """Return how many seeds would separate the top two configurations of each algorithm and scenario.
 
-    The top two are those with the best means on test seeds where two were promoted, else the first two of the
-    sweep's standings. The differences are paired where the two share seeds.
+    The top two are the first two on test seeds where two were promoted, else the first two of the sweep's standings. On
+    test seeds configurations go by their mean difference from the one that has most of these, on the seeds that both
+    have: after a race they have played unlike numbers. The differences are paired where the two share seeds.
 
     Returns:
       `algorithm`, `scenario` (`mean of …` where configurations count by their mean over scenarios), `first` and
@@ -50,14 +46,19 @@ def power(sweep: str | Path) -> pd.DataFrame:
             f"{sweep}: its index tells no objective of each seed; make it anew: make collect SWEEP={sweep}"
         )
     better = 1.0 if mode_of(index) == "max" else -1.0
+    groups = played_by_group(index)
+    averaged = any(one.over_scenarios for side in groups.values() for one in side)
     rows = []
-    for (algorithm, scenario), configurations in sorted(_configurations(index).items()):
-        ranked = _ranked(configurations, better)
+    for algorithm, scenario in sorted((algorithm, scenario) for scenario, algorithm in groups):
+        if averaged and not scenario.startswith(MEAN_OF):
+            continue
+        fresh, ranked = _ranked(groups[scenario, algorithm], better)
         if len(ranked) > 1:
-            (first, of_first), (second, of_second) = ranked[:2]
+            of_first, of_second = (one.fresh if fresh else one.searched for one in ranked[:2])
             found = seeds_needed(of_first, of_second)
             values = (
-                algorithm, scenario, first, second, _tried_on(configurations), len(of_first), len(of_second),
+                algorithm, scenario, ranked[0].configuration, ranked[1].configuration,
+                "fresh" if fresh else "searched", len(of_first), len(of_second),
                 found.difference, found.spread, found.paired, found.seeds, _note(found, sweep),
             )  # fmt: skip
             rows.append(dict(zip(COLUMNS, values, strict=True)))
@@ -70,101 +71,20 @@ def power(sweep: str | Path) -> pd.DataFrame:
     return table.astype({"seeds_needed": "Int64", "spread": "float64"})
 
 
-@dataclass(frozen=True)
-class _Configuration:
-    """The score of each seed of a configuration: of the search's seeds, and of fresh ones."""
+def _ranked(configurations: Sequence[Played], better: float) -> tuple[bool, list[Played]]:
+    """Return whether configurations go by test seeds, and those that do, the best first."""
+    tested = [one for one in configurations if one.fresh]
+    if len(tested) < 2:
+        return False, sorted(configurations, key=lambda one: (one.standing, -better * one.score, one.configuration))
+    most = max(tested, key=lambda one: len(one.fresh)).fresh
 
-    searched: Mapping[int, float]
-    fresh: Mapping[int, float]
-    aggregate: str
-    feasible: bool
-    over_scenarios: bool
-    standing: float = math.inf
+    def lead(one: Played) -> float:
+        common = [seed for seed in one.fresh if seed in most]
+        if not common:
+            return fmean(one.fresh.values()) - fmean(most.values())
+        return fmean(one.fresh[seed] - most[seed] for seed in common)
 
-    @property
-    def score(self) -> float:
-        """What the search goes by."""
-        return aggregate(list(self.searched.values()), self.aggregate)
-
-
-def _configuration(rows: Sequence[Mapping[str, Any]]) -> _Configuration:
-    searched = [row for row in rows if pd.isna(row["promoted_from"])]
-    return _Configuration(
-        _pooled(searched),
-        _pooled([row for row in rows if pd.notna(row["promoted_from"])]),
-        str(rows[0]["objective.aggregate"]),
-        feasible=all(pd.isna(row["objective.feasible"]) or bool(row["objective.feasible"]) for row in searched),
-        over_scenarios=any(pd.notna(row.get(OVER_SCENARIOS)) for row in searched),
-        standing=min((float(row["standing"]) for row in searched if pd.notna(row.get("standing"))), default=math.inf),
-    )
-
-
-def _pooled(rows: Sequence[Mapping[str, Any]]) -> dict[int, float]:
-    return pool((int(row["seed"]), json.loads(row["objective.seed_values"])) for row in rows)
-
-
-def _configurations(index: pd.DataFrame) -> dict[_Key, dict[str, _Configuration]]:
-    """(algorithm, scenario) -> configuration -> its seeds; those that count by their mean over scenarios by that."""
-    chosen = dict(zip(index["trial_id"], index["configuration"], strict=True))
-    rows: dict[tuple[str, str, str], list[Mapping[Any, Any]]] = {}
-    complete = index[(index["state"] == "COMPLETE") & index["objective.seed_values"].notna()]
-    for row in complete.to_dict("records"):
-        name = chosen.get(row["promoted_from"], row["configuration"])
-        rows.setdefault((row["algorithm"], row["scenario"], name), []).append(row)
-    found: dict[_Key, dict[str, _Configuration]] = {}
-    for (algorithm, scenario, name), of_configuration in rows.items():
-        one = _configuration(of_configuration)
-        if one.searched:
-            found.setdefault((algorithm, scenario), {})[name] = one
-    return _over_scenarios(found) or found
-
-
-def _over_scenarios(groups: Mapping[_Key, Mapping[str, _Configuration]]) -> dict[_Key, dict[str, _Configuration]]:
-    """The configurations that count by their mean over scenarios, each seed by its mean; none in other sweeps."""
-    scenarios = sorted({scenario for _, scenario in groups})
-    found: dict[_Key, dict[str, _Configuration]] = {}
-    for algorithm in sorted({algorithm for algorithm, _ in groups}):
-        of_scenarios = [groups.get((algorithm, scenario), {}) for scenario in scenarios]
-        for name in of_scenarios[0]:
-            parts = [of_scenario[name] for of_scenario in of_scenarios if name in of_scenario]
-            if len(parts) == len(scenarios) and parts[0].over_scenarios:
-                together = replace(
-                    parts[0],
-                    searched=_means([part.searched for part in parts]),
-                    fresh=_means([part.fresh for part in parts]),
-                    feasible=all(part.feasible for part in parts),
-                )
-                if together.searched:
-                    found.setdefault((algorithm, f"mean of {', '.join(scenarios)}"), {})[name] = together
-    return found
-
-
-def _means(of_scenarios: Sequence[Mapping[int, float]]) -> dict[int, float]:
-    common = sorted(set.intersection(*(set(values) for values in of_scenarios)))
-    return {seed: fmean(values[seed] for values in of_scenarios) for seed in common}
-
-
-def _tested(configurations: Mapping[str, _Configuration]) -> dict[str, _Configuration]:
-    tested = {name: one for name, one in configurations.items() if one.fresh}
-    return tested if len(tested) > 1 else {}
-
-
-def _tried_on(configurations: Mapping[str, _Configuration]) -> str:
-    return "fresh" if _tested(configurations) else "searched"
-
-
-def _ranked(configurations: Mapping[str, _Configuration], better: float) -> list[tuple[str, Mapping[int, float]]]:
-    """The configurations with their seeds, the best first: by test seeds, or by the sweep's standings."""
-    if tested := _tested(configurations):
-        ranked = sorted(tested, key=lambda name: (-better * fmean(tested[name].fresh.values()), name))
-        return [(name, tested[name].fresh) for name in ranked]
-
-    def place(name: str) -> tuple[float, bool, float, str]:
-        one = configurations[name]
-        return one.standing, not one.feasible, -better * one.score, name
-
-    ranked = sorted(configurations, key=place)
-    return [(name, configurations[name].searched) for name in ranked]
+    return True, sorted(tested, key=lambda one: (not one.feasible, -better * lead(one), one.standing))
 
 
 def _note(found: SeedsNeeded, sweep: str | Path) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import pandas as pd
 
-from jax_party.judging.replicates import Played, are_copies
+from jax_party.judging.replicates import Played, are_copies, contender
 from jax_party.judging.settling import Motion, in_words, summarise
-from jax_party.judging.standings import TIERS, judges_the_end
+from jax_party.judging.standings import TIERS, judges_the_end, why_provisional
 
 EVERY_SCENARIO: Final = "*"
 """The scenario of what is of all of them together."""
@@ -31,14 +34,25 @@ def searched(index: pd.DataFrame) -> pd.DataFrame:
 
 
 def played(row: Mapping[Any, Any], values: Sequence[float] = ()) -> Played:
-    """What a row of the index has played: by what it counts as a replicate, or as a copy of one.
-
-    A member of a population has a past of its own: it is no copy of another that has come to the same values.
-    """
-    has_past = pd.notna(row["lineage"]) if "lineage" in row else False
-    configuration = (row["configuration"], row["trial_id"] if has_past else None)
+    """What a row of the index has played: by what it counts as a replicate, or as a copy of one."""
     number = 1 if pd.isna(row["num_seeds"]) else int(row["num_seeds"])
-    return Played(configuration, row["scenario"], int(row["seed"]), number, values)
+    return Played(ranked_as(row), row["scenario"], int(row["seed"]), number, values)
+
+
+def ranked_as(row: Mapping[Any, Any]) -> str:
+    """What the trial of a row of the index is ranked as (`judging.replicates.contender`)."""
+    return contender(str(row["configuration"]), str(row["trial_id"]), isinstance(row.get("lineage"), str))
+
+
+def contenders(index: pd.DataFrame) -> dict[str, str]:
+    """Trial id -> what it is ranked as; a test of a winner as that winner."""
+    rows = index[index["configuration"].notna()].to_dict("records")
+    own = {str(row["trial_id"]): ranked_as(row) for row in rows}
+    return own | {
+        str(row["trial_id"]): own.get(str(row["promoted_from"]), own[str(row["trial_id"])])
+        for row in rows
+        if isinstance(row["promoted_from"], str)
+    }
 
 
 def without_copies(index: pd.DataFrame) -> pd.DataFrame:
@@ -57,17 +71,43 @@ def without_copies(index: pd.DataFrame) -> pd.DataFrame:
 def best_rows(index: pd.DataFrame, column: str, mode: str, top: int) -> pd.DataFrame:
     """The `top` rows of the index by `column`, the best first; rows without a value are left out.
 
-    Rows that keep to the sweep's constraints come before those that do not, and those of a Pareto front before others.
-    By the sweep's own score, complete trials come before running and pruned ones, and where the end of training is
-    judged, those that have settled before those that have not.
+    By what the sweep goes by, those of each algorithm and scenario are in the order of their standings, and groups are
+    merged by their firsts. By another column, rows that keep to the sweep's constraints come before those that do not,
+    and those of a Pareto front before others.
     """
-    measured = index[index[column].notna()].copy()
-    names = [name for name in (*JUDGED, "state", "provisional") if name in measured]
-    rows = measured[names].astype(object).to_dict("records")
-    by_score = column in SCORES and SCORE in index
-    measured["_worse"] = [behind(row) if by_score else (sum(_bounds(row)),) for row in rows]
-    order = ["_worse", column, "trial_id"]
-    return measured.sort_values(order, ascending=[True, mode == "min", True], kind="stable").head(top)[index.columns]
+    measured = index[index[column].notna()]
+    names = [name for name in _RANKED_BY if name in measured]
+    rows = measured[list(dict.fromkeys([*names, column]))].astype(object).to_dict("records")
+    by_standing = column in SCORES and "standing" in index and mode == mode_of(index)
+    sign = -1.0 if mode == "max" else 1.0
+
+    def key(place: int) -> tuple[tuple[int, ...], float, str]:
+        row = rows[place]
+        return (behind(row) if by_standing else (sum(_bounds(row)),)), sign * float(row[column]), str(row["trial_id"])
+
+    if not by_standing:
+        return measured.iloc[sorted(range(len(rows)), key=key)[:top]]
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for place, row in enumerate(rows):
+        scenario = EVERY_SCENARIO if _is_number(row.get(OVER_SCENARIOS)) else row["scenario"]
+        groups.setdefault((row["algorithm"], scenario, isinstance(row.get("promoted_from"), str)), []).append(place)
+    ordered = [sorted(group, key=lambda place: (standing_of(rows[place]), key(place))) for group in groups.values()]
+    return measured.iloc[list(itertools.islice(heapq.merge(*ordered, key=key), top))]
+
+
+_RANKED_BY: Final = (
+    "trial_id", "algorithm", "scenario", "promoted_from", "state", "provisional", "standing", OVER_SCENARIOS, *JUDGED,
+)  # fmt: skip
+
+
+def standing_of(row: Mapping[Any, Any]) -> float:
+    """The place of a row's configuration among those that it compares with; infinite where it has none."""
+    place: Any = row.get("standing")
+    return float(place) if _is_number(place) else math.inf
+
+
+def _is_number(value: Any) -> bool:
+    return value is not None and not pd.isna(value)
 
 
 def behind(row: Mapping[Any, Any]) -> tuple[int, ...]:
@@ -97,10 +137,24 @@ def mode_of(index: pd.DataFrame) -> str:
     return str(modes[0]) if modes else "max"
 
 
-def is_provisional(index: pd.DataFrame) -> bool:
-    """Whether some best configuration is named for the time being only: none that it compares with has settled."""
-    best = index[index["standing"].eq(1).fillna(False)] if "standing" in index else index.head(0)
-    return bool(best["provisional"].fillna(False).any()) if len(best) else False
+def provisional_notes(index: pd.DataFrame) -> list[str]:
+    """Sentences on the bests that are named for the time being only, and why."""
+    if "standing" not in index:
+        return []
+    first = index[index["standing"].eq(1).fillna(False)]
+    averaged = OVER_SCENARIOS in first and first[OVER_SCENARIOS].notna().any()
+    groups = list(first.groupby(["algorithm"] if averaged else ["algorithm", "scenario"], sort=False))
+    notes = []
+    for name, rows in groups:
+        if rows["provisional"].fillna(False).any():
+            settled = [None if pd.isna(one) else bool(one) for one in rows["settled"]]
+            why = why_provisional(
+                bool(rows["state"].eq("COMPLETE").all()),
+                False if False in settled else None if None in settled else True,
+            )
+            whose = "" if len(groups) == 1 else f" of {' '.join(map(str, name))}"
+            notes.append(f"The best{whose} is provisional: {why}.")
+    return notes
 
 
 def settling_note(index: pd.DataFrame) -> str | None:
@@ -118,5 +172,6 @@ def settling_note(index: pd.DataFrame) -> str | None:
 
 __all__ = [
     "EVERY_SCENARIO", "JUDGED", "OVER_SCENARIOS", "SCORE", "SCORES", "behind", "best_rows", "best_score",
-    "is_provisional", "mode_of", "played", "score_column", "searched", "settling_note", "without_copies",
+    "contenders", "mode_of", "played", "provisional_notes", "ranked_as", "score_column", "searched", "settling_note",
+    "standing_of", "without_copies",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from jax_party.judging.standings import Candidate
+from results.ranking import ranked_as
 
 
 class Evaluation(NamedTuple):
@@ -46,7 +47,7 @@ class IndexRow:
             number=int(self.fixed.get("number") or 0),
             algorithm=str(self.fixed["algorithm"]),
             scenario=str(self.fixed["scenario"]),
-            configuration=str(self.fixed["trial_id" if self.fixed.get("lineage") else "configuration"]),
+            configuration=ranked_as(self.fixed),
             state=str(self.fixed["state"]),
             first_seed=int(self.fixed.get("seed") or 0),
             of_seeds=self.of_seeds,

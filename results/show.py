@@ -27,8 +27,8 @@ from results.ranking import (
     SCORE,
     SCORES,
     best_rows,
-    is_provisional,
     mode_of,
+    provisional_notes,
     score_column,
     searched,
     settling_note,
@@ -196,8 +196,8 @@ def _print_index(index: pd.DataFrame, column: str, mode: str, top: int, folder: 
     if column in SCORES:
         if (note := settling_note(searched(index))) is not None:
             _say(f"{note}.")
-        if is_provisional(searched(index)):
-            _say("The best is provisional: no trial that it compares with has completed and settled.")
+        for sentence in provisional_notes(searched(index)):
+            _say(sentence)
         _say_more(index, folder)
     if len(chosen) < min(top, len(index)):
         _say(f"{int(index[column].isna().sum())} trials have no {column}.")

@@ -35,6 +35,24 @@ class Played(NamedTuple):
         return range(self.first_seed, self.first_seed + self.num_seeds)
 
 
+def contender(configuration: str, trial_id: str, has_lineage: bool) -> str:
+    """Return what a trial is ranked as: its configuration, which all its seeds share.
+
+    A member of a population that has taken over another's learner has a past of its own, and is ranked as itself.
+    """
+    return trial_id if has_lineage else configuration
+
+
+def pool_seeds(tests: Iterable[tuple[int, Sequence[float]]]) -> dict[int, float]:
+    """Return the score of each seed, in the order of seeds, from trials of one configuration that may share seeds.
+
+    Args:
+      tests: the first seed of each trial with the scores of its consecutive seeds; of a seed the first score counts.
+    """
+    found = values_by_seed(Played(None, None, first, len(values), values) for first, values in tests)
+    return dict(sorted(found.get((None, None), {}).items()))
+
+
 def values_by_seed(rows: Iterable[Played]) -> dict[tuple[Hashable, Hashable], dict[int, float]]:
     """The value of every seed, each counted once.
 
@@ -70,4 +88,4 @@ def means_over_scenarios(of_scenarios: Sequence[Mapping[int, float]]) -> dict[in
     return {seed: math.fsum(values[seed] for values in of_scenarios) / len(of_scenarios) for seed in shared}
 
 
-__all__ = ["Played", "are_copies", "means_over_scenarios", "values_by_seed"]
+__all__ = ["Played", "are_copies", "contender", "means_over_scenarios", "pool_seeds", "values_by_seed"]

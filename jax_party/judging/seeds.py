@@ -26,19 +26,6 @@ def fresh_seeds(sweep: str) -> range:
     return range(first, first + BLOCK)
 
 
-def pool(tests: Iterable[tuple[int, Sequence[float]]]) -> dict[int, float]:
-    """Return the score of each seed, in the order of seeds, from tests that may share seeds.
-
-    Args:
-      tests: the first seed of each test with the scores of its consecutive seeds; of a seed the first score counts.
-    """
-    of_seed: dict[int, float] = {}
-    for first, values in tests:
-        for seed, value in enumerate(values, start=first):
-            of_seed.setdefault(seed, value)
-    return dict(sorted(of_seed.items()))
-
-
 def count_tests(blocks: Iterable[range]) -> int:
     """Return how often a configuration was tested, given the seeds of each of its tests.
 
@@ -88,4 +75,4 @@ def _share(one: range, other: range) -> bool:
     return max(one.start, other.start) < min(one.stop, other.stop)
 
 
-__all__ = ["BLOCK", "FIRST_FRESH_SEED", "SeedTest", "count_tests", "pool", "reused", "fresh_seeds"]
+__all__ = ["BLOCK", "FIRST_FRESH_SEED", "SeedTest", "count_tests", "reused", "fresh_seeds"]

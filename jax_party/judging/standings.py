@@ -213,6 +213,23 @@ def best_of(standings: Sequence[Standing]) -> Standing | None:
     return standings[0] if standings and standings[0].feasible else None
 
 
+def why_provisional(complete: bool, settled: bool | None) -> str:
+    """Return why a configuration is named the best for the time being only.
+
+    Args:
+      complete: whether its trials have had their whole budget.
+      settled: whether they have settled; None where that is unknown.
+    """
+    if not complete:
+        return "no trial that it compares with is complete"
+    if settled is False:
+        return "no trial that it compares with had settled"
+    return (
+        "whether its curves had settled cannot be told; that takes an evaluation in each of the last two quarters, and "
+        "its standard error: EVALUATIONS=4 or more"
+    )
+
+
 def ahead_unsettled(standings: Sequence[Standing], objective: Objective) -> Standing | None:
     """The complete configuration that scores more than the best but had not settled, if there is one."""
     best = best_of(standings)
@@ -223,4 +240,4 @@ def ahead_unsettled(standings: Sequence[Standing], objective: Objective) -> Stan
     return first if first and objective.sign * (first.score - best.score) > 0 else None
 
 
-__all__ = ["TIERS", "Candidate", "Standing", "ahead_unsettled", "best_of", "judges_the_end", "rank"]
+__all__ = ["TIERS", "Candidate", "Standing", "ahead_unsettled", "best_of", "judges_the_end", "rank", "why_provisional"]

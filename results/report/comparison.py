@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from jax_party.judging.aggregate import Aggregate
+from jax_party.judging.intervals import Interval
 from results.report.charts import Chart, band_traces, figure, tags
 from results.report.data import BEST, VIEWS, SweepData
 from results.report.theme import SHARE_RANGE, Style, axis_range, axis_title, styles
@@ -73,23 +77,43 @@ def _runs_text(view: str) -> str:
     return "Runs: the seeds of each algorithm's best configuration." if view == BEST else "Runs: every configuration."
 
 
-def aggregates(found: Rivals) -> dict[str, Estimate]:
-    """Algorithm -> the interquartile mean of its runs."""
-    return {name: interquartile_mean_of_tasks(tasks) for name, tasks in found.scores.items()}
+def aggregates(data: SweepData, view: str, place: str, found: Rivals) -> tuple[str, dict[str, Estimate]]:
+    """What algorithms score, in the units of the chart.
+
+    Returns:
+      The estimator, and algorithm -> its estimate. The best configurations of one scenario have the order and numbers
+      of `results.leaders`; otherwise it is the interquartile mean of all runs.
+    """
+    leaders = data.leaders.get(place, {}) if view == BEST else {}
+    if found.scores.keys() <= leaders.keys():
+        ordered = [(name, row) for name, row in leaders.items() if name in found.scores]
+        estimators = {str(row["estimator"]) for _, row in ordered}
+        return estimators.pop(), {name: Estimate(row["value"], row["low"], row["high"]) for name, row in ordered}
+    sign = 1.0 if found.scaled else data.sign
+    estimates = {name: interquartile_mean_of_tasks(tasks) for name, tasks in found.scores.items()}
+    ends = {name: sorted((sign * one.low, sign * one.high)) for name, one in estimates.items()}
+    return Aggregate.IQM.value, {name: Estimate(sign * one.value, *ends[name]) for name, one in estimates.items()}
+
+
+_ESTIMATORS: Final[Mapping[str, tuple[str, str]]] = {
+    Aggregate.IQM.value: ("Interquartile mean", "Interquartile mean with its 95 % stratified-bootstrap interval."),
+    Aggregate.MEAN.value: ("Mean", "Mean with its 95 % interval of Student's t."),
+}
+"""Of each estimator the title and the caption."""
 
 
 def _aggregates(data: SweepData, view: str, place: str, found: Rivals) -> Chart:
     of_algorithm = styles(data.algorithms)
-    sign = 1.0 if found.scaled else data.sign
+    estimator, estimates = aggregates(data, view, place, found)
+    title, explained = _ESTIMATORS[estimator]
     traces = []
-    for name, one in aggregates(found).items():
+    for name, one in estimates.items():
         runs = sum(len(task) for task in found.scores[name])
-        traces.append(_whisker(sign * one.value, sorted((sign * one.low, sign * one.high)), name, of_algorithm[name],
-                               f"{name}, {runs} runs"))  # fmt: skip
+        traces.append(_whisker(one.value, [one.low, one.high], name, of_algorithm[name], f"{name}, {runs} runs"))
     made = figure(traces, _score_label(data, found), "", showlegend=False)
     made.update_yaxes(autorange="reversed", type="category")
-    caption = f"Interquartile mean with its 95 % stratified-bootstrap interval. {_runs_text(view)}"
-    return Chart(f"aggregate-{view}-{place}", _title("Interquartile mean", place), caption, made, place, view,
+    caption = f"{explained} {_runs_text(view)}"
+    return Chart(f"aggregate-{view}-{place}", _title(title, place), caption, made, place, view,
                  height=max(240, 110 + 34 * len(traces)))  # fmt: skip
 
 
@@ -181,15 +205,25 @@ def heat_map(data: SweepData) -> list[list[Cell]]:
     """A row a scenario, a cell an algorithm."""
     rows = []
     for scenario in data.scenarios:
-        chosen = [data.best.get((algorithm, scenario)) for algorithm in data.algorithms]
-        fresh = data.is_fresh(scenario)
-        values = [None if one is None else (one.fresh if fresh else one.seeds) for one in chosen]
+        values = [_estimate(data, algorithm, scenario) for algorithm in data.algorithms]
         known = [data.sign * one.value for one in values if one is not None]
         span = (max(known) - min(known)) if known else 0.0
         row = []
         for algorithm, one in zip(data.algorithms, values, strict=True):
             place = None if one is None else (data.sign * one.value - min(known)) / span if span else 0.5
-            text = "" if one is None or one.low is None else f"[{one.low:.4g}, {one.high:.4g}]"
+            text = "" if one is None or one.low is None or one.high is None else f"[{one.low:.4g}, {one.high:.4g}]"
             row.append(Cell(algorithm, scenario, None if one is None else one.value, place, text))
         rows.append(row)
     return rows
+
+
+def _estimate(data: SweepData, algorithm: str, scenario: str) -> Interval | None:
+    """The score of an algorithm's best configuration in a scenario, as `results.leaders` has it; of one that is still
+    running by its own seeds.
+    """
+    row = data.leaders.get(scenario, {}).get(algorithm)
+    if row is None:
+        best = data.best.get((algorithm, scenario))
+        return None if best is None else best.seeds
+    low, high = (None if math.isnan(row[name]) else float(row[name]) for name in ("low", "high"))
+    return Interval(float(row["value"]), low, high, str(row["estimator"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,13 +20,13 @@ from jax_party.errors import RecordError
 from jax_party.judging.aggregate import aggregate
 from jax_party.judging.intervals import Interval, interval, stratified_interval
 from jax_party.judging.objectives import At, Objective
-from jax_party.judging.replicates import means_over_scenarios, values_by_seed
-from jax_party.judging.seeds import pool
+from jax_party.judging.replicates import means_over_scenarios, pool_seeds
 from jax_party.judging.standings import TIERS
 from jax_party.records import State, SweepManifest
 from results.collector import INDEX_FILE, METRIC_PREFIXES, collect, hyperparameter_columns
+from results.comparison import leaders_of
 from results.index import load_evaluations, load_index
-from results.ranking import EVERY_SCENARIO, behind, played, without_copies
+from results.ranking import EVERY_SCENARIO, behind, contenders, standing_of, without_copies
 
 #: Which runs a chart is of: those of each algorithm's best configuration, or every configuration.
 BEST: Final = "best"
@@ -47,11 +48,14 @@ class Configuration:
       score: of the seeds that it was searched with, by the sweep's own aggregate; None where none has been measured.
       seeds: the estimate over these with its 95 % interval.
       values: the score of each, a seed counted once, however many trials played it.
-      by_seed: seed -> score; empty for members of a population, which share seeds.
+      by_seed: seed -> score.
       replicates: ids of the trials that hold these seeds: without copies.
       fresh_trials: the trials that tested it on fresh seeds.
       fresh: the estimate over these seeds, of which each counts once, and `fresh_values` the score of each.
-      behind: what it stands behind others for, whatever its score (`ranking.behind`).
+      ranked_as: what it is ranked as (`judging.replicates.contender`).
+      standing: its place among those that it compares with; infinite where it has none.
+      behind: what it stands behind others for, whatever its score (`ranking.behind`), where an older index has no
+        standings.
       settled: whether its trials have settled; None where that is unknown.
       provisional: whether it would be the best for the time being only.
     """
@@ -67,6 +71,8 @@ class Configuration:
     fresh: Interval | None = None
     fresh_values: tuple[float, ...] = ()
     feasible: bool = True
+    ranked_as: str = ""
+    standing: float = math.inf
     behind: tuple[int, ...] = ()
     settled: bool | None = None
     provisional: bool = False
@@ -179,18 +185,19 @@ class SweepData:
 
         Where they count by their mean over scenarios they go by that in every scenario.
         """
-        places = {(one.algorithm, one.name): place for place, one in enumerate(self._over_scenarios)}
+        places = {(one.algorithm, one.ranked_as): place for place, one in enumerate(self._over_scenarios)}
         last = len(places)
         return sorted(
-            self._of_scenarios, key=lambda one: (places.get((one.algorithm, one.name), last), self._order(one))
+            self._of_scenarios, key=lambda one: (places.get((one.algorithm, one.ranked_as), last), self._order(one))
         )
 
-    def _order(self, one: Configuration) -> tuple[bool, tuple[int, ...], float, str]:
-        return one.score is None, one.behind, -self.sign * (one.score or 0.0), one.name
+    def _order(self, one: Configuration) -> tuple[bool, float, tuple[int, ...], float, str]:
+        return one.score is None, one.standing, one.behind, -self.sign * (one.score or 0.0), one.ranked_as
 
     @cached_property
     def _of_scenarios(self) -> list[Configuration]:
-        groups: Any = self.searched.groupby(["algorithm", "scenario", "configuration"], sort=False)
+        identities = self.searched["trial_id"].map(contenders(self.trials))
+        groups: Any = self.searched.groupby(["algorithm", "scenario", identities.rename("ranked_as")], sort=False)
         return [self._configuration(str(a), str(s), str(name), rows) for (a, s, name), rows in groups]
 
     @cached_property
@@ -199,7 +206,7 @@ class SweepData:
         together: dict[tuple[str, str], list[Configuration]] = {}
         for one in self._of_scenarios if self.is_over_scenarios else ():
             if one.score is not None:
-                together.setdefault((one.algorithm, one.name), []).append(one)
+                together.setdefault((one.algorithm, one.ranked_as), []).append(one)
         wanted = len(self.manifest.scenarios) if self.manifest is not None else 0
         found = [_together(parts) for parts in together.values() if len(parts) == wanted]
         return sorted(found, key=self._order)
@@ -211,33 +218,43 @@ class SweepData:
         Of a sweep that averages over scenarios, those that have not been played in all of them come last, scenario by
         scenario.
         """
-        ranked = {(one.algorithm, one.name) for one in self._over_scenarios}
-        others = [one for one in self.configurations if (one.algorithm, one.name) not in ranked]
+        ranked = {(one.algorithm, one.ranked_as) for one in self._over_scenarios}
+        others = [one for one in self.configurations if (one.algorithm, one.ranked_as) not in ranked]
         return self._over_scenarios + others
 
-    def _configuration(self, algorithm: str, scenario: str, name: str, rows: pd.DataFrame) -> Configuration:
+    def _configuration(self, algorithm: str, scenario: str, ranked_as: str, rows: pd.DataFrame) -> Configuration:
         ids = rows["trial_id"].tolist()
         kept = rows[rows["trial_id"].isin(self.replicates)].astype(object).to_dict("records")
         kept = [row for row in kept if _tier(row) == min(map(_tier, kept))]  # as `judging.standings` counts them
-        seeds = list(values_by_seed(played(row, self.scores.get(row["trial_id"], ())) for row in kept).values())
-        values = tuple(value for of_seeds in seeds for value in of_seeds.values())
+        by_seed = pool_seeds((int(row["seed"]), self.scores.get(row["trial_id"], ())) for row in kept)
+        values = tuple(by_seed.values())
         complete = self.trials["state"].eq(State.COMPLETE.value) & self.trials["trial_id"].isin(list(self.scores))
         tests = self.trials[self.trials["promoted_from"].isin(ids) & complete]
         fresh_trials = tuple(tests["trial_id"])
-        fresh_values = tuple(pool(zip(tests["seed"], map(self.scores.__getitem__, fresh_trials), strict=True)).values())
+        of_tests = zip(tests["seed"], map(self.scores.__getitem__, fresh_trials), strict=True)
+        fresh_values = tuple(pool_seeds(of_tests).values())
         judged = rows["objective.feasible"].dropna()
         counted = [row["settled"] for row in kept]
         return Configuration(
-            algorithm, scenario, name, rows,
+            algorithm, scenario, str(rows["configuration"].iloc[0]), rows,
             score=aggregate(values, self.objective.aggregate) if values else None,
             values=values, seeds=interval(values) if values else None, fresh_trials=fresh_trials,
             fresh=interval(fresh_values) if fresh_values else None, fresh_values=fresh_values,
-            feasible=bool(judged.all()), behind=min((behind(row) for row in kept), default=()),
+            feasible=bool(judged.all()), ranked_as=ranked_as, standing=min(map(standing_of, kept), default=math.inf),
+            behind=min((behind(row) for row in kept), default=()),
             settled=None if not counted or any(map(pd.isna, counted)) else all(counted),
             provisional=any(row["provisional"] is True for row in kept),
-            by_seed=seeds[0] if len(seeds) == 1 else {},
+            by_seed=by_seed,
             replicates=tuple(row["trial_id"] for row in kept),
         )  # fmt: skip
+
+    @cached_property
+    def leaders(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Scenario -> algorithm -> its row of `results.leaders`, the better algorithm first."""
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for row in leaders_of(self.trials).to_dict("records"):
+            found.setdefault(str(row["scenario"]), {})[str(row["algorithm"])] = {str(k): v for k, v in row.items()}
+        return found
 
     @cached_property
     def best(self) -> dict[tuple[str, str], Configuration]:
@@ -314,7 +331,14 @@ class SweepData:
         }
 
     def final(self, trial: Mapping[str, Any], metric: str) -> float | None:
-        """A metric of a trial at the networks that it is judged by; of averages, at the last evaluation."""
+        """A metric of a trial at the networks that it is judged by; of averages, over these evaluations."""
+        averaged = At(self.objective.at).averaged
+        table = self._pivots.get(metric) if averaged is not None else None
+        if table is not None and trial["trial_id"] in table.columns.get_level_values(0):
+            values = table[trial["trial_id"]].dropna()
+            values = values[values.index > 0].tail(averaged)  # step 0 is of untrained networks
+            if len(values):
+                return float(values.to_numpy().mean())
         for prefix in _PREFIXES.get(At(self.objective.at), ("last.",)):
             value = trial.get(prefix + metric)
             if value is not None and not pd.isna(value):
@@ -342,7 +366,7 @@ def _together(parts: Sequence[Configuration]) -> Configuration:
         fresh_trials=first.fresh_trials if all(tested) else (),
         fresh=stratified_interval(tested) if all(tested) else None,
         fresh_values=_means(tested) if all(tested) else (), feasible=all(one.feasible for one in parts),
-        behind=max(one.behind for one in parts),
+        ranked_as=first.ranked_as, standing=min(one.standing for one in parts), behind=max(one.behind for one in parts),
         settled=None if None in (told := [one.settled for one in parts]) else all(told),
         provisional=any(one.provisional for one in parts),
         replicates=tuple(trial for one in parts for trial in one.replicates),

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from jax_party.judging.aggregate import Aggregate
 from results.report import comparison, game, hyperparameters, learning
 from results.report.data import ALL, BEST, SweepData
 from results.report.theme import OUTCOME_COLOURS, SHARE_RANGE, axis_range, axis_title, metric_name, short_names, styles
@@ -180,22 +181,24 @@ def _whiskers(axis: Axes, rows: Sequence[tuple[str, float, float, float, str]]) 
     axis.set_ylim(len(rows) - 0.5, -0.5)
 
 
+_SHORT: Final = {Aggregate.IQM.value: "IQM", Aggregate.MEAN.value: "mean"}
+
+
 def _aggregates(data: SweepData, view: str) -> Figure | None:
     found = _rivals(data, view, 1)
     if not found:
         return None
     most = max(len(one.scores) for one in found.values())
     made, axes = _panels(_named(list(found)), height=0.75 + 0.24 * most)
-    for axis, one in zip(axes, found.values(), strict=True):
-        sign = 1.0 if one.scaled else data.sign
-        rows = []
-        for name, (value, low, high) in comparison.aggregates(one).items():
-            ends = sorted((sign * low, sign * high))
-            rows.append((name, sign * value, ends[0], ends[1], styles(data.algorithms)[name].colour))
+    for axis, (place, one) in zip(axes, found.items(), strict=True):
+        estimator, estimates = comparison.aggregates(data, view, place, one)
+        of_algorithm = styles(data.algorithms)
+        rows = [(name, *estimate, of_algorithm[name].colour) for name, estimate in estimates.items()]
         _whiskers(axis, rows)
         if not one.scaled and (limits := axis_range(axis_title(data.objective.metric))) is not None:
             axis.set_xlim(*limits)
-        axis.set_xlabel("IQM, " + ("scaled score" if one.scaled else metric_name(data.objective.metric)))
+        what = "scaled score" if one.scaled else metric_name(data.objective.metric)
+        axis.set_xlabel(f"{_SHORT[estimator]}, {what}")
     return made
 
 
