@@ -184,7 +184,10 @@ class SweepCallback(Callback):
         else:
             if record.state in FINISHED:
                 score = outcome.quick_score(record)
-                self._display.ended(self._progress.end(trial_id, record.state, record.error, score))
+                candidate = None
+                with contextlib.suppress(RecordError, OSError), storage.patience_of(WRITE_S):
+                    candidate = outcome.contender(folder, record)
+                self._display.ended(self._progress.end(trial_id, record.state, record.error, score, candidate))
                 return
         self._notes.add(f"{trial_id}: {state}", write)
         state, error = (ended[0].state, ended[0].error) if ended else (state, error)

@@ -170,10 +170,13 @@ def status_line(snapshot: Snapshot) -> str:
     """Counts, the best so far and the time left, in one line."""
     counts = snapshot.counts
     words = [f"{counts[state]} {state.value.lower()}" for state in State if counts[state]]
-    best = snapshot.best
+    best, standing = snapshot.best, snapshot.standing
     parts = [f"{snapshot.ended}/{snapshot.planned} ended ({', '.join(words)})"]
-    if best is not None and best.score is not None:
-        parts.append(f"best so far {snapshot.objective.metric} {best.score:.4g} (trial {best.number})")
+    score = standing.score if standing is not None else best.score if best is not None else None
+    if best is not None and score is not None:
+        of = "" if standing is None or standing.num_seeds == 1 else f", {standing.num_seeds} seeds"
+        provisional = ", provisional" if standing is not None and standing.provisional else ""
+        parts.append(f"best so far {snapshot.objective.metric} {score:.4g} (trial {best.number}{of}{provisional})")
     parts.append(f"{duration(snapshot.elapsed_s)} gone, ETA {duration(snapshot.eta_s)}")
     if snapshot.budget:
         parts.append(f"budget: {snapshot.budget}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jax_party import records
-from jax_party.judging.objectives import At
+from jax_party.judging.objectives import At, bound_metric
 from jax_party.judging.scores import UNTRAINED, evaluations_by_step, objective_of
 from jax_party.judging.standings import Candidate
 from jax_party.records import Objective, State, TrialRecord
@@ -62,6 +62,19 @@ def score(folder: Path, record: TrialRecord) -> float | None:
     return metrics(folder, record).get(record.objective.metric)
 
 
+def contender(folder: Path, record: TrialRecord) -> Candidate | None:
+    """A COMPLETE trial of the search as it is ranked, with no more metrics than that takes; None of any other trial."""
+    if record.state is not State.COMPLETE or record.promoted_from is not None:
+        return None
+    found = candidate(folder, record)
+    return replace(found, of_seeds=[_ranked_by(one, record.objective) for one in found.of_seeds])
+
+
+def _ranked_by(metrics: Mapping[str, float | None], objective: Objective) -> dict[str, float | None]:
+    names = [*objective.metrics, *map(bound_metric, objective.constraints)]
+    return {name: metrics.get(name) for name in names}
+
+
 def score_and_last(folder: Path, record: TrialRecord) -> tuple[float | None, float | None]:
     """What the trial is judged by so far, and the objective at its last evaluation."""
     if not record.attempts and not record.env_steps:
@@ -89,6 +102,6 @@ def better(value: float, than: float, objective: Objective) -> bool:
 
 
 __all__ = [
-    "Evaluation", "better", "candidate", "evaluations", "hyperparameters", "metrics", "quick_score", "score",
-    "score_and_last", "seed_scores",
+    "Evaluation", "better", "candidate", "contender", "evaluations", "hyperparameters", "metrics", "quick_score",
+    "score", "score_and_last", "seed_scores",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution as Categorical
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
+from ray.tune.result import TRAINING_ITERATION
 from ray.tune.search import Searcher
 
 from jax_party.draws import Draws
@@ -28,6 +29,8 @@ from launcher.search import REDRAWS, Space, seed_of
 FINISHED: Any = Searcher.FINISHED
 DRAWING_S = 2.0
 """Tune waits while repeated draws are answered: for no longer than this at a time."""
+_WORST = 1e30
+"""Told of a trial that was stopped early: worse than any that is complete."""
 MAX_POPULATION = 50
 MIN_POPULATION = 4
 
@@ -42,11 +45,14 @@ class Told:
       values: by the axes' names.
       metrics: what its trial reached, or the means over its trials; None where one failed.
       evaluation: at which they were reached.
+      pruned: whether a trial of it was stopped before its budget was spent, so that they are not what the complete
+        ones have reached.
     """
 
     values: Mapping[str, Any]
     metrics: Mapping[str, float | None] | None
     evaluation: int = 0
+    pruned: bool = False
 
 
 @dataclass
@@ -169,7 +175,7 @@ class Planner(Searcher):
         space = self._spaces[group]
         told = [*history, *(self._of_configuration(one) if one.over else Told(one.values, None) for one in known)]
         metric = self._study.objective.metric
-        points = [(space.encode(one.values), (one.metrics or {}).get(metric)) for one in told]
+        points = [(space.encode(one.values), None if one.pruned else (one.metrics or {}).get(metric)) for one in told]
         searcher = make_searcher(
             self._study, self._study.groups[group], points, seed_of(self._study.seed, group, len(known)), rounds,
             lambda parameters: self._limits.get(_identity(parameters), [0.0] * len(self._study.objective.constraints)),
@@ -348,7 +354,8 @@ class Planner(Searcher):
         if len(found) < len(ids):
             return Told(one.values, None)
         metrics = aggregate_metrics([told.metrics for told in found if told.metrics is not None], Aggregate.MEAN)
-        self._told[ids] = Told(one.values, metrics, max(told.evaluation for told in found))
+        evaluation, pruned = max(told.evaluation for told in found), any(told.pruned for told in found)
+        self._told[ids] = Told(one.values, metrics, evaluation, pruned)
         return self._told[ids]
 
     def _tell(self, searcher: Searcher, key: str, encoded: Mapping[str, Any], told: Told) -> None:
@@ -358,8 +365,15 @@ class Planner(Searcher):
             searcher.on_trial_complete(key, error=True)
             return
         self._limits[_identity(encoded)] = _bounded(objective, metrics)
-        if self._study.search is Search.BOHB:
+        if self._study.search is Search.BOHB:  # its model has a budget beside each result
             searcher.on_trial_result(key, {**result, "hyperband_info": {"budget": told.evaluation}})
+        elif told.pruned and self._study.search is Search.OPTUNA:
+            # Told so, Optuna's TPE takes it for worse than all that is complete; its other samplers leave it out.
+            searcher.on_trial_result(key, {**result, TRAINING_ITERATION: told.evaluation})
+            searcher.on_trial_complete(key)
+            return
+        elif told.pruned:  # HyperOpt's TPE goes by the order of results alone
+            result[objective.metric] = -objective.sign * _WORST
         searcher.on_trial_complete(key, result=result)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from jax_party.judging.objectives import At
 from jax_party.judging.scores import is_number
+from jax_party.judging.standings import MEAN_OVER_SCENARIOS, Candidate, Standing, best_of, rank
 from jax_party.records import FINISHED, Objective, State, TrialRecord
 from launcher.outcome import better
 
@@ -48,13 +49,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The sweep at one moment; `counts` are the trials in each state, those not yet drawn PENDING."""
+    """The sweep at one moment; `counts` are the trials in each state, those not yet drawn PENDING.
+
+    `best` is the first trial of the best configuration by the `standing` of those that are complete; before one is, the
+    trial with the best score so far.
+    """
 
     name: str
     objective: Objective
     planned: int
     rows: tuple[Row, ...]
     best: Row | None
+    standing: Standing | None
     elapsed_s: float
     eta_s: float | None
     counts: Counter[State]
@@ -95,6 +101,11 @@ class Progress:
     _steps: int = 0
     _steps_left: int = 0
     _best: Row | None = None
+    scenario_mode: str = "grid"
+    scenarios: Sequence[str] = ()
+    _candidates: dict[str, Candidate] = field(default_factory=dict)
+    _standing: Standing | None = None
+    _ranked: int = 0
     _in_order: bool = True
 
     def __post_init__(self) -> None:
@@ -111,8 +122,14 @@ class Progress:
         with self._lock:
             return any(row.retries or row.state is State.FAILED for row in self._rows.values())
 
-    def add(self, record: TrialRecord, score: float | None = None, last: float | None = None) -> None:
-        """A planned trial, new or from an earlier run of the sweep."""
+    def add(
+        self,
+        record: TrialRecord,
+        score: float | None = None,
+        last: float | None = None,
+        candidate: Candidate | None = None,
+    ) -> None:
+        """A planned trial, new or from an earlier run of the sweep; as it is ranked, where it is complete."""
         row = Row(
             record.trial_id, record.number, record.algorithm, record.scenario, record.hyperparameters,
             record.total_steps, record.state, record.env_steps, last, score, record.steps_per_second, 0, record.error,
@@ -122,6 +139,8 @@ class Progress:
             newest = next(reversed(self._rows.values()), None)
             self._in_order = self._in_order and (newest is None or newest.number <= row.number)
             self._put(row)
+            if candidate is not None:
+                self._candidates[record.trial_id] = candidate
 
     def start(self, trial_id: str) -> None:
         """A worker has taken the trial."""
@@ -153,9 +172,18 @@ class Progress:
             row = self._rows[trial_id]
             return self._put(replace(row, state=State.PENDING, retries=row.retries + 1))
 
-    def end(self, trial_id: str, state: State, error: str | None, score: float | None = None) -> Row:
-        """The trial has ended, with what it is judged by, where that is known."""
+    def end(
+        self,
+        trial_id: str,
+        state: State,
+        error: str | None,
+        score: float | None = None,
+        candidate: Candidate | None = None,
+    ) -> Row:
+        """The trial has ended, with what it is judged by, where that is known, and as it is ranked."""
         with self._lock:
+            if candidate is not None:
+                self._candidates[trial_id] = candidate
             row = self._rows[trial_id]
             return self._put(replace(row, state=state, error=error, score=row.score if score is None else score))
 
@@ -198,10 +226,24 @@ class Progress:
             rows = tuple(self._rows.values())
             counts = Counter(self._counts)
             counts[State.PENDING] += self.planned - len(rows)
-            best, several, eta, elapsed = self._best, len(self._algorithms) > 1, self._eta(), self.elapsed_s
+            several, eta, elapsed = len(self._algorithms) > 1, self._eta(), self.elapsed_s
+            best, standing = self._leader()
         return Snapshot(
-            self.name, self.objective, self.planned, rows, best, elapsed, eta, counts, several, self.budget()
+            self.name, self.objective, self.planned, rows, best, standing, elapsed, eta, counts, several, self.budget()
         )
+
+    def _leader(self) -> tuple[Row | None, Standing | None]:
+        """The best trial so far, and the standing of its configuration where it is complete."""
+        if len(self._candidates) > self._ranked:
+            self._ranked = len(self._candidates)
+            ranked = rank(self._candidates.values(), self.objective, self.scenario_mode, self.scenarios)
+            firsts = filter(None, map(best_of, ranked.values()))
+            self._standing = min(
+                firsts, key=lambda one: (one.provisional, -self.objective.sign * one.score, one.number), default=None
+            )
+        if self._standing is not None:
+            return self._rows[self._standing.trials[0]], self._standing
+        return (None if self._ranked and self.scenario_mode != MEAN_OVER_SCENARIOS else self._best), None
 
     def _put(self, row: Row) -> Row:
         """Take a row for what it was before, or a new one, and bring the sums up to date."""

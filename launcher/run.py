@@ -24,6 +24,7 @@ from jax_party import records, storage
 from jax_party.draws import Draws
 from jax_party.engines import get_engine
 from jax_party.errors import RecordError, SweepError
+from jax_party.judging.standings import Candidate
 from jax_party.patience import patience_s, patiently
 from jax_party.records import FINISHED, FolderHeld, State, SweepManifest, TrialRecord
 from jax_party.scratch import make_scratch
@@ -279,12 +280,19 @@ def _spent(sweep: Sweep, spending: Spending, more: bool = False) -> str | None:
 def make_progress(sweep: Sweep) -> Progress:
     """Progress with every trial that has a folder in it."""
     manifest = sweep.manifest
-    progress = Progress(manifest.name, manifest.objective, sweep.planned)
+    progress = Progress(
+        manifest.name, manifest.objective, sweep.planned,
+        scenario_mode=manifest.scenario_mode, scenarios=manifest.scenarios,
+    )  # fmt: skip
     known = list(sweep.records.values())
     remote = storage.is_remote(sweep.folder)
-    scores = storage.each(lambda one: outcome.score_and_last(sweep.folder / one.trial_id, one), known, remote)
-    for record, (score, last) in zip(known, scores, strict=True):
-        progress.add(record, score, last)
+
+    def known_of(record: TrialRecord) -> tuple[float | None, float | None, Candidate | None]:
+        folder = sweep.folder / record.trial_id
+        return *outcome.score_and_last(folder, record), outcome.contender(folder, record)
+
+    for record, facts in zip(known, storage.each(known_of, known, remote), strict=True):
+        progress.add(record, *facts)
     return progress
 
 
@@ -657,7 +665,8 @@ def make_planner(
         if record.state is State.FAILED:
             return None
         found = outcome.evaluations(folder, record)
-        return Told({}, outcome.metrics(folder, record), len(found))
+        pruned = record.state is not State.COMPLETE and record.env_steps < record.total_steps
+        return Told({}, outcome.metrics(folder, record), len(found), pruned)
 
     def keep() -> None:
         patiently()(sweep.draws.write, sweep.folder)

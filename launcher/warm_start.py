@@ -37,7 +37,8 @@ def earlier_trials(study: Study) -> dict[int, list[Told]]:
                 values = with_absent(group.axes, values, seed_of(study.seed, index, len(told[index])))
                 reached = [outcome.metrics(trial, record) for trial, record in of_trials]
                 number = max(len(outcome.evaluations(trial, record)) for trial, record in of_trials)
-                told[index].append(Told(values, aggregate_metrics(reached, Aggregate.MEAN), number))
+                pruned = any(record.state is State.PRUNED for _, record in of_trials)
+                told[index].append(Told(values, aggregate_metrics(reached, Aggregate.MEAN), number, pruned))
     return told
 
 

@@ -237,3 +237,33 @@ def test_numbers_go_round_by_groups(mode: str) -> None:
         first = study.first_number(configuration, group)
         assert first <= number < first + study.groups[group].size
     assert len(list(itertools.groupby(places))) == 2 * len(study.groups)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["at once", "after a resume"])
+@pytest.mark.parametrize("search", ["optuna", "hyperopt"])
+def test_what_was_stopped_early_is_not_told_as_if_it_were_complete(search: str, known: bool) -> None:
+    """Curves fall: what was cut while it stood high is not to be searched near."""
+    study = make_study(f"SEARCH={search}", "SCENARIO=p-base", *RANGES)
+
+    class Falling(Book):
+        """Trials of small rates are stopped early, far above what any trial ends at."""
+
+        prunes = True
+
+        def reached(self, trial_id: str) -> Told:
+            rate = self.trials[trial_id].hyperparameters["system.actor_lr"]
+            cut = rate < 5e-4
+            value = 100.0 - rate if cut else -abs(rate - 1e-3)
+            return Told({}, {"episode_return": value}, 2 if cut else 8, pruned=cut and self.prunes)
+
+    class AsIfComplete(Falling):
+        prunes = False
+
+    counts = []
+    for book in (Falling(), AsIfComplete()):
+        found = planner(study, book, 60)
+        played = play(found, book)
+        if known:
+            played = play(planner(study, book, 100, ended(study, played)), book)
+        counts.append(sum(trial.hyperparameters["system.actor_lr"] < 5e-4 for trial in played[-40:]))
+    assert counts[0] < 10 < 25 < counts[1], counts
