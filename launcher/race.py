@@ -204,6 +204,8 @@ def _tell_stopped(
                 f"mean {sign * means[place]:.5g}, where the best has {sign * float(np.nanmax(others)):.5g}; evidence "
                 f"{standing.race.capital[place]:.3g}, where {1 / (1 - confidence):.3g} is enough"
             )
+            if means[place] >= float(np.nanmax(others)):
+                why += "; its mean is no worse, and rests on few seeds: on most of them another one is ahead"
         plain(console, f"{contest.name}: {configuration} is out after {after} seeds ({why})")
 
 

@@ -17,6 +17,7 @@ from scipy import stats
 from jax_party.errors import RecordError
 from jax_party.judging.aggregate import Aggregate, aggregate
 from jax_party.judging.intervals import BOOTSTRAP_SEEDS, interval
+from jax_party.judging.objectives import At
 from jax_party.judging.replicates import means_over_scenarios, pool_seeds
 from results.index import load_index
 from results.ranking import OVER_SCENARIOS, contenders, mode_of, standing_of
@@ -71,10 +72,11 @@ def compare(sweep_a: str | Path, sweep_b: str | Path, by: str = "best") -> pd.Da
 
     Returns:
       `scenario` (`mean of p-base, p-no-rank` for the mean over scenarios of sweeps that look for it), `algorithm_a`,
-      `algorithm_b`, `configuration_a`, `configuration_b`, `metric`, `mode`, `seeds` (`fresh` or `searched`: these have
-      chosen the best, which flatters it), `n_a`, `value_a`, `low_a`, `high_a`, the same of b, `estimator`, `difference`
-      (b less a) with `difference_low` and `difference_high`, and `probability_of_improvement`: that a seed of b is
-      better than one of a, ties half. Intervals are of 95 %; NaN where a side has one seed.
+      `algorithm_b`, `configuration_a`, `configuration_b`, `metric`, `mode`, `at_a`, `at_b` (the rules that
+      trials are judged by), `seeds` (`fresh` or `searched`: these have chosen the best, which flatters it), `n_a`,
+      `value_a`, `low_a`, `high_a`, the same of b, `estimator`, `difference` (b less a) with `difference_low` and
+      `difference_high`, and `probability_of_improvement`: that a seed of b is better than one of a, ties half.
+      Intervals are of 95 %; NaN where a side has one seed.
 
     Raises:
       RecordError: a sweep cannot be read, their objectives are unlike, or they have nothing in common.
@@ -88,9 +90,11 @@ def compare(sweep_a: str | Path, sweep_b: str | Path, by: str = "best") -> pd.Da
         raise RecordError(
             f"{sweep_b}: looks for {theirs}, {sweep_a} for {metric} {mode}; compare sweeps of one objective"
         )
+    at_a, at_b = _rule(one), _rule(other)
     played_a, played_b = played_by_group(one), played_by_group(other)
     rows = [
         {"scenario": scenario, "algorithm_a": of_a, "algorithm_b": of_b, "metric": metric, "mode": mode}
+        | {"at_a": at_a, "at_b": at_b}
         | _compared(a, b, fresh, mode)
         for scenario, of_a, of_b in _pairs(played_a, played_b)
         for a, b, fresh in _matched(played_a[scenario, of_a], played_b[scenario, of_b], by, mode)
@@ -182,6 +186,12 @@ def _objective(index: pd.DataFrame, sweep: str | Path) -> tuple[str, str]:
             f"{sweep}: its index tells no objective of each seed; make it anew: make collect SWEEP={sweep}"
         )
     return str(found.iloc[0, 0]), str(found.iloc[0, 1])
+
+
+def _rule(index: pd.DataFrame) -> str:
+    """What the trials are judged by; an older index does not say."""
+    rules = index["objective.at"].dropna().tolist() if "objective.at" in index else []
+    return str(rules[0]) if rules else At.BEST_PER_SEED.value
 
 
 Groups = dict[tuple[str, str], list[Played]]

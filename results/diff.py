@@ -22,6 +22,7 @@ from rich.console import Console
 from jax_party import records, storage
 from jax_party.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import JaxPartyError, RecordError
+from jax_party.judging.aggregate import Aggregate
 from jax_party.judging.claims import welch_interval
 from jax_party.records import TrialRecord
 from results.comparison import compare
@@ -36,7 +37,8 @@ SEED_COLUMNS: Final = ("seed", "a", "b", "difference")
 _VARIABLES: Final = {"a": "A", "b": "B", "--root": "OUT"}
 _NOT_SETTINGS: Final = ("name", "created", "provenance", "objective")
 _OF_SCORES: Final = (
-    "scenario", "algorithm_a", "algorithm_b", "configuration_a", "configuration_b", "metric", "seeds", "n_a", "value_a",
+    "scenario", "algorithm_a", "algorithm_b", "configuration_a", "configuration_b", "metric", "at_a", "at_b", "seeds",
+    "n_a", "value_a",
     "n_b", "value_b", "difference", "difference_low", "difference_high",
 )  # fmt: skip
 
@@ -50,11 +52,12 @@ class Difference:
       a, b: their names.
       differences: what is not the same, with the columns `DIFFERENCE_COLUMNS`; `part` is hyperparameters, settings,
         objective, code, versions or machine. Values are as JSON has them, lists as its text.
-      scores: of trials a row with `metric`, `n_a`, `value_a`, `n_b`, `value_b`, `difference` (b less a),
+      scores: of trials a row with `metric`, `estimator` (the mean, whatever their aggregate), `n_a`,
+        `value_a`, `n_b`, `value_b`, `difference` (b less a),
         `difference_low`, `difference_high` and `interval` (`paired t`, `Welch t` or `none`); of sweeps the table of
         `results.compare`.
       seeds: of trials the score of each seed, with the columns `SEED_COLUMNS`; of sweeps no rows.
-      note: why there are no scores to compare; None where there are.
+      note: why there are no scores to compare, or what makes them unlike; None where there is neither.
     """
 
     kind: str
@@ -112,8 +115,9 @@ def _of_trials(folder_a: Path, folder_b: Path) -> Difference:
     parts_a, parts_b = (_parts_of_trial(*one) for one in ((folder_a, a), (folder_b, b)))
     note = None
     scores_a, scores_b = (_scores(*one) for one in ((folder_a, a), (folder_b, b)))
-    if a.objective.metric != b.objective.metric:
-        note = f"A is judged by {a.objective.metric}, B by {b.objective.metric}"
+    rules_a, rules_b = (f"{one.metric} ({one.mode}) at {one.at}" for one in (a.objective, b.objective))
+    if rules_a != rules_b:
+        note = f"A is judged by {rules_a}, B by {rules_b}"
     elif not scores_a or not scores_b:
         name, record = ("A", a) if not scores_a else ("B", b)
         note = f"{name} has no score of every seed ({record.state.value})"
@@ -158,7 +162,7 @@ def _scores(folder: Path, record: TrialRecord) -> dict[int, float]:
 
 def _trial_scores(metric: str, a: Mapping[int, float], b: Mapping[int, float]) -> pd.DataFrame:
     x, y = list(a.values()), list(b.values())
-    row: dict[str, Any] = {"metric": metric}
+    row: dict[str, Any] = {"metric": metric, "estimator": Aggregate.MEAN.value}
     for name, values in (("a", x), ("b", y)):
         row |= {f"n_{name}": len(values), f"value_{name}": math.fsum(values) / len(values)}
     low = high = math.nan
@@ -201,6 +205,8 @@ def _of_sweeps(folder_a: Path, folder_b: Path) -> Difference:
         note = " ".join(str(error).split())
     parts_a, parts_b = (_parts_of_sweep(*one) for one in ((folder_a, a), (folder_b, b)))
     nothing = pd.DataFrame(columns=list(SEED_COLUMNS))
+    if note is None and a.objective.at != b.objective.at:
+        note = f"A is judged by {a.objective.at}, B by {b.objective.at}: their difference is one of rules, too"
     return Difference("sweeps", a.name, b.name, _differing(parts_a, parts_b), scores, nothing, note)
 
 
@@ -279,7 +285,8 @@ def _print(found: Difference) -> None:
     )
     if found.note is not None:
         say = Console(soft_wrap=True)
-        say.print(f"Scores are not compared: {found.note}", markup=False, highlight=False)
+        beware = "Beware" if len(found.scores) else "Scores are not compared"
+        say.print(f"{beware}: {found.note}", markup=False, highlight=False)
     if len(found.seeds):
         rows = [[_text(value) for value in row] for row in found.seeds.itertuples(index=False)]
         print_table(("seed", "A", "B", "B - A"), rows, left=(), spare=(), title="Score of each seed")

@@ -111,7 +111,8 @@ def importance_in(searched: pd.DataFrame, manifest: SweepManifest | None, algori
     rows = rows.assign(_score=scores)[scores.notna()]
     if over_scenarios:
         rows = rows.drop_duplicates(["configuration"])
-    names = [name for name in hyperparameter_columns(searched) if name != "system.seed"]
+    axes = manifest.space if manifest is not None and isinstance(manifest.space, Mapping) else {}
+    names = [name for name in hyperparameter_columns(searched) if name != "system.seed" or name in axes]
     pairs = [
         ({name: _read(row[name]) for name in names if not _is_missing(row[name])}, float(row["_score"]))
         for row in rows.astype(object).to_dict("records")

@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from jax_party.errors import SweepError
@@ -56,6 +56,16 @@ class Claim:
     def text(self) -> str:
         """The claim as it is written."""
         return f"{self.a} {self.relation} {self.b} on {self.metric} in {self.scenario}"
+
+    @property
+    def upwards(self) -> Claim:
+        """The same claim with `>`."""
+        return self if self.relation == ">" else replace(self, a=self.b, relation=">", b=self.a)
+
+    @property
+    def opposite(self) -> Claim:
+        """The claim of the other direction, with the same relation."""
+        return replace(self, a=self.b, b=self.a)
 
     @property
     def estimand(self) -> str:
@@ -127,8 +137,13 @@ def parse_claims(text: str) -> Claims:
     for part in parts:
         words, *options = (word.strip() for word in part.split(","))
         claim = _parse_claim(words, part)
-        if claim in claims:
-            raise SweepError(f"CLAIM: {claim.text}: is there twice; leave one of them out")
+        for other in claims:
+            if claim.upwards == other.upwards:
+                raise SweepError(f"CLAIM: {claim.text}: is there twice ({other.text}); leave one of them out")
+            if claim.upwards == other.upwards.opposite:
+                raise SweepError(
+                    f"CLAIM: {claim.text}: is the opposite of {other.text}; claim what you expect, one of the two"
+                )
         claims.append(claim)
         for option in options:
             name, value = _parse_option(option, part)

@@ -106,7 +106,8 @@ def judge(objective: Objective, num_seeds: int, rows: Iterable[Row]) -> Judgemen
     """What a trial is judged by; None where its objective was never measured on trained networks.
 
     Where the rule asks for episodes that were not played (the trial has not ended, was stopped early, or is not to
-    measure the absolute metric), the evaluation of the same parameters takes their place.
+    measure the absolute metric), or that gave no finite number, the evaluation of the same parameters takes their
+    place.
 
     Args:
       objective: says the rule.
@@ -116,17 +117,22 @@ def judge(objective: Objective, num_seeds: int, rows: Iterable[Row]) -> Judgemen
     rows = list(rows)
     trained = trained_evaluations(rows, num_seeds)
     at = At(objective.at)
-    if at is At.FINAL and len(final := [row for row in rows if row.get(FINAL)]) == num_seeds:
+    if at is At.FINAL and (final := _played(rows, FINAL, num_seeds, objective)):
         return _judgement(objective, int(final[0]["step"]), FINAL, final)
     if at is At.FINAL or at.averaged is not None:
         steps = list(trained)[-(at.averaged or 1) :]
         return _average(objective, {step: trained[step] for step in steps}) if steps else None
     best = best_step(trained, objective)
-    absolute = [row for row in rows if row.get(ABSOLUTE)]
-    measured = objective_of([row.get("evaluate") or {} for row in absolute], objective)
-    if len(absolute) == num_seeds and measured is not None:
+    if absolute := _played(rows, ABSOLUTE, num_seeds, objective):
         return _judgement(objective, int(absolute[0]["step"]) if best is None else best, ABSOLUTE, absolute)
     return None if best is None else _judgement(objective, best, "evaluation", trained[best])
+
+
+def _played(rows: Sequence[Row], flag: str, num_seeds: int, objective: Objective) -> list[Row]:
+    """The rows with a flag, one per seed; none where one is missing, or has no finite number for the objective."""
+    found = [row for row in rows if row.get(flag)]
+    measured = objective_of([row.get("evaluate") or {} for row in found], objective)
+    return found if len(found) == num_seeds and measured is not None else []
 
 
 def _judgement(objective: Objective, step: int, source: str, of_seeds: Sequence[Row]) -> Judgement:

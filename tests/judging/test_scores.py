@@ -112,3 +112,17 @@ def test_the_best_step_is_the_earliest_of_equals() -> None:
     assert best_step(trained_evaluations(rows, 1), Objective(NAME, "max")) == 20
     assert best_step(trained_evaluations(rows, 1), Objective(NAME, "min")) == 10
     assert best_step({}, Objective(NAME, "max")) is None
+
+
+@pytest.mark.parametrize(("at", "value", "source"), [("final", 1.0, "evaluation"), ("best", 8.0, "evaluation")])
+@pytest.mark.parametrize("flag", ["final", "absolute"])
+def test_episodes_without_a_number_are_no_reason_to_leave_a_trial_out(
+    at: str, value: float, source: str, flag: str
+) -> None:
+    """Both rules fall back to the evaluation of the same parameters."""
+    rows = [row(70, None, **{name: True}) if one.get(name := "final") or one.get(name := "absolute") else one
+            for one in CURVE]  # fmt: skip
+    found = judged(at, rows)
+    assert found is not None and (found.metrics[NAME], found.source) == (value, source)
+    whole = [one for one in rows if not one.get(flag)]
+    assert judged(at, whole) == found

@@ -119,10 +119,14 @@ def test_scores_that_cannot_be_compared_are_told_and_the_rest_is_shown(
     make_trial(tmp_path, "one", [1.0, 2.0])
     make_trial(tmp_path, "other", [3.0], objective=Objective("equality", "max"))
     found = differences("one", "other", tmp_path)
-    assert found.note == "A is judged by episode_return, B by equality" and found.scores.empty
+    note = "A is judged by episode_return (max) at final, B by equality (max) at final"
+    assert found.note == note and found.scores.empty
     assert ("objective", "metric", "episode_return", "equality") in rows(found)
     assert diff.main(["one", "other", "--root", str(tmp_path)]) == 0
-    assert "Scores are not compared: A is judged by episode_return, B by equality" in capsys.readouterr().out
+    assert f"Scores are not compared: {note}" in capsys.readouterr().out
+    make_trial(tmp_path, "by-best", [3.0], objective=Objective("episode_return", "max", at="best"))
+    note = "A is judged by episode_return (max) at final, B by episode_return (max) at best"
+    assert differences("one", "by-best", tmp_path).note == note
     make_trial(tmp_path, "failed", [], num_seeds=2, state=State.FAILED)
     assert differences("one", "failed", tmp_path).note == "B has no score of every seed (FAILED)"
 
@@ -170,6 +174,20 @@ def test_sweeps_differ_by_their_manifests_and_their_best(tmp_path: Path, capsys:
     assert "space.system.actor_lr.high" in first and "Scores, and their difference B - A" in first
     assert diff.main([str(a), str(b)]) == 0
     assert capsys.readouterr().out == first, "the same each time"
+
+
+def test_sweeps_judged_by_other_rules_are_compared_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = report_sweep.make(tmp_path / "a")
+    b = report_sweep.make(tmp_path / "b", objective=Objective("episode_return", "max", at="best"))
+    for folder in (a, b):
+        collect(folder)
+    found = differences(a, b)
+    assert found.note == "A is judged by final, B by best: their difference is one of rules, too"
+    assert set(found.scores["at_a"]) == {"final"} and set(found.scores["at_b"]) == {"best"}
+    assert diff.main([str(a), str(b)]) == 0
+    assert f"Beware: {found.note}" in capsys.readouterr().out
 
 
 def test_sweeps_that_are_not_collected_differ_all_the_same(tmp_path: Path) -> None:
