@@ -8,7 +8,9 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import given
 
+from jax_party.judging.standings import Candidate
 from jax_party.records import FINISHED, Objective, State, TrialRecord
+from launcher.console import status_line
 from launcher.progress import Progress, Snapshot, best_row
 
 TRIALS = 5
@@ -97,3 +99,42 @@ def test_untrained_networks_are_not_the_best_so_far() -> None:
     assert progress.result("t-0", {"env_steps": 10, "score": 9.0, "untrained": True}).score is None
     row = progress.result("t-0", {"env_steps": 20, "score": 3.0})
     assert (row.score, row.last) == (3.0, 3.0)
+
+
+def candidate(number: int, value: float, settled: bool | None = True, **changes: Any) -> Candidate:
+    values: dict[str, Any] = {
+        "trial_id": f"t-{number}", "number": number, "algorithm": "ff_ippo", "scenario": "p-base",
+        "configuration": f"c{number}", "state": "COMPLETE", "first_seed": 0,
+        "of_seeds": [{"score": value, "cost": value}], "settled": settled,
+    }  # fmt: skip
+    return Candidate(**{**values, **changes})
+
+
+def complete(progress: Progress, one: Candidate) -> None:
+    if one.number not in {row.number for row in progress.snapshot().rows}:
+        progress.add(record(one.number))
+    progress.end(one.trial_id, State.COMPLETE, None, one.of_seeds[0]["score"], one)
+
+
+def test_the_best_so_far_is_the_first_of_the_standings() -> None:
+    progress = Progress("sweep", Objective("score", "max", constraints={"max_cost": 50.0}), PLANNED)
+    complete(progress, candidate(0, 90.0))
+    assert progress.snapshot().best is None, "it breaks the constraint"
+    complete(progress, candidate(1, 30.0, settled=False))
+    found = progress.snapshot()
+    assert found.best is not None and found.best.number == 1 and found.standing is not None
+    assert "best so far score 30 (trial 1, provisional)" in status_line(found)
+    complete(progress, candidate(2, 20.0))
+    assert "best so far score 20 (trial 2)" in status_line(progress.snapshot()), "it has settled"
+    complete(progress, candidate(3, 26.0, configuration="c2", first_seed=1))
+    assert "best so far score 23 (trial 2, 2 seeds)" in status_line(progress.snapshot())
+
+
+def test_a_configuration_that_counts_by_its_mean_is_named_once_it_is_whole() -> None:
+    progress = Progress(
+        "sweep", Objective("score", "max"), PLANNED, scenario_mode="mean", scenarios=("p-base", "p-short")
+    )
+    complete(progress, candidate(0, 90.0))
+    assert progress.snapshot().standing is None
+    complete(progress, candidate(2, 10.0, configuration="c0", scenario="p-short"))
+    assert "best so far score 50 (trial 0)" in status_line(progress.snapshot())
