@@ -536,6 +536,13 @@ def trial_id(sweep_name: str, config: Mapping[str, Any], seed: int) -> str:
     return f"{sweep_name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
+def holds_its_config(folder: Path, record: TrialRecord) -> bool:
+    """Whether config.yaml is what the trial's id is a digest of. Those of a population change, which is no edit."""
+    name = re.sub(r"-r\d+$", "", record.trial_id)  # an older sweep's copies
+    sweep = name.rpartition("-")[0]
+    return bool(record.lineage) or not sweep or trial_id(sweep, read_config(folder), record.seed) == name
+
+
 def configuration_id(record: TrialRecord) -> str:
     """8 hex digits that trials of the same algorithm and values share, whatever their seed and scenario."""
     values = {key: value for key, value in record.hyperparameters.items() if key != "system.seed"}

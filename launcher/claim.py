@@ -15,7 +15,7 @@ import mava_configs
 from jax_party import records
 from jax_party.errors import ConfigError, RecordError, SweepError
 from jax_party.judging import claims as judging
-from jax_party.judging.claims import Claim, Claims, Evidence, Judgement
+from jax_party.judging.claims import NOT_SUPPORTED, SUPPORTED, Claim, Claims, Evidence, Judgement
 from jax_party.judging.seeds import fresh_seeds
 from jax_party.records import CLAIM_FILE, VERDICT_FILE, State, TrialRecord
 from launcher.console import plain, show_facts
@@ -25,8 +25,6 @@ from launcher.promote import winners, write_promotions
 if TYPE_CHECKING:
     from launcher.run import Sweep
 
-SUPPORTED = "supported"
-NOT_SUPPORTED = "not supported"
 _WIDE = 10_000
 
 
@@ -128,6 +126,12 @@ def read_intact(folder: Path) -> dict[str, Any]:
     edited = judging.edit(*found)
     if edited is not None:
         raise SweepError(f"{folder}/{edited}: was edited since the claim; restore it, or claim anew: make claim …")
+    for trial in records.trial_folders(folder):
+        if not records.holds_its_config(trial, records.read_record(trial)):
+            raise SweepError(
+                f"{trial / records.CONFIG_FILE}: was edited since the trial was made; restore it, or claim anew: make "
+                "claim …"
+            )
     return found[0]
 
 

@@ -114,6 +114,18 @@ def fresh_values(sweep: Sweep, origin: str) -> dict[int, float]:
     return pool_seeds(tests)
 
 
+def _chosen_by(sweep: Sweep, origin: TrialRecord) -> list[float]:
+    """Return the score of each seed that has chosen a winner's configuration."""
+    same = [
+        one
+        for one in sweep.searched
+        if (one.algorithm, one.scenario, one.state) == (origin.algorithm, origin.scenario, origin.state)
+        and records.contender(one) == records.contender(origin)
+    ]
+    scores = ((one.seed, outcome.seed_scores(sweep.folder / one.trial_id, one)) for one in same)
+    return list(pool_seeds(scores).values())
+
+
 def tests_of(sweep: Sweep, origin: str) -> list[TrialRecord]:
     """Return the tests of a winner, in the order in which they were planned."""
     found = [record for record in sweep.records.values() if record.promoted_from == origin]
@@ -127,7 +139,7 @@ def show_promotions(sweep: Sweep, promoted: Sequence[TrialRecord], console: Cons
     tested: dict[tuple[str, str], list[tuple[list[float], list[float]]]] = {}
     origins = list(dict.fromkeys(planned.promoted_from for planned in promoted if planned.promoted_from is not None))
     for origin in origins:
-        chosen_by = outcome.seed_scores(sweep.folder / origin, sweep.records[origin])
+        chosen_by = _chosen_by(sweep, sweep.records[origin])
         values = list(fresh_values(sweep, origin).values())
         record = tests_of(sweep, origin)[-1]
         if not values or not chosen_by:

@@ -255,10 +255,11 @@ def _judge_promotions(rows: Sequence[IndexRow]) -> None:
             fresh |= {f"fresh.{name}": value for name, value in interval(values)._asdict().items()}
             fresh["fresh.num_seeds"] = len(values)
         origin = by_id.get(origin_id)
+        chosen_by = [] if origin is None else list(_searched_values(rows, origin).values())
         for row in [*tests, *([] if origin is None else [origin])]:
             row.fixed.update(fresh)
-        if origin is not None and origin.seed_values:
-            gap = aggregate(origin.seed_values, fresh["fresh.estimator"]) - fresh["fresh.value"]
+        if origin is not None and chosen_by:
+            gap = aggregate(chosen_by, fresh["fresh.estimator"]) - fresh["fresh.value"]
             origin.fixed["optimism_gap"] = gap if origin.fixed["objective.mode"] == "max" else -gap
     _count_tests(rows, by_id)
 
@@ -270,6 +271,19 @@ def _tests(rows: Sequence[IndexRow]) -> dict[str, list[IndexRow]]:
         if _is_test(row):
             tests.setdefault(row.fixed["promoted_from"], []).append(row)
     return tests
+
+
+def _searched_values(rows: Sequence[IndexRow], origin: IndexRow) -> dict[int, float]:
+    """The score of each seed that has chosen the configuration of a winner."""
+    played = ("algorithm", "scenario", "state")
+    return pool_seeds(
+        (row.fixed["seed"], row.seed_values)
+        for row in sorted(rows, key=lambda row: row.order)
+        if row.fixed.get("promoted_from") is None
+        and row.seed_values
+        and all(row.fixed.get(name) == origin.fixed.get(name) for name in played)
+        and ranked_as(row.fixed) == ranked_as(origin.fixed)
+    )
 
 
 def _fresh_values(tests: Sequence[IndexRow]) -> dict[int, float]:
@@ -322,7 +336,8 @@ def _judge_promotions_over_scenarios(rows: Sequence[IndexRow]) -> None:
         fresh = stratified_interval([list(_fresh_values(of_scenario).values()) for of_scenario in tested])
         values = {f"fresh.over_scenarios.{name}": getattr(fresh, name) for name in ("value", "low", "high")}
         mode = origins[0].fixed["objective.mode"]
-        values["optimism_gap.over_scenarios"] = optimism([row.seed_values for row in origins], fresh, mode)[1]
+        chosen_by = [list(_searched_values(rows, row).values()) for row in origins]
+        values["optimism_gap.over_scenarios"] = optimism(chosen_by, fresh, mode)[1]
         for row in [*origins, *(row for of_scenario in tested for row in of_scenario)]:
             row.fixed.update(values)
 

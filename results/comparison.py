@@ -41,6 +41,7 @@ class Played(NamedTuple):
       over_scenarios: whether the score is its mean over scenarios.
       standing: its place among those that it compares with; infinite where an older index has none.
       provisional: whether it would be the best for the time being only.
+      aggregate: how the sweep makes one number of seeds.
     """
 
     configuration: str
@@ -51,6 +52,7 @@ class Played(NamedTuple):
     over_scenarios: bool
     standing: float = math.inf
     provisional: bool = False
+    aggregate: str = Aggregate.MEAN.value
 
     def values(self, fresh: bool) -> NDArray[np.float64]:
         """The objective of each seed of one kind."""
@@ -108,15 +110,17 @@ def compare(sweep_a: str | Path, sweep_b: str | Path, by: str = "best") -> pd.Da
 
 
 def leaders(sweep: str | Path) -> pd.DataFrame:
-    """Each algorithm's best configuration in each scenario, the better algorithm first; provisional ones last.
+    """Each algorithm's best configuration in each scenario, the better algorithm first.
 
-    On fresh seeds where all of a scenario's algorithms have some, else on those of the search. The estimator is the
-    same for all: interquartile means where each has ten seeds, else means. The sweep has to be collected.
+    They go by `score`, the sweep's own aggregate over seeds: on fresh seeds where all of a scenario's algorithms have
+    some, else on those of the search. What breaks a constraint comes last, before it what is provisional. Beside the
+    score stands an estimate with its interval, the same for all: interquartile means where each has ten seeds, else
+    means. The sweep has to be collected.
 
     Returns:
       `scenario` (`mean of …` where configurations count by that), `place`, `algorithm`, `configuration`, `metric`,
-      `mode`, `seeds` (`fresh` or `searched`), `n`, `value`, `low`, `high` (95 %, NaN for one seed), `estimator` and
-      `provisional`.
+      `mode`, `seeds` (`fresh` or `searched`), `n`, `score`, `value`, `low`, `high` (95 %, NaN for one seed),
+      `estimator`, `feasible` (whether it keeps to the constraints) and `provisional`.
 
     Raises:
       RecordError: the sweep cannot be read, or has no complete trial.
@@ -130,8 +134,8 @@ def leaders(sweep: str | Path) -> pd.DataFrame:
 
 
 LEADER_COLUMNS: Final = (
-    "scenario", "place", "algorithm", "configuration", "metric", "mode", "seeds", "n", "value", "low", "high",
-    "estimator", "provisional",
+    "scenario", "place", "algorithm", "configuration", "metric", "mode", "seeds", "n", "score", "value", "low", "high",
+    "estimator", "feasible", "provisional",
 )  # fmt: skip
 
 
@@ -167,14 +171,20 @@ def leaders_of(index: pd.DataFrame) -> pd.DataFrame:
         values = {name: one.values(fresh) for name, one in best.items()}
         many = min(map(len, values.values())) >= BOOTSTRAP_SEEDS
         estimates = {name: _estimate(of_algorithm, many) for name, of_algorithm in values.items()}
-        ordered = sorted(best, key=lambda name: (best[name].provisional, -sign * estimates[name][0], name))
+        scores = {
+            name: aggregate(values[name].tolist(), one.aggregate) if fresh else one.score for name, one in best.items()
+        }
+        ordered = sorted(
+            best, key=lambda name: (not best[name].feasible, best[name].provisional, -sign * scores[name], name)
+        )
         for place, name in enumerate(ordered, start=1):
             value, low, high = estimates[name]
             rows.append({
                 "scenario": scenario, "place": place, "algorithm": name, "configuration": best[name].configuration,
-                "seeds": "fresh" if fresh else "searched", "n": len(values[name]), "value": value, "low": low,
+                "seeds": "fresh" if fresh else "searched", "n": len(values[name]), "score": scores[name],
+                "value": value, "low": low,
                 "high": high, "estimator": (Aggregate.IQM if many else Aggregate.MEAN).value,
-                "provisional": best[name].provisional,
+                "feasible": best[name].feasible, "provisional": best[name].provisional,
             })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -229,6 +239,7 @@ def _configuration(searched: Sequence[dict[Any, Any]], fresh: Sequence[dict[Any,
         feasible=all(pd.isna(row["objective.feasible"]) or bool(row["objective.feasible"]) for row in searched),
         over_scenarios=bool(over),
         standing=min(map(standing_of, searched)), provisional=any(row.get("provisional") is True for row in searched),
+        aggregate=str(searched[0]["objective.aggregate"]),
     )  # fmt: skip
 
 

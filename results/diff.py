@@ -35,6 +35,8 @@ ABSENT: Final = "(absent)"
 DIFFERENCE_COLUMNS: Final = ("part", "name", "a", "b")
 SEED_COLUMNS: Final = ("seed", "a", "b", "difference")
 _VARIABLES: Final = {"a": "A", "b": "B", "--root": "OUT"}
+_NORMAL: Final = 1.959963984540054
+"""Of the standard normal, two-sided 5 %."""
 _NOT_SETTINGS: Final = ("name", "created", "provenance", "objective")
 _OF_SCORES: Final = (
     "scenario", "algorithm_a", "algorithm_b", "configuration_a", "configuration_b", "metric", "at_a", "at_b", "seeds",
@@ -54,7 +56,8 @@ class Difference:
         objective, code, versions or machine. Values are as JSON has them, lists as its text.
       scores: of trials a row with `metric`, `estimator` (the mean, whatever their aggregate), `n_a`,
         `value_a`, `n_b`, `value_b`, `difference` (b less a),
-        `difference_low`, `difference_high` and `interval` (`paired t`, `Welch t` or `none`); of sweeps the table of
+        `difference_low`, `difference_high` and `interval` (`paired t`, `Welch t`, or of one seed `episodes alone`: the
+        noise of the evaluations, not that of seeds; `none` where that is unknown); of sweeps the table of
         `results.compare`.
       seeds: of trials the score of each seed, with the columns `SEED_COLUMNS`; of sweeps no rows.
       note: why there are no scores to compare, or what makes them unlike; None where there is neither.
@@ -124,7 +127,8 @@ def _of_trials(folder_a: Path, folder_b: Path) -> Difference:
     compared = note is None
     return Difference(
         "trials", a.trial_id, b.trial_id, _differing(parts_a, parts_b),
-        _trial_scores(a.objective.metric, scores_a, scores_b) if compared else pd.DataFrame(),
+        _trial_scores(a.objective.metric, scores_a, scores_b, _evaluation_error(folder_a, a), _evaluation_error(folder_b, b))
+        if compared else pd.DataFrame(),
         _seed_table(scores_a, scores_b, compared), note,
     )  # fmt: skip
 
@@ -160,17 +164,31 @@ def _scores(folder: Path, record: TrialRecord) -> dict[int, float]:
     return {record.seed + index: value for index, value in enumerate(values)}
 
 
-def _trial_scores(metric: str, a: Mapping[int, float], b: Mapping[int, float]) -> pd.DataFrame:
-    x, y = list(a.values()), list(b.values())
+def _evaluation_error(folder: Path, record: TrialRecord) -> float:
+    """The standard error of the score that is due to its number of episodes; NaN where unknown."""
+    found = records.judgement(record, records.read_metrics(folder))
+    return math.nan if found is None or found.se is None else found.se
+
+
+def _trial_scores(
+    metric: str, a: Mapping[int, float], b: Mapping[int, float], error_a: float, error_b: float
+) -> pd.DataFrame:
+    """The row of scores. Where at least half of the seeds of each are the other's, these alone count, in pairs."""
+    common = [seed for seed in a if seed in b]
+    paired = len(common) > 1 and 2 * len(common) >= max(len(a), len(b))
+    x, y = ([one[seed] for seed in common] if paired else list(one.values()) for one in (a, b))
     row: dict[str, Any] = {"metric": metric, "estimator": Aggregate.MEAN.value}
     for name, values in (("a", x), ("b", y)):
         row |= {f"n_{name}": len(values), f"value_{name}": math.fsum(values) / len(values)}
     low = high = math.nan
     kind = "none"
     if min(len(x), len(y)) > 1:
-        paired = list(a) == list(b)
         kind = "paired t" if paired else "Welch t"
         low, high = _paired_interval(x, y) if paired else welch_interval(y, x)[1:]
+    elif not math.isnan(error := math.hypot(error_a, error_b)):
+        kind = "episodes alone"
+        half = _NORMAL * error
+        low, high = row["value_b"] - row["value_a"] - half, row["value_b"] - row["value_a"] + half
     row |= {"difference": row["value_b"] - row["value_a"], "difference_low": low, "difference_high": high}
     return pd.DataFrame([{**row, "interval": kind}])
 

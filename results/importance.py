@@ -23,6 +23,8 @@ from jax_party.records import State, SweepManifest
 from results.collector import hyperparameter_columns
 from results.ranking import EVERY_SCENARIO, OVER_SCENARIOS, SCORE, mode_of
 
+SCENARIO_AXIS: Final = "axis"
+"""The sweep's mode in which the scenario is drawn, too: it counts as a hyperparameter."""
 EVALUATOR: Final = "PED-ANOVA"
 FEWEST_TRIALS: Final = 8
 """With fewer trials an importance says nothing."""
@@ -46,19 +48,18 @@ class Importance:
 
 
 def importance(
-    rows: Iterable[tuple[Mapping[str, Any], float]],
+    rows: Iterable[tuple[str, Mapping[str, Any], float]],
     manifest: SweepManifest | None,
     algorithm: str,
-    scenario: str,
     maximise: bool,
     what: str = "trials",
 ) -> Importance:
-    """The importances among trials of an algorithm in a scenario.
+    """The importances among trials of an algorithm.
 
     Args:
-      rows: of COMPLETE trials, their hyperparameters by key and their scores.
+      rows: of COMPLETE trials, the scenario, their hyperparameters by key and their scores.
       manifest: of their sweep, which declares the ranges; None for a single run, which has none.
-      algorithm, scenario: what they played.
+      algorithm: what they played.
       maximise: whether more is better.
       what: what the rows are, for messages.
     """
@@ -66,7 +67,7 @@ def importance(
 
     from results.space import parameters
 
-    found = [(parameters(manifest, algorithm, scenario, values), score) for values, score in rows]
+    found = [(parameters(manifest, algorithm, scenario, values), score) for scenario, values, score in rows]
     if len(found) < FEWEST_TRIALS:
         return Importance("", why=f"{len(found)} {what} have a score; importances need {FEWEST_TRIALS}")
     if not any(one.params for one, _ in found):
@@ -97,12 +98,18 @@ def importance_in(searched: pd.DataFrame, manifest: SweepManifest | None, algori
       searched: the rows of an index, tests of winners and copies left out.
       manifest: of the sweep; None for a single run.
       algorithm: whose.
-      scenario: where; `EVERY_SCENARIO` for configurations by their mean over scenarios.
+      scenario: where; `EVERY_SCENARIO` for configurations by their mean over scenarios, or for trials of all scenarios
+        where the scenario is an axis.
     """
-    over_scenarios = scenario == EVERY_SCENARIO
+    is_axis = manifest is not None and manifest.scenario_mode == SCENARIO_AXIS
+    over_scenarios = scenario == EVERY_SCENARIO and not is_axis
     averaged = manifest is not None and manifest.scenario_mode == MEAN_OVER_SCENARIOS
     rows = searched[(searched["algorithm"] == algorithm) & (searched["state"] == State.COMPLETE.value)]
-    rows = rows if over_scenarios else rows[rows["scenario"] == scenario]
+    if over_scenarios:  # whole ones alone, as Optuna's study of them has
+        others = searched[(searched["algorithm"] == algorithm) & (searched["state"] != State.COMPLETE.value)]
+        rows = rows[~rows["configuration"].isin(others["configuration"])]
+    elif scenario != EVERY_SCENARIO:
+        rows = rows[rows["scenario"] == scenario]
     scores = rows["objective.value"]
     if over_scenarios:
         scores = rows[OVER_SCENARIOS]
@@ -114,13 +121,12 @@ def importance_in(searched: pd.DataFrame, manifest: SweepManifest | None, algori
     axes = manifest.space if manifest is not None and isinstance(manifest.space, Mapping) else {}
     names = [name for name in hyperparameter_columns(searched) if name != "system.seed" or name in axes]
     pairs = [
-        ({name: _read(row[name]) for name in names if not _is_missing(row[name])}, float(row["_score"]))
+        (str(row["scenario"]), {name: _read(row[name]) for name in names if not _is_missing(row[name])}, row["_score"])
         for row in rows.astype(object).to_dict("records")
     ]
-    where = str(rows["scenario"].iloc[0]) if over_scenarios and len(rows) else scenario
     maximise = mode_of(searched) == "max"
     what = "configurations" if over_scenarios else "trials"
-    return importance(pairs, manifest, algorithm, where, maximise, what)
+    return importance(pairs, manifest, algorithm, maximise, what)
 
 
 def _read(value: Any) -> Any:

@@ -173,7 +173,10 @@ class Journal:
         ranked: Mapping[str, Sequence[Standing]],
     ) -> None:
         of_trial = {trial_id: one for found in ranked.values() for one in found for trial_id in one.trials}
-        wanted = [_placed(trial, of_trial.get(trial.user_attrs.get("trial_id", "")), objective) for trial in trials]
+        whole = any(one.feasible and not one.provisional for one in of_trial.values())  # of several scenarios, too
+        wanted = [
+            _placed(trial, of_trial.get(trial.user_attrs.get("trial_id", "")), objective, whole) for trial in trials
+        ]
         if any(new is not trial for new, trial in zip(wanted, trials, strict=True)):
             attrs = {study.study_name: study.user_attrs for study in self._storage.get_all_studies()}[name]
             directions = self._storage.get_study_directions(studies[name])
@@ -387,16 +390,22 @@ def _candidate(trial: FrozenTrial) -> Candidate:
     )
 
 
-def _placed(trial: FrozenTrial, standing: Standing | None, objective: Objective) -> FrozenTrial:
+def _placed(trial: FrozenTrial, standing: Standing | None, objective: Objective, whole: bool) -> FrozenTrial:
     """A finished trial with its configuration's values, and with one constraint more where trials that had not settled
     are no winners; the same object where it has them already.
+
+    Args:
+      trial: of the journal.
+      standing: of its configuration, where it is ranked.
+      objective: what is better.
+      whole: whether some configuration of the study is no provisional winner, so that provisional ones are none.
     """
     if standing is None or trial.state is not TrialState.COMPLETE:
         return trial
     values = [float(standing.metrics[name] or 0.0) for name in objective.metrics]
     missed = [min(one, _MISSED) for one in violations(objective, standing.metrics)]
     if standings.judges_the_end(objective.at):
-        missed.append(float(standing.feasible and not standing.eligible))
+        missed.append(float(standing.feasible and (standing.provisional if whole else not standing.eligible)))
     wanted = {_CONSTRAINTS: missed} if missed else {}
     if trial.values == values and trial.system_attrs.get(_CONSTRAINTS) == wanted.get(_CONSTRAINTS):
         return trial

@@ -15,13 +15,13 @@ from jax_party.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import JaxPartyError, RecordError
 from jax_party.records import State
 from results.index import DEFAULT_ROOT, load_index
-from results.ranking import best_score
+from results.ranking import best_score, provisional_notes, searched
 from results.show import print_table
 
 DEPTH: Final = 4
-COLUMNS: Final = ("name", "folder", "algorithms", "scenarios", "states", "metric", "best", "when")
+COLUMNS: Final = ("name", "folder", "algorithms", "scenarios", "states", "metric", "best", "provisional", "when")
 
-SPARE: Final = ("best", "states", "algorithms", "scenarios", "metric", "when", "name")
+SPARE: Final = ("provisional", "best", "states", "algorithms", "scenarios", "metric", "when", "name")
 """What a narrow terminal does without, the last first: a folder says the name and the time."""
 
 
@@ -29,6 +29,7 @@ def list_sweeps(root: str | Path = DEFAULT_ROOT) -> pd.DataFrame:
     """The sweeps and single runs below `root`, the newest first, with the columns `COLUMNS`.
 
     States and the best objective are those of the index; of a folder that has none, or a damaged one, `states` says so.
+    `provisional` is `yes` where a best is named for the time being only.
 
     Raises:
       RecordError: there is no such folder, or nothing in it.
@@ -82,6 +83,7 @@ def _row(folder: Path, root: Path) -> dict[str, Any]:
         "scenarios": ", ".join(sorted(index["scenario"].dropna().unique())),
         "states": ", ".join(f"{counts[state.value]} {state.value}" for state in State if state.value in counts),
         "best": best_score(index),
+        "provisional": ("yes" if provisional_notes(searched(index)) else None),
     }
 
 

@@ -14,10 +14,11 @@ from jax_party import records, storage
 from jax_party.arguments import BAD_INPUT, OneLineParser, print_error, whole_number
 from jax_party.errors import RecordError
 from jax_party.judging.objectives import At
+from jax_party.judging.standings import MEAN_OVER_SCENARIOS
 from jax_party.records import State
 from results.collector import METRIC_PREFIXES, collect, hyperparameter_columns
 from results.comparison import leaders_of
-from results.importance import importance_in
+from results.importance import SCENARIO_AXIS, importance_in
 from results.index import load_index
 from results.journal import update_journal
 from results.ranking import (
@@ -36,7 +37,7 @@ from results.ranking import (
 )
 
 _FRESH: Final = (
-    "fresh.value", "optimism_gap", "fresh.over_scenarios.value", "optimism_gap.over_scenarios",
+    "tests", "fresh.value", "optimism_gap", "fresh.over_scenarios.value", "optimism_gap.over_scenarios",
 )  # fmt: skip
 
 MAX_WIDTH: Final = 10_000
@@ -155,7 +156,7 @@ def _say_more(index: pd.DataFrame, folder: str) -> None:
         if len(of_scenario) > 1:
             seeds = of_scenario["seeds"].iloc[0]
             names = [
-                f"{row.algorithm} {row.value:.5g}{' (provisional)' if row.provisional else ''}"
+                f"{row.algorithm} {row.score:.5g}{_beware(bool(row.feasible), bool(row.provisional))}"
                 for row in of_scenario.itertuples()
             ]
             _say(f"{scenario}: best configurations of {', then '.join(names)} ({seeds} seeds)")
@@ -165,15 +166,21 @@ def _say_more(index: pd.DataFrame, folder: str) -> None:
         return
     manifest, rows = records.read_manifest(place), without_copies(searched(index))
     groups = rows[["algorithm", "scenario"]].dropna().drop_duplicates().to_numpy().tolist()
-    if manifest.scenario_mode == "mean":
+    if manifest.scenario_mode in (MEAN_OVER_SCENARIOS, SCENARIO_AXIS):
         groups = [[algorithm, EVERY_SCENARIO] for algorithm in dict.fromkeys(algorithm for algorithm, _ in groups)]
     for algorithm, scenario in groups[:_MOST_GROUPS]:
         one = importance_in(rows, manifest, algorithm, scenario)
-        where = "over scenarios" if scenario == EVERY_SCENARIO else scenario
+        averaged = "over scenarios" if manifest.scenario_mode == MEAN_OVER_SCENARIOS else "in all scenarios"
+        where = averaged if scenario == EVERY_SCENARIO else scenario
         shares = ", ".join(f"{key.removeprefix('system.')} {share:.0%}" for key, share in one.shares.items() if share)
         if shares:
             first = ", ".join(shares.split(", ")[:_MOST_SHARES])
             _say(f"{algorithm} {where}: what hangs on it ({one.evaluator}): {first}{f'; {one.why}' if one.why else ''}")
+
+
+def _beware(feasible: bool, provisional: bool) -> str:
+    words = [*([] if feasible else ["breaks a constraint"]), *(["provisional"] if provisional else [])]
+    return f" ({', '.join(words)})" if words else ""
 
 
 def _print_index(index: pd.DataFrame, column: str, mode: str, top: int, folder: str) -> None:
@@ -182,7 +189,7 @@ def _print_index(index: pd.DataFrame, column: str, mode: str, top: int, folder: 
     known = [name for name in ("algorithm", "scenario", *SCORES, *JUDGED) if name in index]
     judged = [name for name in known if index[name].nunique() > 1]
     judged = [name for name in judged if name not in SCORES or not index[name].equals(index[column])]
-    judged += [name for name in _FRESH if name in index and index[name].notna().any()]
+    judged += [name for name in _FRESH if name in index and index[name].fillna(0).ne(0).any()]
     shown = ["trial_id", "state", column, *judged, "best_step", "env_steps", "steps_per_second", *varied]
     shown = list(dict.fromkeys(shown))
     rows = [
@@ -190,7 +197,7 @@ def _print_index(index: pd.DataFrame, column: str, mode: str, top: int, folder: 
     ]
     headings = ["#", *(name.removeprefix("system.") for name in shown)]
     fixed = headings.index("state") + 2
-    rules = ", ".join(sorted(set(index["objective.at"].dropna()))) if "objective.at" in index else ""
+    rules = ", ".join(sorted(set(index["objective.at"].dropna()))) if "objective.at" in index else At.BEST_PER_SEED
     title = f"{_states(index)}, by {column} ({mode}{f'; {rules}' if rules and column in SCORES else ''})"
     print_table(headings, rows, left=("trial_id", "state", "algorithm"), spare=headings[fixed:], title=title)
     if column in SCORES:
@@ -198,6 +205,10 @@ def _print_index(index: pd.DataFrame, column: str, mode: str, top: int, folder: 
             _say(f"{note}.")
         for sentence in provisional_notes(searched(index)):
             _say(sentence)
+        reused = index["test_seeds_reused"].fillna(False) if "test_seeds_reused" in index else pd.Series(dtype=bool)
+        if reused.any():
+            ids = ", ".join(index.loc[reused.astype(bool), "trial_id"])
+            _say(f"Found after their test seeds had been seen, so that their fresh scores may flatter them: {ids}.")
         _say_more(index, folder)
     if len(chosen) < min(top, len(index)):
         _say(f"{int(index[column].isna().sum())} trials have no {column}.")

@@ -23,7 +23,7 @@ from jax_party.errors import RecordError
 from jax_party.records import FINISHED, State
 from results.collector import INDEX_FILE, hyperparameter_columns
 from results.index import load_index
-from results.ranking import OVER_SCENARIOS, best_rows, mode_of, score_column, searched
+from results.ranking import OVER_SCENARIOS, best_rows, mode_of, provisional_notes, score_column, searched
 
 EVERY_S: Final = 1.0
 REMOTE_EVERY_S: Final = 10.0
@@ -112,7 +112,8 @@ def render(index: pd.DataFrame, age_s: float, width: int = 200, max_rows: int = 
         ]
         table.add_row(*cells, *values, style="bold" if place == 0 and _is_best(row) else None)
     hidden = len(index) - len(shown)
-    return Group(table, Text(f"… {hidden} more" if hidden else ""))
+    notes = [*([f"… {hidden} more"] if hidden else []), *provisional_notes(searched(index))]
+    return Group(table, Text("\n".join(notes)))
 
 
 def _is_best(row: Any) -> bool:

@@ -31,6 +31,8 @@ TEST: Final = (
     "where there are fewer), Holm's step-down over the claims"
 )
 FORM: Final = "ff_mappo > ff_ippo on welfare in p-contest, alpha=0.05, seeds=20"
+SUPPORTED: Final = "supported"
+NOT_SUPPORTED: Final = "not supported"
 PROVENANCE_KEY: Final = "claim"
 """Where sweep.yaml's provenance has the hash and the digests."""
 NOT_CLAIMED: Final = frozenset({"created", "pack", "gpus_per_trial", "provenance"})
@@ -295,6 +297,33 @@ def edit(content: Mapping[str, Any], manifest: Mapping[str, Any]) -> str | None:
     return f"sweep.yaml: provenance.{PROVENANCE_KEY}.sha256" if kept.get("sha256") != own else None
 
 
+def edit_of_verdict(verdict: Mapping[str, Any]) -> str | None:
+    """The first part of a verdict.json that is not what the values of its seeds give; None where all are.
+
+    Args:
+      verdict: its content.
+    """
+    told = verdict["claims"]
+    evidence = [_evidence_of(one) for one in told]
+    for number, (one, found) in enumerate(zip(told, judge(evidence, float(verdict["alpha"])), strict=True), start=1):
+        names = {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p,
+                 "p_holm": found.adjusted}  # fmt: skip
+        for name, value in names.items():
+            there = one.get(name)
+            same = there is None if value is None else there is not None and math.isclose(there, value, rel_tol=1e-6)
+            if not same:
+                return f"claims.{number}.{name}"
+        if (one["verdict"] == SUPPORTED) != found.supported:
+            return f"claims.{number}.verdict"
+    return None
+
+
+def _evidence_of(told: Mapping[str, Any]) -> Evidence | None:
+    a, b = told["a"]["values"], told["b"]["values"]
+    match = _CLAIM.fullmatch(str(told["text"]))
+    return Evidence(a, b, match["relation"]) if a and b and match is not None else None
+
+
 def _digests_or_nothing(content: Mapping[str, Any]) -> dict[str, str]:
     """The digests; none where somebody has written what JSON cannot hold, or no mapping of the sweep."""
     try:
@@ -388,7 +417,30 @@ def holm(of_claims: Sequence[float]) -> list[float]:
 
 
 __all__ = [
-    "DEFAULT_ALPHA", "DEFAULT_SEEDS", "NOT_CLAIMED", "PROVENANCE_KEY", "TEST", "Claim", "Claims", "Evidence",
-    "Judgement", "claims_of", "compose", "digests", "edit", "fingerprint", "holm", "judge", "kept_in_provenance",
-    "p_value", "p_values", "parse_claims", "resolve_metric", "smallest_p", "welch_interval",
-]  # fmt: skip
+    "DEFAULT_ALPHA",
+    "DEFAULT_SEEDS",
+    "NOT_CLAIMED",
+    "NOT_SUPPORTED",
+    "PROVENANCE_KEY",
+    "SUPPORTED",
+    "TEST",
+    "Claim",
+    "Claims",
+    "Evidence",
+    "Judgement",
+    "claims_of",
+    "compose",
+    "digests",
+    "edit",
+    "edit_of_verdict",
+    "fingerprint",
+    "holm",
+    "judge",
+    "kept_in_provenance",
+    "p_value",
+    "p_values",
+    "parse_claims",
+    "resolve_metric",
+    "smallest_p",
+    "welch_interval",
+]

@@ -96,7 +96,7 @@ def judges_the_end(at: str) -> bool:
 def rank(
     candidates: Iterable[Candidate], objective: Objective, scenario_mode: str = "grid", scenarios: Sequence[str] = ()
 ) -> dict[str, list[Standing]]:
-    """The configurations of each group, the best first; those whose objectives were not all measured are left out.
+    """The configurations of each group, the best first. Trials whose objectives were not all measured are left out.
 
     The order: what keeps to the constraints; complete trials, then running ones, then pruned ones; what has settled;
     the Pareto front of several objectives; the score; the place in the plan.
@@ -109,7 +109,7 @@ def rank(
     """
     parts: dict[tuple[str, str], dict[str, list[Candidate]]] = {}
     for one in candidates:
-        if one.state in TIERS and one.of_seeds:
+        if one.state in TIERS and _is_measured(one, objective):
             of_scenarios = parts.setdefault((one.algorithm, one.configuration), {})
             of_scenarios.setdefault(one.scenario, []).append(one)
     groups: dict[str, list[Standing]] = {}
@@ -118,20 +118,20 @@ def rank(
         if scenario_mode == MEAN_OVER_SCENARIOS:
             if len(pooled) < max(1, len(scenarios)):
                 continue
-            found = {algorithm: _over_scenarios(list(pooled.values()))}
+            found = {algorithm: _over_scenarios(list(pooled.values()), objective)}
         else:
             found = {f"{algorithm} {scenario}": one for scenario, one in pooled.items()}
         for group, pool in found.items():
-            if None not in [pool.metrics.get(name) for name in objective.metrics]:
-                named = _named(pool, group, algorithm, configuration, objective)
-                groups.setdefault(group, []).append(named)
+            named = _named(pool, group, algorithm, configuration, objective)
+            groups.setdefault(group, []).append(named)
     return {group: _placed(found, objective) for group, found in groups.items()}
 
 
 @dataclass(frozen=True)
 class _Pool:
-    """A configuration's trials in one scenario, or in all of them."""
+    """A configuration's trials in one scenario, or in all of them; `of_seeds` has the metrics of each seed."""
 
+    of_seeds: Mapping[int, Mapping[str, float | None]]
     metrics: Mapping[str, float | None]
     trials: tuple[Candidate, ...]
     others: tuple[Candidate, ...]
@@ -147,15 +147,29 @@ def _pooled(trials: Sequence[Candidate], objective: Objective) -> _Pool:
         for place, metrics in enumerate(one.of_seeds):
             seeds.setdefault(one.first_seed + place, metrics)
     others = tuple(one for one in trials if TIERS[one.state] != tier)
-    return _Pool(aggregate_metrics(list(seeds.values()), objective.aggregate), tuple(counted), others, len(seeds), tier)
+    metrics = aggregate_metrics(list(seeds.values()), objective.aggregate)
+    return _Pool(seeds, metrics, tuple(counted), others, len(seeds), tier)
 
 
-def _over_scenarios(pools: Sequence[_Pool]) -> _Pool:
+def _is_measured(one: Candidate, objective: Objective) -> bool:
+    """Whether each seed has a number for each objective."""
+    return bool(one.of_seeds) and all(of_seed.get(name) is not None for of_seed in one.of_seeds
+                                      for name in objective.metrics)  # fmt: skip
+
+
+def _over_scenarios(pools: Sequence[_Pool], objective: Objective) -> _Pool:
+    """A configuration's mean over scenarios, on the seeds that all of them have; on all where they share none."""
+    shared = [seed for seed in pools[0].of_seeds if all(seed in one.of_seeds for one in pools)]
+    of_scenarios = [
+        aggregate_metrics([one.of_seeds[seed] for seed in shared], objective.aggregate) if shared else one.metrics
+        for one in pools
+    ]
     return _Pool(
-        aggregate_metrics([one.metrics for one in pools], Aggregate.MEAN),
+        {},
+        aggregate_metrics(of_scenarios, Aggregate.MEAN),
         tuple(trial for one in pools for trial in one.trials),
         tuple(trial for one in pools for trial in one.others),
-        min(one.num_seeds for one in pools),
+        len(shared) or min(one.num_seeds for one in pools),
         max(one.tier for one in pools),
     )
 

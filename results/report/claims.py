@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jax_party import records
@@ -26,10 +27,17 @@ def claims(data: SweepData) -> dict[str, Any] | None:
         content = found[0]
         edited = judging.edit(*found)
         verdict = records.read_verdict(data.folder)
+        changed = [trial for trial in records.trial_folders(data.folder) if not _holds_its_config(trial)]
     except RecordError as error:
         return {"problem": str(error), "sha256": None, "rows": []}
     if edited is not None:
         return {"problem": f"{edited}: was edited since the claim", "sha256": None, "rows": []}
+    if changed:
+        place = f"{changed[0].name}/{records.CONFIG_FILE}"
+        return {"problem": f"{place}: was edited since the trial was made", "sha256": None, "rows": []}
+    if verdict is not None and (part := judging.edit_of_verdict(verdict)) is not None:
+        problem = f"{records.VERDICT_FILE}: {part}: is not what its seeds give; give it anew: make verdict"
+        return {"problem": problem, "sha256": None, "rows": []}
     given = verdict if verdict is not None and verdict.get("claim_sha256") == content["sha256"] else None
     told: list[Mapping[str, Any]] = [{}] * len(content["claims"]) if given is None else given["claims"]
     return {
@@ -42,6 +50,13 @@ def claims(data: SweepData) -> dict[str, Any] | None:
         "given": None if given is None else given["given"],
         "rows": [_row(claim, one) for claim, one in zip(content["claims"], told, strict=True)],
     }
+
+
+def _holds_its_config(trial: Path) -> bool:
+    try:
+        return records.holds_its_config(trial, records.read_record(trial))
+    except RecordError:
+        return True  # another section says what is wrong with it
 
 
 def _row(claim: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, str]:

@@ -82,17 +82,24 @@ def aggregates(data: SweepData, view: str, place: str, found: Rivals) -> tuple[s
 
     Returns:
       The estimator, and algorithm -> its estimate. The best configurations of one scenario have the order and numbers
-      of `results.leaders`; otherwise it is the interquartile mean of all runs.
+      of `results.leaders`, after them those of algorithms without a complete trial; otherwise it is the interquartile
+      mean of all runs.
     """
-    leaders = data.leaders.get(place, {}) if view == BEST else {}
-    if found.scores.keys() <= leaders.keys():
-        ordered = [(name, row) for name, row in leaders.items() if name in found.scores]
-        estimators = {str(row["estimator"]) for _, row in ordered}
-        return estimators.pop(), {name: Estimate(row["value"], row["low"], row["high"]) for name, row in ordered}
+    if view == BEST and place in data.leaders:
+        leaders = data.leaders[place]
+        ordered = [*leaders, *(name for name in found.scores if name not in leaders)]
+        known = {name: one for name in ordered if (one := _estimate(data, name, place)) is not None}
+        estimator = next(str(row["estimator"]) for row in leaders.values())
+        return estimator, {name: Estimate(one.value, *_ends(one)) for name, one in known.items()}
     sign = 1.0 if found.scaled else data.sign
     estimates = {name: interquartile_mean_of_tasks(tasks) for name, tasks in found.scores.items()}
     ends = {name: sorted((sign * one.low, sign * one.high)) for name, one in estimates.items()}
     return Aggregate.IQM.value, {name: Estimate(sign * one.value, *ends[name]) for name, one in estimates.items()}
+
+
+def _ends(one: Interval) -> tuple[float, float]:
+    low, high = (math.nan if end is None else end for end in (one.low, one.high))
+    return low, high
 
 
 _ESTIMATORS: Final[Mapping[str, tuple[str, str]]] = {
@@ -108,7 +115,7 @@ def _aggregates(data: SweepData, view: str, place: str, found: Rivals) -> Chart:
     title, explained = _ESTIMATORS[estimator]
     traces = []
     for name, one in estimates.items():
-        runs = sum(len(task) for task in found.scores[name])
+        runs = sum(len(task) for task in found.scores.get(name, ()))
         traces.append(_whisker(one.value, [one.low, one.high], name, of_algorithm[name], f"{name}, {runs} runs"))
     made = figure(traces, _score_label(data, found), "", showlegend=False)
     made.update_yaxes(autorange="reversed", type="category")

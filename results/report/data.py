@@ -407,7 +407,10 @@ def load(folder: str | Path) -> SweepData:
     return SweepData(place, index, evaluations, manifest, _scores(place, index))
 
 
-_NEW: Final = ("settled", "motion", "trend", "enough_steps", "score", "standing", "provisional", "objective.at")
+_NEW: Final = (
+    "settled", "motion", "trend", "enough_steps", "score", "standing", "provisional", "objective.at", "tests",
+    "test_seeds_reused",
+)  # fmt: skip
 """Columns that indexes before version 4 lack."""
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from results.importance import Importance, importance_in
+from results.importance import SCENARIO_AXIS, Importance, importance_in
 from results.ranking import OVER_SCENARIOS, without_copies
 from results.report.data import EVERY_SCENARIO, SweepData
 from results.report.theme import short_names
@@ -112,7 +112,9 @@ def importances(data: SweepData) -> dict[str, dict[str, Importance]]:
 
 
 def importance(data: SweepData, algorithm: str, scenario: str) -> Importance:
-    """The importances in a scenario or over all, as Optuna's dashboard has them."""
+    """The importances in a scenario or over all, as Optuna's dashboard has them; where the scenario is an axis, in all."""
+    if data.manifest is not None and data.manifest.scenario_mode == SCENARIO_AXIS:
+        scenario = EVERY_SCENARIO
     return importance_in(without_copies(data.searched), data.manifest, algorithm, scenario)
 
 

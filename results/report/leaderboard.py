@@ -12,9 +12,11 @@ import plotly.graph_objects as go
 
 from jax_party.judging.intervals import Interval
 from jax_party.judging.objectives import At
+from jax_party.judging.standings import why_provisional
+from jax_party.records import State
 from results.ranking import settling_note
 from results.report.charts import Chart, figure, tags
-from results.report.data import EVERY_SCENARIO, Configuration, SweepData
+from results.report.data import EVERY_SCENARIO, Configuration, SweepData, joined
 from results.report.health import device_hours, hours, wall_hours
 from results.report.theme import axis_title, faint, number, short_names, styles
 
@@ -79,10 +81,21 @@ def notes(data: SweepData) -> list[str]:
         found.append("This sweep is older than the rules of what a trial is judged by, and keeps its own.")
     if (note := settling_note(data.searched)) is not None:
         found.append(f"{note}.")
+    tests = [int(one.trials["tests"].max()) for one in data.configurations if one.trials["tests"].notna().any()]
+    if tests and max(tests) > 1:
+        found.append(f"Some configuration was tested on fresh seeds {max(tests)} times: each further test tells less.")
+    reused = data.trials[data.trials["test_seeds_reused"].fillna(False).astype(bool)]
+    if len(reused):
+        found.append(
+            "Found after their test seeds had been seen, so that their fresh scores may flatter them: "
+            f"{joined(reused['trial_id'])}."
+        )
     for one in data.best.values():
         if one.provisional:
             where = "" if one.scenario == EVERY_SCENARIO else f" in {one.scenario}"
-            found.append(f"The best of {one.algorithm}{where} is provisional: none has completed and settled.")
+            complete = bool(one.trials["state"].eq(State.COMPLETE.value).all())
+            why = why_provisional(complete, one.settled)
+            found.append(f"The best of {one.algorithm}{where} is provisional: {why}.")
     return found
 
 

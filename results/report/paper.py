@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from jax_party.judging.aggregate import Aggregate
+from results.importance import SCENARIO_AXIS
 from results.report import comparison, game, hyperparameters, learning
 from results.report.data import ALL, BEST, SweepData
 from results.report.theme import OUTCOME_COLOURS, SHARE_RANGE, axis_range, axis_title, metric_name, short_names, styles
@@ -261,8 +262,9 @@ def _outcomes(data: SweepData, view: str) -> Figure | None:
 
 
 def _importances(data: SweepData, view: str) -> Figure | None:
+    is_axis = data.manifest is not None and data.manifest.scenario_mode == SCENARIO_AXIS
     found = {
-        f"{algorithm}, {scenario}": one
+        f"{algorithm}, {'all scenarios' if is_axis else scenario}": one
         for algorithm, of_scenarios in hyperparameters.importances(data).items()
         for scenario, one in of_scenarios.items()
         if one.shares
