@@ -125,10 +125,10 @@ def _of_trials(folder_a: Path, folder_b: Path) -> Difference:
         name, record = ("A", a) if not scores_a else ("B", b)
         note = f"{name} has no score of every seed ({record.state.value})"
     compared = note is None
+    errors = [_evaluation_error(*one) for one in ((folder_a, a), (folder_b, b))]
     return Difference(
         "trials", a.trial_id, b.trial_id, _differing(parts_a, parts_b),
-        _trial_scores(a.objective.metric, scores_a, scores_b, _evaluation_error(folder_a, a), _evaluation_error(folder_b, b))
-        if compared else pd.DataFrame(),
+        _trial_scores(a.objective.metric, scores_a, scores_b, errors) if compared else pd.DataFrame(),
         _seed_table(scores_a, scores_b, compared), note,
     )  # fmt: skip
 
@@ -170,9 +170,7 @@ def _evaluation_error(folder: Path, record: TrialRecord) -> float:
     return math.nan if found is None or found.se is None else found.se
 
 
-def _trial_scores(
-    metric: str, a: Mapping[int, float], b: Mapping[int, float], error_a: float, error_b: float
-) -> pd.DataFrame:
+def _trial_scores(metric: str, a: Mapping[int, float], b: Mapping[int, float], errors: Sequence[float]) -> pd.DataFrame:
     """The row of scores. Where at least half of the seeds of each are the other's, these alone count, in pairs."""
     common = [seed for seed in a if seed in b]
     paired = len(common) > 1 and 2 * len(common) >= max(len(a), len(b))
@@ -185,7 +183,7 @@ def _trial_scores(
     if min(len(x), len(y)) > 1:
         kind = "paired t" if paired else "Welch t"
         low, high = _paired_interval(x, y) if paired else welch_interval(y, x)[1:]
-    elif not math.isnan(error := math.hypot(error_a, error_b)):
+    elif not math.isnan(error := math.hypot(*errors)):
         kind = "episodes alone"
         half = _NORMAL * error
         low, high = row["value_b"] - row["value_a"] - half, row["value_b"] - row["value_a"] + half

@@ -78,14 +78,14 @@ def best_rows(index: pd.DataFrame, column: str, mode: str, top: int) -> pd.DataF
     measured = index[index[column].notna()]
     names = [name for name in _RANKED_BY if name in measured]
     rows = measured[list(dict.fromkeys([*names, column]))].astype(object).to_dict("records")
-    by_standing = column in SCORES and "standing" in index and mode == mode_of(index)
+    by_score = column in SCORES and SCORE in index and mode == mode_of(index)
     sign = -1.0 if mode == "max" else 1.0
 
     def key(place: int) -> tuple[tuple[int, ...], float, str]:
         row = rows[place]
-        return (behind(row) if by_standing else (sum(_bounds(row)),)), sign * float(row[column]), str(row["trial_id"])
+        return (behind(row) if by_score else (sum(_bounds(row)),)), sign * float(row[column]), str(row["trial_id"])
 
-    if not by_standing:
+    if not by_score or "standing" not in index:
         return measured.iloc[sorted(range(len(rows)), key=key)[:top]]
     groups: dict[tuple[Any, ...], list[int]] = {}
     for place, row in enumerate(rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -187,12 +188,19 @@ class SweepData:
         """
         places = {(one.algorithm, one.ranked_as): place for place, one in enumerate(self._over_scenarios)}
         last = len(places)
-        return sorted(
-            self._of_scenarios, key=lambda one: (places.get((one.algorithm, one.ranked_as), last), self._order(one))
-        )
+        found = self._in_order(self._of_scenarios)
+        return sorted(found, key=lambda one: places.get((one.algorithm, one.ranked_as), last))
 
-    def _order(self, one: Configuration) -> tuple[bool, float, tuple[int, ...], float, str]:
-        return one.score is None, one.standing, one.behind, -self.sign * (one.score or 0.0), one.ranked_as
+    def _in_order(self, found: Iterable[Configuration]) -> list[Configuration]:
+        """Those of an algorithm and scenario by their standing, groups merged by their firsts' scores."""
+        groups: dict[tuple[str, str], list[Configuration]] = {}
+        for one in found:
+            groups.setdefault((one.algorithm, one.scenario), []).append(one)
+        ordered = [sorted(of, key=lambda one: (one.standing, self._order(one))) for of in groups.values()]
+        return list(heapq.merge(*ordered, key=self._order))
+
+    def _order(self, one: Configuration) -> tuple[bool, tuple[int, ...], float, str]:
+        return one.score is None, one.behind, -self.sign * (one.score or 0.0), one.ranked_as
 
     @cached_property
     def _of_scenarios(self) -> list[Configuration]:
@@ -209,7 +217,7 @@ class SweepData:
                 together.setdefault((one.algorithm, one.ranked_as), []).append(one)
         wanted = len(self.manifest.scenarios) if self.manifest is not None else 0
         found = [_together(parts) for parts in together.values() if len(parts) == wanted]
-        return sorted(found, key=self._order)
+        return self._in_order(found)
 
     @property
     def contenders(self) -> list[Configuration]:

@@ -112,7 +112,7 @@ def importances(data: SweepData) -> dict[str, dict[str, Importance]]:
 
 
 def importance(data: SweepData, algorithm: str, scenario: str) -> Importance:
-    """The importances in a scenario or over all, as Optuna's dashboard has them; where the scenario is an axis, in all."""
+    """The importances in a scenario or over all (always, where it is an axis), as Optuna's dashboard has them."""
     if data.manifest is not None and data.manifest.scenario_mode == SCENARIO_AXIS:
         scenario = EVERY_SCENARIO
     return importance_in(without_copies(data.searched), data.manifest, algorithm, scenario)

@@ -116,7 +116,9 @@ def made_table() -> Floats:
 
 
 def recorded_table() -> Floats:
-    """The table in `TABLE`."""
+    """`make sweep ALG=mappo SAMPLES=64 SEEDS=16 SCENARIO=p-short TIMESTEPS=32768 EVALUATIONS=2 AT=last SEED=5
+    OVERRIDES="arch.absolute_metric=false"`: the return of each seed.
+    """
     with TABLE.open() as file:
         rows = list(csv.DictReader(file))
     names = list(dict.fromkeys(row["configuration"] for row in rows))
@@ -128,20 +130,25 @@ def recorded_table() -> Floats:
     return table
 
 
-TABLES = [made_table, pytest.param(recorded_table, marks=pytest.mark.skipif(not TABLE.exists(), reason="none yet"))]
+@pytest.mark.parametrize(
+    ("table", "confidence", "share"), [(made_table, 0.95, 0.5), (recorded_table, 0.95, 0.6), (recorded_table, 0.9, 0.5)]
+)
+def test_on_a_table_it_finds_the_winner_as_often_as_uniform_allocation_does(
+    table: Callable[[], Floats], confidence: float, share: float
+) -> None:
+    """With a share of the seeds: half of them at 0.9, and at 0.95 where configurations spread by twice a seed's noise.
 
-
-@pytest.mark.parametrize("table", TABLES)
-def test_on_a_table_it_finds_the_winner_as_often_as_uniform_allocation_does(table: Callable[[], Floats]) -> None:
-    """With at most half the seeds. The seeds in any order; and drawn again, where uniform allocation errs, too."""
+    Those of the recorded table spread by 1.1 times it. Seeds in any order; and drawn again, where uniform allocation
+    errs, too.
+    """
     scores, rng = table(), np.random.default_rng(8)
     truth = scores.mean(axis=1).argmax()
     orders = np.stack([rng.permutation(16) for _ in range(300)])
     draws = rng.integers(16, size=(300, 16))
     for seeds, loss in ((orders, 0.02), (draws, 0.02)):
         played = scores[:, seeds].transpose(1, 0, 2)
-        found = race(played, looks(0.95, 16), 0.95)
+        found = race(played, looks(confidence, 16), confidence)
         uniform = played.mean(axis=-1).argmax(axis=1)
         raced = np.where(found.racing, played.mean(axis=-1), -np.inf).argmax(axis=1)
         assert (raced == truth).mean() >= (uniform == truth).mean() - loss
-        assert used(found, 16).mean() <= 0.5 * 16
+        assert used(found, 16).mean() <= share * 16

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jax_party.judging.seeds import BLOCK, FIRST_FRESH_SEED, SeedTest, count_tests, fresh_seeds, pool, reused
+from jax_party.judging.replicates import pool_seeds
+from jax_party.judging.seeds import BLOCK, FIRST_FRESH_SEED, SeedTest, count_tests, fresh_seeds, reused
 
 
 @settings(max_examples=30)
@@ -23,8 +24,8 @@ def test_sweeps_share_hardly_any() -> None:
 
 
 def test_a_seed_counts_once() -> None:
-    assert pool([(5, [1.0, 2.0]), (3, [7.0, 8.0, 9.0, 9.0])]) == {3: 7.0, 4: 8.0, 5: 1.0, 6: 2.0}
-    assert list(pool([(5, [1.0]), (3, [7.0])])) == [3, 5]
+    assert pool_seeds([(5, [1.0, 2.0]), (3, [7.0, 8.0, 9.0, 9.0])]) == {3: 7.0, 4: 8.0, 5: 1.0, 6: 2.0}
+    assert list(pool_seeds([(5, [1.0]), (3, [7.0])])) == [3, 5]
 
 
 def test_rounds_of_a_race_are_one_test() -> None:

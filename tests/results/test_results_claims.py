@@ -11,12 +11,24 @@ import report_sweep
 
 from jax_party import records
 from jax_party.judging import claims as judging
-from jax_party.judging.claims import Claim, Claims
+from jax_party.judging.claims import Claim, Claims, Evidence
 from results.report.claims import claims
 from results.report.data import load
 from results.report.page import command, render
 
 CLAIM = Claim("ff_mappo", ">", "ff_ippo", "episode_return", "p-base")
+
+
+@pytest.fixture(autouse=True)
+def made_up_ids(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The synthetic sweep's ids are no digests of its trials' configs."""
+    if "own_ids" not in request.fixturenames:
+        monkeypatch.setattr(records, "holds_its_config", lambda folder, record: True)
+
+
+@pytest.fixture
+def own_ids() -> None:
+    """A test that looks at ids."""
 
 
 def make(folder: Path) -> dict[str, Any]:
@@ -31,9 +43,12 @@ def make(folder: Path) -> dict[str, Any]:
 
 
 def give(folder: Path, sha256: str) -> None:
-    told = {"text": CLAIM.text, "verdict": "supported", "reason": None, "difference": 5.0, "low": 3.5, "high": 6.5,
-            "p": 0.0143, "p_holm": 0.0143}  # fmt: skip
-    verdict = {"claim_sha256": sha256, "given": "2026-01-03", "claims": [told]}
+    a, b = [10.0, 11.0, 12.0, 13.0], [5.0, 6.0, 7.0, 8.0]
+    (judged,) = judging.judge([Evidence(a, b, ">")], 0.05)
+    told = {"text": CLAIM.text, "verdict": "supported", "reason": None, "difference": judged.difference,
+            "low": judged.low, "high": judged.high, "p": judged.p, "p_holm": judged.adjusted,
+            "a": {"values": a}, "b": {"values": b}}  # fmt: skip
+    verdict = {"claim_sha256": sha256, "given": "2026-01-03", "alpha": 0.05, "claims": [told]}
     (folder / records.VERDICT_FILE).write_text(json.dumps(verdict))
 
 
@@ -51,8 +66,8 @@ def test_claims_and_verdicts_are_shown(tmp_path: Path) -> None:
     page = render(load(tmp_path))
     assert 'href="#claims"' in page and content["sha256"] in page
     row = page[page.index('id="claimed"') :].partition("</table>")[0]
-    for text in ("ff_mappo &gt; ff_ippo on episode_return in p-base", "the mean of episode_return over", "5 [3.5, 6.5]",
-                 "0.0143", ">supported<"):  # fmt: skip
+    for text in ("ff_mappo &gt; ff_ippo on episode_return in p-base", "the mean of episode_return over",
+                 "5 [2.766, 7.234]", "0.0143", ">supported<"):  # fmt: skip
         assert text in row
 
 
@@ -82,3 +97,31 @@ def test_claims_that_are_not_intact_have_no_verdict(gone: bool, tmp_path: Path) 
 def test_the_command_of_a_claimed_sweep_is_makes() -> None:
     assert command("python -m launcher.sweep claim CLAIM=x ALG=mappo") == "make claim CLAIM=x ALG=mappo"
     assert command("python -m launcher.sweep ALG=mappo") == "make sweep ALG=mappo"
+
+
+@pytest.mark.parametrize(("name", "value"), [("p", 1e-9), ("difference", 500.0), ("verdict", "not supported")])
+def test_a_verdict_that_is_not_what_its_seeds_give_is_not_shown(name: str, value: Any, tmp_path: Path) -> None:
+    content = make(tmp_path)
+    give(tmp_path, content["sha256"])
+    path = tmp_path / records.VERDICT_FILE
+    verdict = json.loads(path.read_text())
+    verdict["claims"][0][name] = value
+    path.write_text(json.dumps(verdict))
+    found = claims(load(tmp_path))
+    assert found is not None and found["rows"] == []
+    assert found["problem"] == f"verdict.json: claims.1.{name}: is not what its seeds give; give it anew: make verdict"
+
+
+def test_a_trial_whose_config_was_edited_decides_no_claim(tmp_path: Path, own_ids: None) -> None:
+    """An id is a digest of the config that the trial was made with."""
+    config = {"system": {"name": "ff_ippo", "actor_lr": 0.001}}
+    record = report_sweep.record_of(0, "ff_ippo", "p-base", 0, 1, trial_id=records.trial_id("demo", config, 0))
+    trial = report_sweep.write_trial(tmp_path, record, [1.0])
+    records.write_yaml_atomically(trial / records.CONFIG_FILE, config)
+    assert records.holds_its_config(trial, record)
+    (trial / records.CONFIG_FILE).write_text((trial / records.CONFIG_FILE).read_text().replace("0.001", "99.0"))
+    assert not records.holds_its_config(trial, record)
+    folder = tmp_path / "claimed"
+    make(folder)
+    found = claims(load(folder))
+    assert found is not None and found["problem"] == ("demo-00000000/config.yaml: was edited since the trial was made")

@@ -172,9 +172,13 @@ def test_watch_reads_the_index_again_when_it_has_changed(sweep: Callable[..., Pa
 
 def test_watch_shows_the_best_first_and_then_what_runs(sweep: Callable[..., Path]) -> None:
     folder = sweep(4)
-    index = load_index(collect(folder).index).assign(
-        state=["COMPLETE", "RUNNING", "COMPLETE", "COMPLETE"],
-        **{"objective.value": [1.0, 2.0, 9.0, 5.0], "score": [1.0, 2.0, 9.0, 5.0]},
+    index = (
+        load_index(collect(folder).index)
+        .drop(columns="standing")
+        .assign(
+            state=["COMPLETE", "RUNNING", "COMPLETE", "COMPLETE"],
+            **{"objective.value": [1.0, 2.0, 9.0, 5.0], "score": [1.0, 2.0, 9.0, 5.0]},
+        )
     )
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(render(index, 12.0, 160, max_rows=3))
@@ -196,7 +200,9 @@ def test_watch_and_index_go_by_what_the_sweep_goes_by(
     console.print(render(index, 12.0, 160, max_rows=2))
     heading, *rows = [line for line in console.export_text().splitlines() if line.startswith(("┃", "│"))]
     assert "over scenarios" in heading and rows[0].split()[1] == "6" and " 169 " in rows[0]
-    infeasible = index.assign(**{"objective.feasible": [number not in (6, 7) for number in index["number"]]})
+    infeasible = index.drop(columns="standing").assign(
+        **{"objective.feasible": [number not in (6, 7) for number in index["number"]]}
+    )
     console.print(render(infeasible, 12.0, 160, max_rows=1))
     row = [line for line in console.export_text().splitlines() if line.startswith("│")][-1]
     assert row.split()[1] == "2" and " 143 " in row and " yes " in row  # 26 and 260
