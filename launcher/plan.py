@@ -257,7 +257,9 @@ def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int
         spec = load_spec(options.space or find_spec(algorithm))
         if algorithm not in spec.algorithms:
             raise SweepError(f"{spec.source}: algorithms: {algorithm} is not among {', '.join(spec.algorithms)}")
-        specs[algorithm] = _with_options(_with_full_names(spec), options)
+        specs[algorithm] = spec
+    num_seeds = max(spec.num_seeds for spec in specs.values())  # so that all are compared on as many
+    specs = {name: _with_options(_with_full_names(spec), options, num_seeds) for name, spec in specs.items()}
     spec = merge_specs(specs)
     bases = tuple(base for algorithm in algorithms for base in compose_bases(algorithm, spec, engine))
     at = spec.at or engine.outline(engine.parse(bases[0].config)).eval_at
@@ -505,8 +507,14 @@ def study_from_manifest(folder: Path, manifest: SweepManifest) -> Study:
     )
 
 
-def _with_options(spec: SweepSpec, options: SweepOptions) -> SweepSpec:
-    """The sweep file with what the command line changes; `overrides` then holds everything that is fixed."""
+def _with_options(spec: SweepSpec, options: SweepOptions, num_seeds: int) -> SweepSpec:
+    """The sweep file with what the command line changes; `overrides` then holds everything that is fixed.
+
+    Args:
+      spec: of the file.
+      options: of the command line.
+      num_seeds: of each trial, where nothing else says it.
+    """
     asked = dict(_split_override(word) for word in options.overrides)
     for key, name, value in (
         (NUM_SEEDS_KEY, "SEEDS", options.seeds),
@@ -525,6 +533,8 @@ def _with_options(spec: SweepSpec, options: SweepOptions) -> SweepSpec:
     axes = tuple(axis for axis in spec.axes if axis.key not in asked)
     if not axes:
         raise SweepError(f"{spec.source}: space: is empty once OVERRIDES fixes {', '.join(spec.axis_keys())}")
+    if num_seeds > 1 and SEED_KEY not in {axis.key for axis in axes}:
+        asked.setdefault(NUM_SEEDS_KEY, spec.overrides.get(NUM_SEEDS_KEY, num_seeds))
     fixed = {
         TIMESTEPS_KEY: budget.total_timesteps,
         EVALUATIONS_KEY: budget.num_evaluation,

@@ -26,7 +26,7 @@ from jax_party.judging.objectives import MODES, RULES, Objective
 
 SWEEPS_DIR = Path(__file__).parent
 SPEC_KEYS = (
-    "algorithms", "num_samples", "objective", "scenarios", "scenario_mode", "budget", "overrides", "space",
+    "algorithms", "num_samples", "num_seeds", "objective", "scenarios", "scenario_mode", "budget", "overrides", "space",
 )  # fmt: skip
 
 
@@ -127,6 +127,7 @@ class SweepSpec:
     """A checked sweep file. `source` is its path as the user knows it, and begins every message about it.
 
     `at` says which networks of a trial are judged, one of `RULES`; None leaves that to the environment's config.
+    `num_seeds` is how many each trial trains, unless SEEDS says it.
     """
 
     source: str
@@ -139,6 +140,7 @@ class SweepSpec:
     overrides: Mapping[str, Any]
     axes: tuple[Axis, ...]
     at: str | None = None
+    num_seeds: int = 1
 
     def axis_keys(self) -> tuple[str, ...]:
         """The dotted keys that vary."""
@@ -252,6 +254,7 @@ def parse_spec(raw: Mapping[str, Any], source: str) -> SweepSpec:
         ),
         overrides=_overrides(raw, source),
         axes=_axes(raw, source),
+        num_seeds=positive_int(raw.get("num_seeds", 1), f"{source}: num_seeds"),
         at=check_rule(objective["at"], f"{source}: objective.at") if objective.get("at") is not None else None,
     )
 
