@@ -115,7 +115,7 @@ HELP: Mapping[str, str] = {
     "TIMESTEPS": "environment steps of each seed of a trial; default: the sweep file's",
     "EVALUATIONS": "evaluations a trial; default: the sweep file's",
     "SEED": "seeds the search, and is every trial's system.seed; default 0",
-    "SEEDS": "seeds that each trial trains side by side, from SEED on; its objective is their aggregate; default: the sweep file's",
+    "SEEDS": "seeds that each trial trains side by side, from SEED on; default: the sweep file's",
     "AGGREGATE": "how seeds become one number: mean, iqm, median or min; default: the sweep file's objective",
     "BATCH": "how seeds go side by side: map (one after another), vmap (one batched program) or auto (the faster)",
     "SCENARIO_MODE": "grid (each configuration in every one), axis (each drawn with one), mean (every one, averaged)",

@@ -47,7 +47,7 @@ UPDATES = 79
 """Of a real trial's period."""
 VAULT_ARRAYS = 40
 """How often TensorStore opens one, at least, while a trial's two vaults are made."""
-STANDINS = ("ALG=mappo", "TIMESTEPS=24576", "EVALUATIONS=6")
+STANDINS = ("ALG=mappo", "SEEDS=1", "TIMESTEPS=24576", "EVALUATIONS=6")
 DIED = "the worker process died"
 
 

@@ -277,3 +277,21 @@ def test_bad_algorithms_and_conditions_are_refused(
     with pytest.raises(SweepError) as caught:
         plan.read_study(parse_sweep_options([*words, *space]))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "seeds"),
+    [
+        (["ALG=mappo"], 3),
+        (["ALG=sable"], 1),
+        (["ALG=mappo,sable"], 3),
+        (["ALG=mappo", "SEEDS=1"], 1),
+        (["ALG=mappo", "SEEDS=5"], 5),
+        (["ALG=mappo", "OVERRIDES=arch.num_seeds=2"], 2),
+    ],
+    ids=str,
+)
+def test_the_sweep_file_says_how_many_seeds_unless_the_command_line_does(words: list[str], seeds: int) -> None:
+    """Of several files the most counts, so that all algorithms are compared on as many."""
+    study, _ = plan.read_study(parse_sweep_options(words), "s")
+    assert {base.config["arch"]["num_seeds"] for base in study.bases} == {seeds}

@@ -47,7 +47,8 @@ OVERRIDES = (
 )  # fmt: skip
 EVALUATIONS, TRIALS = 6, 5
 WORDS = (
-    "ALG=mappo", "SCENARIO=p-short", f"SAMPLES={TRIALS}", "TIMESTEPS=120000", f"EVALUATIONS={EVALUATIONS}", "SEED=3",
+    "ALG=mappo", "SCENARIO=p-short", f"SAMPLES={TRIALS}", "SEEDS=1", "TIMESTEPS=120000",
+    f"EVALUATIONS={EVALUATIONS}", "SEED=3",
     f"OVERRIDES={shlex.join(OVERRIDES)}",
 )  # fmt: skip
 UNBROKEN = """

@@ -17,7 +17,7 @@ from launcher.run import Sweep
 from launcher.schedulers import GroupedStopping
 from launcher.search import Space
 
-WORDS = ["ALG=mappo", "SCENARIO=p-base,p-short", "SAMPLES=2", "TIMESTEPS=16384", "EVALUATIONS=4"]
+WORDS = ["ALG=mappo", "SCENARIO=p-base,p-short", "SAMPLES=2", "SEEDS=1", "TIMESTEPS=16384", "EVALUATIONS=4"]
 
 
 def write_sweep(folder: Path, *words: str) -> Sweep:

@@ -116,7 +116,7 @@ def test_interrupted_asha_sweep_is_resumed(sweep: Begin, tmp_path: Path) -> None
 
 def test_a_spent_budget_stops_between_periods_and_a_larger_one_goes_on(sweep: Begin, tmp_path: Path) -> None:
     driver = sweep(
-        "ALG=mappo", "SAMPLES=5", "TIMESTEPS=16384", "EVALUATIONS=4", f"OUT={tmp_path}", "WORKERS=2",
+        "ALG=mappo", "SAMPLES=5", "SEEDS=1", "TIMESTEPS=16384", "EVALUATIONS=4", f"OUT={tmp_path}", "WORKERS=2",
         "BUDGET=steps=20000", delay_s=0.3,
     )  # fmt: skip
     assert driver.wait() == 0, driver.output()

@@ -284,6 +284,7 @@ def test_the_optimism_gap_is_of_all_seeds_that_chose_a_configuration(tmp_path: P
     assert results.load_index(folder)["optimism_gap"].dropna().tolist() == [0.0]
 
 
+@pytest.mark.filterwarnings("ignore:PedAnova")
 def test_importance_over_a_scenario_axis_is_that_of_the_study(tmp_path: Path) -> None:
     """Optuna's dashboard estimates over the study's COMPLETE trials, whatever their scenario."""
     folder = report_sweep.make(tmp_path / "s", ["ff_ippo"], configurations=30, seeds=1, scenario_mode="axis")
