@@ -254,7 +254,9 @@ def check(folder: Path, policy: str, output: str) -> None:
         assert "The space counts as exhausted" in output and f"{12 - len(index)} fewer of ff_mappo p-base" in output
 
 
-@pytest.mark.parametrize("policy", ["seeds", "reuse", "refuse"])
+@pytest.mark.parametrize(
+    "policy", ["seeds", *(pytest.param(policy, marks=pytest.mark.slow) for policy in ("reuse", "refuse"))]
+)
 def test_nothing_is_run_twice_also_after_a_kill(policy: str, tmp_path: Path) -> None:
     driver = begin(tmp_path, "SAMPLES=12", "WORKERS=1", f"DUPLICATES={policy}")
     out = tmp_path / "out"
