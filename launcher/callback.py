@@ -186,7 +186,7 @@ class SweepCallback(Callback):
                 score = outcome.quick_score(record)
                 candidate = None
                 with contextlib.suppress(RecordError, OSError), storage.patience_of(WRITE_S):
-                    candidate = outcome.contender(folder, record)
+                    candidate = outcome.complete_candidate(folder, record)
                 self._display.ended(self._progress.end(trial_id, record.state, record.error, score, candidate))
                 return
         self._notes.add(f"{trial_id}: {state}", write)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,11 +62,17 @@ def score(folder: Path, record: TrialRecord) -> float | None:
     return metrics(folder, record).get(record.objective.metric)
 
 
-def contender(folder: Path, record: TrialRecord) -> Candidate | None:
+def complete_candidate(folder: Path, record: TrialRecord) -> Candidate | None:
     """A COMPLETE trial of the search as it is ranked, with no more metrics than that takes; None of any other trial."""
-    if record.state is not State.COMPLETE or record.promoted_from is not None:
-        return None
-    found = candidate(folder, record)
+    return _complete_candidate(record, records.read_metrics(folder)) if _is_candidate(record) else None
+
+
+def _is_candidate(record: TrialRecord) -> bool:
+    return record.state is State.COMPLETE and record.promoted_from is None
+
+
+def _complete_candidate(record: TrialRecord, rows: Sequence[Mapping[str, Any]]) -> Candidate:
+    found = records.candidate(record, rows)
     return replace(found, of_seeds=[_ranked_by(one, record.objective) for one in found.of_seeds])
 
 
@@ -75,10 +81,10 @@ def _ranked_by(metrics: Mapping[str, float | None], objective: Objective) -> dic
     return {name: metrics.get(name) for name in names}
 
 
-def score_and_last(folder: Path, record: TrialRecord) -> tuple[float | None, float | None]:
-    """What the trial is judged by so far, and the objective at its last evaluation."""
+def so_far(folder: Path, record: TrialRecord) -> tuple[float | None, float | None, Candidate | None]:
+    """What the trial is judged by so far, the objective at its last evaluation, and `complete_candidate`."""
     if not record.attempts and not record.env_steps:
-        return None, None
+        return None, None, None
     rows = records.read_metrics(folder)
     found = records.judgement(record, rows)
     values = [
@@ -86,7 +92,8 @@ def score_and_last(folder: Path, record: TrialRecord) -> tuple[float | None, flo
         for of_seeds in list(evaluations_by_step(rows, record.num_seeds).values())[-1:]
     ]
     judged = None if found is None or record.state is State.FAILED else found.metrics.get(record.objective.metric)
-    return judged, values[0] if values else None
+    candidate = _complete_candidate(record, rows) if _is_candidate(record) else None
+    return judged, values[0] if values else None, candidate
 
 
 def quick_score(record: TrialRecord) -> float | None:
@@ -102,6 +109,6 @@ def better(value: float, than: float, objective: Objective) -> bool:
 
 
 __all__ = [
-    "Evaluation", "better", "candidate", "contender", "evaluations", "hyperparameters", "metrics", "quick_score",
-    "score", "score_and_last", "seed_scores",
+    "Evaluation", "better", "candidate", "complete_candidate", "evaluations", "hyperparameters", "metrics",
+    "quick_score", "score", "seed_scores", "so_far",
 ]  # fmt: skip

@@ -24,7 +24,6 @@ from jax_party import records, storage
 from jax_party.draws import Draws
 from jax_party.engines import get_engine
 from jax_party.errors import RecordError, SweepError
-from jax_party.judging.standings import Candidate
 from jax_party.patience import patience_s, patiently
 from jax_party.records import FINISHED, FolderHeld, State, SweepManifest, TrialRecord
 from jax_party.scratch import make_scratch
@@ -286,12 +285,8 @@ def make_progress(sweep: Sweep) -> Progress:
     )  # fmt: skip
     known = list(sweep.records.values())
     remote = storage.is_remote(sweep.folder)
-
-    def known_of(record: TrialRecord) -> tuple[float | None, float | None, Candidate | None]:
-        folder = sweep.folder / record.trial_id
-        return *outcome.score_and_last(folder, record), outcome.contender(folder, record)
-
-    for record, facts in zip(known, storage.each(known_of, known, remote), strict=True):
+    found = storage.each(lambda one: outcome.so_far(sweep.folder / one.trial_id, one), known, remote)
+    for record, facts in zip(known, found, strict=True):
         progress.add(record, *facts)
     return progress
 

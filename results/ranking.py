@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import pandas as pd
@@ -33,10 +33,10 @@ def searched(index: pd.DataFrame) -> pd.DataFrame:
     return index[index["promoted_from"].isna()]
 
 
-def played(row: Mapping[Any, Any], values: Sequence[float] = ()) -> Played:
+def played(row: Mapping[Any, Any]) -> Played:
     """What a row of the index has played: by what it counts as a replicate, or as a copy of one."""
     number = 1 if pd.isna(row["num_seeds"]) else int(row["num_seeds"])
-    return Played(ranked_as(row), row["scenario"], int(row["seed"]), number, values)
+    return Played(ranked_as(row), row["scenario"], int(row["seed"]), number)
 
 
 def ranked_as(row: Mapping[Any, Any]) -> str:
@@ -46,12 +46,13 @@ def ranked_as(row: Mapping[Any, Any]) -> str:
 
 def contenders(index: pd.DataFrame) -> dict[str, str]:
     """Trial id -> what it is ranked as; a test of a winner as that winner."""
-    rows = index[index["configuration"].notna()].to_dict("records")
+    names = [name for name in ("trial_id", "configuration", "lineage", "promoted_from") if name in index]
+    rows = index.loc[index["configuration"].notna(), names].to_dict("records")
     own = {str(row["trial_id"]): ranked_as(row) for row in rows}
     return own | {
         str(row["trial_id"]): own.get(str(row["promoted_from"]), own[str(row["trial_id"])])
         for row in rows
-        if isinstance(row["promoted_from"], str)
+        if isinstance(row.get("promoted_from"), str)
     }
 
 
