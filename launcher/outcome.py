@@ -92,8 +92,8 @@ def so_far(folder: Path, record: TrialRecord) -> tuple[float | None, float | Non
         for of_seeds in list(evaluations_by_step(rows, record.num_seeds).values())[-1:]
     ]
     judged = None if found is None or record.state is State.FAILED else found.metrics.get(record.objective.metric)
-    candidate = _complete_candidate(record, rows) if _is_candidate(record) else None
-    return judged, values[0] if values else None, candidate
+    ranked = _complete_candidate(record, rows) if _is_candidate(record) else None
+    return judged, values[0] if values else None, ranked
 
 
 def quick_score(record: TrialRecord) -> float | None:

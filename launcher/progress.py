@@ -90,6 +90,8 @@ class Progress:
     planned: int
     clock: Callable[[], float] = time.monotonic
     budget: Callable[[], str] = str
+    scenario_mode: str = "grid"
+    scenarios: Sequence[str] = ()
     _rows: dict[str, Row] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _began: float = 0.0
@@ -101,8 +103,6 @@ class Progress:
     _steps: int = 0
     _steps_left: int = 0
     _best: Row | None = None
-    scenario_mode: str = "grid"
-    scenarios: Sequence[str] = ()
     _candidates: dict[str, Candidate] = field(default_factory=dict)
     _standing: Standing | None = None
     _ranked: int = 0
