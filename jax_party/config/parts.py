@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, get_type_hints
 
@@ -39,7 +40,7 @@ def traced_part(node: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, kind, value in _fields_with_kind(node):
         if kind == TRACED.name:
-            found[name] = float(value)
+            found[name] = math.inf if value is None else float(value)  # null is a bound that binds nothing
         elif kind != HOST.name and dataclasses.is_dataclass(value):
             inner = traced_part(value)
             if inner:

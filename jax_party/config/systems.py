@@ -33,6 +33,8 @@ class _OnPolicyConfig(_BaseConfig):
     gamma: Annotated[Rate, TRACED]
     gae_lambda: Annotated[Rate, TRACED]
     clip_eps: Annotated[Positive, TRACED]
+    vf_clip_eps: Annotated[Positive | None, TRACED]
+    normalize_values: bool
     ent_coef: Annotated[NonNegative, TRACED]
     vf_coef: Annotated[NonNegative, TRACED]
     max_grad_norm: Annotated[Positive, TRACED]

@@ -8,6 +8,7 @@ from flax.linen.initializers import orthogonal
 from jaxtyping import Array, Float
 
 from jax_party.ops.products import thin_dot_general
+from jax_party.ops.value_scale import VALUE_LAYER
 
 MASKED_LOGIT = -1e9
 """What the logit of an illegal action is set to: its probability is exactly 0 in float32."""
@@ -45,12 +46,12 @@ class Critic(nn.Module):
     def __call__(self, features: Float[Array, "*b F"]) -> Float[Array, "*b"]:
         """State values."""
         embedding = self.torso(as_rows(features))
-        return dense_head(1, 1.0)(embedding).reshape(features.shape[:-1])
+        return dense_head(1, 1.0, VALUE_LAYER)(embedding).reshape(features.shape[:-1])
 
 
-def dense_head(outputs: int, gain: float) -> nn.Dense:
+def dense_head(outputs: int, gain: float, name: str | None = None) -> nn.Dense:
     """A dense layer of few outputs, orthogonally initialised with `gain`; for samples as rows."""
-    return nn.Dense(outputs, kernel_init=orthogonal(gain), dot_general=thin_dot_general)
+    return nn.Dense(outputs, kernel_init=orthogonal(gain), dot_general=thin_dot_general, name=name)
 
 
 def as_rows(features: Float[Array, "*b F"]) -> Float[Array, "rows F"]:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jax_party.networks.heads import MASKED_LOGIT
 from jax_party.networks.retention import Form, MultiHeadRetention
+from jax_party.ops.value_scale import VALUE_LAYER
 
 
 def positional_encoding(step_count: Int[Array, "*b"], size: int) -> Float[Array, "*b D"]:
@@ -46,16 +47,19 @@ class Head(nn.Module):
     Attributes:
       outputs: how many numbers it gives.
       gain: of the last layer's initialisation.
+      layer: the last layer's name.
     """
 
     outputs: int
     gain: float
+    layer: str | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "rows D"]) -> Float[Array, "rows outputs"]:
         """The numbers."""
         hidden = nn.Dense(x.shape[-1], kernel_init=orthogonal(np.sqrt(2.0)))(x)
-        return nn.Dense(self.outputs, kernel_init=orthogonal(self.gain))(nn.RMSNorm()(nn.gelu(hidden)))
+        last = nn.Dense(self.outputs, kernel_init=orthogonal(self.gain), name=self.layer)
+        return last(nn.RMSNorm()(nn.gelu(hidden)))
 
 
 class EncoderBlock(nn.Module):
@@ -147,7 +151,7 @@ class SableEncoder(nn.Module):
         for block in range(self.num_blocks):
             x, state = EncoderBlock(self.num_heads)(x, at, axes, form, states[block])
             after.append(state)
-        return x.reshape(*axes, -1), Head(1, 1.0)(x).reshape(axes), tuple(after)
+        return x.reshape(*axes, -1), Head(1, 1.0, VALUE_LAYER)(x).reshape(axes), tuple(after)
 
 
 class SableDecoder(nn.Module):

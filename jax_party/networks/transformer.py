@@ -16,6 +16,7 @@ from flax.typing import Initializer
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jax_party.networks.heads import MASKED_LOGIT
+from jax_party.ops.value_scale import VALUE_LAYER
 
 ACTIVATED_GAIN = 2.0**0.5
 """Gain of the initialisation of a layer that an activation follows."""
@@ -89,16 +90,18 @@ class Head(nn.Module):
     Attributes:
       embed_dim: D.
       outputs: O.
+      layer: the last layer's name.
     """
 
     embed_dim: int
     outputs: int
+    layer: str | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b D"]) -> Float[Array, "*b O"]:
         """Each agent by itself."""
         x = nn.LayerNorm()(nn.gelu(nn.Dense(self.embed_dim, kernel_init=orthogonal(ACTIVATED_GAIN))(x)))
-        return nn.Dense(self.outputs, kernel_init=orthogonal(OUTPUT_GAIN))(x)
+        return nn.Dense(self.outputs, kernel_init=orthogonal(OUTPUT_GAIN), name=self.layer)(x)
 
 
 class EncodeBlock(nn.Module):
@@ -140,7 +143,7 @@ class Encoder(nn.Module):
         x = nn.LayerNorm()(x)
         for _ in range(self.n_block):
             x = EncodeBlock(self.embed_dim, self.n_head)(x)
-        return x, Head(self.embed_dim, 1)(x)[..., 0]
+        return x, Head(self.embed_dim, 1, VALUE_LAYER)(x)[..., 0]
 
 
 class Past(NamedTuple):

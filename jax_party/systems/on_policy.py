@@ -22,6 +22,7 @@ from jax_party.ops.advantages import generalised_advantages, normalise
 from jax_party.ops.gradients import chunked_gradient, clipped_adam
 from jax_party.ops.losses import clipped_surrogate, clipped_value_loss, entropy, log_prob
 from jax_party.ops.sampling import flat_gumbel
+from jax_party.ops.value_scale import ValueScale, for_network, from_network, no_statistics, rescale, with_targets
 from jax_party.systems.base import (
     Hyper,
     LearnerState,
@@ -46,7 +47,7 @@ class Batch(NamedTuple):
       observation: what was acted on.
       action: (B, N) int32.
       log_prob: (B, N) of the behaviour policy.
-      value: (B, N) when it was collected.
+      value: (B, N) when it was collected; like `target` in units of the reward, and of the network once it learns.
       advantage: (B, N), not yet normalised.
       target: (B, N) value target.
       policy_weight: (B, N), 0 for an agent that had no choice.
@@ -65,6 +66,18 @@ class Batch(NamedTuple):
     value_weight: Float[Array, "B N"]
     last_done: Bool[Array, " B"]
     memory: PyTree
+
+
+class Learned(NamedTuple):
+    """What is learned, and what evaluation plays.
+
+    Attributes:
+      networks: the networks' parameters.
+      scale: the units of the values that they give; None where these are the reward's.
+    """
+
+    networks: PyTree
+    scale: ValueScale | None
 
 
 class OnPolicySystem(System):
@@ -115,9 +128,10 @@ class OnPolicySystem(System):
         """Networks, optimisers and environments at the start."""
         params_key, reset_key, next_key = jax.random.split(key, 3)
         envs = self.envs_under(hyper).reset(reset_key)
-        params = self.init_params(params_key, jax.tree.map(lambda leaf: leaf[:1], envs.observation))
+        networks = self.init_params(params_key, jax.tree.map(lambda leaf: leaf[:1], envs.observation))
         memory = self.initial_memory(self.envs.num_envs)
-        opt_state = self.optimiser(hyper).init(params)
+        opt_state = self.optimiser(hyper).init(networks)
+        params = Learned(networks, no_statistics() if self.system.normalize_values else None)
         return LearnerState(params, opt_state, envs, memory, (), next_key, jnp.zeros((), jnp.int32))
 
     def update(self, hyper: Hyper, state: LearnerState) -> tuple[LearnerState, UpdateOutput]:
@@ -125,24 +139,24 @@ class OnPolicySystem(System):
         next_key, act_key, shuffle_key = jax.random.split(state.key, 3)
         position, memories, rollout = self.play(hyper, state, act_key)
         values, batch = self.judge(hyper, state.params, position, memories, rollout)
-        params, opt_state, losses = self.learn(hyper, state.params, state.opt_state, batch, shuffle_key)
+        params, batch = self.rescale(state.params, batch)
+        networks, opt_state, losses = self.learn(hyper, params.networks, state.opt_state, batch, shuffle_key)
         extra = {"value": values, "log_prob": rollout.known["log_prob"]}
         trajectory = trajectory_fields(rollout, self.env.num_actions, **extra) if self.record else {}
         return (
-            LearnerState(params, opt_state, *position, (), next_key, state.updates + 1),
+            LearnerState(params._replace(networks=networks), opt_state, *position, (), next_key, state.updates + 1),
             UpdateOutput(losses, trajectory),
         )
 
     def act(
-        self, params: PyTree, memory: PyTree, observation: Observation, key: PRNGKeyArray, *, greedy: bool
+        self, params: Learned, memory: PyTree, observation: Observation, key: PRNGKeyArray, *, greedy: bool
     ) -> tuple[PyTree, Int[Array, "b N"], dict[str, Array]]:
-        """Actions for a batch of observations; `log_prob` and `value` of each."""
+        """Actions for a batch of observations; `log_prob` and `value` of each, in units of the reward."""
         shape = observation.action_mask.shape
         noise = jnp.zeros(shape) if greedy else flat_gumbel(key, shape)
-        after, action, known = self.step(params, memory, observation, noise)
-        if "value" not in known:
-            known = {"value": self.bootstrap(params, memory, observation), **known}
-        return after, action, {name: known[name] for name in ("value", "log_prob")}
+        after, action, known = self.step(params.networks, memory, observation, noise)
+        value = known["value"] if "value" in known else self.bootstrap(params.networks, memory, observation)
+        return after, action, {"value": from_network(params.scale, value), "log_prob": known["log_prob"]}
 
     # -- Stages of an update -------------------------------------------------------------------------------------------
 
@@ -158,10 +172,10 @@ class OnPolicySystem(System):
         envs, initial = self.envs_under(hyper), self.initial_memory(num_envs)
 
         def act(memory: PyTree, observation: Observation, noise: Array) -> tuple[PyTree, Array, dict[str, Array]]:
-            return self.step(state.params, memory, observation, noise)
+            return self.step(state.params.networks, memory, observation, noise)
 
         def final_value(memory: PyTree, observation: Observation, done: Array) -> Array:
-            return where_ended(done, lambda: self.bootstrap(state.params, memory, observation))
+            return where_ended(done, lambda: self.bootstrap(state.params.networks, memory, observation))
 
         def sequence(position: Position, noise: Array) -> tuple[Position, tuple[PyTree, Rollout]]:
             following, rollout = collect(envs, position, initial, act, final_value, noise)
@@ -171,16 +185,17 @@ class OnPolicySystem(System):
         return position, memories, jax.tree.map(lambda leaf: leaf.reshape(steps, *leaf.shape[2:]), rollout)
 
     def judge(
-        self, hyper: Hyper, params: PyTree, position: Position, memories: PyTree, rollout: Rollout
+        self, hyper: Hyper, params: Learned, position: Position, memories: PyTree, rollout: Rollout
     ) -> tuple[Float[Array, "T E N"], Batch]:
-        """Values and advantages of a rollout that led to `position`, as a batch of samples."""
-        numbers = hyper.system
-        v_tm1 = self.values(params, jax.tree.map(lambda leaf: leaf[0], memories), rollout)
+        """Values and advantages of a rollout that led to `position`, as a batch of samples; in units of the reward."""
+        numbers, networks = hyper.system, params.networks
+        values = self.values(networks, jax.tree.map(lambda leaf: leaf[0], memories), rollout)
         last = position.envs
         initial = self.initial_memory(self.envs.num_envs)
-        v_last = self.bootstrap(params, begin_episodes(position.memory, initial, last.last_done), last.observation)
+        final = self.bootstrap(networks, begin_episodes(position.memory, initial, last.last_done), last.observation)
+        v_tm1, v_last, following = (from_network(params.scale, one) for one in (values, final, rollout.following))
         done = jnp.broadcast_to(rollout.done[..., None], rollout.reward.shape)
-        v_t = jnp.where(done, rollout.following, jnp.concatenate([v_tm1[1:], v_last[None]]))
+        v_t = jnp.where(done, following, jnp.concatenate([v_tm1[1:], v_last[None]]))
         advantage = generalised_advantages(
             rollout.reward, numbers["gamma"] * rollout.discount, done, v_tm1, v_t, numbers["gae_lambda"]
         )
@@ -199,6 +214,15 @@ class OnPolicySystem(System):
         )
         batch = jax.tree.map(self._samples, steps)
         return v_tm1, batch._replace(memory=jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), memories))
+
+    def rescale(self, params: Learned, batch: Batch) -> tuple[Learned, Batch]:
+        """Bring the statistics of value targets up to date; the batch's values and targets in the network's units."""
+        before = params.scale
+        if before is None:
+            return params, batch
+        after = with_targets(before, batch.target)
+        value, target = for_network(after, batch.value), for_network(after, batch.target)
+        return Learned(rescale(params.networks, before, after), after), batch._replace(value=value, target=target)
 
     def learn(
         self, hyper: Hyper, params: PyTree, opt_state: PyTree, batch: Batch, key: PRNGKeyArray
@@ -228,7 +252,7 @@ class OnPolicySystem(System):
         log_ratio = log_prob(logits, chunk.action) - chunk.log_prob
         ratio = jnp.exp(log_ratio)
         policy = clipped_surrogate(ratio, chunk.advantage, numbers["clip_eps"])
-        value = clipped_value_loss(values, chunk.value, chunk.target, numbers["clip_eps"])
+        value = clipped_value_loss(values, chunk.value, chunk.target, numbers["vf_clip_eps"])
         sums = {
             "policy_loss": (chunk.policy_weight * policy).sum(),
             "entropy": (chunk.policy_weight * entropy(logits)).sum(),
@@ -289,4 +313,4 @@ class OnPolicySystem(System):
         return clipped_adam(schedule, hyper.system["max_grad_norm"])
 
 
-__all__ = ["Batch", "OnPolicySystem"]
+__all__ = ["Batch", "Learned", "OnPolicySystem"]
