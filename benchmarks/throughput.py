@@ -84,8 +84,8 @@ def count(learner: Learner) -> dict[flops.Matmul, int]:
     config, env = learner.config, learner.program.system.env
     assert isinstance(config.system, PPOConfig)
     return flops.update(
-        layers(learner.state.params.actor),
-        layers(learner.state.params.critic),
+        layers(learner.state.params.networks.actor),
+        layers(learner.state.params.networks.critic),
         steps=config.system.rollout_length,
         envs=config.arch.num_envs * config.system.update_batch_size,
         agents=env.num_agents,

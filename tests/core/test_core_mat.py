@@ -21,7 +21,7 @@ from jax_party.ops.gradients import chunked_gradient
 from jax_party.ops.losses import log_prob
 from jax_party.systems.base import Rollout
 from jax_party.systems.mat import MAT, Params
-from jax_party.systems.on_policy import Batch
+from jax_party.systems.on_policy import Batch, Learned
 
 
 def _normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -50,8 +50,8 @@ def _rollout(run: Any, params: Params) -> tuple[Rollout, Batch]:
     @jax.jit
     def collect(params: Params) -> tuple[Rollout, Batch]:
         system = run.system
-        position, memories, rollout = system.play(run.hyper, run.state._replace(params=params), jax.random.PRNGKey(3))
-        return rollout, system.judge(run.hyper, params, position, memories, rollout)[1]
+        position, memories, rollout = system.play(run.hyper, run.state._replace(params=Learned(params, None)), jax.random.PRNGKey(3))
+        return rollout, system.judge(run.hyper, Learned(params, None), position, memories, rollout)[1]
 
     rollout, batch = collect(params)
     return rollout, batch
@@ -61,13 +61,13 @@ def _rollout(run: Any, params: Params) -> tuple[Rollout, Batch]:
 def played(begin: Callable[..., Any]) -> Any:
     """A run with lively `params`, and the `rollout` and `batch` that these played."""
     run = begin("mat")
-    run.params = _lively(run.state.params)
+    run.params = _lively(run.state.params.networks)
     run.rollout, run.batch = _rollout(run, run.params)
     return run
 
 
 def _value(run: Any, observation: Observation) -> np.ndarray:
-    params = _lively(run.state.params)
+    params = _lively(run.state.params.networks)
     return np.asarray(jax.jit(lambda observation: run.system.bootstrap(params, (), observation))(observation))
 
 
@@ -218,18 +218,18 @@ def test_both_forms_give_the_same_on_a_rollout(played: Any) -> None:
 
 def test_both_forms_give_the_same_for_ten_agents_and_two_blocks(begin: Callable[..., Any]) -> None:
     run = begin("mat", "network.net_config.n_block=2", "network.net_config.n_head=4", "env/scenario=p-10")
-    params = _lively(run.state.params)
+    params = _lively(run.state.params.networks)
     _check_forms(run, params, *_rollout(run, params))
 
 
 def test_an_action_is_drawn_given_those_before_it(begin: Callable[..., Any]) -> None:
     """Frequencies of joint actions are products of the conditional probabilities, for agents that all have a choice."""
     run = begin("mat")
-    params, draws = _lively(run.state.params, seed=2), 20_000
+    params, draws = _lively(run.state.params.networks, seed=2), 20_000
     one = jax.tree.map(lambda leaf: leaf[:1], _observation(7, 1, run.system))
     one = one._replace(action_mask=jnp.array([[[True, True, False]] * 3]))
     many = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (draws, *leaf.shape[1:])), one)
-    act = jax.jit(lambda observation, key: run.system.act(params, (), observation, key, greedy=False))
+    act = jax.jit(lambda observation, key: run.system.act(Learned(params, None), (), observation, key, greedy=False))
     _, action, known = act(many, jax.random.PRNGKey(0))
     joint = np.asarray(action) @ np.array([4, 2, 1])
     probability = np.exp(np.asarray(known["log_prob"]).sum(-1))
@@ -244,8 +244,8 @@ def test_an_action_is_drawn_given_those_before_it(begin: Callable[..., Any]) -> 
 
 def test_greedy_takes_each_agents_likeliest_action_in_turn(begin: Callable[..., Any]) -> None:
     run = begin("mat")
-    params, observation = _lively(run.state.params), _observation(8, 40, run.system)
-    act = jax.jit(lambda key: run.system.act(params, (), observation, key, greedy=True))
+    params, observation = _lively(run.state.params.networks), _observation(8, 40, run.system)
+    act = jax.jit(lambda key: run.system.act(Learned(params, None), (), observation, key, greedy=True))
     _, action, known = act(jax.random.PRNGKey(0))
     encoder: Encoder = run.system.encoder
     representation: Any = encoder.apply(params.encoder, run.system.features(observation))[0]
@@ -263,11 +263,11 @@ def test_masks_are_never_violated(begin: Callable[..., Any]) -> None:
     run = begin("mat")
     observation = _observation(11, 500, run.system)
     # A strong preference for what is illegal must not matter.
-    params = jax.tree.map(lambda leaf: 30.0 * leaf, _lively(run.state.params))
+    params = jax.tree.map(lambda leaf: 30.0 * leaf, _lively(run.state.params.networks))
 
     @jax.jit
     def legal(key: jax.Array) -> jax.Array:
-        _, action, known = run.system.act(params, (), observation, key, greedy=False)
+        _, action, known = run.system.act(Learned(params, None), (), observation, key, greedy=False)
         allowed = jnp.take_along_axis(observation.action_mask, action[..., None], -1)[..., 0]
         return allowed.all() & jnp.isfinite(known["log_prob"]).all()
 

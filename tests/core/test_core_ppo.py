@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jax_party.environments import Observation
-from jax_party.systems.on_policy import Batch
+from jax_party.systems.on_policy import Batch, Learned
 from jax_party.systems.ppo import PPO, Params
 
 TRUNCATED = "env.scenario.task_config.horizon=truncate"
@@ -50,7 +50,7 @@ def _gradient(run: Any, batch: Batch) -> tuple[dict[str, jax.Array], Params]:
     system = run.system
     loss = jax.jit(lambda params, batch: system._loss(run.hyper, params, system._prepare(batch)))
     (gradient, sums) = jax.jit(jax.grad(lambda params, batch: loss(params, batch), has_aux=True))(
-        run.state.params, batch
+        run.state.params.networks, batch
     )
     return sums, gradient
 
@@ -101,7 +101,7 @@ def test_the_gradient_is_that_of_a_plain_rewrite(algorithm: str, begin: Callable
     batch = _batch(0, 6, run.system)
     _, gradient = _gradient(run, batch)
     numbers = {name: float(value) for name, value in run.hyper.system.items()}
-    expected = jax.grad(_plain_loss)(run.state.params, batch, numbers, algorithm == "ff_mappo")
+    expected = jax.grad(_plain_loss)(run.state.params.networks, batch, numbers, algorithm == "ff_mappo")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-6), gradient, expected)
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient.actor)) > 1e-3
 
@@ -133,7 +133,7 @@ def test_had_no_choice_means_one_legal_action(begin: Callable[..., Any]) -> None
     run = begin("ff_ippo")
     system = run.system
     played = jax.jit(system.play)(run.hyper, run.state, jax.random.PRNGKey(2))
-    _, batch = jax.jit(system.judge)(run.hyper, run.state.params, *played)
+    _, batch = jax.jit(system.judge)(run.hyper, Learned(run.state.params.networks, None), *played)
     active = np.asarray(batch.observation.action_mask)[..., 0]
     np.testing.assert_array_equal(batch.policy_weight, active.astype(np.float32))
     assert (active.sum(-1) == 2).all()
@@ -189,11 +189,11 @@ def test_masks_are_never_violated(begin: Callable[..., Any]) -> None:
     run = begin("ff_ippo")
     observation = _observation(11, 500, run.system)
     # A strong preference for what is illegal here and there must not matter.
-    params = jax.tree.map(lambda leaf: 30.0 * leaf, run.state.params)
+    params = jax.tree.map(lambda leaf: 30.0 * leaf, run.state.params.networks)
 
     @jax.jit
     def legal(key: jax.Array) -> jax.Array:
-        _, action, known = run.system.act(params, (), observation, key, greedy=False)
+        _, action, known = run.system.act(Learned(params, None), (), observation, key, greedy=False)
         allowed = jnp.take_along_axis(observation.action_mask, action[..., None], -1)[..., 0]
         return allowed.all() & jnp.isfinite(known["log_prob"]).all()
 
@@ -204,8 +204,8 @@ def test_masks_are_never_violated(begin: Callable[..., Any]) -> None:
 def test_greedy_plays_the_likeliest_action(begin: Callable[..., Any]) -> None:
     run = begin("ff_ippo")
     observation = _observation(12, 40, run.system)
-    logits = run.system._logits(run.state.params, observation)
-    _, action, known = run.system.act(run.state.params, (), observation, jax.random.PRNGKey(0), greedy=True)
+    logits = run.system._logits(run.state.params.networks, observation)
+    _, action, known = run.system.act(Learned(run.state.params.networks, None), (), observation, jax.random.PRNGKey(0), greedy=True)
     np.testing.assert_array_equal(action, np.argmax(np.asarray(logits), -1))
     expected = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), np.asarray(action)[..., None], -1)[..., 0]
     np.testing.assert_allclose(known["log_prob"], expected, rtol=1e-5, atol=1e-7)
@@ -216,11 +216,11 @@ def test_only_mappos_critic_sees_the_others(algorithm: str, sees_others: bool, b
     run = begin(algorithm)
     observation = _observation(13, 5, run.system)
     changed = observation._replace(agents_view=observation.agents_view.at[:, 1].add(1.0))
-    value, other = (np.asarray(run.system.bootstrap(run.state.params, (), o)) for o in (observation, changed))
+    value, other = (np.asarray(run.system.bootstrap(run.state.params.networks, (), o)) for o in (observation, changed))
     assert (value[:, 1] != other[:, 1]).all()
     assert (value[:, 0] != other[:, 0]).all() == sees_others
     assert (value[:, 2] != other[:, 2]).any() == sees_others
-    logits, other = (np.asarray(run.system._logits(run.state.params, o)) for o in (observation, changed))
+    logits, other = (np.asarray(run.system._logits(run.state.params.networks, o)) for o in (observation, changed))
     np.testing.assert_array_equal(logits[:, [0, 2]], other[:, [0, 2]])  # an actor sees its own view alone
 
 
@@ -230,9 +230,9 @@ def test_only_mappos_critic_sees_the_others(algorithm: str, sees_others: bool, b
 @pytest.mark.parametrize("horizon", ["truncate", "terminate"])
 def test_a_truncated_episode_bootstraps_from_its_last_observation(horizon: str, begin: Callable[..., Any]) -> None:
     run = begin("ff_mappo", f"env.scenario.task_config.horizon={horizon}", "env.scenario.task_config.time_limit=5")
-    system, params = run.system, run.state.params
+    system, params = run.system, run.state.params.networks
     position, memories, rollout = jax.jit(system.play)(run.hyper, run.state, jax.random.PRNGKey(2))
-    values, batch = jax.jit(system.judge)(run.hyper, params, position, memories, rollout)
+    values, batch = jax.jit(system.judge)(run.hyper, Learned(params, None), position, memories, rollout)
     steps, num_envs = 16, 4
     np.testing.assert_array_equal(np.flatnonzero(np.asarray(rollout.done[:, 0])), [4, 9, 14])
 
@@ -267,7 +267,7 @@ def test_a_truncated_episode_bootstraps_from_its_last_observation(horizon: str, 
 def test_learning_rates_fall_to_zero(begin: Callable[..., Any]) -> None:
     run = begin("ff_ippo", "system.decay_learning_rates=true", "system.actor_lr=0.01", "system.critic_lr=0.02")
     updates, per_update = int(run.hyper.num_updates), 4
-    ones = jax.tree.map(jnp.ones_like, run.state.params)
+    ones = jax.tree.map(jnp.ones_like, run.state.params.networks)
 
     def first_step(network: str, count: int) -> float:
         """Size of Adam's step at a count of gradient steps, for a constant gradient: the learning rate."""
@@ -302,7 +302,7 @@ def test_gradients_are_clipped_to_their_norm(begin: Callable[..., Any]) -> None:
 
     run = begin("ff_ippo")
     optimiser = run.system.adam(run.hyper, run.hyper.system["actor_lr"])
-    gradient = jax.tree.map(lambda leaf: 100.0 * jnp.ones_like(leaf), run.state.params.actor)
+    gradient = jax.tree.map(lambda leaf: 100.0 * jnp.ones_like(leaf), run.state.params.networks.actor)
     _, state = optimiser.update(gradient, optimiser.init(gradient))
     first_moment = next(
         part for part in jax.tree.leaves(state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(part, "mu")

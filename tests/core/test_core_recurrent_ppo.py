@@ -19,7 +19,7 @@ from jax_party.networks.heads import Actor
 from jax_party.networks.recurrent import GRU, RecurrentNetwork, gru_step, gru_unroll
 from jax_party.networks.torsos import MLPTorso
 from jax_party.ops.gradients import chunked_gradient
-from jax_party.systems.on_policy import Batch
+from jax_party.systems.on_policy import Batch, Learned
 from jax_party.systems.ppo import Params
 from jax_party.systems.recurrent_ppo import RecurrentPPO
 
@@ -154,13 +154,13 @@ def played(request: pytest.FixtureRequest, begin: Callable[..., Any]) -> SimpleN
     algorithm, length = request.param
     run = begin(algorithm, f"system.recurrent_chunk_size={length}", *SHORT)
     # A fresh policy hardly looks at its hidden state.
-    params = jax.tree.map(lambda leaf: 2.0 * leaf + 0.1 * _normal(7, *leaf.shape), run.state.params)
+    params = jax.tree.map(lambda leaf: 2.0 * leaf + 0.1 * _normal(7, *leaf.shape), run.state.params.networks)
     system: RecurrentPPO = run.system
-    play, state = jax.jit(system.play), run.state._replace(params=params)
+    play, state = jax.jit(system.play), run.state._replace(params=Learned(params, None))
     start, _, _ = play(run.hyper, state, jax.random.PRNGKey(1))
     state = state._replace(envs=start.envs, memory=start.memory)
     position, memories, rollout = play(run.hyper, state, jax.random.PRNGKey(2))
-    values, batch = jax.jit(system.judge)(run.hyper, params, position, memories, rollout)
+    values, batch = jax.jit(system.judge)(run.hyper, Learned(params, None), position, memories, rollout)
     return SimpleNamespace(
         run=run, system=system, hyper=run.hyper, params=params, state=state, start=start, position=position,
         rollout=rollout, values=values, batch=batch, evaluate=jax.jit(system.evaluate),
@@ -340,11 +340,11 @@ def test_bootstrapping_leaves_no_trace_and_acting_does(played: SimpleNamespace) 
     key = jax.random.PRNGKey(0)
     observation: Observation = state.envs.observation
     value = system.bootstrap(played.params, state.memory, observation)
-    memory, action, known = system.act(played.params, state.memory, observation, key, greedy=True)
+    memory, action, known = system.act(Learned(played.params, None), state.memory, observation, key, greedy=True)
     _close(known["value"], value)
     assert known.keys() == {"value", "log_prob"} and action.shape == (4, 3)
     assert bool((memory.actor != state.memory.actor).any()) and bool((memory.critic != state.memory.critic).any())
-    _, other, _ = system.act(played.params, state.memory, observation, jax.random.PRNGKey(1), greedy=True)
+    _, other, _ = system.act(Learned(played.params, None), state.memory, observation, jax.random.PRNGKey(1), greedy=True)
     np.testing.assert_array_equal(action, other)
 
 

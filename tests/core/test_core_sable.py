@@ -16,7 +16,7 @@ from jax_party.environments import make_environment
 from jax_party.errors import ConfigError
 from jax_party.networks.sable import positional_encoding, shifted
 from jax_party.ops.losses import log_prob
-from jax_party.systems.on_policy import Batch
+from jax_party.systems.on_policy import Batch, Learned
 from jax_party.systems.sable import Sable
 
 SYSTEMS = ("ff_sable", "rec_sable")
@@ -31,14 +31,14 @@ class Played:
         self.system, self.hyper = run.system, run.hyper
         rng = np.random.default_rng(1)
         self.params = jax.tree.map(
-            lambda leaf: leaf + jnp.asarray(0.2 * rng.normal(size=leaf.shape), jnp.float32), run.state.params
+            lambda leaf: leaf + jnp.asarray(0.2 * rng.normal(size=leaf.shape), jnp.float32), run.state.params.networks
         )
-        state = run.state._replace(params=self.params)
+        state = run.state._replace(params=Learned(self.params, None))
         play, judge = jax.jit(self.system.play), jax.jit(self.system.judge)
         position, _, _ = play(self.hyper, state, jax.random.PRNGKey(1))
         state = state._replace(envs=position.envs, memory=position.memory)
         played = play(self.hyper, state, jax.random.PRNGKey(2))
-        self.batch: Batch = judge(self.hyper, self.params, *played)[1]
+        self.batch: Batch = judge(self.hyper, Learned(self.params, None), *played)[1]
         self.evaluate: Callable[..., Any] = jax.jit(self.system.evaluate)
         self.logits, self.values = self.evaluate(self.params, self.batch)
 
@@ -242,7 +242,7 @@ def test_refused_settings(algorithm: str, override: str, message: str, tiny_conf
 def test_the_past_fades_by_the_configured_factor(begin: Callable[..., Any]) -> None:
     """What a step leaves of the first block's state is κ = factor × (1 − 2^−5) of it: no key or value depends on it."""
     run = begin("rec_sable", "network.memory_config.decay_scaling_factor=0.4", "network.net_config.n_head=1")
-    system, params, observation = run.system, run.state.params, run.state.envs.observation
+    system, params, observation = run.system, run.state.params.networks, run.state.envs.observation
     step = jax.jit(lambda memory: system.step(params, memory, observation, jnp.zeros(observation.action_mask.shape))[0])
     nothing = system.initial_memory(observation.action_mask.shape[0])
     past = jax.tree.map(lambda leaf: leaf + jax.random.normal(jax.random.PRNGKey(3), leaf.shape), nothing)
