@@ -50,7 +50,9 @@ def _rollout(run: Any, params: Params) -> tuple[Rollout, Batch]:
     @jax.jit
     def collect(params: Params) -> tuple[Rollout, Batch]:
         system = run.system
-        position, memories, rollout = system.play(run.hyper, run.state._replace(params=Learned(params, None)), jax.random.PRNGKey(3))
+        position, memories, rollout = system.play(
+            run.hyper, run.state._replace(params=Learned(params, None)), jax.random.PRNGKey(3)
+        )
         return rollout, system.judge(run.hyper, Learned(params, None), position, memories, rollout)[1]
 
     rollout, batch = collect(params)

@@ -205,7 +205,9 @@ def test_greedy_plays_the_likeliest_action(begin: Callable[..., Any]) -> None:
     run = begin("ff_ippo")
     observation = _observation(12, 40, run.system)
     logits = run.system._logits(run.state.params.networks, observation)
-    _, action, known = run.system.act(Learned(run.state.params.networks, None), (), observation, jax.random.PRNGKey(0), greedy=True)
+    _, action, known = run.system.act(
+        Learned(run.state.params.networks, None), (), observation, jax.random.PRNGKey(0), greedy=True
+    )
     np.testing.assert_array_equal(action, np.argmax(np.asarray(logits), -1))
     expected = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), np.asarray(action)[..., None], -1)[..., 0]
     np.testing.assert_allclose(known["log_prob"], expected, rtol=1e-5, atol=1e-7)

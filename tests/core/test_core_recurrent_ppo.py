@@ -344,7 +344,9 @@ def test_bootstrapping_leaves_no_trace_and_acting_does(played: SimpleNamespace) 
     _close(known["value"], value)
     assert known.keys() == {"value", "log_prob"} and action.shape == (4, 3)
     assert bool((memory.actor != state.memory.actor).any()) and bool((memory.critic != state.memory.critic).any())
-    _, other, _ = system.act(Learned(played.params, None), state.memory, observation, jax.random.PRNGKey(1), greedy=True)
+    _, other, _ = system.act(
+        Learned(played.params, None), state.memory, observation, jax.random.PRNGKey(1), greedy=True
+    )
     np.testing.assert_array_equal(action, other)
 
 
