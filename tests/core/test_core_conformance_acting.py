@@ -12,7 +12,7 @@ import pytest
 
 from jax_party.environments import Observation
 from jax_party.systems.off_policy import OffPolicySystem
-from jax_party.systems.on_policy import OnPolicySystem
+from jax_party.systems.on_policy import Learned, OnPolicySystem
 from mava_configs import ALGORITHMS
 
 AUTOREGRESSIVE = ("ff_sable", "rec_sable", "mat")
@@ -203,8 +203,8 @@ def _on_policy_forms(run: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     def both(state: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         played = system.play(run.hyper, _in_mid_episode(run, state), jax.random.PRNGKey(2))
         params = _in_mid_episode(run, state).params
-        _, batch = system.judge(run.hyper, params, *played)
-        logits, values = system.evaluate(params, batch)
+        _, batch = system.judge(run.hyper, params._replace(scale=None), *played)
+        logits, values = system.evaluate(params.networks, batch)
         recorded = {"log_prob": batch.log_prob, "value": batch.value}
         return recorded, {"log_prob": log_prob(logits, batch.action), "value": values}
 
@@ -214,7 +214,8 @@ def _on_policy_forms(run: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 def _in_mid_episode(run: Any, state: Any) -> Any:
     """A state some steps into episodes, its parameters moved; past what explores at random first."""
     position = run.system.play(run.hyper, state, jax.random.PRNGKey(3))[0]
-    params = jax.tree.map(lambda leaf: 1.1 * leaf + 0.01, state.params)
+    moved = jax.tree.map(lambda leaf: 1.1 * leaf + 0.01, getattr(state.params, "networks", state.params))
+    params = state.params._replace(networks=moved) if hasattr(state.params, "networks") else moved
     return state._replace(params=params, envs=position.envs, memory=position.memory, updates=state.updates + 1000)
 
 
@@ -244,11 +245,11 @@ def test_advantages_are_those_of_a_hand_played_rollout(algorithm: str, begin: Ca
     run = begin(algorithm, "env.scenario.task_config.horizon=truncate", "env.scenario.task_config.time_limit=5")
     system, rng, gamma, lambda_ = run.system, np.random.default_rng(1), 0.99, 0.95
     params = jax.tree.map(
-        lambda leaf: leaf + jnp.asarray(0.2 * rng.normal(size=leaf.shape), jnp.float32), run.state.params
+        lambda leaf: leaf + jnp.asarray(0.2 * rng.normal(size=leaf.shape), jnp.float32), run.state.params.networks
     )
-    begun = run.state._replace(params=params)
+    begun = run.state._replace(params=Learned(params, None))
     position, memories, rollout = jax.jit(system.play)(run.hyper, begun, jax.random.PRNGKey(2))
-    values, batch = jax.jit(system.judge)(run.hyper, params, position, memories, rollout)
+    values, batch = jax.jit(system.judge)(run.hyper, Learned(params, None), position, memories, rollout)
 
     @jax.jit
     def again(memory: Any, observation: Any, action: jax.Array) -> Any:

@@ -277,7 +277,7 @@ def _plain_network(params: Any, hidden: jax.Array, x: jax.Array) -> tuple[jax.Ar
     n = jnp.tanh(x @ w_n + b_n + r * (hidden @ u_n + p["core"]["recurrent_bias"]))
     hidden = (1.0 - z) * n + z * hidden
     head = p["head"]
-    return hidden, dense(head["Dense_0"], jnp.maximum(dense(head["torso"]["Dense_0"], hidden), 0.0))
+    return hidden, dense(head.get("value_layer", head.get("Dense_0")), jnp.maximum(dense(head["torso"]["Dense_0"], hidden), 0.0))
 
 
 def _plain_loss(params: Params, batch: Batch, numbers: Any, centralised: bool) -> jax.Array:
@@ -299,7 +299,7 @@ def _plain_loss(params: Params, batch: Batch, numbers: Any, centralised: bool) -
         advantage, old, target = batch.advantage[:, t], batch.value[:, t], batch.target[:, t]
         policy = -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - eps, 1 + eps) * advantage)
         entropy = -(jnp.exp(log_probs) * jnp.maximum(log_probs, -1e4)).sum(-1)
-        clipped = old + jnp.clip(value[..., 0] - old, -eps, eps)
+        clipped = old + jnp.clip(value[..., 0] - old, -numbers["vf_clip_eps"], numbers["vf_clip_eps"])
         value_loss = 0.5 * jnp.maximum((value[..., 0] - target) ** 2, (clipped - target) ** 2)
         total += (batch.policy_weight[:, t] * (policy - numbers["ent_coef"] * entropy)).sum()
         total += numbers["vf_coef"] * (batch.value_weight[:, t] * value_loss).sum()
@@ -340,7 +340,8 @@ def test_bootstrapping_leaves_no_trace_and_acting_does(played: SimpleNamespace) 
     key = jax.random.PRNGKey(0)
     observation: Observation = state.envs.observation
     value = system.bootstrap(played.params, state.memory, observation)
-    memory, action, known = system.act(Learned(played.params, None), state.memory, observation, key, greedy=True)
+    params = Learned(played.params, None)
+    memory, action, known = system.act(params, state.memory, observation, key, greedy=True)
     _close(known["value"], value)
     assert known.keys() == {"value", "log_prob"} and action.shape == (4, 3)
     assert bool((memory.actor != state.memory.actor).any()) and bool((memory.critic != state.memory.critic).any())
