@@ -426,14 +426,12 @@ class Experiment:
         self._to_take_over = later
 
     def _take_over(self, source: str) -> None:
-        """Go on from the learner of another trial; its random numbers become this trial's own."""
+        """Go on from the learner of another trial; its random numbers, the environments' too, become this trial's own."""
         folder = records.takeover_folder(self.folder, self.env_steps)
         tree = self._checkpoints.restore_from(folder, self._checkpoint_target())
         own = zlib.crc32(self.record.trial_id.encode())
         for learner, taken in zip(self.learners, tree["learners"], strict=True):
-            state: LearnerState = taken["state"]
-            key = jax.device_put(jax.random.fold_in(state.key, own), state.key.sharding)
-            learner.state = state._replace(key=key)
+            learner.state = with_keys_of(taken["state"], own)
         _logger.info("%s: took over %s at step %d", self.record.trial_id, source, self.env_steps)
 
     def _compile(self, at_once: int) -> None:
@@ -703,6 +701,23 @@ def checkpoint_target(program: Program, hyper: Hyper, num_learners: int) -> dict
     }
     seconds = dict.fromkeys(("trained_seconds", "compile_seconds", "duration"), np.zeros((), np.float64))
     return {"learners": [learner] * num_learners, "progress": {"evaluations": np.zeros((), np.int32), **seconds}}
+
+
+def with_keys_of(state: LearnerState, number: int) -> LearnerState:
+    """A learner's state with random numbers of its own: `number` is folded into its key and into the environments'.
+
+    Jumanji's environments keep theirs as `key`; a leaf of another name stays as it is.
+    """
+
+    def fold(key: jax.Array) -> jax.Array:
+        folded = jax.vmap(jax.random.fold_in, (0, None))(key.reshape(-1, key.shape[-1]), number)
+        return jax.device_put(folded.reshape(key.shape), key.sharding)
+
+    def fold_if_key(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        return fold(leaf) if getattr(path[-1], "name", "") == "key" else leaf
+
+    states = jax.tree_util.tree_map_with_path(fold_if_key, state.envs.states)
+    return state._replace(key=fold(state.key), envs=state.envs._replace(states=states, keys=fold(state.envs.keys)))
 
 
 def _mean_losses(outputs: Sequence[dict[str, jax.Array]]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ class Episodes(NamedTuple):
     Attributes:
       running_return: (E, N) float32.
       running_length: (E,) int32.
+      partial: (E,) bool, the running episode was joined midway: it does not count when it ends.
       finished_return: (N,) float32, summed over finished episodes.
       finished_length: () float32, likewise.
       finished: () float32, how many.
@@ -38,6 +39,7 @@ class Episodes(NamedTuple):
 
     running_return: Float[Array, "E N"]
     running_length: Int[Array, " E"]
+    partial: Bool[Array, " E"]
     finished_return: Float[Array, " N"]
     finished_length: Float[Array, ""]
     finished: Float[Array, ""]
@@ -48,6 +50,7 @@ class Episodes(NamedTuple):
         return cls(
             jnp.zeros((num_envs, num_agents)),
             jnp.zeros((num_envs,), jnp.int32),
+            jnp.zeros((num_envs,), bool),
             jnp.zeros((num_agents,)),
             jnp.zeros(()),
             jnp.zeros(()),
@@ -56,18 +59,26 @@ class Episodes(NamedTuple):
     def add(self, reward: Float[Array, "E N"], done: Bool[Array, " E"]) -> Episodes:
         """Count one step of every environment."""
         returns, length = self.running_return + reward, self.running_length + 1
+        counts = done & ~self.partial
         return Episodes(
             jnp.where(done[:, None], 0.0, returns),
             jnp.where(done, 0, length),
-            self.finished_return + jnp.where(done[:, None], returns, 0.0).sum(0),
-            self.finished_length + jnp.where(done, length, 0).sum(),
-            self.finished + done.sum(),
+            self.partial & ~done,
+            self.finished_return + jnp.where(counts[:, None], returns, 0.0).sum(0),
+            self.finished_length + jnp.where(counts, length, 0).sum(),
+            self.finished + counts.sum(),
         )
 
     def clear(self) -> Episodes:
         """Forget the finished episodes; the running ones go on."""
         zero = Episodes.zero(*self.running_return.shape)
-        return zero._replace(running_return=self.running_return, running_length=self.running_length)
+        return zero._replace(
+            running_return=self.running_return, running_length=self.running_length, partial=self.partial
+        )
+
+
+LONGEST_STAGGER: Final = 10_000
+"""Most steps that an environment is played at random before training: longer episodes are joined in their first part."""
 
 
 class EnvState(NamedTuple):
@@ -76,7 +87,7 @@ class EnvState(NamedTuple):
     Attributes:
       states: the environments' own states, leading axis E.
       observation: what the agents see now, leading axis E.
-      last_done: (E,) bool, True where `observation` is the first of an episode.
+      last_done: (E,) bool, True where `observation` is the first of an episode, or the first that is seen of it.
       keys: (E, 2) uint32, the next reset key of each environment.
       episodes: returns and lengths.
     """
@@ -104,6 +115,33 @@ class AutoResetEnvs:
         states, first = jax.vmap(self.env.reset)(pairs[:, 0])
         episodes = Episodes.zero(self.num_envs, self.env.num_agents)
         return EnvState(states, first.observation, jnp.ones((self.num_envs,), bool), pairs[:, 1], episodes)
+
+    def reset_staggered(self, key: PRNGKeyArray) -> EnvState:
+        """Begin in every environment at another step of an episode, which random play has led to.
+
+        Environments that begin together stay together while episodes are equally long: what is learned from one rollout
+        is then a single slice of the game. Here the first steps are spread evenly over an episode's, up to the time limit
+        or `LONGEST_STAGGER`. Episodes joined midway are not counted in `episodes`; `last_done` is True, as at a reset.
+        """
+        reset_key, shift_key, play_key = jax.random.split(key, 3)
+        begun = self.reset(reset_key)
+        most = min(self.env.time_limit, LONGEST_STAGGER)
+        places = jnp.arange(self.num_envs) + jax.random.uniform(shift_key)
+        steps = (places * (most / self.num_envs)).astype(jnp.int32)
+
+        def play(index: Int[Array, ""], state: EnvState) -> EnvState:
+            mask = state.observation.action_mask
+            noise = jax.random.uniform(jax.random.fold_in(play_key, index), mask.shape)
+            after, _ = self.step(state, jnp.argmax(jnp.where(mask, noise, -1.0), axis=-1))
+            due = index >= most - steps
+            chosen = jax.tree.map(
+                lambda new, old: _where(due, new, old), after._replace(episodes=()), state._replace(episodes=())
+            )
+            return chosen._replace(episodes=begun.episodes)
+
+        played = jax.lax.fori_loop(0, most, play, begun)
+        midway = (played.observation.step_count > 0).any(-1)
+        return played._replace(last_done=begun.last_done, episodes=begun.episodes._replace(partial=midway))
 
     def step(self, state: EnvState, action: Int[Array, "E N"]) -> tuple[EnvState, Transition]:
         """Play one step everywhere.
@@ -133,10 +171,15 @@ class AutoResetEnvs:
         fresh_states, first = jax.vmap(self.env.reset)(pairs[:, 0])
 
         def choose(fresh: Array, old: Array) -> Array:
-            return jnp.where(done.reshape(-1, *(1,) * (old.ndim - 1)), fresh, old)
+            return _where(done, fresh, old)
 
         return (
             jax.tree.map(choose, fresh_states, states),
             jax.tree.map(choose, first.observation, observation),
             choose(pairs[:, 1], keys),
         )
+
+
+def _where(chosen: Bool[Array, " E"], new: Array, old: Array) -> Array:
+    """`new` in the environments that are chosen, `old` in the others; leading axis E."""
+    return jnp.where(chosen.reshape(-1, *(1,) * (old.ndim - 1)), new, old)

@@ -26,6 +26,7 @@ class ArchConfig:
 
     architecture_name: Literal["anakin"]
     num_envs: PositiveInt
+    stagger_episodes: bool
     num_evaluation: Host[PositiveInt]
     num_eval_episodes: PositiveInt
     num_absolute_metric_eval_episodes: Host[PositiveInt]

@@ -87,6 +87,7 @@ class System(abc.ABC):
         self.mesh = mesh
         self.add_agent_id = config.system.add_agent_id and not config.env.implicit_agent_id
         self.record = config.vault.record_train
+        self.stagger = config.arch.stagger_episodes
 
     @abc.abstractmethod
     def init(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
@@ -125,6 +126,11 @@ class System(abc.ABC):
     def envs_under(self, hyper: Hyper) -> AutoResetEnvs:
         """The environments under an experiment's traced settings."""
         return AutoResetEnvs(self.env.with_params(hyper.env), self.envs.num_envs)
+
+    def begin(self, hyper: Hyper, key: PRNGKeyArray) -> EnvState:
+        """The training environments at the start."""
+        envs = self.envs_under(hyper)
+        return envs.reset_staggered(key) if self.stagger else envs.reset(key)
 
     def spread(self, batch: PyTree) -> PyTree:
         """Spread a batch over the devices of the mesh."""

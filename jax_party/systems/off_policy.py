@@ -140,7 +140,7 @@ class OffPolicySystem(System):
     def init(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
         """Networks, optimisers, environments and an empty buffer."""
         learning_key, reset_key, next_key = jax.random.split(key, 3)
-        envs = self.envs_under(hyper).reset(reset_key)
+        envs = self.begin(hyper, reset_key)
         learning = self.init_learning(hyper, learning_key, jax.tree.map(lambda leaf: leaf[:1], envs.observation))
         memory = self.initial_memory(self.envs.num_envs)
         replay = self.buffer.init(self._example(envs.observation, memory))

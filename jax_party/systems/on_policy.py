@@ -127,7 +127,7 @@ class OnPolicySystem(System):
     def init(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
         """Networks, optimisers and environments at the start."""
         params_key, reset_key, next_key = jax.random.split(key, 3)
-        envs = self.envs_under(hyper).reset(reset_key)
+        envs = self.begin(hyper, reset_key)
         networks = self.init_params(params_key, jax.tree.map(lambda leaf: leaf[:1], envs.observation))
         memory = self.initial_memory(self.envs.num_envs)
         opt_state = self.optimiser(hyper).init(networks)

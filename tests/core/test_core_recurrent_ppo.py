@@ -277,7 +277,9 @@ def _plain_network(params: Any, hidden: jax.Array, x: jax.Array) -> tuple[jax.Ar
     n = jnp.tanh(x @ w_n + b_n + r * (hidden @ u_n + p["core"]["recurrent_bias"]))
     hidden = (1.0 - z) * n + z * hidden
     head = p["head"]
-    return hidden, dense(head.get("value_layer", head.get("Dense_0")), jnp.maximum(dense(head["torso"]["Dense_0"], hidden), 0.0))
+    return hidden, dense(
+        head.get("value_layer", head.get("Dense_0")), jnp.maximum(dense(head["torso"]["Dense_0"], hidden), 0.0)
+    )
 
 
 def _plain_loss(params: Params, batch: Batch, numbers: Any, centralised: bool) -> jax.Array:

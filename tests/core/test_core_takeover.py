@@ -17,6 +17,7 @@ from jax_party import records
 from jax_party.config import parse_config, with_values
 from jax_party.errors import CheckpointError
 from jax_party.records import State
+from jax_party.systems.base import LearnerState
 from jax_party.training import Experiment
 from launcher.population import Inheritance, checkpoint_step, copy_learner, settle, take_over
 
@@ -40,6 +41,16 @@ def _play(folder: Path, periods: int) -> Experiment:
 def _equal(one: Any, other: Any) -> None:
     for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(np.asarray(left), np.asarray(right))
+
+
+def _keys(state: LearnerState) -> tuple[np.ndarray, ...]:
+    """The learner's key and those of its environments: of this episode, and of the next reset."""
+    return np.asarray(state.key), np.asarray(state.envs.states.key), np.asarray(state.envs.keys)
+
+
+def _without_keys(state: LearnerState) -> LearnerState:
+    states = state.envs.states._replace(key=0)
+    return state._replace(key=0, envs=state.envs._replace(states=states, keys=0))
 
 
 @pytest.fixture
@@ -71,8 +82,9 @@ def test_a_learner_is_taken_over_whole(population: dict[str, Path], tmp_path: Pa
     assert records.read_config(weak)["system"]["actor_lr"] == 4e-3 == record.hyperparameters[LR]
     ours, theirs = _open(weak), _open(good)
     state, source = ours.learners[0].state, theirs.learners[0].state
-    _equal(state._replace(key=0), source._replace(key=0))
-    assert not np.array_equal(np.asarray(state.key), np.asarray(source.key)), "its random numbers are its own"
+    _equal(_without_keys(state), _without_keys(source))
+    for own, others in zip(_keys(state), _keys(source), strict=True):
+        assert not np.any(np.all(own == others, axis=-1)), "its random numbers are its own, the environments' too"
     assert records.read_metrics(weak) == before, "what it has measured stays"
     assert ours.env_steps == step
     ours.close()
