@@ -426,7 +426,7 @@ class Experiment:
         self._to_take_over = later
 
     def _take_over(self, source: str) -> None:
-        """Go on from the learner of another trial; its random numbers, the environments' too, become this trial's own."""
+        """Go on from the learner of another trial, with random numbers of its own, the environments' too."""
         folder = records.takeover_folder(self.folder, self.env_steps)
         tree = self._checkpoints.restore_from(folder, self._checkpoint_target())
         own = zlib.crc32(self.record.trial_id.encode())

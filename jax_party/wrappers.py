@@ -78,7 +78,8 @@ class Episodes(NamedTuple):
 
 
 LONGEST_STAGGER: Final = 10_000
-"""Most steps that an environment is played at random before training: longer episodes are joined in their first part."""
+"""Most steps that an environment is played at random before training; longer episodes are joined in their first
+part."""
 
 
 class EnvState(NamedTuple):
@@ -119,9 +120,9 @@ class AutoResetEnvs:
     def reset_staggered(self, key: PRNGKeyArray) -> EnvState:
         """Begin in every environment at another step of an episode, which random play has led to.
 
-        Environments that begin together stay together while episodes are equally long: what is learned from one rollout
-        is then a single slice of the game. Here the first steps are spread evenly over an episode's, up to the time limit
-        or `LONGEST_STAGGER`. Episodes joined midway are not counted in `episodes`; `last_done` is True, as at a reset.
+        Environments that begin together stay together while episodes are equally long: a rollout is then a single slice
+        of the game. Here the first steps are spread evenly over those of an episode, up to the time limit or
+        `LONGEST_STAGGER`. Episodes joined midway are not counted in `episodes`; `last_done` is True, as at a reset.
         """
         reset_key, shift_key, play_key = jax.random.split(key, 3)
         begun = self.reset(reset_key)

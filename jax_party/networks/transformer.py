@@ -23,8 +23,8 @@ ACTIVATED_GAIN = 2.0**0.5
 OUTPUT_GAIN = 0.01
 """Gain of the layers that end a block or a head: a block begins as little more than its residual path."""
 ATTENTION_GAIN = 1.0
-"""Gain of attention's projections. At the authors' 0.01 a gradient shrinks ten thousandfold at each block that it passes:
-with two blocks what one agent did never reaches the next."""
+"""Gain of attention's projections. At the authors' 0.01 a gradient shrinks ten thousandfold at each block that it
+passes: with two blocks what one agent did never reaches the next."""
 
 
 def attention(

@@ -49,7 +49,7 @@ def _keys(state: LearnerState) -> tuple[np.ndarray, ...]:
 
 
 def _without_keys(state: LearnerState) -> LearnerState:
-    states = state.envs.states._replace(key=0)
+    states = dataclasses.replace(state.envs.states, key=0)
     return state._replace(key=0, envs=state.envs._replace(states=states, keys=0))
 
 
