@@ -198,9 +198,7 @@ def trial_line(row: Row, where: str) -> str:
     return "; ".join(words)
 
 
-def show_report(
-    console: Console, snapshot: Snapshot, ranking: Ranking, folder: Path, ranks: str | None = None
-) -> None:
+def show_report(console: Console, snapshot: Snapshot, ranking: Ranking, folder: Path, ranks: str | None = None) -> None:
     """What came out: counts, the best of each algorithm and scenario, failures, and where the tables are.
 
     Args:

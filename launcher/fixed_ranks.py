@@ -8,13 +8,12 @@ from typing import Any
 
 from jax_party import records
 from jax_party.config import with_values
-from jax_party.env.rank_mobility import RankMobility, rank_mobility, rank_note
+from jax_party.env.rank_mobility import RankMobility, mobility_in, rank_note
 from jax_party.errors import RecordError
 from jax_party.records import TrialRecord
 from launcher.plan import PlannedTrial, Study
 
-GAME = "JaxParty-v0"
-SETTINGS = "env.scenario.task_config."
+SCENARIO = "env.scenario."
 
 
 def note_of_plan(study: Study, trials: Iterable[PlannedTrial]) -> str | None:
@@ -61,13 +60,10 @@ def _each_of(folder: Path, trials: Iterable[TrialRecord]) -> Iterator[tuple[str,
 
 def _mobility(config: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> RankMobility | None:
     """What a trial's settings allow; None where it plays another game."""
-    scenario = config.get("env", {}).get("scenario", {})
-    if scenario.get("name") != GAME:
-        return None
-    own = {key.removeprefix(SETTINGS): value for key, value in hyperparameters.items() if _own(key)}
-    return rank_mobility(with_values(scenario["task_config"], own))
+    own = {key.removeprefix(SCENARIO): value for key, value in hyperparameters.items() if _own(key)}
+    return mobility_in(with_values(config.get("env", {}).get("scenario", {}), own))
 
 
 def _own(key: str) -> bool:
-    """Whether a hyperparameter is a setting of the game."""
-    return key.startswith(SETTINGS)
+    """Whether a hyperparameter is a setting of the scenario."""
+    return key.startswith(SCENARIO)

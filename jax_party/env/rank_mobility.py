@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+GAME: Final = "JaxParty-v0"
 NEW_STUDY: Final = "p-contest"
 """The scenario in which a new study should begin: its ranks can change, and agents see what the others last did."""
 ROUNDING: Final = 1e-6
@@ -72,6 +73,16 @@ def rank_mobility(task_config: Mapping[str, Any]) -> RankMobility:
         place_worth=worth if task_config["rank_by"] == "total" else 0.0,
         payoff_gap=_payoff_gap(payoff, num_agents, task_config["matching"]),
     )
+
+
+def mobility_in(scenario: Mapping[str, Any]) -> RankMobility | None:
+    """Tell the same of `env.scenario` in a trial's config; None of another game, or where settings are missing."""
+    if scenario.get("name") != GAME:
+        return None
+    try:
+        return rank_mobility(scenario["task_config"])
+    except KeyError:
+        return None
 
 
 def _payoff_gap(payoff: Mapping[str, float], num_agents: int, matching: str) -> float:

@@ -1,4 +1,4 @@
-"""Whether ranks can move: the rule against every game by exhaustion, against play in every scenario, and in the docs."""
+"""Whether ranks can move: the rule against all play of small games, against play in every scenario, and in the docs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from jax_party.env.env import JaxParty
 from jax_party.env.matching import round_robin_schedule
-from jax_party.env.rank_mobility import NEW_STUDY, Mobility, RankMobility, rank_mobility, rank_note
+from jax_party.env.rank_mobility import NEW_STUDY, Mobility, RankMobility, mobility_in, rank_mobility, rank_note
 from jax_party.env.settings import MATCHINGS
 
 ROOT = Path(__file__).parents[2]
@@ -36,10 +36,9 @@ Scores = tuple[Fraction, ...]
 # -- The rule against every play of small games, in exact numbers ------------------------------------------------------
 
 
-def config(payoffs: tuple[int, ...], num_agents: int, matching: str, b: Any = 0, rank_by: str = "total") -> dict[str, Any]:
+def config(payoffs: tuple[int, ...], num_agents: int, matching: str) -> dict[str, Any]:
     payoff = dict(zip(("reward", "sucker", "temptation", "punishment"), payoffs, strict=True))
-    return {"num_agents": num_agents, "payoff": payoff, "rank_reward": float(b), "rank_by": rank_by,
-            "matching": matching}  # fmt: skip
+    return {"num_agents": num_agents, "payoff": payoff, "rank_reward": 0.0, "rank_by": "total", "matching": matching}
 
 
 def meetings(matching: str, num_agents: int, step: int) -> Iterator[list[tuple[int, int]]]:
@@ -217,6 +216,16 @@ def test_rule_by_hand(name: str, changed: dict[str, Any], mobility: tuple[float,
     assert (found.place_worth, found.payoff_gap, found.can_move) == mobility
 
 
+def test_only_whole_scenarios_of_this_game_are_judged() -> None:
+    task_config = SCENARIOS["p-base"]
+    assert mobility_in({"name": "JaxParty-v0", "task_config": task_config}) == rank_mobility(task_config)
+    assert mobility_in({"name": "Connector-v3", "task_config": {"grid_size": 5, "num_agents": 3}}) is None
+    for name in ("num_agents", "payoff", "rank_reward", "rank_by", "matching"):
+        lacking = {key: value for key, value in task_config.items() if key != name}
+        assert mobility_in({"name": "JaxParty-v0", "task_config": lacking}) is None
+    assert mobility_in({}) is None
+
+
 def test_rule_needs_no_jax() -> None:
     code = "import sys, jax_party.env.rank_mobility; sys.exit('jax' in sys.modules or 'jumanji' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -231,7 +240,9 @@ def test_note_names_scenarios_whose_ranks_cannot_move() -> None:
 
     base = "ranks never change (a place is worth 10 per step, payoffs differ by at most 5)"
     assert note("p-base") == f"p-base: {base}; begin a new study with p-contest"
-    assert note("p-base", "p-short", "p-base", "p-contest") == f"p-base, p-short: {base}; begin a new study with p-contest"
+    assert (
+        note("p-base", "p-short", "p-base", "p-contest") == f"p-base, p-short: {base}; begin a new study with p-contest"
+    )
     assert note("p-5", "p-stag-hunt") == (
         "p-5: ranks change only while agents are level (a place is worth 5 per step, payoffs differ by at most 5); "
         "p-stag-hunt: ranks never change (a place is worth 10 per step, payoffs differ by at most 4); "

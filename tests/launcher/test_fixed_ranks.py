@@ -14,12 +14,13 @@ from rich.console import Console
 from jax_party import records
 from jax_party.records import TrialRecord
 from launcher import console, plan
-from launcher.fixed_ranks import SETTINGS, note_of_plan, note_of_trials
+from launcher.fixed_ranks import note_of_plan, note_of_trials
 from launcher.options import parse_sweep_options
 from launcher.progress import Progress
 from launcher.ranking import Ranking
 
 BASE = "ranks never change (a place is worth 10 per step, payoffs differ by at most 5)"
+SETTINGS = "env.scenario.task_config."
 ADVICE = "begin a new study with p-contest"
 SPACE = """algorithms: [ff_mappo]
 scenarios: [p-base, p-rank-1]
@@ -76,7 +77,9 @@ def test_plan_says_nothing_of_settings_that_are_searched_over(tmp_path: Path) ->
     space.write_text(SPACE.format(key=f"{SETTINGS}payoff.temptation", axis="{type: uniform, low: 4.0, high: 12.0}"))
     study, trials = planned(f"SPACE={space}", "SAMPLES=2", "SEARCH=optuna")
     assert trials == () and note_of_plan(study, trials) is None
-    drawn = [study.trial(number, study.bases[0], {f"{SETTINGS}payoff.temptation": 5.5 + 6 * number}) for number in (0, 1)]
+    drawn = [
+        study.trial(number, study.bases[0], {f"{SETTINGS}payoff.temptation": 5.5 + 6 * number}) for number in (0, 1)
+    ]
     assert note_of_trials(tmp_path, written(tmp_path, study, drawn)) == (
         "p-base: ranks never change in 1 of 2 trials (a place is worth 10 per step, payoffs differ by at most 5.5); "
         + ADVICE
