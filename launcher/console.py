@@ -198,7 +198,7 @@ def trial_line(row: Row, where: str) -> str:
     return "; ".join(words)
 
 
-def show_report(console: Console, snapshot: Snapshot, ranking: Ranking, folder: Path) -> None:
+def show_report(console: Console, snapshot: Snapshot, ranking: Ranking, folder: Path, ranks: str | None = None) -> None:
     """What came out: counts, the best of each algorithm and scenario, failures, and where the tables are.
 
     Args:
@@ -206,6 +206,7 @@ def show_report(console: Console, snapshot: Snapshot, ranking: Ranking, folder: 
       snapshot: the sweep.
       ranking: its configurations.
       folder: the sweep's.
+      ranks: which scenarios have ranks that cannot change, in a line; None where there are none.
     """
     counts = snapshot.counts
     facts = {"trials": ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])}
@@ -215,6 +216,8 @@ def show_report(console: Console, snapshot: Snapshot, ranking: Ranking, folder: 
         facts |= _best_of(group, entries, snapshot.objective, len(ranking.groups) == 1)
     if ranking.warning is not None:
         facts["note"] = ranking.warning
+    if ranks is not None:
+        facts["ranks"] = ranks
     failed = [row for row in snapshot.rows if row.state is State.FAILED]
     facts |= {f"failed {row.number}": row.error or "for no recorded reason" for row in failed[:5]}
     if len(failed) > 5:

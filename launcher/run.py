@@ -32,6 +32,7 @@ from launcher.address import our_versions, runtime_env
 from launcher.budget import Spending
 from launcher.collection import BackgroundCollector, collect
 from launcher.console import make_display, plain, show_report
+from launcher.fixed_ranks import note_of_trials
 from launcher.interrupt import Interrupt, Interrupted
 from launcher.notes import Notes
 from launcher.options import Scheduler, Search, Watching
@@ -736,6 +737,7 @@ def _report(sweep: Sweep, progress: Progress, console: Console) -> int:
     """Print what came out."""
     snapshot = progress.snapshot()
     scored = [record for record in sweep.searched if record.env_steps and record.state is not State.FAILED]
-    show_report(console, snapshot, rank(sweep.folder, sweep.manifest, scored), sweep.folder)
+    ranks = note_of_trials(sweep.folder, sweep.records.values())
+    show_report(console, snapshot, rank(sweep.folder, sweep.manifest, scored), sweep.folder, ranks)
     failed = snapshot.counts[State.FAILED]
     return ALL_FAILED if failed and failed == len(snapshot.rows) else 0

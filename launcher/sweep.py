@@ -26,6 +26,7 @@ from launcher.claim import facts as claim_facts
 from launcher.claim import give_verdict, read_claims, read_intact, show_verdict, write_claim, write_tests
 from launcher.console import duration, plain, show_facts, value_text
 from launcher.estimate import estimate
+from launcher.fixed_ranks import note_of_plan
 from launcher.options import (
     CLAIM_HELP,
     EXTEND_HELP,
@@ -362,7 +363,8 @@ def _facts(
     if options.search is Search.RANDOM and num_trials < samples * study.round_size:
         configurations = f"{num_trials / study.round_size:g}"
         notes.append(f"the space has no more than {configurations} different configurations; {samples} were asked for")
-    return facts | ({"note": "; ".join(notes)} if notes else {})
+    ranks = note_of_plan(study, trials)
+    return facts | ({"note": "; ".join(notes)} if notes else {}) | ({"ranks": ranks} if ranks else {})
 
 
 def _engine(engine: Engine) -> str:

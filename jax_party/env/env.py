@@ -37,7 +37,8 @@ class JaxParty(Environment[State, specs.MultiDiscreteArray, Observation]):
     """An iterated social dilemma with an observable ranking.
 
     Agents meet in pairs, play a 2x2 game, and are also paid, or fined, for their place in a running ranking:
-    helping the other raises welfare, overtaking the other raises rank.
+    helping the other raises welfare, a better place pays more. Whether ranks can change depends on the settings:
+    see `jax_party.env.rank_mobility`.
 
     - `observation`: `Observation`
         - `agents_view`: (N, F) float32, each row from that agent's own view (see `Observer`).

@@ -1,20 +1,50 @@
-"""The game: cooperation, outcomes, welfare against equality, leader changes; and the front of several objectives."""
+"""The game: cooperation, outcomes, welfare against equality, leader changes; and the front of several objectives.
+
+Also which scenarios have ranks that cannot change.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from statistics import fmean
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
+from jax_party.env.rank_mobility import RankMobility, mobility_in, rank_note
 from results.report.charts import Chart, figure, tags
 from results.report.data import BEST, EVERY_SCENARIO, VIEWS, SweepData
 from results.report.learning import learning_charts
 from results.report.theme import OUTCOME_COLOURS, axis_title, metric_name, styles
 
 CURVES: Final = ("cooperation_rate", "leader_change_rate", "welfare_per_step", "equality")
+
+
+_SCENARIO: Final = "config.env.scenario."
+
+
+def ranks(data: SweepData) -> str | None:
+    """Say in one line which scenarios have ranks that cannot change, by their trials' settings; None without any."""
+    columns = [name for name in data.trials.columns if name.startswith(_SCENARIO)]
+    found: list[tuple[str, RankMobility]] = []
+    for row in data.trials[["scenario", *columns]].to_dict("records"):
+        settings = _nested({name.removeprefix(_SCENARIO): row[name] for name in columns if not pd.isna(row[name])})
+        if (mobility := mobility_in(settings)) is not None:
+            found.append((row["scenario"], mobility))
+    return rank_note(found)
+
+
+def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in leaves.items():
+        *parents, leaf = key.split(".")
+        node = found
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return found
 
 
 def game_curves(data: SweepData) -> Iterator[Chart]:

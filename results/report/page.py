@@ -107,6 +107,7 @@ def _tables(data: SweepData) -> dict[str, Any]:
         "bootstrap's of the interquartile mean",
         "rule": f"{data.objective.at}: {At(data.objective.at).meaning}",
         "notes": leaderboard.notes(data),
+        "ranks": game.ranks(data),
         "leaders": leaderboard.rows(data),
         "scored": bool(data.best),
         "left_out": max(0, len(data.contenders) - leaderboard.MOST),

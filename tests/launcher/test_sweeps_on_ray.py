@@ -86,6 +86,8 @@ def test_killed_driver_is_resumed_with_optuna(sweep: Begin, tmp_path: Path) -> N
     again = sweep("resume", str(sweep_folder(tmp_path)))
     assert again.wait() == 0
     assert "nothing left to run" in again.output()
+    for driver in (resumed, again):
+        assert "p-base: ranks never change (a place is worth 10 per step" in driver.output()
     resumed.assert_nothing_left()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -13,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import report_sweep
+import yaml
 from scipy import stats
 
 import results
-from jax_party import storage
+from jax_party import records, storage
 from jax_party.errors import RecordError
 from jax_party.records import Objective, Span, State, Takeover
 from results.report import (
@@ -35,6 +37,7 @@ from results.report.data import ALL, BEST, SweepData, load
 from results.report.write import main, write_report
 
 ROOT = Path(__file__).parents[2]
+SCENARIOS = ROOT / "mava_configs" / "env" / "scenario"
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +254,27 @@ def test_few_trials_have_no_importance(data: SweepData) -> None:
 
 
 # -- The game, and health ----------------------------------------------------------------------------------------------
+
+
+def test_ranks_that_cannot_change_are_named_by_the_settings_of_the_trials(tmp_path: Path) -> None:
+    made = report_sweep.make(tmp_path / "sweep", scenarios=("p-base", "p-contest"), configurations=2, seeds=1)
+    assert game.ranks(load(made)) is None, "configs that do not tell"
+    for number, record in enumerate(map(records.read_record, sorted(made.glob("demo-*")))):
+        scenario = yaml.safe_load((SCENARIOS / f"{record.scenario}.yaml").read_text())
+        if number == 0:
+            scenario["task_config"]["rank_reward"] = 1.0  # of one of p-base's four trials
+        config = {"system": {"name": record.algorithm}, "arch": {"num_devices": 1}, "env": {"scenario": scenario}}
+        (made / record.trial_id / "config.yaml").write_text(yaml.safe_dump(config))
+    data = load(made)
+    note = (
+        "p-base: ranks never change in 3 of 4 trials (a place is worth 10 per step, payoffs differ by at most 5); "
+        "begin a new study with p-contest"
+    )
+    assert game.ranks(data) == note
+    assert f'<h2>The game</h2>\n<p class="note">{note}.</p>' in page.render(data)
+    columns = [name for name in data.index.columns if name.startswith("config.env.scenario.task_config.payoff")]
+    assert len(columns) == 4
+    assert game.ranks(dataclasses.replace(data, index=data.index.drop(columns=columns))) is None
 
 
 def test_outcome_shares_are_the_final_ones(data: SweepData) -> None:
