@@ -25,7 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run benchmarks one after another; one that fails does not stop the others, but the exit code is then 1."""
     asked = _parser().parse_args(arguments)
     options = Options(
-        asked.repeats, asked.chunks, asked.trials, asked.systems, asked.steps, asked.seeds, asked.cases, asked.out
+        asked.repeats,
+        asked.chunks,
+        asked.trials,
+        asked.systems,
+        asked.steps,
+        asked.seeds,
+        asked.cases,
+        asked.out,
+        asked.docs,
     )
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -73,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--systems", type=_systems, help="systems, learning, engines: only these, by commas")
     parser.add_argument("--steps", type=_steps, help="learning, engines: environment steps of each run, such as 2e6")
     parser.add_argument("--seeds", type=_positive, help="learning, engines: runs of each system")
+    parser.add_argument("--docs", action="store_true", help="learning: put tables and pictures into docs/")
     parser.add_argument("--cases", type=_cases, help="learning: only these, by commas")
     return parser
 

@@ -41,6 +41,7 @@ class Options:
       steps, seeds: environment steps of a run of `learning` or `engines`, and how many runs of each system.
       cases: those that `learning` trains in.
       out: folder of the JSON files.
+      docs: whether `learning` puts its tables and pictures into docs/.
     """
 
     repeats: int | None = None
@@ -51,6 +52,7 @@ class Options:
     seeds: int | None = None
     cases: tuple[str, ...] | None = None
     out: Path = Path("benchmark_results")
+    docs: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import queue
 import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness import Options, Report, all_cores, call_in_process
+from benchmarks.harness import BenchmarkError, Options, Report, all_cores, call_in_process
 from jax_party import records
 from mava_configs import ALGORITHMS, compose
 
@@ -136,6 +136,10 @@ def run(options: Options) -> Report:
             for system in dict.fromkeys(run["system"] for run in mine)
         }
         tables.append(_table(case, results[case.name]))
+    if options.docs:
+        from benchmarks.curves import write_docs
+
+        write_docs(results)
     settings = {"seeds": seeds, "steps": options.steps or "of each case", "cases": [case.name for case in cases]}
     asked_of = {case.name: f"{case.metric} {case.bound} for {', '.join(case.held_to)}" for case in cases if case.bound}
     return Report(settings, results, asked_of, tables)
@@ -177,8 +181,19 @@ def _share_out(asked: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[st
         console.print(f"{place.stem}: {last:.3f} after {arguments['steps']:,} steps", style="dim", soft_wrap=True)
         return found
 
-    with ThreadPoolExecutor(free.qsize()) as pool:
-        return list(pool.map(train, asked))
+    pool = ThreadPoolExecutor(free.qsize())
+    futures = [pool.submit(train, arguments) for arguments in asked]
+    try:
+        wait(futures)
+    except KeyboardInterrupt:
+        console.print("ending once the runs under way have ended; what they found is kept")
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+    failed = [str(future.exception()) for future in futures if future.exception()]
+    if failed:
+        raise BenchmarkError(f"{len(failed)} of {len(futures)} runs failed; the others are kept: {failed[0]}")
+    return [future.result() for future in futures]
 
 
 def sum_up(case: Case, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -270,8 +270,9 @@ class Experiment:
             if not math.isfinite(mean):
                 bad = next((i for i, losses in enumerate(of_updates) if not np.isfinite(losses[name])), 0)
                 self._diverged(learner, f"{name} became {float(of_updates[bad][name])}", done + bad + 1)
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learner.state.params)):
-            self._diverged(learner, "a parameter is not finite", done + len(of_updates))
+        parameter = first_nonfinite(learner.state.params)
+        if parameter is not None:
+            self._diverged(learner, f"{parameter} is not finite", done + len(of_updates))
 
     def _diverged(self, learner: _Learner, what: str, update: int) -> NoReturn:
         of_seed = f"seed {learner.seed}: " if len(self.learners) > 1 else ""
@@ -364,8 +365,11 @@ class Experiment:
         self._follow_lineage()
 
     def _misfit(self, tree: dict[str, Any]) -> str | None:
-        """Which vault holds less than it did when the checkpoint was saved."""
+        """Which vault holds less than it did when the checkpoint was saved, or which parameter is no number."""
         for learner, kept in zip(self.learners, tree["learners"], strict=True):
+            parameter = first_nonfinite(kept["state"].params)
+            if parameter is not None:
+                return f"cannot be gone on from: {parameter} is not finite"
             behind = vault_behind(learner.vaults, kept["vault_steps"])
             if behind is not None:
                 return behind
@@ -701,6 +705,14 @@ def checkpoint_target(program: Program, hyper: Hyper, num_learners: int) -> dict
     }
     seconds = dict.fromkeys(("trained_seconds", "compile_seconds", "duration"), np.zeros((), np.float64))
     return {"learners": [learner] * num_learners, "progress": {"evaluations": np.zeros((), np.int32), **seconds}}
+
+
+def first_nonfinite(params: PyTree) -> str | None:
+    """The name of the first parameter, or statistic of values, that is not finite; None where all are."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not np.isfinite(leaf).all():
+            return f"parameter {jax.tree_util.keystr(path, simple=True, separator='.')}"
+    return None
 
 
 def with_keys_of(state: LearnerState, number: int) -> LearnerState:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,9 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jax_party import records
+from jax_party.config import parse_config
+from jax_party.errors import ConfigError
 from jax_party.ops import value_scale
 from jax_party.ops.value_scale import ValueScale, for_network, from_network, no_statistics, with_targets
 from jax_party.systems.on_policy import Learned
+from jax_party.training import Experiment, first_nonfinite
 
 SYSTEMS = ["ff_ippo", "ff_mappo", "rec_ippo", "rec_mappo", "ff_sable", "rec_sable", "mat"]
 
@@ -119,3 +124,37 @@ def test_the_vault_has_values_in_units_of_reward(begin: Callable[..., Any]) -> N
     _, second = run.program.update(run.hyper, state)
     value = np.asarray(second.trajectory["value"])
     assert abs(value.mean() - mean) < 3.0 * std and std > 1.0
+
+
+@pytest.mark.parametrize(("value", "why"), [("0", "greater than 0"), ("-0.2", "greater than 0"), ("nan", "finite")])
+def test_a_value_clip_that_clips_everything_or_nothing_is_refused_by_name(
+    value: str, why: str, tiny_mapping: Callable[..., Any]
+) -> None:
+    with pytest.raises(ConfigError, match=rf"system\.vf_clip_eps: {value} .*{why}"):
+        parse_config(tiny_mapping("ff_ippo", f"system.vf_clip_eps={value}"))
+
+
+def test_statistics_that_are_not_finite_are_named() -> None:
+    scale = ValueScale(jnp.zeros(()), jnp.float32(np.inf), jnp.int32(2))
+    assert first_nonfinite(Learned({"layer": jnp.ones(2)}, no_statistics())) is None
+    assert first_nonfinite(Learned({"layer": jnp.ones(2)}, scale)) == "parameter scale.variance"
+
+
+def test_a_checkpoint_whose_statistics_are_not_finite_is_passed_over_before_anything_is_compiled(
+    tmp_path: Path, tiny_mapping: Callable[..., Any], make_folder: Callable[..., Path]
+) -> None:
+    mapping = tiny_mapping("ff_ippo", "vault=none")
+    folder = make_folder(tmp_path / "trial", mapping)
+    config = parse_config(mapping)
+    experiment = Experiment(config, folder)
+    experiment.step()
+    first = experiment.env_steps
+    state = experiment.learners[0].state
+    broken = state.params.scale._replace(mean=jnp.float32(np.nan))
+    experiment.learners[0].state = state._replace(params=state.params._replace(scale=broken))
+    experiment._checkpoints.save(2 * first, experiment._checkpoint_tree())
+    experiment.close()
+    again = Experiment(config, folder)
+    assert again.env_steps == first
+    assert "parameter scale.mean is not finite" in records.read_record(folder).retries[-1]
+    again.close()
