@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from jax_party.ops.sampling import flat_gumbel
 from jax_party.ops.soft_values import expected_value, policy_loss, soft_value, target_entropy, temperature_loss
 from jax_party.systems.base import Hyper
 from jax_party.systems.off_policy import Learning, Step, remembered
-from jax_party.systems.sac import ISAC
+from jax_party.systems.sac import ISAC, reward_unit
 
 ALGORITHMS = ("ff_isac", "ff_masac", "ff_hasac")
 CENTRALISED = ("ff_masac", "ff_hasac")
@@ -414,6 +415,40 @@ def test_each_hasac_agent_has_its_own_temperature(begin: Callable[..., Any]) -> 
     losses = {"entropy": jnp.array([0.1, 0.3, 0.0]), "target_entropy": jnp.array([0.3, 0.1, 0.0])}
     after = run.system.learn_temperature(run.hyper, learning, losses).params.log_alpha
     np.testing.assert_array_equal(np.sign(after - learning.params.log_alpha), [1.0, -1.0, 0.0])
+
+
+def test_the_reward_unit_is_the_spread_of_what_the_buffer_holds() -> None:
+    rng = np.random.default_rng(0)
+    reward = rng.normal(3.0, 2.0, size=(4, 10, 3)).astype(np.float32)
+    held = np.where(np.arange(10)[:, None] < 6, reward, 1e6)
+
+    def unit(reward: np.ndarray, index: int, full: bool) -> float:
+        experience = SimpleNamespace(reward=jnp.asarray(reward))
+        replay = SimpleNamespace(experience=experience, current_index=jnp.int32(index), is_full=jnp.asarray(full))
+        return float(reward_unit(replay))
+
+    assert unit(held, 6, full=False) == pytest.approx(reward[:, :6].std(), rel=1e-4), (
+        "what is not filled yet is left out"
+    )
+    assert unit(reward, 6, full=True) == pytest.approx(reward.std(), rel=1e-4)
+    assert unit(np.full_like(reward, 2.0), 6, full=True) == 1.0, "rewards that are all alike have no unit"
+
+
+@pytest.mark.parametrize("algorithm", ["ff_isac", "ff_hasac"])
+def test_the_temperature_starts_in_the_unit_of_the_rewards_that_exploring_met(
+    algorithm: str, begin: Callable[..., Any]
+) -> None:
+    run = begin(algorithm, "system.init_alpha=0.1", "system.autotune=false")
+    system = run.system
+    _, rollout = jax.jit(system.play)(run.hyper, run.state, jax.random.PRNGKey(0))
+    replay = system.buffer.add(
+        run.state.replay, jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), remembered(rollout))
+    )
+    expected = 0.1 * np.asarray(rollout.reward).std()
+    begun = system.begin_learning(Learning(run.state.params, run.state.opt_state), replay)
+    np.testing.assert_allclose(np.exp(begun.params.log_alpha), expected, rtol=1e-4)
+    later = begun._replace(opt_state=begun.opt_state._replace(gradient_steps=jnp.int32(1)))
+    np.testing.assert_array_equal(system.begin_learning(later, replay).params.log_alpha, begun.params.log_alpha)
 
 
 def test_a_fixed_temperature_stays(begin: Callable[..., Any]) -> None:
