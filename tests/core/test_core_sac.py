@@ -427,9 +427,7 @@ def test_the_reward_unit_is_the_spread_of_what_the_buffer_holds() -> None:
         replay = SimpleNamespace(experience=experience, current_index=jnp.int32(index), is_full=jnp.asarray(full))
         return float(reward_unit(replay))
 
-    assert unit(held, 6, full=False) == pytest.approx(reward[:, :6].std(), rel=1e-4), (
-        "what is not filled yet is left out"
-    )
+    assert unit(held, 6, full=False) == pytest.approx(reward[:, :6].std(), rel=1e-4), "what is not filled is left out"
     assert unit(reward, 6, full=True) == pytest.approx(reward.std(), rel=1e-4)
     assert unit(np.full_like(reward, 2.0), 6, full=True) == 1.0, "rewards that are all alike have no unit"
 
