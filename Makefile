@@ -88,7 +88,8 @@ help: ## List the targets and their variables
 #>   watch        SWEEP=<sweep folder>
 #>   run          ALG; ARGS='env/scenario=p-short system.actor_lr=3e-4'; with Mava's systems ARGS='engine=mava …'
 #>   test         ARGS='tests/core -k vault', as for pytest; test-slow too
-#>   bench        ARGS='throughput compile --repeats 5'; bench-learning, bench-engines too: ARGS='--steps 2e6 --seeds 1'
+#>   bench        ARGS='throughput compile --repeats 5'; bench-engines: ARGS='--seeds 3'
+#>   bench-learning  ARGS='--cases p-base --systems ff_mappo --seeds 2' (docs/learning.md)
 #>
 #> with any target:
 #>   PYTHON       the Python that .venv is made with (3.11 or 3.12)
@@ -211,7 +212,7 @@ test-slow: setup-dev ## The slower tests
 bench: setup-dev ## Benchmarks: JSON in benchmark_results/, and tables
 	$(call only,ARGS)@$(PY) -m benchmarks $(ARGS)
 
-bench-learning: setup-dev ## Learning curves on LBF beside reference scores: ARGS='--steps 2e6 --seeds 1'
+bench-learning: setup-dev ## What every system learns at its defaults (a day): ARGS='--cases p-base --systems ff_mappo --seeds 2'
 	$(call only,ARGS)@$(PY) -m benchmarks learning $(ARGS)
 
 bench-engines: setup-dev ## Both engines at the same config, where Mava is importable: ARGS='--seeds 3 --steps 262144'

@@ -89,7 +89,7 @@ class EnvState(NamedTuple):
     Attributes:
       states: the environments' own states, leading axis E.
       observation: what the agents see now, leading axis E.
-      last_done: (E,) bool, True where `observation` is the first of an episode, or the first that is seen of it.
+      last_done: (E,) bool, True where `observation` is the first of an episode.
       keys: (E, 2) uint32, the next reset key of each environment.
       episodes: returns and lengths.
     """
@@ -123,7 +123,8 @@ class AutoResetEnvs:
 
         Environments that begin together stay together while episodes are equally long: a rollout is then a single slice
         of the game. Here the first steps are spread evenly over those of an episode, up to the time limit or
-        `LONGEST_STAGGER`. Episodes joined midway are not counted in `episodes`; `last_done` is True, as at a reset.
+        `LONGEST_STAGGER`. Episodes joined midway are not counted in `episodes`, and do not begin here: their `last_done`
+        is False.
         """
         reset_key, shift_key, play_key = jax.random.split(key, 3)
         begun = self.reset(reset_key)
@@ -141,7 +142,7 @@ class AutoResetEnvs:
 
         played = jax.lax.fori_loop(0, most, play, begun)
         midway = (played.observation.step_count > 0).any(-1)
-        return played._replace(last_done=begun.last_done, episodes=begun.episodes._replace(partial=midway))
+        return played._replace(last_done=~midway, episodes=begun.episodes._replace(partial=midway))
 
     def step(self, state: EnvState, action: Int[Array, "E N"]) -> tuple[EnvState, Transition]:
         """Play one step everywhere.

@@ -21,8 +21,8 @@ def verify(vault: Vault, place: Place | None = None) -> list[str]:
     """What is wrong with a vault, a line each; empty where nothing is.
 
     Every chunk that should be there is, and can be read; rows and steps are those of the trial's record, and of the
-    sweep's index where there is one; `done` begins each environment's time axis, and in JaxParty comes every
-    `time_limit` steps; the files are those that `write_checksums` has seen, where it has.
+    sweep's index where there is one; `done` begins each environment's time axis, unless training joined the first
+    episodes midway, and in JaxParty comes every `time_limit` steps; the files are those that `write_checksums` has seen, where it has.
 
     Args:
       vault: to be read through.
@@ -96,7 +96,8 @@ def _order(vault: Vault) -> list[str]:
         return []
     problems = []
     first = vault.read(["done"], slice(0, 1))["done"][:, 0]
-    problems += [f"environment {env}: does not begin with an episode" for env in np.flatnonzero(~first)]
+    if not _begins_midway(vault):
+        problems += [f"environment {env}: does not begin with an episode" for env in np.flatnonzero(~first)]
     limit = vault.time_limit
     if "payoff" not in vault.config.get("env", {}).get("scenario", {}).get("task_config", {}) or limit is None:
         return problems
@@ -106,6 +107,11 @@ def _order(vault: Vault) -> list[str]:
                 f"environment {one.env}: the episode at step {one.start} has {one.length} steps, not {limit}"
             )
     return problems
+
+
+def _begins_midway(vault: Vault) -> bool:
+    """Whether environments were played before they were recorded (`arch.stagger_episodes`)."""
+    return vault.kind == "train" and bool(vault.config.get("arch", {}).get("stagger_episodes"))
 
 
 def _checksum_file(path: Path) -> Path:
