@@ -123,8 +123,8 @@ class AutoResetEnvs:
 
         Environments that begin together stay together while episodes are equally long: a rollout is then a single slice
         of the game. Here the first steps are spread evenly over those of an episode, up to the time limit or
-        `LONGEST_STAGGER`. Episodes joined midway are not counted in `episodes`, and do not begin here: their `last_done`
-        is False.
+        `LONGEST_STAGGER`. Episodes joined midway are not counted in `episodes`; they do not begin here: `last_done` is
+        False.
         """
         reset_key, shift_key, play_key = jax.random.split(key, 3)
         begun = self.reset(reset_key)

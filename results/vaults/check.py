@@ -22,7 +22,8 @@ def verify(vault: Vault, place: Place | None = None) -> list[str]:
 
     Every chunk that should be there is, and can be read; rows and steps are those of the trial's record, and of the
     sweep's index where there is one; `done` begins each environment's time axis, unless training joined the first
-    episodes midway, and in JaxParty comes every `time_limit` steps; the files are those that `write_checksums` has seen, where it has.
+    episodes midway, and in JaxParty comes every `time_limit` steps; the files are those that `write_checksums` has
+    seen, where it has.
 
     Args:
       vault: to be read through.
