@@ -368,14 +368,18 @@ class MASAC(ISAC):
 
 
 def reward_unit(replay: Any) -> Float[Array, ""]:
-    """The standard deviation of the rewards in a replay buffer, over steps and agents; 1 where all are alike."""
+    """How much rewards vary from one step to the next in a replay buffer: a temperature's unit; 1 where all are alike.
+
+    The square root of half the mean squared difference of successive rewards: their standard deviation where they are
+    independent, but what an agent is paid at every step, such as that of a place that never changes, is left out.
+    Source: von Neumann 1941, https://doi.org/10.1214/aoms/1177731677.
+    """
     reward = replay.experience.reward
     length = jnp.where(replay.is_full, reward.shape[1], replay.current_index)
-    held = (jnp.arange(reward.shape[1]) < length)[:, None]
-    number = length * (reward.size / reward.shape[1])
-    mean = jnp.where(held, reward, 0.0).sum() / number
-    variance = jnp.where(held, (reward - mean) ** 2, 0.0).sum() / number
-    return jnp.where(variance > 0.0, jnp.sqrt(variance), 1.0)
+    held = (jnp.arange(1, reward.shape[1]) < length)[:, None]
+    square = jnp.where(held, jnp.diff(reward, axis=1) ** 2, 0.0).sum()
+    pairs = jnp.maximum(length - 1, 1) * (reward.size / reward.shape[1])
+    return jnp.where(square > 0.0, jnp.sqrt(square / (2.0 * pairs)), 1.0)
 
 
 def _entropies(losses: dict[str, Array]) -> tuple[Array, Array]:

@@ -417,19 +417,29 @@ def test_each_hasac_agent_has_its_own_temperature(begin: Callable[..., Any]) -> 
     np.testing.assert_array_equal(np.sign(after - learning.params.log_alpha), [1.0, -1.0, 0.0])
 
 
-def test_the_reward_unit_is_the_spread_of_what_the_buffer_holds() -> None:
+def test_the_reward_unit_is_how_much_rewards_vary_from_step_to_step() -> None:
     rng = np.random.default_rng(0)
-    reward = rng.normal(3.0, 2.0, size=(4, 10, 3)).astype(np.float32)
-    held = np.where(np.arange(10)[:, None] < 6, reward, 1e6)
+    reward = rng.normal(3.0, 2.0, size=(64, 200, 3)).astype(np.float32)
+    held = np.where(np.arange(200)[:, None] < 60, reward, 1e6)
 
     def unit(reward: np.ndarray, index: int, full: bool) -> float:
         experience = SimpleNamespace(reward=jnp.asarray(reward))
         replay = SimpleNamespace(experience=experience, current_index=jnp.int32(index), is_full=jnp.asarray(full))
         return float(reward_unit(replay))
 
-    assert unit(held, 6, full=False) == pytest.approx(reward[:, :6].std(), rel=1e-4), "what is not filled is left out"
-    assert unit(reward, 6, full=True) == pytest.approx(reward.std(), rel=1e-4)
-    assert unit(np.full_like(reward, 2.0), 6, full=True) == 1.0, "rewards that are all alike have no unit"
+    def plain(reward: np.ndarray) -> float:
+        return float(np.sqrt(np.mean(np.diff(reward.astype(np.float64), axis=1) ** 2) / 2.0))
+
+    assert unit(held, 60, full=False) == pytest.approx(plain(reward[:, :60]), rel=1e-4), (
+        "what is not filled is left out"
+    )
+    assert unit(reward, 60, full=True) == pytest.approx(plain(reward), rel=1e-4)
+    assert unit(reward, 60, full=True) == pytest.approx(2.0, rel=0.02), "the standard deviation of independent rewards"
+    places = np.array([-1_000.0, 0.0, 1_000.0], np.float32)
+    assert unit(reward + places, 60, full=True) == pytest.approx(plain(reward), rel=1e-3), (
+        "what is always paid is left out"
+    )
+    assert unit(np.full_like(reward, 2.0), 60, full=True) == 1.0, "rewards that are all alike have no unit"
 
 
 @pytest.mark.parametrize("algorithm", ["ff_isac", "ff_hasac"])
@@ -442,7 +452,7 @@ def test_the_temperature_starts_in_the_unit_of_the_rewards_that_exploring_met(
     replay = system.buffer.add(
         run.state.replay, jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), remembered(rollout))
     )
-    expected = 0.1 * np.asarray(rollout.reward).std()
+    expected = 0.1 * np.sqrt(np.mean(np.diff(np.asarray(rollout.reward), axis=0) ** 2) / 2.0)
     begun = system.begin_learning(Learning(run.state.params, run.state.opt_state), replay)
     np.testing.assert_allclose(np.exp(begun.params.log_alpha), expected, rtol=1e-4)
     later = begun._replace(opt_state=begun.opt_state._replace(gradient_steps=jnp.int32(1)))
