@@ -24,7 +24,9 @@ CHUNKS = "16,32,64,128,whole"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run benchmarks one after another; one that fails does not stop the others, but the exit code is then 1."""
     asked = _parser().parse_args(arguments)
-    options = Options(asked.repeats, asked.chunks, asked.trials, asked.systems, asked.steps, asked.seeds)
+    options = Options(
+        asked.repeats, asked.chunks, asked.trials, asked.systems, asked.steps, asked.seeds, asked.cases, asked.out
+    )
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = FILE_WIDTH
@@ -71,7 +73,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--systems", type=_systems, help="systems, learning, engines: only these, by commas")
     parser.add_argument("--steps", type=_steps, help="learning, engines: environment steps of each run, such as 2e6")
     parser.add_argument("--seeds", type=_positive, help="learning, engines: runs of each system")
+    parser.add_argument("--cases", type=_cases, help="learning: only these, by commas")
     return parser
+
+
+def _cases(text: str) -> tuple[str, ...]:
+    from benchmarks.learning import CASES
+
+    known = [case.name for case in CASES]
+    unknown = [name for name in text.split(",") if name not in known]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; choose among {', '.join(known)}")
+    return tuple(text.split(","))
 
 
 def _systems(text: str) -> tuple[str, ...]:

@@ -39,6 +39,8 @@ class Options:
       trials: sizes of the sweeps that `collector` reads; the largest is that of `scaling` and `resume`.
       systems: those that `systems`, `learning` and `engines` run.
       steps, seeds: environment steps of a run of `learning` or `engines`, and how many runs of each system.
+      cases: those that `learning` trains in.
+      out: folder of the JSON files.
     """
 
     repeats: int | None = None
@@ -47,6 +49,8 @@ class Options:
     systems: tuple[str, ...] | None = None
     steps: int | None = None
     seeds: int | None = None
+    cases: tuple[str, ...] | None = None
+    out: Path = Path("benchmark_results")
 
 
 @dataclass(frozen=True)

@@ -1,111 +1,239 @@
-"""Learning curves on Level-Based Foraging beside reference scores: `make bench-learning`.
+"""What every system learns at its defaults, in games whose answer is known: `make bench-learning`.
 
-Jumanji's LevelBasedForaging normalises its rewards so that an episode's, summed over the agents, are at most 1; every
-agent is paid that sum here, as in Mava, so that a team that forages everything has return 1. Each run is an experiment
-like any other, at the defaults of its system; both cores train a run each.
+Every run is an experiment like any other, at the defaults of its system; each core trains one at a time. A run that has
+ended lies in `benchmark_results/learning/` and is not made again while its configuration stays what it was; remove the
+folder to begin anew.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import queue
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from rich.console import Console
 from rich.table import Table
 
 from benchmarks.harness import Options, Report, all_cores, call_in_process
+from jax_party import records
+from mava_configs import ALGORITHMS, compose
 
-SYSTEMS: Final = ("ff_ippo", "ff_mappo", "ff_sable", "ff_iql")
-SCENARIOS: Final = ("2s-8x8-2p-2f-coop", "8x8-2p-2f-coop")
-STEPS: Final = 2_000_000
-EVALUATIONS: Final = 20
-SEEDS: Final = 1
-TIMEOUT_S: Final = 3600.0
-REFERENCE: Final = {
-    "2s-8x8-2p-2f-coop": (1.0, "published for recurrent MAPPO after 20 million steps"),
-    "8x8-2p-2f-coop": (1.0, "the most attainable; no published number at hand"),
-}
-"""Mean episode returns to compare with, and what they are; docs/learning.md has the sources."""
-REACHED: Final = 0.95
-"""Share of the reference whose first evaluation is told as the steps needed."""
+SEEDS: Final = 5
+TIMEOUT_S: Final = 4 * 3600.0
+SWEEP: Final = 262_144
+"""Environment steps of a trial of a default sweep (`sweeps/`)."""
+MILLION: Final = 1_048_576
+COOPERATION: Final = "cooperation_rate"
+RETURN: Final = "episode_return"
+INDIVIDUAL: Final = tuple(name for name in ALGORITHMS if name != "rec_qmix")
+"""Systems that learn from individual rewards; QMIX learns the team's value."""
+RECURRENT: Final = tuple(name for name in ALGORITHMS if name.startswith("rec_"))
+REACH_LBF: Final = ("ff_ippo", "ff_mappo", "ff_sable", "rec_sable", "mat", "ff_isac", "ff_masac", "rec_iql")
+CUE: Final = "cue-16"
+CUE_DELAY: Final = 16
+
+
+@dataclass(frozen=True)
+class Case:
+    """A game, and what is asked of those that learn it.
+
+    Attributes:
+      name: of its folder.
+      title: of its table.
+      overrides: beside a system's defaults.
+      steps, evaluations: environment steps of a run, and how often it is evaluated.
+      metric: of an evaluation, a mean over its episodes.
+      at_least, at_most: what the metric is to be after training, None for no bound.
+      systems: those that play.
+      held_to: those that the bound is asked of.
+      read_at: environment steps at which the table says how far training was.
+    """
+
+    name: str
+    title: str
+    overrides: tuple[str, ...]
+    steps: int
+    evaluations: int
+    metric: str
+    at_least: float | None = None
+    at_most: float | None = None
+    systems: tuple[str, ...] = ALGORITHMS
+    held_to: tuple[str, ...] = ALGORITHMS
+    read_at: tuple[int, ...] = ()
+
+    def reached(self, value: float) -> bool:
+        """Whether a value is within the bound."""
+        above = self.at_least is None or value >= self.at_least
+        return above and (self.at_most is None or value <= self.at_most)
+
+    @property
+    def bound(self) -> str:
+        """The bound in words, `` where there is none."""
+        if self.at_least is not None:
+            return f"≥ {self.at_least:g}"
+        return "" if self.at_most is None else f"≤ {self.at_most:g}"
+
+
+def _dilemma(scenario: str) -> Case:
+    title = f"{scenario}: cooperation rate; defection is the answer"
+    return Case(
+        scenario, title, (f"env/scenario={scenario}",), MILLION, 16, COOPERATION,
+        at_most=0.05, systems=INDIVIDUAL, held_to=INDIVIDUAL, read_at=(SWEEP, MILLION),
+    )  # fmt: skip
+
+
+def _shared(scenario: str) -> Case:
+    title = f"{scenario} with a shared reward: cooperation rate; cooperation is the answer"
+    overrides = (f"env/scenario={scenario}", "env.shared_reward=true")
+    return Case(f"{scenario}-shared", title, overrides, SWEEP, 8, COOPERATION, at_least=0.95, read_at=(SWEEP,))
+
+
+def _foraging(scenario: str) -> Case:
+    title = f"LBF {scenario}: mean episode return; 1 is the most attainable"
+    return Case(
+        f"lbf-{scenario}", title, ("env=lbf", f"env/scenario={scenario}"), MILLION, 16, RETURN,
+        at_least=0.95, held_to=REACH_LBF, read_at=(SWEEP, MILLION),
+    )  # fmt: skip
+
+
+CASES: Final = (
+    _dilemma("p-no-rank"),
+    _dilemma("p-base"),
+    _shared("p-stag-hunt"),
+    _shared("p-base"),
+    Case(
+        CUE, f"a cue, named after {CUE_DELAY} steps: mean return; 0.5 is chance", (), SWEEP, 8, RETURN,
+        at_least=0.95, systems=RECURRENT, held_to=RECURRENT, read_at=(SWEEP,),
+    ),
+    _foraging("8x8-2p-2f-coop"),
+    _foraging("2s-8x8-2p-2f-coop"),
+    Case(
+        "rware-tiny-2ag", "RWARE tiny-2ag: mean episode return, each agent paid what the team earns",
+        ("env=rware", "env/scenario=tiny-2ag"), 2 * MILLION, 16, RETURN, read_at=(MILLION, 2 * MILLION),
+    ),
+)  # fmt: skip
 
 
 def run(options: Options) -> Report:
-    """Every system on every scenario, from each seed."""
-    systems, steps, seeds = options.systems or SYSTEMS, options.steps or STEPS, options.seeds or SEEDS
-    asked = [
-        {"system": system, "scenario": scenario, "seed": seed, "steps": steps}
-        for scenario in SCENARIOS
-        for system in systems
-        for seed in range(seeds)
-    ]
-    runs = _share_out(asked)
-    results: dict[str, Any] = {scenario: {} for scenario in SCENARIOS}
-    for scenario in SCENARIOS:
-        for system in systems:
-            mine = [run for run in runs if (run["system"], run["scenario"]) == (system, scenario)]
-            results[scenario][system] = {"curves": [run["curve"] for run in mine], **_sum_up(mine, scenario)}
-    settings = {"steps": steps, "seeds": seeds, "evaluations": EVALUATIONS, "reference": dict(REFERENCE)}
-    return Report(settings, results, {}, [_table(scenario, results[scenario]) for scenario in SCENARIOS])
+    """Every system in every case, from each seed."""
+    seeds = options.seeds or SEEDS
+    cases = [case for case in CASES if not options.cases or case.name in options.cases]
+    asked = list(_asked(cases, options, seeds))
+    runs = _share_out(asked, Path(options.out, "learning"))
+    results: dict[str, Any] = {}
+    tables = []
+    for case in cases:
+        mine = [run for run in runs if run["case"] == case.name]
+        results[case.name] = {
+            system: sum_up(case, [run for run in mine if run["system"] == system])
+            for system in dict.fromkeys(run["system"] for run in mine)
+        }
+        tables.append(_table(case, results[case.name]))
+    settings = {"seeds": seeds, "steps": options.steps or "of each case", "cases": [case.name for case in cases]}
+    asked_of = {case.name: f"{case.metric} {case.bound} for {', '.join(case.held_to)}" for case in cases if case.bound}
+    return Report(settings, results, asked_of, tables)
 
 
-def _share_out(asked: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Train all that is asked for, one run a core at a time."""
+def _asked(cases: Sequence[Case], options: Options, seeds: int) -> Iterator[dict[str, Any]]:
+    """Runs in the order in which they tell most: every case's first seeds before anybody's later ones."""
+    for seed in range(seeds):
+        for case in cases:
+            for system in options.systems or case.systems:
+                if system in case.systems:
+                    steps = options.steps or case.steps
+                    yield {"case": case.name, "system": system, "seed": seed, "steps": steps}
+
+
+def _share_out(asked: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """Train all that is asked for and not there yet, one run a core at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
     free: queue.Queue[int] = queue.Queue()
     for core in all_cores():
         free.put(core)
+    console = Console(highlight=False)
 
     def train(arguments: Mapping[str, Any]) -> dict[str, Any]:
+        place = folder / f"{arguments['case']}.{arguments['system']}.{arguments['seed']}.json"
+        settings = _digest(_mapping(**arguments))
+        kept = json.loads(place.read_text()) if place.exists() else {}
+        if kept.get("settings") == settings:
+            return kept
         core = free.get()
         try:
-            curve = call_in_process("benchmarks.learning:measure", arguments, [core], TIMEOUT_S)
+            measured = call_in_process("benchmarks.learning:measure", arguments, [core], TIMEOUT_S)
         finally:
             free.put(core)
-        return {**arguments, "curve": curve}
+        provenance = records.provenance() | {"created": records.timestamp()}
+        found = {**arguments, "settings": settings, **measured, "provenance": provenance}
+        records.write_json_atomically(place, found)
+        last = measured["values"][-1]
+        console.print(f"{place.stem}: {last:.3f} after {arguments['steps']:,} steps", style="dim", soft_wrap=True)
+        return found
 
     with ThreadPoolExecutor(free.qsize()) as pool:
         return list(pool.map(train, asked))
 
 
-def _sum_up(runs: Sequence[Mapping[str, Any]], scenario: str) -> dict[str, Any]:
-    """The last return and the steps needed to come near the reference: medians over seeds."""
-    last = [run["curve"]["episode_return"][-1] for run in runs]
-    needed = [steps_needed(run["curve"], REACHED * REFERENCE[scenario][0]) for run in runs]
-    known = [steps for steps in needed if steps is not None]
+def sum_up(case: Case, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The metric at the steps that the table reads: every seed's, and means; whether the last mean is in the bound."""
+    at = {str(steps): [value_at(run, steps) for run in runs] for steps in case.read_at}
+    last = [run["values"][-1] for run in runs]
     return {
-        "final_return": statistics.median(last),
-        "steps_needed": statistics.median_low(known) if len(known) == len(needed) else None,
-        "steps_per_second": statistics.median(run["curve"]["steps_per_second"] for run in runs),
+        "at": at,
+        "last": last,
+        "mean": statistics.fmean(last),
+        "reached": case.reached(statistics.fmean(last)),
+        "curves": [{"seed": run["seed"], "steps": run["env_steps"], "values": run["values"]} for run in runs],
+        "steps_per_second": statistics.median(run["steps_per_second"] for run in runs),
     }
 
 
-def steps_needed(curve: Mapping[str, Any], score: float) -> int | None:
-    """Environment steps of the first evaluation with at least `score`, or None."""
-    pairs = zip(curve["env_steps"], curve["episode_return"], strict=True)
-    return next((steps for steps, value in pairs if value >= score), None)
+def value_at(run: Mapping[str, Any], steps: int) -> float:
+    """The metric at the first evaluation after so many environment steps, or at the last one."""
+    pairs = zip(run["env_steps"], run["values"], strict=True)
+    return float(next((value for taken, value in pairs if taken >= steps), run["values"][-1]))
 
 
 # -- In the measured process -------------------------------------------------------------------------------------------
 
 
-def measure(system: str, scenario: str, seed: int, steps: int) -> dict[str, Any]:
-    """Train once; the curve of its evaluations."""
+def _mapping(case: str, system: str, seed: int, steps: int) -> dict[str, Any]:
+    """A run's configuration."""
+    of = next(one for one in CASES if one.name == case)
+    return compose(
+        system,
+        [
+            *of.overrides, f"system.seed={seed}", f"system.total_timesteps={steps}",
+            f"arch.num_evaluation={of.evaluations}", "arch.absolute_metric=false", "logger.use_console=false",
+            "logger.checkpointing.save_model=false", "vault=none",
+        ],
+    )  # fmt: skip
+
+
+def _digest(mapping: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(mapping, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def measure(case: str, system: str, seed: int, steps: int) -> dict[str, Any]:
+    """Train once; the metric at each evaluation."""
+    mapping = _mapping(case, system, seed, steps)
+    of = next(one for one in CASES if one.name == case)
+    return _measure_cue(mapping, seed, of) if case == CUE else _measure_experiment(mapping, system, of)
+
+
+def _measure_experiment(mapping: dict[str, Any], system: str, case: Case) -> dict[str, Any]:
     from benchmarks.setting import make_folder
-    from jax_party import records
     from jax_party.config import parse_config
     from jax_party.training import Experiment
-    from mava_configs import compose
 
-    overrides = [
-        "env=lbf", f"env/scenario={scenario}", f"system.seed={seed}", f"system.total_timesteps={steps}",
-        f"arch.num_evaluation={EVALUATIONS}", "arch.absolute_metric=false", "logger.use_console=false", "vault=none",
-    ]  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="bench-learning-") as scratch:
-        mapping = compose(system, overrides)
         folder = make_folder(Path(scratch, "trial"), system, mapping)
         experiment = Experiment(parse_config(mapping), folder)
         try:
@@ -116,29 +244,57 @@ def measure(system: str, scenario: str, seed: int, steps: int) -> dict[str, Any]
         rows = records.read_metrics(folder)
         return {
             "env_steps": [row["step"] for row in rows],
-            "episode_return": [row["evaluate"]["episode_return"] for row in rows],
+            "values": [row["evaluate"][case.metric] for row in rows],
             "steps_per_second": experiment.record.steps_per_second,
         }
+
+
+def _measure_cue(mapping: dict[str, Any], seed: int, case: Case) -> dict[str, Any]:
+    import time
+
+    from benchmarks.probes import MemoryProbe, Trainer
+    from jax_party.config import parse_config
+    from jax_party.environments import MultiAgentEnv
+
+    config = parse_config(mapping)
+    env = MultiAgentEnv(MemoryProbe(CUE_DELAY), shared_reward=config.env.shared_reward)
+    start = time.perf_counter()
+    curve = Trainer(config, env).curve(seed, case.evaluations)
+    steps = [taken for taken, _ in curve]
+    return {
+        "env_steps": steps,
+        "values": [metrics[case.metric] for _, metrics in curve],
+        "steps_per_second": steps[-1] / (time.perf_counter() - start),
+    }
 
 
 # -- Table -------------------------------------------------------------------------------------------------------------
 
 
-def _table(scenario: str, results: Mapping[str, Any]) -> Table:
-    steps = next(iter(results.values()))["curves"][0]["env_steps"]
-    shown = [index for index in range(len(steps)) if (index + 1) % max(1, len(steps) // 5) == 0]
-    table = Table(
-        title=f"{scenario}: mean episode return",
-        caption=f"reference: {REFERENCE[scenario][1]}; needed: steps of the first evaluation with {REACHED:.0%} of it",
-    )
+def _table(case: Case, results: Mapping[str, Any]) -> Table:
+    table = Table(title=case.title, caption=f"asked {case.bound}" if case.bound else None)
     table.add_column("system", no_wrap=True)
-    for column in (*(f"{steps[index] / 1e6:.2f}M" for index in shown), "final", "reference", "needed", "steps/s"):
+    for steps in case.read_at:
+        table.add_column(f"{steps:,}", justify="right", no_wrap=True)
+    for column in ("seeds", "asked", "steps/s"):
         table.add_column(column, justify="right", no_wrap=True)
     for system, part in results.items():
-        at = [statistics.median(curve["episode_return"][index] for curve in part["curves"]) for index in shown]
-        needed = "not yet" if part["steps_needed"] is None else f"{part['steps_needed']:,}"
-        table.add_row(
-            system, *(f"{value:.2f}" for value in at), f"{part['final_return']:.2f}", f"{REFERENCE[scenario][0]:.2f}",
-            needed, f"{part['steps_per_second']:,.0f}",
-        )  # fmt: skip
+        cells = [cell(part["at"][str(steps)]) for steps in case.read_at]
+        asked = verdict(case, system, part)
+        table.add_row(system, *cells, str(len(part["last"])), asked, f"{part['steps_per_second']:,.0f}")
     return table
+
+
+def cell(values: Sequence[float]) -> str:
+    """The mean over seeds, and the least and the most."""
+    return f"{statistics.fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def verdict(case: Case, system: str, part: Mapping[str, Any]) -> str:
+    """Whether a system that the bound is asked of keeps it."""
+    if not case.bound or system not in case.held_to:
+        return "–"
+    return "yes" if part["reached"] else "no"
+
+
+__all__ = ["CASES", "Case", "cell", "run", "sum_up", "value_at", "verdict"]

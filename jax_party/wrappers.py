@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Final, NamedTuple
 
 import jax
@@ -135,10 +136,8 @@ class AutoResetEnvs:
             noise = jax.random.uniform(jax.random.fold_in(play_key, index), mask.shape)
             after, _ = self.step(state, jnp.argmax(jnp.where(mask, noise, -1.0), axis=-1))
             due = index >= most - steps
-            chosen = jax.tree.map(
-                lambda new, old: _where(due, new, old), after._replace(episodes=()), state._replace(episodes=())
-            )
-            return chosen._replace(episodes=begun.episodes)
+            states, seen, ended, keys = jax.tree.map(functools.partial(_where, due), after[:-1], state[:-1])
+            return EnvState(states, seen, ended, keys, begun.episodes)
 
         played = jax.lax.fori_loop(0, most, play, begun)
         midway = (played.observation.step_count > 0).any(-1)

@@ -102,6 +102,7 @@ class MATConfig(_OnPolicyConfig):
 class _OffPolicyConfig(_BaseConfig):
     """What the systems that learn from a replay buffer have; sizes count environment steps over all environments."""
 
+    normalize_values: bool
     epochs: PositiveInt
     buffer_size: PositiveInt
     gamma: Annotated[Rate, TRACED]

@@ -7,6 +7,8 @@ from flax import linen as nn
 from flax.linen.initializers import orthogonal
 from jaxtyping import Array, Float
 
+from jax_party.ops.value_scale import VALUE_FACTOR_LAYER, VALUE_LAYER
+
 
 class QMixer(nn.Module):
     """Agents' values in, the team's value out: never less when an agent's value is more.
@@ -34,9 +36,9 @@ class QMixer(nn.Module):
         bias = nn.Dense(embed, kernel_init=orthogonal(0.1), name="bias")(state)
         hidden = nn.relu(nn.Dense(2 * hyper + embed, name="hidden")(state))
         weights = jnp.abs(nn.Dense(num_agents * embed, name="weights")(hidden[..., :hyper]))
-        last = nn.Dense(embed, kernel_init=orthogonal(0.1), name="last_weights")(hidden[..., hyper : 2 * hyper])
+        last = nn.Dense(embed, kernel_init=orthogonal(0.1), name=VALUE_FACTOR_LAYER)(hidden[..., hyper : 2 * hyper])
         last_weights = jnp.abs(last)
-        last_bias = nn.Dense(1, kernel_init=orthogonal(0.01), name="last_bias")(hidden[..., 2 * hyper :])[..., 0]
+        last_bias = nn.Dense(1, kernel_init=orthogonal(0.01), name=VALUE_LAYER)(hidden[..., 2 * hyper :])[..., 0]
         weights = weights.reshape(*values.shape, embed)
         mixed = nn.elu((values[..., None] * weights).sum(-2) + bias)
         return (mixed * last_weights).sum(-1) + last_bias

@@ -23,6 +23,8 @@ LEAST_STD: Final = 1e-4
 """Of what σ is at least, once there are statistics: returns that are all alike have none."""
 VALUE_LAYER: Final = "value_layer"
 """The name of a critic's last layer, which is rescaled."""
+VALUE_FACTOR_LAYER: Final = "value_factor_layer"
+"""The name of a layer whose outputs are factors of the last layer's: rescaled without a shift."""
 
 
 class ValueScale(NamedTuple):
@@ -43,10 +45,20 @@ class ValueScale(NamedTuple):
         """σ; 0 before the first targets, so that all values are 0 whatever the network says."""
         return jnp.where(self.updates > 0, jnp.maximum(jnp.sqrt(self.variance), LEAST_STD), 0.0)
 
+    @property
+    def divisor(self) -> Float[Array, ""]:
+        """σ; 1 before the first targets."""
+        return jnp.where(self.updates > 0, self.std, 1.0)
+
 
 def no_statistics() -> ValueScale:
     """Return the statistics before the first targets."""
     return ValueScale(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32))
+
+
+def as_they_are() -> ValueScale:
+    """Return the statistics under which values have the reward's unit: mean 0, standard deviation 1."""
+    return ValueScale(jnp.zeros(()), jnp.ones(()), jnp.ones((), jnp.int32))
 
 
 def from_network(scale: ValueScale | None, value: Float[Array, "*b"]) -> Float[Array, "*b"]:
@@ -65,10 +77,16 @@ def with_targets(scale: ValueScale, target: Float[Array, "*b"]) -> ValueScale:
     The mean of the first hundred batches, then an exponential one: with the rate r = max(1 / n, 0.01) and the batch's
     mean m and variance s², μ' = μ + r (m − μ) and σ'² = (1 − r) σ² + r s² + r (1 − r) (m − μ)².
     """
+    gap = target - scale.mean
+    return with_moments(scale, gap.mean(), (gap**2).mean())
+
+
+def with_moments(scale: ValueScale, gap: Float[Array, ""], square: Float[Array, ""]) -> ValueScale:
+    """`with_targets`, given the means of G − μ and of (G − μ)² over the batch."""
     updates = scale.updates + 1
     rate = jnp.maximum(1.0 / updates, LEAST_RATE)
-    gap = target.mean() - scale.mean
-    variance = (1.0 - rate) * scale.variance + rate * target.var() + rate * (1.0 - rate) * gap**2
+    variance = jnp.maximum(square - gap**2, 0.0)
+    variance = (1.0 - rate) * scale.variance + rate * variance + rate * (1.0 - rate) * gap**2
     return ValueScale(scale.mean + rate * gap, variance, updates)
 
 
@@ -84,11 +102,22 @@ def rescale(networks: PyTree, before: ValueScale, after: ValueScale) -> PyTree:
 
     def change(path: tuple[Any, ...], leaf: Array) -> Array:
         *_, layer, kind = ("", *(str(getattr(part, "key", "")) for part in path))
-        if layer != VALUE_LAYER:
+        if layer not in (VALUE_LAYER, VALUE_FACTOR_LAYER):
             return leaf
-        return leaf * factor if kind == "kernel" else leaf * factor + shift
+        return leaf * factor + shift if (layer, kind) == (VALUE_LAYER, "bias") else leaf * factor
 
     return jax.tree_util.tree_map_with_path(change, networks)
 
 
-__all__ = ["VALUE_LAYER", "ValueScale", "for_network", "from_network", "no_statistics", "rescale", "with_targets"]
+__all__ = [
+    "VALUE_FACTOR_LAYER",
+    "VALUE_LAYER",
+    "ValueScale",
+    "as_they_are",
+    "for_network",
+    "from_network",
+    "no_statistics",
+    "rescale",
+    "with_moments",
+    "with_targets",
+]

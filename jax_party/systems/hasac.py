@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from jax_party.environments import Observation
 from jax_party.ops.losses import entropy
 from jax_party.ops.soft_values import expected_value, policy_loss
+from jax_party.ops.value_scale import from_network
 from jax_party.systems.base import Hyper
 from jax_party.systems.off_policy import Learning
 from jax_party.systems.sac import MASAC, Params, PolicySamples
@@ -53,7 +54,7 @@ class HASAC(MASAC):
     def next_values(self, params: Params, observation: Observation, key: PRNGKeyArray) -> Float[Array, "B N"]:
         """Soft values under the joint policy: Σ_a π_i(a) min_k Q̄_k(s', i, a'_-i, a) + Σ_j α_j H(π_j)."""
         logits = self.logits(params.actor, observation)
-        q = self._lower_q(params.target_q, observation, logits, self._action_noise(key, logits.shape))
+        q = self._lower_q(params, params.target_q, observation, logits, self._action_noise(key, logits.shape))
         team_entropy = (jnp.exp(params.log_alpha) * entropy(logits)).sum(-1, keepdims=True)
         return expected_value(logits, q) + team_entropy
 
@@ -102,7 +103,7 @@ class HASAC(MASAC):
         chosen, action = samples
         logits = self._own_logits(actor, chosen.observation, agent)
         features = self.critic_features(chosen.observation, action)[:, agent]
-        q = self.q_values(params.q, features).min(0)
+        q = from_network(params.scale, self.q_values(params.q, features).min(0))
         losses = policy_loss(logits, q, jnp.exp(params.log_alpha[agent]))
         own = chosen._replace(weight=chosen.weight[:, agent], target_entropy=chosen.target_entropy[:, agent])
         sums = self._weighted_sums(own, losses, entropy(logits))

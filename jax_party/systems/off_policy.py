@@ -135,6 +135,10 @@ class OffPolicySystem(System):
     ) -> tuple[Learning, dict[str, Float[Array, ""]]]:
         """One gradient step on sampled sequences, leading axes (B, L), and the target networks' step after it."""
 
+    def begin_learning(self, learning: Learning, replay: Any) -> Learning:
+        """What is to be done before an update's gradient steps, given what is remembered; by default nothing."""
+        return learning
+
     # -- What the outer loop calls -------------------------------------------------------------------------------------
 
     def init(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
@@ -192,7 +196,8 @@ class OffPolicySystem(System):
             return self.learn_step(hyper, learning, batch, learn_key)
 
         def several() -> tuple[Learning, dict[str, Array]]:
-            after, losses = jax.lax.scan(step, learning, jax.random.split(key, self.system.epochs))
+            begun = self.begin_learning(learning, replay)
+            after, losses = jax.lax.scan(step, begun, jax.random.split(key, self.system.epochs))
             return after, {name: loss.mean() for name, loss in losses.items()}
 
         def none() -> tuple[Learning, dict[str, Array]]:

@@ -33,16 +33,32 @@ from jax_party.ops.q_learning import (
     td_error,
 )
 from jax_party.ops.sampling import flat_gumbel
+from jax_party.ops.value_scale import (
+    VALUE_LAYER,
+    ValueScale,
+    as_they_are,
+    from_network,
+    no_statistics,
+    rescale,
+    with_moments,
+)
 from jax_party.systems.base import Hyper, where_ended
 from jax_party.systems.off_policy import Learning, OffPolicySystem, Step
 from jax_party.wrappers import global_state
 
 
 class Params(NamedTuple):
-    """Parameters of the networks that are learned and played, and of their slower copies that targets come from."""
+    """All that is learned.
+
+    Attributes:
+      online: the networks that are learned and played.
+      target: their slower copies, which targets come from.
+      scale: the units of the values that they give; None where these are the reward's.
+    """
 
     online: PyTree
     target: PyTree
+    scale: ValueScale | None = None
 
 
 class OptState(NamedTuple):
@@ -115,14 +131,19 @@ class QLearningSystem(OffPolicySystem):
         """Act ε-greedily, ε by the environment steps so far."""
         epsilon = epsilon_schedule(env_steps, hyper.system["eps_min"], hyper.system["eps_decay"])
         memory, q = self.q_values(params.online, memory, observation)
-        return memory, epsilon_greedy(q, observation.action_mask, epsilon, *noise), {"q_values": q}
+        action = epsilon_greedy(q, observation.action_mask, epsilon, *noise)
+        return memory, action, {"q_values": self.in_reward_units(params, q)}
 
     def act(
         self, params: Params, memory: PyTree, observation: Observation, key: PRNGKeyArray, *, greedy: bool
     ) -> tuple[PyTree, Int[Array, "b N"], dict[str, Array]]:
         """The greedy actions, and all actions' values."""
         memory, q = self.q_values(params.online, memory, observation)
-        return memory, greedy_action(q, observation.action_mask), {"q_values": q}
+        return memory, greedy_action(q, observation.action_mask), {"q_values": self.in_reward_units(params, q)}
+
+    def in_reward_units(self, params: Params, q: Float[Array, "*b"]) -> Float[Array, "*b"]:
+        """What the networks say, in units of the reward."""
+        return from_network(params.scale, q)
 
     # -- Learning ------------------------------------------------------------------------------------------------------
 
@@ -130,24 +151,42 @@ class QLearningSystem(OffPolicySystem):
         """Target networks begin as copies of the online ones."""
         online = self.init_networks(key, observation)
         state = OptState(self.optimiser(hyper).init(online), jnp.zeros((), jnp.int32))
-        return Learning(Params(online, jax.tree.map(jnp.copy, online)), state)
+        scale = no_statistics() if self.system.normalize_values else None
+        return Learning(Params(online, jax.tree.map(jnp.copy, online), scale), state)
 
     def learn_step(
         self, hyper: Hyper, learning: Learning, batch: Step, key: PRNGKeyArray
     ) -> tuple[Learning, dict[str, Float[Array, ""]]]:
-        """Descend the mean of ½ δ², then move the target networks."""
+        """Descend the mean of ½ (δ / σ)², then move the target networks and bring the values' statistics up to date.
+
+        The first step has no statistics yet: all values are 0, and nothing is learned but these.
+        """
         params, (adam, steps) = learning
+        scale = params.scale or as_they_are()
 
         def loss(online: PyTree, chunk: Step) -> tuple[Float[Array, ""], dict[str, Array]]:
             share = chunk.done.shape[0] / batch.done.shape[0]
-            error, value = self.errors(hyper, Params(online, params.target), chunk)
-            means = {"q_loss": 0.5 * (error**2).mean(), "mean_q": value.mean(), "td_error": jnp.abs(error).mean()}
+            error, value = self.errors(hyper, params._replace(online=online), chunk)
+            gap = error + value - scale.mean
+            means = {
+                "q_loss": 0.5 * ((error / scale.divisor) ** 2).mean(),
+                "mean_q": value.mean(),
+                "td_error": jnp.abs(error).mean(),
+                "gap": gap.mean(),
+                "square": (gap**2).mean(),
+            }
             return share * means["q_loss"], {name: share * mean for name, mean in means.items()}
 
         losses, gradient = self.gradient(loss, params.online, batch)
+        gap, square = losses.pop("gap"), losses.pop("square")
         updates, adam = self.optimiser(hyper).update(gradient, adam, params.online)
         online, steps = optax.apply_updates(params.online, updates), steps + 1
-        return Learning(Params(online, self.target(hyper, online, params.target, steps)), OptState(adam, steps)), losses
+        params = params._replace(online=online, target=self.target(hyper, online, params.target, steps))
+        if params.scale is not None:
+            after = with_moments(params.scale, gap, square)
+            online, target = (rescale(networks, params.scale, after) for networks in params[:2])
+            params = Params(online, target, after)
+        return Learning(params, OptState(adam, steps)), losses
 
     def optimiser(self, hyper: Hyper) -> optax.GradientTransformation:
         """Adam, the gradient clipped to a norm."""
@@ -191,7 +230,7 @@ class IQL(QLearningSystem):
 
     def training_form(self, params: Params, batch: Step) -> dict[str, Float[Array, "B L N A"]]:
         """What acting gives: `q_values`."""
-        return {"q_values": self.q_values(params.online, (), batch.observation)[1]}
+        return {"q_values": self.in_reward_units(params, self.q_values(params.online, (), batch.observation)[1])}
 
     def errors(self, hyper: Hyper, params: Params, batch: Step) -> tuple[Float[Array, "B N"], Float[Array, "B N"]]:
         """TD errors on a batch of steps."""
@@ -199,8 +238,8 @@ class IQL(QLearningSystem):
         _, q_tm1 = self.q_values(params.online, (), step.observation)
         _, q_t = self.q_values(params.target, (), step.next_observation)
         _, selector = self.q_values(params.online, (), step.next_observation) if self.system.double_q else ((), q_t)
-        value = chosen_value(q_tm1, step.action)
-        v_t = bootstrap_value(q_t, selector, step.next_observation.action_mask)
+        value = self.in_reward_units(params, chosen_value(q_tm1, step.action))
+        v_t = self.in_reward_units(params, bootstrap_value(q_t, selector, step.next_observation.action_mask))
         return td_error(value, step.reward, hyper.system["gamma"] * step.discount, v_t), value
 
 
@@ -208,6 +247,8 @@ class RecurrentIQL(QLearningSystem):
     """Recurrent independent Q-learning on sequences from stored hidden states."""
 
     cpu_chunk_size: ClassVar[int | None] = None
+    value_layer: ClassVar[str | None] = VALUE_LAYER
+    """Name of the agents' last layer, where rewards are what it is fitted to."""
     system: RecurrentQLearningConfig | QMIXConfig
 
     def __init__(
@@ -219,7 +260,7 @@ class RecurrentIQL(QLearningSystem):
         self.network = RecurrentNetwork(
             make_torso(networks.q_network.pre_torso),
             self.hidden_size,
-            QNetwork(make_torso(networks.q_network.post_torso), env.num_actions),
+            QNetwork(make_torso(networks.q_network.post_torso), env.num_actions, layer=self.value_layer),
         )
 
     @property
@@ -250,13 +291,14 @@ class RecurrentIQL(QLearningSystem):
         """What acting gives on sequences, from the memory before their first steps: `q_values`."""
         steps = _swap_axes(batch)
         _, q = self._apply(params.online, steps.memory[0], steps.observation, steps.last_done)
-        return {"q_values": jnp.swapaxes(q, 0, 1)}
+        return {"q_values": self.in_reward_units(params, jnp.swapaxes(q, 0, 1))}
 
     def errors(
         self, hyper: Hyper, params: Params, batch: Step
     ) -> tuple[Float[Array, "L-K B N"], Float[Array, "L-K B N"]]:
         """TD errors on the steps after burn-in."""
-        steps, value, v_t = self.values(params, batch)
+        steps, *networks_values = self.values(params, batch)
+        value, v_t = (self.in_reward_units(params, one) for one in networks_values)
         return td_error(value, steps.reward, hyper.system["gamma"] * steps.discount, v_t), value
 
     def values(self, params: Params, batch: Step) -> tuple[Step, Float[Array, "L-K B N"], Float[Array, "L-K B N"]]:
@@ -318,6 +360,7 @@ class QMIXNetworks(NamedTuple):
 class QMIX(RecurrentIQL):
     """Recurrent agents whose values are mixed into the team's, which is what the team's reward teaches."""
 
+    value_layer: ClassVar[str | None] = None
     system: QMIXConfig
 
     def __init__(
@@ -334,6 +377,10 @@ class QMIX(RecurrentIQL):
         mixer = self.mixer.init(mixer_key, values, _state(observation))
         return QMIXNetworks(super().init_networks(agent_key, observation), mixer)
 
+    def in_reward_units(self, params: Params, q: Float[Array, "*b"]) -> Float[Array, "*b"]:
+        """The agents' own values have no unit: only their mixture is fitted to rewards."""
+        return q
+
     def agent(self, networks: QMIXNetworks) -> PyTree:
         """The parameters of the agents' own network."""
         return networks.agent
@@ -341,8 +388,8 @@ class QMIX(RecurrentIQL):
     def errors(self, hyper: Hyper, params: Params, batch: Step) -> tuple[Float[Array, "L-K B"], Float[Array, "L-K B"]]:
         """TD errors of the team's value on the steps after burn-in; https://arxiv.org/abs/1803.11485 eq. 6."""
         steps, values, v_t = self.values(params, batch)
-        value = self.mix(params.online, values, steps.observation)
-        team_v_t = self.mix(params.target, v_t, steps.next_observation)
+        value = from_network(params.scale, self.mix(params.online, values, steps.observation))
+        team_v_t = from_network(params.scale, self.mix(params.target, v_t, steps.next_observation))
         reward, discount = steps.reward.mean(-1), steps.discount.mean(-1)
         return td_error(value, reward, hyper.system["gamma"] * discount, team_v_t), value
 

@@ -29,6 +29,7 @@ from jax_party.ops.gradients import clipped_adam
 from jax_party.ops.losses import entropy, log_prob
 from jax_party.ops.sampling import flat_gumbel
 from jax_party.ops.soft_values import policy_loss, soft_value, target_entropy, temperature_loss
+from jax_party.ops.value_scale import ValueScale, for_network, from_network, no_statistics, rescale, with_targets
 from jax_party.systems.base import Hyper
 from jax_party.systems.off_policy import Learning, OffPolicySystem, Step
 from jax_party.wrappers import append_agent_ids, global_state
@@ -43,13 +44,15 @@ class Params(NamedTuple):
       actor: the policy.
       q: the twin critics, leading axis 2.
       target_q: what follows them slowly.
-      log_alpha: () the temperature's logarithm; (N,) in HASAC.
+      log_alpha: () the temperature's logarithm; (N,) in HASAC. Temperatures are in units of the reward.
+      scale: the units of the values that the critics give; None where these are the reward's.
     """
 
     actor: PyTree
     q: PyTree
     target_q: PyTree
     log_alpha: Float[Array, "..."]
+    scale: ValueScale | None = None
 
 
 class OptState(NamedTuple):
@@ -74,7 +77,7 @@ class QSamples(NamedTuple):
     Attributes:
       features: what the critics see, (B, N, F).
       action: (B, N) int32, that were taken.
-      target: (B, N).
+      target: (B, N), in the critics' units.
       weight: (B, N), summing to 1 over the batch.
     """
 
@@ -180,7 +183,8 @@ class ISAC(OffPolicySystem):
             self._alpha_optimiser(hyper).init(log_alpha),
             jnp.zeros((), jnp.int32),
         )
-        return Learning(Params(actor, q, q, log_alpha), opt_state)
+        scale = no_statistics() if self.sac.normalize_values else None
+        return Learning(Params(actor, q, q, log_alpha, scale), opt_state)
 
     # -- Acting --------------------------------------------------------------------------------------------------------
 
@@ -222,6 +226,12 @@ class ISAC(OffPolicySystem):
 
     # -- Learning ------------------------------------------------------------------------------------------------------
 
+    def begin_learning(self, learning: Learning, replay: Any) -> Learning:
+        """Before the first gradient step, bring the temperature into the unit of the rewards that exploring met."""
+        params, opt_state = learning
+        unit = jnp.where(opt_state.gradient_steps == 0, reward_unit(replay), 1.0)
+        return Learning(params._replace(log_alpha=params.log_alpha + jnp.log(unit)), opt_state)
+
     def learn_step(
         self, hyper: Hyper, learning: Learning, batch: Step, key: PRNGKeyArray
     ) -> tuple[Learning, dict[str, Float[Array, ""]]]:
@@ -240,14 +250,20 @@ class ISAC(OffPolicySystem):
     def learn_q(
         self, hyper: Hyper, learning: Learning, steps: Step, key: PRNGKeyArray
     ) -> tuple[Learning, dict[str, Float[Array, ""]]]:
-        """Both critics towards their targets."""
+        """Both critics towards their targets, whose statistics are brought up to date first."""
         params, opt_state = learning
         target = self.targets(hyper, params, steps, key)
+        if params.scale is not None:
+            after = with_targets(params.scale, target)
+            q, target_q = (rescale(critics, params.scale, after) for critics in (params.q, params.target_q))
+            params = params._replace(q=q, target_q=target_q, scale=after)
         features = self.critic_features(steps.observation, steps.action)
-        samples = QSamples(features, steps.action, target, jnp.full_like(target, 1.0 / target.size))
+        weight = jnp.full_like(target, 1.0 / target.size)
+        samples = QSamples(features, steps.action, for_network(params.scale, target), weight)
         losses, gradient = self.gradient(self._q_loss, params.q, samples)
         updates, q_state = self.optimiser(hyper, "q_lr").update(gradient, opt_state.q)
         q = optax.apply_updates(params.q, updates)
+        losses |= {"mean_q": from_network(params.scale, losses["mean_q"])}
         return Learning(params._replace(q=q), opt_state._replace(q=q_state)), losses
 
     def targets(self, hyper: Hyper, params: Params, steps: Step, key: PRNGKeyArray) -> Float[Array, "B N"]:
@@ -258,7 +274,7 @@ class ISAC(OffPolicySystem):
     def next_values(self, params: Params, observation: Observation, key: PRNGKeyArray) -> Float[Array, "B N"]:
         """Soft values of observations: the lower one of the target critics, under the current policies."""
         logits = self.logits(params.actor, observation)
-        q = self._lower_q(params.target_q, observation, logits, self._action_noise(key, logits.shape))
+        q = self._lower_q(params, params.target_q, observation, logits, self._action_noise(key, logits.shape))
         return soft_value(logits, q, jnp.exp(params.log_alpha))
 
     def learn_policy(
@@ -319,7 +335,7 @@ class ISAC(OffPolicySystem):
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """The policy's loss, summed over samples with their weights."""
         logits = self.logits(actor, samples.observation)
-        q = self._lower_q(params.q, samples.observation, logits, samples.noise)
+        q = self._lower_q(params, params.q, samples.observation, logits, samples.noise)
         losses = policy_loss(logits, q, jnp.exp(params.log_alpha))
         sums = self._weighted_sums(samples, losses, entropy(logits))
         return sums["policy_loss"].sum(), sums
@@ -341,11 +357,18 @@ class ISAC(OffPolicySystem):
         return had_choice / jnp.maximum(had_choice.sum(), 1.0)
 
     def _lower_q(
-        self, q: PyTree, observation: Observation, logits: Float[Array, "B N A"], noise: Float[Array, "B N A"]
+        self,
+        params: Params,
+        critics: PyTree,
+        observation: Observation,
+        logits: Float[Array, "B N A"],
+        noise: Float[Array, "B N A"],
     ) -> Float[Array, "B N A"]:
-        """The lower one of the twins' values, with the others' actions drawn from their policies."""
+        """The lower one of the twins' values, in units of the reward; the others' actions drawn from their policies."""
         joint_action = jnp.argmax(logits + noise, axis=-1)
-        return self.q_values(q, self.critic_features(observation, joint_action)).min(0)
+        return from_network(
+            params.scale, self.q_values(critics, self.critic_features(observation, joint_action)).min(0)
+        )
 
     def _action_noise(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "B N A"]:
         """Gumbel noise of joint actions; none where critics do not look at them."""
@@ -361,8 +384,19 @@ class MASAC(ISAC):
     centralised: ClassVar[bool] = True
 
 
+def reward_unit(replay: Any) -> Float[Array, ""]:
+    """The standard deviation of the rewards in a replay buffer, over steps and agents; 1 where all are alike."""
+    reward = replay.experience.reward
+    length = jnp.where(replay.is_full, reward.shape[1], replay.current_index)
+    held = (jnp.arange(reward.shape[1]) < length)[:, None]
+    number = length * (reward.size / reward.shape[1])
+    mean = jnp.where(held, reward, 0.0).sum() / number
+    variance = jnp.where(held, (reward - mean) ** 2, 0.0).sum() / number
+    return jnp.where(variance > 0.0, jnp.sqrt(variance), 1.0)
+
+
 def _entropies(losses: dict[str, Array]) -> tuple[Array, Array]:
     return losses["entropy"], losses["target_entropy"]
 
 
-__all__ = ["ISAC", "MASAC", "OptState", "Params", "PolicySamples", "QSamples"]
+__all__ = ["ISAC", "MASAC", "OptState", "Params", "PolicySamples", "QSamples", "reward_unit"]

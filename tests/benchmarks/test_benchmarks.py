@@ -250,9 +250,21 @@ def test_the_two_counts_of_an_update_agree() -> None:
     assert found == expected + bootstrap
 
 
-def test_steps_needed_are_those_of_the_first_evaluation_that_is_good_enough() -> None:
-    from benchmarks.learning import steps_needed
+def test_a_learning_case_reads_its_curves_where_it_says_and_judges_the_mean_of_the_last_values() -> None:
+    from benchmarks.learning import CASES, sum_up, value_at, verdict
 
-    curve = {"env_steps": [10, 20, 30], "episode_return": [0.2, 0.96, 0.9]}
-    assert steps_needed(curve, 0.95) == 20
-    assert steps_needed(curve, 0.97) is None
+    case = next(case for case in CASES if case.name == "p-base")
+    curves = ([0.5, 0.2, 0.03], [0.5, 0.1, 0.05])
+    steps = [131_072, 262_144, 1_048_576]
+    runs = [
+        {"seed": seed, "env_steps": steps, "values": values, "steps_per_second": 10.0 * (seed + 1)}
+        for seed, values in enumerate(curves)
+    ]
+    part = sum_up(case, runs)
+    assert part["at"] == {"262144": [0.2, 0.1], "1048576": [0.03, 0.05]}
+    assert (part["mean"], part["steps_per_second"]) == (pytest.approx(0.04), 15.0)
+    assert verdict(case, "ff_ippo", part) == "yes"
+    assert verdict(case, "ff_ippo", sum_up(case, [runs[0] | {"values": [0.0, 0.0, 0.2]}])) == "no"
+    assert value_at(runs[0], 200_000) == 0.2, "the first evaluation from there on"
+    unbounded = next(case for case in CASES if not case.bound)
+    assert verdict(unbounded, "ff_ippo", part) == "–"

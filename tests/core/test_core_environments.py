@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jax_party import wrappers
 from jax_party.config import ExperimentConfig, evaluation_metrics, make_budget, parse_config, without_values
 from jax_party.env.env import JaxParty
 from jax_party.environments import MultiAgentEnv, Observation, Transition, _connector_view, make_environment
@@ -120,8 +121,66 @@ def test_only_the_ended_episodes_begin_afresh() -> None:
     assert float(state.episodes.finished_length) == finished_length
 
 
-def _party(**settings: Any) -> MultiAgentEnv:
-    return MultiAgentEnv(JaxParty(time_limit=3, **settings))
+def _party(time_limit: int = 3, **settings: Any) -> MultiAgentEnv:
+    return MultiAgentEnv(JaxParty(time_limit=time_limit, **settings))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_staggered_environments_begin_evenly_spread_over_an_episode(seed: int) -> None:
+    num_envs, time_limit = 8, 40
+    envs = AutoResetEnvs(_party(time_limit), num_envs)
+    state = jax.jit(envs.reset_staggered)(jax.random.PRNGKey(seed))
+    begins = np.asarray(state.observation.step_count)[:, 0]
+    assert (begins // 5).tolist() == list(range(num_envs)), "one in each eighth of the episode"
+    totals = np.asarray(state.states.totals)
+    assert np.all(np.ptp(totals[begins > 0], axis=1) > 0), "the game was played up to there"
+    assert np.asarray(state.last_done).all(), "what agents remember begins here"
+    assert float(state.episodes.finished) == 0.0
+    np.testing.assert_array_equal(state.episodes.running_return, 0.0)
+    assert np.asarray(state.episodes.partial).tolist() == (begins > 0).tolist()
+
+
+def test_an_episode_that_was_joined_midway_is_not_counted() -> None:
+    envs = AutoResetEnvs(_party(10), 5)
+    state, step = envs.reset_staggered(jax.random.PRNGKey(3)), jax.jit(envs.step)
+    joined = int(np.asarray(state.episodes.partial).sum())
+    ended = 0
+    for _ in range(30):
+        state, played = step(state, jnp.zeros((5, 3), jnp.int32))
+        ended += int(np.asarray(played.done).sum())
+    assert joined >= 4
+    assert float(state.episodes.finished) == ended - joined
+    assert float(state.episodes.finished_length) == 10 * (ended - joined)
+    assert not np.asarray(state.episodes.partial).any()
+
+
+def test_longer_episodes_than_the_longest_stagger_are_joined_in_their_first_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wrappers, "LONGEST_STAGGER", 8)
+    state = AutoResetEnvs(_party(1000), 4).reset_staggered(jax.random.PRNGKey(0))
+    assert (np.asarray(state.observation.step_count)[:, 0] // 2).tolist() == [0, 1, 2, 3]
+
+
+def test_random_play_before_training_takes_legal_actions_only() -> None:
+    """An environment that ends at once where an illegal action is taken goes on through all of them."""
+
+    class OneLegal(Counting):
+        """Action k is legal at step k, modulo 2; anything else ends the episode."""
+
+        def reset(self, key: jax.Array) -> tuple[Any, Any]:
+            return (zero := jnp.zeros((), jnp.int32)), self._seen(zero, jnp.zeros((), bool))
+
+        def step(self, state: Any, action: jax.Array) -> tuple[Any, Any]:
+            return state + 1, self._seen(state + 1, (action != state % 2).any() | (state + 1 == self.time_limit))
+
+        def _seen(self, count: jax.Array, last: jax.Array) -> Any:
+            mask = jnp.broadcast_to(jnp.arange(2) == count % 2, (2, 2))
+            seen = SimpleNamespace(agents_view=jnp.zeros((2, 1)), action_mask=mask, step_count=count)
+            return SimpleNamespace(observation=seen, reward=0.0, discount=1.0, extras={}, last=lambda: last)
+
+    state = AutoResetEnvs(MultiAgentEnv(OneLegal()), 9).reset_staggered(jax.random.PRNGKey(0))
+    assert np.asarray(state.observation.step_count)[:, 0].tolist() == list(range(9))
 
 
 @pytest.mark.parametrize(("horizon", "discount"), [("terminate", 0.0), ("truncate", 1.0)])
@@ -242,7 +301,7 @@ def test_systems_train_in_every_environment(
     state, output = program.update(hyper, before)
     assert all(np.isfinite(value) for value in output.losses.values())
     changed = jax.tree.map(lambda new, old: bool((np.asarray(new) != old).any()), state.params, old)
-    assert any(jax.tree.leaves(changed.actor)) and any(jax.tree.leaves(changed.critic))
+    assert any(jax.tree.leaves(changed.networks.actor)) and any(jax.tree.leaves(changed.networks.critic))
     assert output.trajectory["action"].shape == (4, 16, program.system.env.num_agents)
     evaluation = program.evaluate(hyper, state.params, jax.random.PRNGKey(1))
     lengths = np.asarray(evaluation.episodes["episode_length"])

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import probes
 import pytest
 
+from benchmarks import probes
 from jax_party.environments import MultiAgentEnv, make_environment
 from mava_configs import ALGORITHMS
 

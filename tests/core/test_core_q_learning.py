@@ -356,7 +356,7 @@ def _error(step: Any, agent: int, q: Any, q_target: Any, q_online: Any, double: 
 def _plain_ff_loss(online: Any, target: Any, batch: Step, double: bool, gamma: float) -> jax.Array:
     def q(networks: Any, observation: Observation) -> jax.Array:
         layers = networks["params"]
-        return _dense(layers["Dense_0"], _mlp(layers["torso"], _features(observation.agents_view)))
+        return _dense(layers["value_layer"], _mlp(layers["torso"], _features(observation.agents_view)))
 
     errors = []
     for row in range(len(batch.done)):

@@ -133,7 +133,7 @@ def _strong(run: Any, factor: float = 30.0) -> Any:
     """The run's parameters with a policy of strong preferences and target critics of their own."""
     params = run.state.params
     apart = jax.tree.map(lambda leaf: 0.8 * leaf + 0.05, params.target_q)
-    return params._replace(actor=_with_head(params.actor, factor), target_q=apart)
+    return params._replace(actor=_with_head(params.actor, factor), target_q=apart, scale=None)
 
 
 def _with_head(actor: Any, factor: float) -> Any:
@@ -231,7 +231,8 @@ class Plain:
 def _plain_mlp(network: Any, x: Any) -> Any:
     for name in sorted(network["torso"]):
         x = jnp.maximum(x @ network["torso"][name]["kernel"] + network["torso"][name]["bias"], 0.0)
-    return x @ network["Dense_0"]["kernel"] + network["Dense_0"]["bias"]
+    last = network["value_layer" if "value_layer" in network else "Dense_0"]
+    return x @ last["kernel"] + last["bias"]
 
 
 def _descend(run: Any, monkeypatch: pytest.MonkeyPatch, rate: float) -> None:
@@ -337,9 +338,9 @@ def test_hasacs_agents_learn_in_turn_against_their_updated_predecessors(
 def test_the_lower_twin_is_used(algorithm: str, begin: Callable[..., Any]) -> None:
     run = begin(algorithm)
     params = run.state.params
-    head = params.target_q["params"]["Dense_0"]
+    head = params.target_q["params"]["value_layer"]
     low = head | {"kernel": 0.0 * head["kernel"], "bias": jnp.stack([jnp.full(3, 7.0), jnp.full(3, -2.0)])}
-    params = params._replace(target_q={"params": params.target_q["params"] | {"Dense_0": low}})
+    params = params._replace(target_q={"params": params.target_q["params"] | {"value_layer": low}})
     values = run.system.next_values(params, _steps(0, ROWS, run.system).observation, jax.random.PRNGKey(0))
     alpha, per_agent = float(jnp.exp(params.log_alpha).mean()), np.log(2.0) * np.array([0.0, 1.0])
     expected = -2.0 + alpha * per_agent  # policies are nearly uniform at the start

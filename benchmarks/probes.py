@@ -116,7 +116,7 @@ class Trainer:
         system = system_class(config.system.name)(without_values(config), env)
         budget = make_budget(config)
         hyper = make_hyper(config, budget)
-        self.num_updates = budget.num_updates
+        self.num_updates, self.steps_per_update = budget.num_updates, budget.steps_per_update
         self.hyper: Hyper = hyper if traced else hyper._replace(env={})
         self._init = jax.jit(system.init)
         self._several = jax.jit(functools.partial(_updates, system), donate_argnums=1)
@@ -126,10 +126,19 @@ class Trainer:
 
     def learn(self, seed: int, *, greedy: bool = True) -> dict[str, float]:
         """Mean metrics of 256 episodes after training for the config's whole budget."""
+        return self.curve(seed, 1, greedy=greedy)[-1][1]
+
+    def curve(self, seed: int, evaluations: int, *, greedy: bool = True) -> list[tuple[int, dict[str, float]]]:
+        """Environment steps and mean metrics of 256 episodes at evenly spaced evaluations, the last one at the end."""
         state = self._init(self.hyper, jax.random.PRNGKey(seed))
-        state = self._several(self.hyper, state, self.num_updates)
-        evaluation = self._evaluate(self.hyper, state.params, jax.random.PRNGKey(1000 + seed), greedy=greedy)
-        return {name: float(np.mean(values)) for name, values in evaluation.episodes.items()}
+        found = []
+        ends = [round(self.num_updates * (index + 1) / evaluations) for index in range(evaluations)]
+        for begin, end in zip([0, *ends], ends, strict=False):
+            state = self._several(self.hyper, state, end - begin)
+            evaluation = self._evaluate(self.hyper, state.params, jax.random.PRNGKey(1000 + seed), greedy=greedy)
+            means = {name: float(np.mean(values)) for name, values in evaluation.episodes.items()}
+            found.append((end * self.steps_per_update, means))
+        return found
 
 
 def _updates(system: Any, hyper: Hyper, state: Any, number: Any) -> Any:
