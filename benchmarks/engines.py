@@ -1,9 +1,9 @@
 """Both engines at Mava's own defaults, side by side: `make bench-engines`, in an environment with Mava.
 
-The native engine has them from `+preset=mava`; where the installed Mava's differ from the preset's, nothing is measured.
-Runs alternate between the engines, each in a process of its own on one core, with an empty compilation cache. Scores
-are mean returns of the networks that training ended with; the absolute metrics, of the best evaluation's, are beside
-them.
+The native engine has them from `+preset=mava`; where those of the installed Mava differ from the preset's, nothing is
+measured. Runs alternate between the engines, each in a process of its own on one core, with an empty compilation cache.
+Scores are mean returns of the networks that training ended with; the absolute metrics, of the best evaluation's, are
+beside them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def run(options: Options) -> Report:
             order = (NATIVE, MAVA) if seed % 2 == 0 else (MAVA, NATIVE)
             for engine in order:
                 found[system][engine].append(_measure_apart(engine, system, seed, steps))
-    results = {system: {engine: _sum_up(runs) for engine, runs in of.items()} for system, of in found.items()}
+    results: dict[str, dict[str, Any]] = {
+        system: {engine: _sum_up(runs) for engine, runs in of.items()} for system, of in found.items()
+    }
     for system, of_engines in results.items():
         of_engines["native over mava"] = _ratio(found[system])
         of_engines["scores agree"] = intervals_overlap(*(of_engines[name]["score_interval"] for name in (NATIVE, MAVA)))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from jax_party.config.budget import Budget
-from jax_party.engines.presets import PRESET, expand_presets
+from jax_party.engines.presets import expand_presets
 from jax_party.errors import ConfigError
 from jax_party.records import TrialRecord
 

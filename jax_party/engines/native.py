@@ -19,7 +19,8 @@ from jax_party.config import (
     static_names,
     traced_part,
 )
-from jax_party.engines import NATIVE, PRESET, ConfigTree, Experiment, Outline, options_in
+from jax_party.engines import NATIVE, ConfigTree, Experiment, Outline, options_in
+from jax_party.engines.presets import PRESET
 from jax_party.errors import JaxPartyError
 
 

@@ -144,9 +144,8 @@ def test_engines_alternate_and_are_summed_up(monkeypatch: pytest.MonkeyPatch) ->
 
     def measured(engine: str, system: str, seed: int, steps: int) -> dict[str, float]:
         played.append((engine, system, seed, steps))
-        return {name: 2.0 if engine == "native" else 1.0 for name in engines.FIGURES} | {
-            "score": seed + (10.0 if engine == "native" else 0.0)
-        }
+        native = engine == "native"
+        return dict.fromkeys(engines.FIGURES, 2.0 if native else 1.0) | {"score": seed + (10.0 if native else 0.0)}
 
     class Mava:
         check = check_algorithm = staticmethod(lambda *_: None)
