@@ -62,7 +62,7 @@ help: ## List the targets and their variables
 #>   CONSTRAINTS  bounds that trials must keep to: min_cooperation_rate=0.2
 #>   TRACK        wandb or mlflow: keep every trial there, too (docs/dashboards.md); nothing is sent otherwise
 #>   DASHBOARD=1  Ray's dashboard and metrics on 127.0.0.1 while the sweep runs
-#>   OVERRIDES    further settings, as for Hydra: 'arch.num_envs=64 env.shared_reward=true'
+#>   OVERRIDES    further settings, as for Hydra: 'arch.num_envs=64 env.shared_reward=true', '+preset=mava'
 #>   DRY_RUN=1    print the plan only
 #>
 #> variables of the others (sweep folders may be s3://…, and ADDRESS and STORAGE_ENDPOINT be given, too):
@@ -215,7 +215,7 @@ bench: setup-dev ## Benchmarks: JSON in benchmark_results/, and tables
 bench-learning: setup-dev ## What every system learns at its defaults (a day): ARGS='--cases p-base --systems ff_mappo --seeds 2'
 	$(call only,ARGS)@$(PY) -m benchmarks learning $(ARGS)
 
-bench-engines: setup-dev ## Both engines at the same config, where Mava is importable: ARGS='--seeds 3 --steps 262144'
+bench-engines: setup-dev ## Both engines at Mava's defaults, where Mava is importable: ARGS='--seeds 5 --steps 262144'
 	$(call only,ARGS)@$(PY) -m benchmarks engines $(ARGS)
 
 lint: setup-dev ## ruff and mypy

@@ -95,7 +95,7 @@ class CommandLine:
                 skip = True
             elif not word.startswith("--config-name="):
                 words.append(word)
-        return [*words, *self.tree.overrides(name), *self.overrides, *overrides]
+        return [*words, *self.tree.words(name, self.overrides), *overrides]
 
 
 @dataclass(frozen=True)
@@ -155,12 +155,16 @@ class Plan:
             (batch,) = BasicSweeper.split_arguments(overrides, None)
             for name in asked.config_names:
                 for words in batch:
-                    mapping = plain_config(compose(name, [*asked.tree.overrides(name), *words]))
+                    mapping = plain_config(compose(name, asked.tree.words(name, words)))
                     given = {item.key_or_group: item.value() for item in parser.parse_overrides(list(words))}
                     jobs.append(Job(mapping, _outline_of(mapping), {key: given[key] for key in space}))
         _refuse_several_folders(jobs)
         _refuse_fresh_seeds(jobs)
-        ours = {key: value for key, value in fixed.items() if not key.startswith(("hydra/", "hydra."))}
+        ours = {
+            f"+{item.key_or_group}" if item.is_add() else item.key_or_group: item.value()
+            for item in overrides
+            if not item.is_sweep_override() and not item.key_or_group.startswith(("hydra/", "hydra."))
+        }
         return cls(asked.config_names, asked.engine, tuple(jobs), space, ours)
 
     @property

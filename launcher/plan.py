@@ -657,8 +657,10 @@ def _base(algorithm: str, config: Mapping[str, Any], engine: Engine) -> Base:
 
 def _split_override(word: str) -> tuple[str, Any]:
     key, separator, text = word.partition("=")
-    if not separator or not re.fullmatch(r"[A-Za-z][\w./]*", key):
-        raise SweepError(f"OVERRIDES: {word}: expected key=value with a key of the config, such as arch.num_envs=64")
+    if not separator or not re.fullmatch(r"\+?[A-Za-z][\w./]*", key):
+        raise SweepError(
+            f"OVERRIDES: {word}: expected key=value with a key of the config, such as arch.num_envs=64, or +preset=mava"
+        )
     if key == SCENARIO_KEY:
         raise SweepError(f"OVERRIDES: {word}: give scenarios as SCENARIO={text}")
     try:

@@ -59,14 +59,14 @@ def compose(config_name: str, overrides: Sequence[str] = (), engine: str = NATIV
 
     Args:
       config_name: a file of `mava_configs/default`, such as `ff_mappo`.
-      overrides: Hydra overrides, such as `env/scenario=p-no-rank` or `system.actor_lr=3e-4`.
+      overrides: Hydra overrides, such as `env/scenario=p-no-rank` or `system.actor_lr=3e-4`, and `+preset=mava`.
       engine: whose config tree is composed.
 
     Returns:
       The composed config as plain dictionaries, lists and scalars, interpolations resolved.
 
     Raises:
-      ConfigError: for an unknown config, group, option or key, or an engine that is not there.
+      ConfigError: for an unknown config, group, option, key or preset, or an engine that is not there.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -78,7 +78,7 @@ def compose(config_name: str, overrides: Sequence[str] = (), engine: str = NATIV
     tree = get_engine(engine).tree()
     try:
         with initialize_config_dir(tree.folder, version_base="1.3"):
-            composed = hydra_compose(config_name, overrides=[*tree.overrides(config_name), *overrides])
+            composed = hydra_compose(config_name, overrides=tree.words(config_name, overrides))
         container = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain_hydra_error(error, tree, overrides, config_name)) from None

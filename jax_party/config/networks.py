@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from jax_party.config.types import FROZEN, PositiveInt, Rate
+from jax_party.config.types import FROZEN, Positive, PositiveInt, Rate
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -62,6 +62,13 @@ class AttentionConfig:
 
 
 @dataclass(frozen=True, config=FROZEN)
+class TransformerConfig(AttentionConfig):
+    """The transformer's size, and the gain that its attention's projections are initialised with."""
+
+    attention_gain: Positive
+
+
+@dataclass(frozen=True, config=FROZEN)
 class RetentionMemoryConfig:
     """Sable's retention: `timestep_chunk_size` environment steps to a chunk of the training form, None to leave it."""
 
@@ -83,7 +90,7 @@ class TransformerNetworks:
     """`network=transformer`: the Multi-Agent Transformer's encoder and decoder."""
 
     name: Literal["transformer"]
-    net_config: AttentionConfig
+    net_config: TransformerConfig
 
 
 @dataclass(frozen=True, config=FROZEN)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from jax_party.config.budget import Budget
+from jax_party.engines.presets import expand_presets
 from jax_party.errors import ConfigError
 from jax_party.records import TrialRecord
 
@@ -33,17 +34,27 @@ class ConfigTree:
       options: the names that a group (`env/scenario`) has files of.
       overrides: what comes before those that are asked for, for a system's config.
       keys: the keys of a group (`["system"]`) of a system's config; empty where there is no such group.
+      presets: the folder of the presets; None where there are none.
     """
 
     root: Path
     options: Callable[[str], list[str]]
     overrides: Callable[[str], tuple[str, ...]]
     keys: Callable[[Sequence[str], str | None], list[str]]
+    presets: Path | None = None
 
     @property
     def folder(self) -> str:
         """The folder of the systems' configs."""
         return str(self.root / "default")
+
+    def words(self, system: str, overrides: Sequence[str]) -> list[str]:
+        """What Hydra is given for a system's config: the tree's own overrides, then those asked for.
+
+        Raises:
+          ConfigError: a preset that there is not, or not for this system.
+        """
+        return [*self.overrides(system), *expand_presets(self.presets, system, overrides)]
 
 
 def options_in(root: Path, group: str) -> list[str]:

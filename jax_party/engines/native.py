@@ -20,6 +20,7 @@ from jax_party.config import (
     traced_part,
 )
 from jax_party.engines import NATIVE, ConfigTree, Experiment, Outline, options_in
+from jax_party.engines.presets import PRESET
 from jax_party.errors import JaxPartyError
 
 
@@ -46,7 +47,7 @@ class NativeEngine:
           JaxPartyError: there is no such package.
         """
         root = our_config_root()
-        return ConfigTree(root, partial(options_in, root), lambda system: (), _keys)
+        return ConfigTree(root, partial(options_in, root), lambda system: (), _keys, root / PRESET)
 
     def parse(self, mapping: Mapping[str, Any]) -> ExperimentConfig:
         """Our own dataclasses."""

@@ -22,9 +22,6 @@ ACTIVATED_GAIN = 2.0**0.5
 """Gain of the initialisation of a layer that an activation follows."""
 OUTPUT_GAIN = 0.01
 """Gain of the layers that end a block or a head: a block begins as little more than its residual path."""
-ATTENTION_GAIN = 1.0
-"""Gain of attention's projections. At the authors' 0.01 a gradient shrinks ten thousandfold at each block that it
-passes: with two blocks what one agent did never reaches the next."""
 
 
 def attention(
@@ -67,8 +64,8 @@ def side_by_side(initialise: Initializer, parts: int) -> Initializer:
     return merged
 
 
-def _projection(embed_dim: int, parts: int = 1) -> nn.Dense:
-    return nn.Dense(parts * embed_dim, kernel_init=side_by_side(orthogonal(ATTENTION_GAIN), parts))
+def _projection(embed_dim: int, gain: float, parts: int = 1) -> nn.Dense:
+    return nn.Dense(parts * embed_dim, kernel_init=side_by_side(orthogonal(gain), parts))
 
 
 class FeedForward(nn.Module):
@@ -113,16 +110,19 @@ class EncodeBlock(nn.Module):
     Attributes:
       embed_dim: D.
       n_head: heads; a divisor of D.
+      attention_gain: gain of the projections' initialisation.
     """
 
     embed_dim: int
     n_head: int
+    attention_gain: float
 
     @nn.compact
     def __call__(self, x: Float[Array, "b N D"]) -> Float[Array, "b N D"]:
         """Every agent looks at every agent."""
-        query, key, value = jnp.split(_projection(self.embed_dim, 3)(x), 3, axis=-1)
-        x = nn.LayerNorm()(x + _projection(self.embed_dim)(attention(query, key, value, self.n_head)))
+        dim, gain = self.embed_dim, self.attention_gain
+        query, key, value = jnp.split(_projection(dim, gain, 3)(x), 3, axis=-1)
+        x = nn.LayerNorm()(x + _projection(dim, gain)(attention(query, key, value, self.n_head)))
         return nn.LayerNorm()(x + FeedForward(self.embed_dim)(x))
 
 
@@ -133,11 +133,13 @@ class Encoder(nn.Module):
       n_block: blocks.
       n_head: heads; a divisor of `embed_dim`.
       embed_dim: D.
+      attention_gain: gain of the initialisation of attention's projections.
     """
 
     n_block: int
     n_head: int
     embed_dim: int
+    attention_gain: float
 
     @nn.compact
     def __call__(self, features: Float[Array, "b N F"]) -> tuple[Float[Array, "b N D"], Float[Array, "b N"]]:
@@ -145,7 +147,7 @@ class Encoder(nn.Module):
         x = nn.gelu(nn.Dense(self.embed_dim, kernel_init=orthogonal(ACTIVATED_GAIN))(nn.LayerNorm()(features)))
         x = nn.LayerNorm()(x)
         for _ in range(self.n_block):
-            x = EncodeBlock(self.embed_dim, self.n_head)(x)
+            x = EncodeBlock(self.embed_dim, self.n_head, self.attention_gain)(x)
         return x, Head(self.embed_dim, 1, VALUE_LAYER)(x)[..., 0]
 
 
@@ -167,18 +169,21 @@ class DecodeBlock(nn.Module):
     Attributes:
       embed_dim: D.
       n_head: heads; a divisor of D.
+      attention_gain: gain of the projections' initialisation.
     """
 
     embed_dim: int
     n_head: int
+    attention_gain: float
 
     def setup(self) -> None:
         """Layers; those with a common input are merged."""
-        self.own_qkv = _projection(self.embed_dim, 3)
-        self.own_out = _projection(self.embed_dim)
-        self.cross_query = _projection(self.embed_dim)
-        self.cross_key_value = _projection(self.embed_dim, 2)
-        self.cross_out = _projection(self.embed_dim)
+        dim, gain = self.embed_dim, self.attention_gain
+        self.own_qkv = _projection(dim, gain, 3)
+        self.own_out = _projection(dim, gain)
+        self.cross_query = _projection(dim, gain)
+        self.cross_key_value = _projection(dim, gain, 2)
+        self.cross_out = _projection(dim, gain)
         self.feed_forward = FeedForward(self.embed_dim)
         self.norms = [nn.LayerNorm() for _ in range(3)]
 
@@ -225,19 +230,21 @@ class Decoder(nn.Module):
       n_block: blocks.
       n_head: heads; a divisor of `embed_dim`.
       embed_dim: D.
+      attention_gain: gain of the initialisation of attention's projections.
     """
 
     num_actions: int
     n_block: int
     n_head: int
     embed_dim: int
+    attention_gain: float
 
     def setup(self) -> None:
         """The embedding of each token, blocks, and head."""
         shape = (self.num_actions + 1, self.embed_dim)
         self.tokens = self.param("tokens", orthogonal(ACTIVATED_GAIN), shape)
         self.norm = nn.LayerNorm()
-        self.blocks = [DecodeBlock(self.embed_dim, self.n_head) for _ in range(self.n_block)]
+        self.blocks = [DecodeBlock(self.embed_dim, self.n_head, self.attention_gain) for _ in range(self.n_block)]
         self.head = Head(self.embed_dim, self.num_actions)
 
     def __call__(

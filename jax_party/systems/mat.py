@@ -40,8 +40,9 @@ class MAT(OnPolicySystem):
         super().__init__(config, env, chunk_size, mesh)
         networks: Any = config.network
         net = networks.net_config
-        self.encoder = Encoder(net.n_block, net.n_head, net.embed_dim)
-        self.decoder = Decoder(env.num_actions, net.n_block, net.n_head, net.embed_dim)
+        size = (net.n_block, net.n_head, net.embed_dim, net.attention_gain)
+        self.encoder = Encoder(*size)
+        self.decoder = Decoder(env.num_actions, *size)
 
     def init_params(self, key: PRNGKeyArray, observation: Observation) -> Params:
         """Parameters of both networks."""

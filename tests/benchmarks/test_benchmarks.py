@@ -14,9 +14,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # `benchmarks` is run from the root and not installed
 
-from benchmarks import flops  # noqa: E402
+from benchmarks import engines, flops  # noqa: E402
 from benchmarks.flops import Matmul  # noqa: E402
+from benchmarks.harness import Options  # noqa: E402
 from benchmarks.sweep import split  # noqa: E402
+from jax_party.config import parse_config  # noqa: E402
 from jax_party.records import TrialRecord  # noqa: E402
 
 ACTOR = [(3, 4), (4, 2)]
@@ -108,6 +110,74 @@ def test_a_benchmark_writes_its_numbers_with_provenance(tmp_path: Path) -> None:
     assert len(provenance["load_average"]) == len(provenance["load_average_before"]) == 3
     assert {"git_sha", "versions", "host", "python", "platform"} <= set(provenance)
     assert provenance["command"][-len(words) :] == words
+
+
+# -- Both engines ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("system", ["ff_ippo", "ff_mappo", "rec_iql"])
+def test_both_engines_get_mavas_defaults_or_nothing_is_measured(system: str) -> None:
+    native = engines.composed("native", system, 3, 262_144)
+    parse_config(native)
+    assert (native["system"]["seed"], native["arch"]["num_evaluation"]) == (3, engines.EVALUATIONS)
+    recorded = json.loads((ROOT / "tests" / "core" / "mava_defaults.json").read_text())
+    mavas = recorded["systems"][system]["system"]
+    mava = {"arch": recorded["arch"] | {"num_evaluation": engines.EVALUATIONS}, "system": mavas}
+    engines.check_settings(system, native, mava)
+    with pytest.raises(engines.BenchmarkError, match=rf"^{system}: system.gamma: 0.99 by \+preset=mava, 0.5 in the"):
+        engines.check_settings(system, native, mava | {"system": mavas | {"gamma": 0.5}})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "agree"),
+    [((1.0, 3.0), (2.0, 4.0), True), ((1.0, 2.0), (2.5, 4.0), False), ((5.0, 6.0), (1.0, 4.0), False),
+     ((None, None), (1.0, 4.0), None)],
+)  # fmt: skip
+def test_scores_agree_where_their_intervals_overlap(one: Any, other: Any, agree: bool | None) -> None:
+    found = ({"value": 0.0, "low": low, "high": high} for low, high in (one, other))
+    assert engines.intervals_overlap(*found) is agree
+
+
+def test_engines_alternate_and_are_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With figures that are made up: where the score is the seed, or 10 more, the engines disagree."""
+    played = []
+
+    def measured(engine: str, system: str, seed: int, steps: int) -> dict[str, float]:
+        played.append((engine, system, seed, steps))
+        native = engine == "native"
+        return dict.fromkeys(engines.FIGURES, 2.0 if native else 1.0) | {"score": seed + (10.0 if native else 0.0)}
+
+    class Mava:
+        check = check_algorithm = staticmethod(lambda *_: None)
+        version = staticmethod(lambda: "c92fe18")
+
+    monkeypatch.setattr(engines, "_measure_apart", measured)
+    monkeypatch.setattr(engines, "composed", lambda *_: {})
+    monkeypatch.setattr(engines, "get_engine", lambda _: Mava)
+    report = engines.run(Options(systems=("ff_ippo",), steps=64, seeds=2))
+    assert [engine for engine, *_ in played] == ["native", "mava", "mava", "native"]
+    found = report.results["ff_ippo"]
+    assert found["native over mava"]["steps_per_second"] == 2.0
+    assert found["native"]["score_interval"]["value"] == 10.5
+    assert found["scores agree"] is True  # two seeds say little: half the interval is 6.4
+    assert report.settings["overrides"]["native"][-1] == "+preset=mava"
+    assert report.settings["mava"] == "c92fe18"
+    assert "scores agree within their intervals" in str(report.tables[0].caption)
+
+
+def test_a_run_of_the_native_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured apart, here in this process and made short."""
+    from jax_party.runtime import prepare_process
+
+    prepare_process()
+    short = ("env/scenario=p-short", "arch.num_envs=2", "arch.num_eval_episodes=2", "vault=none",
+             "arch.num_absolute_metric_eval_episodes=2", "arch.num_evaluation=2", "logger.use_console=false",
+             "system.rollout_length=8", "network.actor_network.pre_torso.layer_sizes=[8]",
+             "network.critic_network.pre_torso.layer_sizes=[8]")  # fmt: skip
+    monkeypatch.setattr(engines, "SAME", short)
+    found = engines.measure("native", "ff_ippo", 0, 64)
+    assert set(found) == set(engines.FIGURES)
+    assert found["steps_per_second"] > 0.0 and 0.0 < found["first_metric_s"] < found["wall_s"]
 
 
 def test_a_wrong_benchmark_is_refused(tmp_path: Path) -> None:

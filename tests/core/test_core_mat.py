@@ -104,7 +104,7 @@ def test_attention_is_that_of_a_plain_rewrite(looking: int, looked_at: int, n_he
 
 def test_a_block_begins_as_little_more_than_its_residual_path() -> None:
     x = jnp.asarray(_normal(np.random.default_rng(0), 4, 3, 16))
-    block = EncodeBlock(16, 2)
+    block = EncodeBlock(16, 2, 0.01)
     params = block.init(jax.random.PRNGKey(0), x)
     normalised = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
     np.testing.assert_allclose(block.apply(params, x), normalised, atol=0.1)
@@ -117,7 +117,7 @@ def test_a_block_begins_as_little_more_than_its_residual_path() -> None:
 
 def _decoder(agents: int, n_block: int, n_head: int, batch: int = 4) -> tuple[Decoder, Any, Any, np.ndarray]:
     rng = np.random.default_rng(agents)
-    decoder = Decoder(num_actions=4, n_block=n_block, n_head=n_head, embed_dim=8)
+    decoder = Decoder(num_actions=4, n_block=n_block, n_head=n_head, embed_dim=8, attention_gain=1.0)
     representation = jnp.asarray(_normal(rng, batch, agents, 8))
     action = rng.integers(0, 4, (batch, agents))
     past = decoder.empty_past(batch, agents)
@@ -303,6 +303,24 @@ def test_chunks_add_up_to_the_whole_gradient(played: Any) -> None:
 
 
 # -- Config ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_gain_of_attentions_projections_is_the_configs(begin: Callable[..., Any]) -> None:
+    """Every projection, and nothing else, is a hundred times smaller at a hundredth of the gain."""
+    usual, small = (
+        jax.tree_util.tree_leaves_with_path(begin("mat", *gain).state.params.networks)
+        for gain in ((), ("network.net_config.attention_gain=0.01",))
+    )
+    scaled = 0
+    for (path, before), (_, after) in zip(usual, small, strict=True):
+        parts = [str(getattr(part, "key", part)) for part in path]
+        projection = "kernel" in parts and any(
+            part.startswith(("own_", "cross_")) or (part.startswith("Dense_") and "EncodeBlock" in parts[-3])
+            for part in parts
+        )
+        np.testing.assert_allclose(after, 0.01 * before if projection else before, rtol=1e-5)
+        scaled += projection
+    assert scaled == 2 + 5
 
 
 def test_heads_must_divide_the_width(tiny_mapping: Callable[..., Any]) -> None:

@@ -269,6 +269,11 @@ def test_a_trial_leaves_no_programs_behind(tmp_path: Path) -> None:
     assert counts[2] - counts[1] < 300, counts
 
 
+def test_a_preset_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^\+preset=mava: .*ENGINE=mava has Mava's own defaults; leave it out$"):
+        mava_configs.compose("ff_mappo", ["+preset=mava"], "mava")
+
+
 def test_more_seeds_than_a_process_can_map_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = tmp_path / "max_map_count"
     limit.write_text("4000\n")

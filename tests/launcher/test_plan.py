@@ -144,6 +144,25 @@ def test_an_override_of_an_axis_fixes_it() -> None:
     assert trial.config()["system"]["actor_lr"] == 0.001
 
 
+@pytest.mark.parametrize("in_file", [False, True], ids=["OVERRIDES", "sweep file"])
+def test_a_preset_lies_below_the_space_and_what_is_fixed(in_file: bool, tmp_path: Path) -> None:
+    """As an override of the command line or of the sweep file; the sweep on disk is composed with it again."""
+    text = HEAD.replace("space:", "overrides: {+preset: mava}\nspace:") if in_file else HEAD
+    (tmp_path / "mine.yaml").write_text(text + LR)
+    fixed = "OVERRIDES=system.rollout_length=64" + ("" if in_file else " +preset=mava")
+    words = [f"SPACE={tmp_path / 'mine.yaml'}", fixed, "SAMPLES=1"]
+    found, samples = study(*words)
+    drawn = plan.draw_plan(found, samples)
+    config = drawn[0].config()
+    assert config["system"]["actor_lr"] == drawn[0].hyperparameters["system.actor_lr"]
+    assert (config["system"]["critic_lr"], config["system"]["rollout_length"]) == (2.5e-4, 64)
+    assert (config["arch"]["num_envs"], config["arch"]["num_evaluation"]) == (16, 2)
+    assert found.spec.overrides["+preset"] == "mava"
+    plan.write_plan(tmp_path / "sweep", found, drawn, 1, parse_sweep_options(["ALG=mappo", *words]), "")
+    again = plan.study_from_manifest(tmp_path / "sweep", records.read_manifest(tmp_path / "sweep"))
+    assert [base.config for base in again.bases] == [base.config for base in found.bases]
+
+
 def test_another_environment_has_its_own_scenario() -> None:
     (trial,) = trials("SAMPLES=1", "OVERRIDES=env=lbf")
     assert trial.base.environment == "LevelBasedForaging"
