@@ -167,6 +167,7 @@ class SACConfig(_OffPolicyConfig):
     alpha_lr: Annotated[Positive, TRACED]
     policy_update_delay: PositiveInt
     autotune: bool
+    scale_init_alpha: bool
     target_entropy_scale: Annotated[NonNegative, TRACED]
     init_alpha: Annotated[Positive, TRACED]
 

@@ -34,6 +34,8 @@ from jax_party.systems.off_policy import Learning, OffPolicySystem, Step
 from jax_party.wrappers import append_agent_ids, global_state
 
 TWINS = 2
+RARE = 1.0 / 15.0
+"""Share of the largest reward that a temperature's unit is at least."""
 
 
 class Params(NamedTuple):
@@ -224,6 +226,8 @@ class ISAC(OffPolicySystem):
 
     def begin_learning(self, learning: Learning, replay: Any) -> Learning:
         """Before the first gradient step, bring the temperature into the unit of the rewards that exploring met."""
+        if not self.sac.scale_init_alpha:
+            return learning
         params, opt_state = learning
         unit = jnp.where(opt_state.gradient_steps == 0, reward_unit(replay), 1.0)
         return Learning(params._replace(log_alpha=params.log_alpha + jnp.log(unit)), opt_state)
@@ -368,18 +372,21 @@ class MASAC(ISAC):
 
 
 def reward_unit(replay: Any) -> Float[Array, ""]:
-    """How much rewards vary from one step to the next in a replay buffer: a temperature's unit; 1 where all are alike.
+    """How much rewards vary from one step to the next in a replay buffer: a temperature's unit.
 
     The square root of half the mean squared difference of successive rewards: their standard deviation where they are
-    independent, but what an agent is paid at every step, such as that of a place that never changes, is left out.
+    independent, but what an agent is paid at every step, such as for a place that never changes, is left out. Where
+    rewards are rare it is `RARE` of the largest difference, if that is more: random play meets few of those that
+    learned play is paid; of 1 where it has met none.
     Source: von Neumann 1941, https://doi.org/10.1214/aoms/1177731677.
     """
     reward = replay.experience.reward
     length = jnp.where(replay.is_full, reward.shape[1], replay.current_index)
     held = (jnp.arange(1, reward.shape[1]) < length)[:, None]
-    square = jnp.where(held, jnp.diff(reward, axis=1) ** 2, 0.0).sum()
+    square = jnp.where(held, jnp.diff(reward, axis=1) ** 2, 0.0)
     pairs = jnp.maximum(length - 1, 1) * (reward.size / reward.shape[1])
-    return jnp.where(square > 0.0, jnp.sqrt(square / (2.0 * pairs)), 1.0)
+    largest = jnp.where(square.max() > 0.0, jnp.sqrt(square.max()), 1.0)
+    return jnp.maximum(jnp.sqrt(square.sum() / (2.0 * pairs)), RARE * largest)
 
 
 def _entropies(losses: dict[str, Array]) -> tuple[Array, Array]:

@@ -439,7 +439,11 @@ def test_the_reward_unit_is_how_much_rewards_vary_from_step_to_step() -> None:
     assert unit(reward + places, 60, full=True) == pytest.approx(plain(reward), rel=1e-3), (
         "what is always paid is left out"
     )
-    assert unit(np.full_like(reward, 2.0), 60, full=True) == 1.0, "rewards that are all alike have no unit"
+    rare = np.zeros_like(reward)
+    rare[5, 100] = 0.5
+    assert unit(rare, 60, full=True) == pytest.approx(0.5 / 15.0), "one reward in many steps"
+    assert unit(100.0 * rare, 60, full=True) == pytest.approx(50.0 / 15.0), "in any unit"
+    assert unit(np.full_like(reward, 2.0), 60, full=True) == pytest.approx(1.0 / 15.0), "none was met"
 
 
 @pytest.mark.parametrize("algorithm", ["ff_isac", "ff_hasac"])
