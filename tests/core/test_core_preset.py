@@ -65,9 +65,9 @@ BESIDES = {
     **{name: {"system.vf_clip_eps": 0.2, "system.normalize_values": False} for name in
        ("ff_ippo", "ff_mappo", "rec_ippo", "rec_mappo", "ff_sable", "rec_sable")},
     "mat": {"system.vf_clip_eps": 0.1, "system.normalize_values": False, "network.net_config.attention_gain": 0.01},
-    **{name: {"system.burn_in_length": 0, "system.double_q": True, "system.normalize_values": False} for name in
+    **{name: {"system.burn_in_length": 0, "system.double_q": True} for name in
        ("rec_iql", "rec_qmix")},
-    **{name: {"system.normalize_values": False} for name in ("ff_isac", "ff_masac", "ff_hasac")},
+    **{name: {"system.scale_init_alpha": False} for name in ("ff_isac", "ff_masac", "ff_hasac")},
 }  # fmt: skip
 """Keys of ours for what is fixed in Mava's code."""
 
