@@ -163,15 +163,17 @@ def _share_out(asked: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[st
         free.put(core)
     console = Console(highlight=False)
 
-    def train(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def train(arguments: Mapping[str, Any], settings: str) -> dict[str, Any]:
         place = folder / f"{arguments['case']}.{arguments['system']}.{arguments['seed']}.json"
-        settings = _digest(_mapping(**arguments))
         kept = json.loads(place.read_text()) if place.exists() else {}
         if kept.get("settings") == settings:
             return kept
         core = free.get()
         try:
             measured = call_in_process("benchmarks.learning:measure", arguments, [core], TIMEOUT_S)
+        except BenchmarkError as error:
+            console.print(f"{place.stem}: not measured: {error}", style="red", markup=False)
+            raise
         finally:
             free.put(core)
         provenance = records.provenance() | {"created": records.timestamp()}
@@ -182,7 +184,8 @@ def _share_out(asked: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[st
         return found
 
     pool = ThreadPoolExecutor(free.qsize())
-    futures = [pool.submit(train, arguments) for arguments in asked]
+    digests = [_digest(_mapping(**arguments)) for arguments in asked]  # composed here: Hydra knows one thread
+    futures = [pool.submit(train, arguments, digest) for arguments, digest in zip(asked, digests, strict=True)]
     try:
         wait(futures)
     except KeyboardInterrupt:
