@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 LEAST_RATE: Final = 0.01
 """How much the newest targets count at least; before so many updates all targets count alike."""
@@ -31,12 +31,12 @@ class ValueScale(NamedTuple):
     Attributes:
       mean: () float32, μ.
       variance: () float32, σ².
-      updates: () int32, how many batches of targets they are of.
+      updates: () float32, how many batches of targets they are of.
     """
 
     mean: Float[Array, ""]
     variance: Float[Array, ""]
-    updates: Int[Array, ""]
+    updates: Float[Array, ""]
 
     @property
     def std(self) -> Float[Array, ""]:
@@ -46,7 +46,7 @@ class ValueScale(NamedTuple):
 
 def no_statistics() -> ValueScale:
     """Return the statistics before the first targets."""
-    return ValueScale(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32))
+    return ValueScale(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
 
 
 def from_network(scale: ValueScale | None, value: Float[Array, "*b"]) -> Float[Array, "*b"]:

@@ -30,6 +30,7 @@ OTHER_VALUES = {
     "system.gamma": 0.5,
     "system.gae_lambda": 0.5,
     "system.clip_eps": 0.01,
+    "system.vf_clip_eps": 1e-4,
     "system.ent_coef": 0.5,
     "system.vf_coef": 0.05,
     "system.max_grad_norm": 0.01,
@@ -68,7 +69,7 @@ OTHER_FAMILIES = {
     "ff_isac": {
         "system.q_lr": 0.01, "system.gamma": 0.5, "system.tau": 0.5, "system.max_grad_norm": 0.01,
         "system.policy_lr": 0.01, "system.alpha_lr": 0.01, "system.target_entropy_scale": 0.9,
-        "system.init_alpha": 0.3,
+        "system.init_alpha": 0.7,
     },
 }  # fmt: skip
 """Every traced field of an off-policy family's system, likewise."""

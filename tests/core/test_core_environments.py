@@ -295,7 +295,7 @@ def test_systems_train_in_every_environment(
 ) -> None:
     limit = "env.scenario.env_kwargs.time_limit=8" if env == "connector" else "env.kwargs.time_limit=8"
     tiny = tuple(override for override in tiny_overrides(algorithm) if not override.startswith("env"))
-    config = tiny_config(algorithm, f"env={env}", limit, tiny=tiny)
+    config = tiny_config(algorithm, f"env={env}", limit, "arch.stagger_episodes=false", tiny=tiny)
     program = Program(config)
     hyper = make_hyper(config, make_budget(config))
     before = program.init(hyper, jax.random.PRNGKey(0))

@@ -231,7 +231,12 @@ def test_only_mappos_critic_sees_the_others(algorithm: str, sees_others: bool, b
 
 @pytest.mark.parametrize("horizon", ["truncate", "terminate"])
 def test_a_truncated_episode_bootstraps_from_its_last_observation(horizon: str, begin: Callable[..., Any]) -> None:
-    run = begin("ff_mappo", f"env.scenario.task_config.horizon={horizon}", "env.scenario.task_config.time_limit=5")
+    run = begin(
+        "ff_mappo",
+        f"env.scenario.task_config.horizon={horizon}",
+        "env.scenario.task_config.time_limit=5",
+        "arch.stagger_episodes=false",
+    )
     system, params = run.system, run.state.params.networks
     position, memories, rollout = jax.jit(system.play)(run.hyper, run.state, jax.random.PRNGKey(2))
     values, batch = jax.jit(system.judge)(run.hyper, Learned(params, None), position, memories, rollout)

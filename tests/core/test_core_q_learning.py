@@ -33,7 +33,7 @@ from jax_party.systems.off_policy import Learning, Step, remembered
 from jax_party.systems.q_learning import Params
 
 AGENTS, ACTIONS = 3, 3
-SHORT = "env.scenario.task_config.time_limit=5"
+SHORT = ("env.scenario.task_config.time_limit=5", "arch.stagger_episodes=false")
 TRUNCATED = "env.scenario.task_config.horizon=truncate"
 
 
@@ -46,7 +46,7 @@ def feed_forward(begin: Callable[..., Any]) -> Any:
 @pytest.fixture(scope="module")
 def recurrent(begin: Callable[..., Any]) -> Any:
     """A recurrent system in episodes of 5 steps that are cut off; `rollout` was played with `params.online`."""
-    run = begin("rec_iql", SHORT, TRUNCATED)
+    run = begin("rec_iql", *SHORT, TRUNCATED)
     run.params = _apart(run.state.params)
     _, run.rollout = jax.jit(run.system.play)(run.hyper, run.state._replace(params=run.params), jax.random.PRNGKey(2))
     return run
@@ -205,7 +205,7 @@ def _replay_by_hand(run: Any, state: Any, actions: np.ndarray) -> list[Any]:
 
 @pytest.mark.parametrize("horizon", ["truncate", "terminate"])
 def test_what_is_sampled_was_played(horizon: str, recurrent: Any, variant: Callable[..., Any]) -> None:
-    run = variant("rec_iql", SHORT, f"env.scenario.task_config.horizon={horizon}")
+    run = variant("rec_iql", *SHORT, f"env.scenario.task_config.horizon={horizon}")
     updates, kept, length = 5, 64, 8  # 80 steps of each environment, of which the buffer holds the last 64
     state, parts = recurrent.state, []
     remember = jax.jit(functools.partial(_remember, run))
@@ -463,7 +463,7 @@ def test_nothing_leaks_from_one_episode_into_the_next(recurrent: Any) -> None:
 
 
 def test_burn_in_gives_the_state_and_takes_no_gradient(recurrent: Any, variant: Callable[..., Any]) -> None:
-    plain = variant("rec_iql", SHORT, TRUNCATED, "system.burn_in_length=0", "system.sample_sequence_length=6")
+    plain = variant("rec_iql", *SHORT, TRUNCATED, "system.burn_in_length=0", "system.sample_sequence_length=6")
     online = recurrent.params.online
     whole = _by_rows(jax.tree.map(lambda leaf: leaf[5:13], remembered(recurrent.rollout)))
     rest = jax.tree.map(lambda leaf: leaf[:, 2:], whole)  # its stored states are those that the same parameters had
@@ -538,7 +538,7 @@ def _plain_recurrent_loss(online: Any, target: Any, batch: Step, burn_in: int, d
 def test_the_recurrent_loss_is_that_of_a_plain_rewrite(
     double: bool, recurrent: Any, variant: Callable[..., Any]
 ) -> None:
-    run = variant("rec_iql", f"system.double_q={double}", SHORT, TRUNCATED)
+    run = variant("rec_iql", f"system.double_q={double}", *SHORT, TRUNCATED)
     batch, params = in_sequence(_steps(4, run.system, 4, 8)), recurrent.params
     learned, going = np.asarray(batch.done[:, 2:]), np.asarray(batch.discount[:, 2:, 0]) > 0
     # Ends for good and cuts within and at the end of sequences, and sequences that go on.

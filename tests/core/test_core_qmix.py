@@ -120,7 +120,12 @@ def test_mixing_is_that_of_a_plain_rewrite() -> None:
 @pytest.fixture(scope="module")
 def run(begin: Callable[..., Any]) -> Any:
     """A tiny QMIX in episodes of 5 steps; `params` differ; `batch` was played with `params.online`."""
-    run = begin("rec_qmix", "env.scenario.task_config.time_limit=5", "env.scenario.task_config.horizon=truncate")
+    run = begin(
+        "rec_qmix",
+        "env.scenario.task_config.time_limit=5",
+        "arch.stagger_episodes=false",
+        "env.scenario.task_config.horizon=truncate",
+    )
     leaves, structure = jax.tree.flatten(run.state.params)
     run.params = jax.tree.unflatten(structure, [x + 0.3 * _random(i, *x.shape) for i, x in enumerate(leaves)])
     state = run.state._replace(params=run.params)
@@ -162,7 +167,12 @@ def test_nothing_follows_the_end_of_an_episode_that_ends_for_good(run: Any) -> N
 
 
 def test_agents_values_are_those_of_recurrent_q_learning(run: Any, begin: Callable[..., Any]) -> None:
-    alone = begin("rec_iql", "env.scenario.task_config.time_limit=5", "env.scenario.task_config.horizon=truncate")
+    alone = begin(
+        "rec_iql",
+        "env.scenario.task_config.time_limit=5",
+        "arch.stagger_episodes=false",
+        "env.scenario.task_config.horizon=truncate",
+    )
     params = Params(run.params.online.agent, run.params.target.agent)
     ours, theirs = (
         jax.jit(system.values)(own, run.batch) for system, own in ((run.system, run.params), (alone.system, params))

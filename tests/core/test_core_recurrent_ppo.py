@@ -24,7 +24,11 @@ from jax_party.systems.ppo import Params
 from jax_party.systems.recurrent_ppo import RecurrentPPO
 
 TIME, BATCH, AGENTS, WIDTH, HIDDEN, ACTIONS = 6, 3, 2, 5, 8, 3
-SHORT = ("env.scenario.task_config.time_limit=5", "env.scenario.task_config.horizon=truncate")
+SHORT = (
+    "env.scenario.task_config.time_limit=5",
+    "arch.stagger_episodes=false",
+    "env.scenario.task_config.horizon=truncate",
+)
 """Episodes of 5 steps: they end inside rollouts of 16 and inside sequences of 8."""
 CASES = [("rec_ippo", "8"), ("rec_mappo", "null")]
 

@@ -20,7 +20,7 @@ from jax_party.systems.on_policy import Batch, Learned
 from jax_party.systems.sable import Sable
 
 SYSTEMS = ("ff_sable", "rec_sable")
-ENDS = "env.scenario.task_config.time_limit=5"
+ENDS = ("env.scenario.task_config.time_limit=5", "arch.stagger_episodes=false")
 """Episodes end inside a rollout of 16 steps, and across its ends."""
 
 
@@ -52,7 +52,7 @@ class Played:
 def plays(begin: Callable[..., Any]) -> Callable[[str], Played]:
     """`plays("ff_sable")`; ff_sable has two heads here, rec_sable one head and two blocks."""
     others = {"ff_sable": (), "rec_sable": ("network.net_config.n_block=2", "network.net_config.n_head=1")}
-    return functools.cache(lambda algorithm: Played(begin(algorithm, ENDS, *others[algorithm])))
+    return functools.cache(lambda algorithm: Played(begin(algorithm, *ENDS, *others[algorithm])))
 
 
 @pytest.fixture(params=SYSTEMS)
@@ -84,7 +84,7 @@ def test_the_result_does_not_depend_on_the_chunk(recurrent: Played, tiny_config:
     network = ("network.net_config.n_block=2", "network.net_config.n_head=1")
     for chunk in ("2", "null"):
         setting = f"network.memory_config.timestep_chunk_size={chunk}"
-        config: ExperimentConfig = tiny_config("rec_sable", ENDS, *network, setting)
+        config: ExperimentConfig = tiny_config("rec_sable", *ENDS, *network, setting)
         system = Sable(config, make_environment(config.env))
         logits, values = jax.jit(system.evaluate)(recurrent.params, recurrent.batch)
         np.testing.assert_allclose(logits, recurrent.logits, rtol=1e-3, atol=1e-4, err_msg=f"chunks of {chunk}")

@@ -365,7 +365,12 @@ def test_targets_follow_the_critics_by_tau(begin: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("horizon", ["truncate", "terminate"])
 def test_a_truncated_episode_bootstraps_from_its_last_observation(horizon: str, begin: Callable[..., Any]) -> None:
-    run = begin("ff_isac", f"env.scenario.task_config.horizon={horizon}", "env.scenario.task_config.time_limit=5")
+    run = begin(
+        "ff_isac",
+        f"env.scenario.task_config.horizon={horizon}",
+        "env.scenario.task_config.time_limit=5",
+        "arch.stagger_episodes=false",
+    )
     system, params, key = run.system, _strong(run), jax.random.PRNGKey(1)
     _, rollout = jax.jit(system.play)(run.hyper, run.state, jax.random.PRNGKey(2))
     steps = remembered(rollout)

@@ -35,14 +35,14 @@ def test_statistics_of_the_first_batches_are_those_of_all_targets() -> None:
 
 
 def test_after_a_hundred_batches_the_newest_counts_a_hundredth() -> None:
-    before = ValueScale(jnp.float32(10.0), jnp.float32(4.0), jnp.int32(500))
+    before = ValueScale(jnp.float32(10.0), jnp.float32(4.0), jnp.float32(500))
     after = with_targets(before, jnp.asarray([20.0, 24.0]))
     assert float(after.mean) == pytest.approx(0.99 * 10.0 + 0.01 * 22.0)
     assert float(after.variance) == pytest.approx(0.99 * 4.0 + 0.01 * 4.0 + 0.01 * 0.99 * 12.0**2, rel=1e-5)
 
 
 def test_there_and_back_again() -> None:
-    scale = ValueScale(jnp.float32(-300.0), jnp.float32(2_500.0), jnp.int32(3))
+    scale = ValueScale(jnp.float32(-300.0), jnp.float32(2_500.0), jnp.float32(3))
     value = jnp.asarray([-400.0, -300.0, 0.0])
     np.testing.assert_allclose(for_network(scale, value), [-2.0, 0.0, 6.0])
     np.testing.assert_allclose(from_network(scale, for_network(scale, value)), value, rtol=1e-6)
@@ -60,8 +60,8 @@ def test_returns_that_are_all_alike_stay_finite() -> None:
 def test_values_in_units_of_reward_survive_a_change_of_statistics(algorithm: str, begin: Callable[..., Any]) -> None:
     run = begin(algorithm)
     system, networks = run.system, run.state.params.networks
-    before = ValueScale(jnp.float32(5.0), jnp.float32(9.0), jnp.int32(7))
-    after = ValueScale(jnp.float32(-400.0), jnp.float32(1e5), jnp.int32(8))
+    before = ValueScale(jnp.float32(5.0), jnp.float32(9.0), jnp.float32(7))
+    after = ValueScale(jnp.float32(-400.0), jnp.float32(1e5), jnp.float32(8))
     memory, observation = run.state.memory, run.state.envs.observation
     value = jax.jit(system.bootstrap)
 
@@ -135,7 +135,7 @@ def test_a_value_clip_that_clips_everything_or_nothing_is_refused_by_name(
 
 
 def test_statistics_that_are_not_finite_are_named() -> None:
-    scale = ValueScale(jnp.zeros(()), jnp.float32(np.inf), jnp.int32(2))
+    scale = ValueScale(jnp.zeros(()), jnp.float32(np.inf), jnp.float32(2))
     assert first_nonfinite(Learned({"layer": jnp.ones(2)}, no_statistics())) is None
     assert first_nonfinite(Learned({"layer": jnp.ones(2)}, scale)) == "parameter scale.variance"
 
