@@ -46,7 +46,7 @@ def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
         if case.name not in results:
             continue
         heads = ["system", *(f"{steps:,} steps" for steps in case.read_at), "seeds"]
-        heads += [f"asked: {case.bound}"] if case.bound else []
+        heads += [f"{case.bound} at {case.held_at:,}"] if case.bound else []
         lines = [f"### {case.title}", "", _row(heads), _row(["---"] * len(heads))]
         for system in ALGORITHMS:
             if system in results[case.name]:

@@ -50,7 +50,8 @@ class Case:
       overrides: beside a system's defaults.
       steps, evaluations: environment steps of a run, and how often it is evaluated.
       metric: of an evaluation, a mean over its episodes.
-      at_least, at_most: what the metric is to be after training, None for no bound.
+      at_least, at_most: what the metric is to be, None for no bound.
+      held_at: environment steps at which it is to be that.
       systems: those that play.
       held_to: those that the bound is asked of.
       read_at: environment steps at which the table says how far training was.
@@ -64,6 +65,7 @@ class Case:
     metric: str
     at_least: float | None = None
     at_most: float | None = None
+    held_at: int = 0
     systems: tuple[str, ...] = ALGORITHMS
     held_to: tuple[str, ...] = ALGORITHMS
     read_at: tuple[int, ...] = ()
@@ -85,21 +87,23 @@ def _dilemma(scenario: str) -> Case:
     title = f"{scenario}: cooperation rate; defection is the answer"
     return Case(
         scenario, title, (f"env/scenario={scenario}",), MILLION, 16, COOPERATION,
-        at_most=0.05, systems=INDIVIDUAL, held_to=INDIVIDUAL, read_at=(SWEEP, MILLION),
+        at_most=0.05, held_at=SWEEP, systems=INDIVIDUAL, held_to=INDIVIDUAL, read_at=(SWEEP, MILLION),
     )  # fmt: skip
 
 
 def _shared(scenario: str) -> Case:
     title = f"{scenario} with a shared reward: cooperation rate; cooperation is the answer"
     overrides = (f"env/scenario={scenario}", "env.shared_reward=true")
-    return Case(f"{scenario}-shared", title, overrides, SWEEP, 8, COOPERATION, at_least=0.95, read_at=(SWEEP,))
+    return Case(
+        f"{scenario}-shared", title, overrides, SWEEP, 8, COOPERATION, at_least=0.95, held_at=SWEEP, read_at=(SWEEP,)
+    )
 
 
 def _foraging(scenario: str) -> Case:
     title = f"LBF {scenario}: mean episode return; 1 is the most attainable"
     return Case(
         f"lbf-{scenario}", title, ("env=lbf", f"env/scenario={scenario}"), MILLION, 16, RETURN,
-        at_least=0.95, held_to=REACH_LBF, read_at=(SWEEP, MILLION),
+        at_least=0.95, held_at=MILLION, held_to=REACH_LBF, read_at=(SWEEP, MILLION),
     )  # fmt: skip
 
 
@@ -110,7 +114,7 @@ CASES: Final = (
     _shared("p-base"),
     Case(
         CUE, f"a cue, named after {CUE_DELAY} steps: mean return; 0.5 is chance", (), SWEEP, 8, RETURN,
-        at_least=0.95, systems=RECURRENT, held_to=RECURRENT, read_at=(SWEEP,),
+        at_least=0.95, held_at=SWEEP, systems=RECURRENT, held_to=RECURRENT, read_at=(SWEEP,),
     ),
     _foraging("8x8-2p-2f-coop"),
     _foraging("2s-8x8-2p-2f-coop"),
@@ -200,14 +204,14 @@ def _share_out(asked: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[st
 
 
 def sum_up(case: Case, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The metric at the steps that the table reads: every seed's, and means; whether the last mean is in the bound."""
+    """The metric at the steps that the table reads, of every seed; whether the mean is within the bound."""
     at = {str(steps): [value_at(run, steps) for run in runs] for steps in case.read_at}
-    last = [run["values"][-1] for run in runs]
+    held = statistics.fmean(value_at(run, case.held_at or case.steps) for run in runs)
     return {
         "at": at,
-        "last": last,
-        "mean": statistics.fmean(last),
-        "reached": case.reached(statistics.fmean(last)),
+        "last": [run["values"][-1] for run in runs],
+        "mean": held,
+        "reached": case.reached(held),
         "curves": [{"seed": run["seed"], "steps": run["env_steps"], "values": run["values"]} for run in runs],
         "steps_per_second": statistics.median(run["steps_per_second"] for run in runs),
     }
@@ -290,7 +294,8 @@ def _measure_cue(mapping: dict[str, Any], seed: int, case: Case) -> dict[str, An
 
 
 def _table(case: Case, results: Mapping[str, Any]) -> Table:
-    table = Table(title=case.title, caption=f"asked {case.bound}" if case.bound else None)
+    caption = f"asked {case.bound} at {case.held_at:,} steps" if case.bound else None
+    table = Table(title=case.title, caption=caption)
     table.add_column("system", no_wrap=True)
     for steps in case.read_at:
         table.add_column(f"{steps:,}", justify="right", no_wrap=True)

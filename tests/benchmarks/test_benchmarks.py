@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))  # `benchmarks` is run from the root and not insta
 
 from benchmarks import engines, flops  # noqa: E402
 from benchmarks.flops import Matmul  # noqa: E402
-from benchmarks.harness import Options  # noqa: E402
+from benchmarks.harness import BenchmarkError, Options  # noqa: E402
 from benchmarks.sweep import split  # noqa: E402
 from jax_party.config import parse_config  # noqa: E402
 from jax_party.records import TrialRecord  # noqa: E402
@@ -189,7 +189,7 @@ def test_a_wrong_benchmark_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_command_that_fails_or_hangs_is_told(tmp_path: Path) -> None:
-    from benchmarks.harness import BenchmarkError, environment, run_command
+    from benchmarks.harness import environment, run_command
 
     with pytest.raises(BenchmarkError, match="exit code 3: sorry"):
         run_command([sys.executable, "-c", "print('sorry'); raise SystemExit(3)"], 60.0, environment())
@@ -249,21 +249,46 @@ def test_the_two_counts_of_an_update_agree() -> None:
     assert found == expected + bootstrap
 
 
-def test_a_learning_case_reads_its_curves_where_it_says_and_judges_the_mean_of_the_last_values() -> None:
+def test_a_learning_case_reads_its_curves_where_it_says_and_judges_the_mean_at_its_budget() -> None:
     from benchmarks.learning import CASES, sum_up, value_at, verdict
 
     case = next(case for case in CASES if case.name == "p-base")
-    curves = ([0.5, 0.2, 0.03], [0.5, 0.1, 0.05])
+    curves = ([0.5, 0.03, 0.2], [0.5, 0.05, 0.1])
     steps = [131_072, 262_144, 1_048_576]
     runs = [
         {"seed": seed, "env_steps": steps, "values": values, "steps_per_second": 10.0 * (seed + 1)}
         for seed, values in enumerate(curves)
     ]
     part = sum_up(case, runs)
-    assert part["at"] == {"262144": [0.2, 0.1], "1048576": [0.03, 0.05]}
+    assert part["at"] == {"262144": [0.03, 0.05], "1048576": [0.2, 0.1]}
     assert (part["mean"], part["steps_per_second"]) == (pytest.approx(0.04), 15.0)
     assert verdict(case, "ff_ippo", part) == "yes"
-    assert verdict(case, "ff_ippo", sum_up(case, [runs[0] | {"values": [0.0, 0.0, 0.2]}])) == "no"
-    assert value_at(runs[0], 200_000) == 0.2, "the first evaluation from there on"
+    assert verdict(case, "ff_ippo", sum_up(case, [runs[0] | {"values": [0.0, 0.2, 0.0]}])) == "no"
+    assert value_at(runs[0], 200_000) == 0.03, "the first evaluation from there on"
     unbounded = next(case for case in CASES if not case.bound)
     assert verdict(unbounded, "ff_ippo", part) == "–"
+
+
+def test_what_was_learned_goes_between_the_marks_of_the_docs(tmp_path: Path) -> None:
+    from benchmarks.curves import BEGIN, END, write_docs
+    from benchmarks.learning import CASES, sum_up
+
+    case = next(case for case in CASES if case.name == "cue-16")
+    runs = [
+        {"seed": seed, "env_steps": [131_072, 262_144], "values": [0.5, 1.0 - 0.1 * seed], "steps_per_second": 1.0}
+        for seed in range(2)
+    ]
+    docs, images = tmp_path / "learning.md", tmp_path / "images"
+    docs.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    write_docs({case.name: {"rec_ippo": sum_up(case, runs)}}, docs, images)
+    text = docs.read_text()
+    assert "| `rec_ippo` | 0.950 (0.900 to 1.000) | 2 | yes |" in text
+    assert text.startswith("before\n") and text.endswith(f"{END}\nafter\n") and "old" not in text
+    picture = images / "learning-cue-16.svg"
+    first = picture.read_bytes()
+    assert b"<svg" in first
+    write_docs({case.name: {"rec_ippo": sum_up(case, runs)}}, docs, images)
+    assert (docs.read_text(), picture.read_bytes()) == (text, first), "the same numbers make the same page"
+    docs.write_text("no marks")
+    with pytest.raises(BenchmarkError, match="the lines .* are missing"):
+        write_docs({}, docs, images)
