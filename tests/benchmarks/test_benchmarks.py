@@ -290,5 +290,5 @@ def test_what_was_learned_goes_between_the_marks_of_the_docs(tmp_path: Path) -> 
     write_docs({case.name: {"rec_ippo": sum_up(case, runs)}}, docs, images)
     assert (docs.read_text(), picture.read_bytes()) == (text, first), "the same numbers make the same page"
     docs.write_text("no marks")
-    with pytest.raises(BenchmarkError, match="the lines .* are missing"):
+    with pytest.raises(BenchmarkError, match=r"the lines .* are missing"):
         write_docs({}, docs, images)
