@@ -73,7 +73,7 @@ def draw(case: Case, results: Mapping[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(
         rows, COLUMNS, figsize=(2.6 * COLUMNS, 1.9 * rows + 0.5), sharex=True, sharey=True, squeeze=False
     )
-    for axis, system in zip(axes.flat, systems, strict=False):
+    for place, (axis, system) in enumerate(zip(axes.flat, systems, strict=False)):
         curves = results[system]["curves"]
         steps = [value / 1e6 for value in curves[0]["steps"]]
         for curve in curves:
@@ -84,7 +84,7 @@ def draw(case: Case, results: Mapping[str, Any], path: Path) -> None:
         if bound is not None and system in case.held_to:
             axis.axhline(bound, color=COLOURS[1], linewidth=0.9, linestyle="--")
         axis.set_title(system, fontsize=9)
-        axis.tick_params(labelsize=7)
+        axis.tick_params(labelsize=7, labelbottom=place + COLUMNS >= len(systems))
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes.flat[len(systems) :]:
         axis.set_visible(False)
