@@ -113,7 +113,7 @@ class AutoResetEnvs:
 
     def reset(self, key: PRNGKeyArray) -> EnvState:
         """Begin an episode in every environment, each under its own key."""
-        pairs = jax.vmap(lambda index: jax.random.split(jax.random.fold_in(key, index)))(jnp.arange(self.num_envs))
+        pairs = jax.vmap(jax.random.split)(self._first_keys(key))
         states, first = jax.vmap(self.env.reset)(pairs[:, 0])
         episodes = Episodes.zero(self.num_envs, self.env.num_agents)
         return EnvState(states, first.observation, jnp.ones((self.num_envs,), bool), pairs[:, 1], episodes)
@@ -127,22 +127,28 @@ class AutoResetEnvs:
         False.
         """
         reset_key, shift_key, play_key = jax.random.split(key, 3)
-        begun = self.reset(reset_key)
         most = min(self.env.time_limit, LONGEST_STAGGER)
         places = jnp.arange(self.num_envs) + jax.random.uniform(shift_key)
         steps = (places * (most / self.num_envs)).astype(jnp.int32)
 
-        def play(index: Int[Array, ""], state: EnvState) -> EnvState:
-            mask = state.observation.action_mask
-            noise = jax.random.uniform(jax.random.fold_in(play_key, index), mask.shape)
-            after, _ = self.step(state, jnp.argmax(jnp.where(mask, noise, -1.0), axis=-1))
-            due = index >= most - steps
-            states, seen, ended, keys = jax.tree.map(functools.partial(_where, due), after[:-1], state[:-1])
-            return EnvState(states, seen, ended, keys, begun.episodes)
+        def play(index: Int[Array, ""], carry: tuple[Any, Observation, Array, Array]) -> tuple[Any, ...]:
+            """Begin episodes where they have ended, then step where it is time; the last turn only begins."""
+            states, observation, ended, keys = carry
+            states, observation, keys = self._begin_where_any(ended, states, observation, keys)
+            noise = jax.random.uniform(jax.random.fold_in(play_key, index), observation.action_mask.shape)
+            action = jnp.argmax(jnp.where(observation.action_mask, noise, -1.0), axis=-1)
+            stepped, played = jax.vmap(self.env.step)(states, action)
+            due = (index >= most - steps) & (index < most)
+            after = stepped, played.observation, played.done
+            return *jax.tree.map(
+                functools.partial(_where, due), after, (states, observation, jnp.zeros_like(due))
+            ), keys
 
-        played = jax.lax.fori_loop(0, most, play, begun)
-        midway = (played.observation.step_count > 0).any(-1)
-        return played._replace(last_done=~midway, episodes=begun.episodes._replace(partial=midway))
+        nowhere = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(self.reset, reset_key))
+        start = nowhere.states, nowhere.observation, jnp.ones_like(nowhere.last_done), self._first_keys(reset_key)
+        states, observation, _, keys = jax.lax.fori_loop(0, most + 1, play, start)
+        midway = (observation.step_count > 0).any(-1)
+        return EnvState(states, observation, ~midway, keys, nowhere.episodes._replace(partial=midway))
 
     def step(self, state: EnvState, action: Int[Array, "E N"]) -> tuple[EnvState, Transition]:
         """Play one step everywhere.
@@ -153,17 +159,27 @@ class AutoResetEnvs:
         """
         states, played = jax.vmap(self.env.step)(state.states, action)
         done = played.done
-        states, observation, keys = jax.lax.cond(
+        states, observation, keys = self._begin_where_any(done, states, played.observation, state.keys)
+        episodes = state.episodes.add(played.reward, done)
+        return EnvState(states, observation, done, keys, episodes), played
+
+    def _first_keys(self, key: PRNGKeyArray) -> PRNGKeyArray:
+        return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(self.num_envs))
+
+    def _begin_where_any(
+        self, done: Bool[Array, " E"], states: Any, observation: Observation, keys: PRNGKeyArray
+    ) -> tuple[Any, Observation, PRNGKeyArray]:
+        """Begin an episode where one is done, at no cost where none is."""
+        begun: tuple[Any, Observation, PRNGKeyArray] = jax.lax.cond(
             done.any(),
             self._begin_where,
             lambda _done, states, observation, keys: (states, observation, keys),
             done,
             states,
-            played.observation,
-            state.keys,
+            observation,
+            keys,
         )
-        episodes = state.episodes.add(played.reward, done)
-        return EnvState(states, observation, done, keys, episodes), played
+        return begun
 
     def _begin_where(
         self, done: Bool[Array, " E"], states: Any, observation: Observation, keys: PRNGKeyArray
