@@ -127,6 +127,8 @@ CASES: Final = (
 
 def run(options: Options) -> Report:
     """Every system in every case, from each seed."""
+    if options.docs and (options.cases or options.systems or options.steps):
+        raise BenchmarkError("--docs: its tables are of every case and system at its own budget; leave the others out")
     seeds = options.seeds or SEEDS
     cases = [case for case in CASES if not options.cases or case.name in options.cases]
     asked = list(_asked(cases, options, seeds))
@@ -168,15 +170,16 @@ def _share_out(asked: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[st
     console = Console(highlight=False)
 
     def train(arguments: Mapping[str, Any], settings: str) -> dict[str, Any]:
-        place = folder / f"{arguments['case']}.{arguments['system']}.{arguments['seed']}.json"
-        kept = json.loads(place.read_text()) if place.exists() else {}
-        if kept.get("settings") == settings:
+        name = f"{arguments['case']}.{arguments['system']}.{arguments['seed']}"
+        place = folder / f"{name}.{settings}.json"  # a run of other settings stands beside it
+        if place.exists():
+            kept: dict[str, Any] = json.loads(place.read_text())
             return kept
         core = free.get()
         try:
             measured = call_in_process("benchmarks.learning:measure", arguments, [core], TIMEOUT_S)
         except BenchmarkError as error:
-            console.print(f"{place.stem}: not measured: {error}", style="red", markup=False)
+            console.print(f"{name}: not measured: {error}", style="red", markup=False)
             raise
         finally:
             free.put(core)
@@ -184,7 +187,7 @@ def _share_out(asked: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[st
         found = {**arguments, "settings": settings, **measured, "provenance": provenance}
         records.write_json_atomically(place, found)
         last = measured["values"][-1]
-        console.print(f"{place.stem}: {last:.3f} after {arguments['steps']:,} steps", style="dim", soft_wrap=True)
+        console.print(f"{name}: {last:.3f} after {arguments['steps']:,} steps", style="dim", soft_wrap=True)
         return found
 
     pool = ThreadPoolExecutor(free.qsize())

@@ -726,7 +726,7 @@ def with_keys_of(state: LearnerState, number: int) -> LearnerState:
         return jax.device_put(folded.reshape(key.shape), key.sharding)
 
     def fold_if_key(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        return fold(leaf) if getattr(path[-1], "name", "") == "key" else leaf
+        return fold(leaf) if path and getattr(path[-1], "name", "") == "key" else leaf
 
     states = jax.tree_util.tree_map_with_path(fold_if_key, state.envs.states)
     return state._replace(key=fold(state.key), envs=state.envs._replace(states=states, keys=fold(state.envs.keys)))

@@ -292,3 +292,23 @@ def test_what_was_learned_goes_between_the_marks_of_the_docs(tmp_path: Path) -> 
     docs.write_text("no marks")
     with pytest.raises(BenchmarkError, match=r"the lines .* are missing"):
         write_docs({}, docs, images)
+
+
+def test_runs_of_other_settings_are_kept_beside_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import learning
+
+    trained = []
+
+    def measure(function: str, arguments: dict[str, Any], cores: list[int], timeout_s: float) -> dict[str, Any]:
+        trained.append(arguments["steps"])
+        steps = arguments["steps"]
+        return {"env_steps": [steps], "values": [float(steps)], "steps_per_second": 1.0}
+
+    monkeypatch.setattr(learning, "call_in_process", measure)
+    for steps in (4096, 8192, 4096):
+        asked = Options(systems=("ff_ippo",), cases=("p-base",), seeds=1, steps=steps, out=tmp_path)
+        report = learning.run(asked)
+        assert report.results["p-base"]["ff_ippo"]["last"] == [float(steps)]
+    assert trained == [4096, 8192], "the first run was not made again, and not lost"
+    with pytest.raises(BenchmarkError, match="--docs"):
+        learning.run(Options(steps=1, docs=True, out=tmp_path))

@@ -47,7 +47,7 @@ def test_there_and_back_again() -> None:
     np.testing.assert_allclose(for_network(scale, value), [-2.0, 0.0, 6.0])
     np.testing.assert_allclose(from_network(scale, for_network(scale, value)), value, rtol=1e-6)
     np.testing.assert_array_equal(from_network(None, value), value)
-    np.testing.assert_array_equal(from_network(no_statistics(), value), np.zeros(3)), "nothing is known yet"
+    np.testing.assert_array_equal(from_network(no_statistics(), value), np.zeros(3))  # nothing is known yet
 
 
 def test_returns_that_are_all_alike_stay_finite() -> None:
