@@ -82,7 +82,7 @@ def compile_functions(config: ExperimentConfig) -> dict[str, Any]:
         found["functions"][name] = {"total_s": program.compile_seconds - before[0], "xla_s": sum(in_xla) - before[1]}
         return result
 
-    state = take("init", program.init(hyper, jax.random.PRNGKey(0)))
+    state = take("init", program.init(hyper, jax.random.PRNGKey(0)))  # the environments' start, too
     state, _ = take("update", program.update(hyper, state))
     take("evaluate", program.evaluate(hyper, state.params, jax.random.PRNGKey(1)))
     found["total_s"] = program.compile_seconds

@@ -107,7 +107,7 @@ def measure_together(system: str) -> float:
     config = make_config(system, "vault=none")
     program = Program(config)
     hyper = program.put(make_hyper(config, make_budget(config)))
-    program.first_observations(hyper, jax.random.PRNGKey(0))
+    program.begin(hyper, jax.random.PRNGKey(0))
     program.compile(hyper)
     return program.compile_seconds
 

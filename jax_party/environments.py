@@ -163,7 +163,7 @@ def refuse_no_legal_action(observation: Observation, scenario: str) -> None:
     stuck = np.argwhere(~np.asarray(observation.action_mask).any(-1))
     if len(stuck):
         raise ConfigError(
-            f"env/scenario={scenario}: agent {stuck[0][-1]} has 0 legal actions when an episode begins, and needs at "
+            f"env/scenario={scenario}: agent {stuck[0][-1]} has 0 legal actions where training begins, and needs at "
             "least 1; change the environment's action mask, or add an action that does nothing"
         )
 

@@ -21,22 +21,24 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jax_party.config import Budget, ExperimentConfig, static_key, traced_part, without_values
-from jax_party.environments import Observation, make_environment
+from jax_party.environments import make_environment
 from jax_party.errors import ConfigError
 from jax_party.evaluation import Evaluation, evaluate
 from jax_party.runtime import return_freed_memory
 from jax_party.systems.base import Hyper, LearnerState, System, UpdateOutput
 from jax_party.systems.registry import system_class
+from jax_party.wrappers import EnvState
 
 _COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
+    "begin": {"xla_backend_optimization_level": 0},
     "init": {"xla_backend_optimization_level": 0},
     "evaluate": {"xla_backend_optimization_level": 1},
 }
-"""`init` runs once: optimising it costs two seconds and saves none. `evaluate` is as fast at level 1 and compiles a
-quarter sooner."""
+"""`begin` and `init` run once: optimising them costs two seconds and saves none. `evaluate` is as fast at level 1 and
+compiles a quarter sooner."""
 
 
-FUNCTIONS = ("update", "evaluate", "init")
+FUNCTIONS = ("update", "evaluate", "init", "begin")
 """What a program is made of; what takes longest to compile first."""
 
 
@@ -99,6 +101,7 @@ class Program:
         self.saved_seconds = 0.0
         self.cache_misses = 0
         self.compiled: dict[tuple[str, int], Callable[..., Any]] = {}
+        self._begin, self._init = jax.jit(self.system.begin), jax.jit(self.system.init)  # traced once, as they are kept
         self._state_shape: LearnerState | None = None
         self._num_episodes = config.arch.num_eval_episodes
         self._greedy = config.arch.evaluation_greedy
@@ -129,19 +132,16 @@ class Program:
         self.saved_seconds += now.saved_s - cache.saved_s
         self.cache_misses += now.misses - cache.misses
 
-    def first_observations(self, hyper: Hyper, key: PRNGKeyArray) -> Observation:
-        """What all agents see when episodes begin, leading axis E; by a small program of its own, not kept."""
-        start = time.perf_counter()
-        reset = jax.jit(lambda hyper, key: self.system.envs_under(hyper).reset(key).observation)
-        compiled = reset.lower(hyper, key).compile(_COMPILER_OPTIONS["init"])
-        self.compile_seconds += time.perf_counter() - start
-        observation: Observation = compiled(hyper, key)
-        return observation
+    def begin(self, hyper: Hyper, key: PRNGKeyArray) -> EnvState:
+        """A learner's environments at the start."""
+        self.compile(hyper, ("begin",))
+        envs: EnvState = self.compiled["begin", 1](hyper, key)
+        return envs
 
     def init(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
         """A learner's state at the start."""
-        self.compile(hyper, ("init",))
-        state: LearnerState = self.compiled["init", 1](hyper, key)
+        self.compile(hyper, ("begin", "init"))
+        state: LearnerState = self.compiled["init", 1](hyper, key, self.begin(hyper, key))
         return state
 
     def update(self, hyper: Hyper, state: LearnerState) -> tuple[LearnerState, UpdateOutput]:
@@ -160,7 +160,7 @@ class Program:
         """Shapes, dtypes and shardings of the learner's state, without computing it."""
         if self._state_shape is not None:
             return self._state_shape
-        shapes: LearnerState = jax.eval_shape(self.system.init, hyper, jax.random.PRNGKey(0))
+        shapes = self._shapes(hyper)
         shardings = self.state_sharding(hyper) or jax.tree.map(
             lambda _: jax.sharding.SingleDeviceSharding(self.devices[0]), shapes
         )
@@ -173,11 +173,11 @@ class Program:
         """Environments, memories and replay spread over the mesh, all else on every device; None on a single device."""
         if self._mesh is None:
             return None
-        shapes = jax.eval_shape(self.system.init, hyper, jax.random.PRNGKey(0))
+        shapes = self._shapes(hyper)
         spread, everywhere = NamedSharding(self._mesh, PartitionSpec("env")), self._replicated()
         shardings = jax.tree.map(lambda _: everywhere, shapes)
         envs = shapes.envs
-        spread_envs = jax.tree.map(lambda _: spread, envs._replace(episodes=()))
+        spread_envs = jax.tree.map(lambda _: spread, envs)
         episodes = jax.tree.map(lambda _: everywhere, envs.episodes)._replace(
             running_return=spread, running_length=spread
         )
@@ -185,6 +185,12 @@ class Program:
         return shardings._replace(
             envs=spread_envs._replace(episodes=episodes), memory=by_rows(shapes.memory), replay=by_rows(shapes.replay)
         )
+
+    def _shapes(self, hyper: Hyper) -> LearnerState:
+        key = jax.random.PRNGKey(0)
+        envs = self._begin.eval_shape(hyper, key)
+        shapes: LearnerState = self._init.eval_shape(hyper, key, envs)
+        return shapes
 
     def put(self, tree: PyTree) -> PyTree:
         """Place arrays on the program's devices, the same on each."""
@@ -197,9 +203,15 @@ class Program:
     def _lower(self, name: str, hyper: Hyper, learners: int) -> jax.stages.Lowered:
         """Trace a function of the program."""
         key = jax.random.PRNGKey(0)
-        if name == "init":
-            return jax.jit(self.system.init, out_shardings=self.state_sharding(hyper)).lower(hyper, key)
+        if name == "begin":
+            begin = self._begin
+            if self._mesh:
+                begin = jax.jit(self.system.begin, out_shardings=self.state_sharding(hyper).envs)
+            return begin.lower(hyper, key)
         state = self.state_shape(hyper)
+        if name == "init":
+            init = jax.jit(self.system.init, out_shardings=self.state_sharding(hyper)) if self._mesh else self._init
+            return init.lower(hyper, key, state.envs)
         play = functools.partial(
             evaluate, self.system, num_episodes=self._num_episodes, greedy=self._greedy, record=self._record_test
         )

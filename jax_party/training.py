@@ -441,8 +441,8 @@ class Experiment:
     def _compile(self, at_once: int) -> None:
         """All functions of a learner at a time, once the environment is known to be playable."""
         if not self.program.compiled:
-            observation = self.program.first_observations(self.hyper, self.learners[0].init_key)
-            refuse_no_legal_action(observation, self.config.env.scenario.task_name)
+            begun = self.program.begin(self.hyper, self.learners[0].init_key)
+            refuse_no_legal_action(begun.observation, self.config.env.scenario.task_name)
         batched = at_once > 1 and (self.record.batch or self.config.arch.batch) == Form.VMAP
         self.program.compile(self.hyper, ("init",) if batched else FUNCTIONS)
 

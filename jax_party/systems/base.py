@@ -64,6 +64,19 @@ class UpdateOutput(NamedTuple):
     trajectory: dict[str, Array]
 
 
+class FirstKeys(NamedTuple):
+    """What a learner's first key is split into, (2,) uint32 each: networks, environments, and all that comes after."""
+
+    learning: PRNGKeyArray
+    envs: PRNGKeyArray
+    next: PRNGKeyArray
+
+
+def first_keys(key: PRNGKeyArray) -> FirstKeys:
+    """The keys of a learner's start."""
+    return FirstKeys(*jax.random.split(key, 3))
+
+
 class System(abc.ABC):
     """A learning system: pure stages, each traced once and jitted by the outer loop.
 
@@ -90,8 +103,8 @@ class System(abc.ABC):
         self.stagger = config.arch.stagger_episodes
 
     @abc.abstractmethod
-    def init(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
-        """Networks, optimisers, environments and replay at the start."""
+    def init(self, hyper: Hyper, key: PRNGKeyArray, envs: EnvState) -> LearnerState:
+        """Networks, optimisers and replay at the start, beside the environments that `begin` made of the same key."""
 
     @abc.abstractmethod
     def update(self, hyper: Hyper, state: LearnerState) -> tuple[LearnerState, UpdateOutput]:
@@ -128,9 +141,9 @@ class System(abc.ABC):
         return AutoResetEnvs(self.env.with_params(hyper.env), self.envs.num_envs)
 
     def begin(self, hyper: Hyper, key: PRNGKeyArray) -> EnvState:
-        """The training environments at the start."""
-        envs = self.envs_under(hyper)
-        return envs.reset_staggered(key) if self.stagger else envs.reset(key)
+        """The training environments at the start, by a learner's first key."""
+        envs, own = self.envs_under(hyper), first_keys(key).envs
+        return envs.reset_staggered(own) if self.stagger else envs.reset(own)
 
     def spread(self, batch: PyTree) -> PyTree:
         """Spread a batch over the devices of the mesh."""

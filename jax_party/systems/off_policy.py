@@ -30,8 +30,10 @@ from jax_party.systems.base import (
     System,
     UpdateOutput,
     collect,
+    first_keys,
     trajectory_fields,
 )
+from jax_party.wrappers import EnvState
 
 
 class Step(NamedTuple):
@@ -141,14 +143,13 @@ class OffPolicySystem(System):
 
     # -- What the outer loop calls -------------------------------------------------------------------------------------
 
-    def init(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
-        """Networks, optimisers, environments and an empty buffer."""
-        learning_key, reset_key, next_key = jax.random.split(key, 3)
-        envs = self.begin(hyper, reset_key)
-        learning = self.init_learning(hyper, learning_key, jax.tree.map(lambda leaf: leaf[:1], envs.observation))
+    def init(self, hyper: Hyper, key: PRNGKeyArray, envs: EnvState) -> LearnerState:
+        """Networks, optimisers and an empty buffer."""
+        own = first_keys(key)
+        learning = self.init_learning(hyper, own.learning, jax.tree.map(lambda leaf: leaf[:1], envs.observation))
         memory = self.initial_memory(self.envs.num_envs)
         replay = self.buffer.init(self._example(envs.observation, memory))
-        return LearnerState(*learning, envs, memory, replay, next_key, jnp.zeros((), jnp.int32))
+        return LearnerState(*learning, envs, memory, replay, own.next, jnp.zeros((), jnp.int32))
 
     def update(self, hyper: Hyper, state: LearnerState) -> tuple[LearnerState, UpdateOutput]:
         """Play one rollout, remember it, then learn from samples of all that is remembered."""

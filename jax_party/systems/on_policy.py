@@ -32,9 +32,11 @@ from jax_party.systems.base import (
     UpdateOutput,
     begin_episodes,
     collect,
+    first_keys,
     trajectory_fields,
     where_ended,
 )
+from jax_party.wrappers import EnvState
 
 
 class Batch(NamedTuple):
@@ -124,15 +126,14 @@ class OnPolicySystem(System):
 
     # -- What the outer loop calls -------------------------------------------------------------------------------------
 
-    def init(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
-        """Networks, optimisers and environments at the start."""
-        params_key, reset_key, next_key = jax.random.split(key, 3)
-        envs = self.begin(hyper, reset_key)
-        networks = self.init_params(params_key, jax.tree.map(lambda leaf: leaf[:1], envs.observation))
+    def init(self, hyper: Hyper, key: PRNGKeyArray, envs: EnvState) -> LearnerState:
+        """Networks and optimisers at the start."""
+        own = first_keys(key)
+        networks = self.init_params(own.learning, jax.tree.map(lambda leaf: leaf[:1], envs.observation))
         memory = self.initial_memory(self.envs.num_envs)
         opt_state = self.optimiser(hyper).init(networks)
         params = Learned(networks, no_statistics() if self.system.normalize_values else None)
-        return LearnerState(params, opt_state, envs, memory, (), next_key, jnp.zeros((), jnp.int32))
+        return LearnerState(params, opt_state, envs, memory, (), own.next, jnp.zeros((), jnp.int32))
 
     def update(self, hyper: Hyper, state: LearnerState) -> tuple[LearnerState, UpdateOutput]:
         """Play one rollout, judge it, then learn from it."""

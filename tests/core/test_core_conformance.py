@@ -29,6 +29,7 @@ from jax_party.vault import VaultWriter, _chunk_steps
 from mava_configs import ALGORITHMS
 
 ROOT = Path(__file__).parents[2]
+RECORDED = ("vault=both", "arch.stagger_episodes=true")
 FIELDS = {
     "done": (np.bool_, ()), "action": (np.int8, (3,)), "reward": (np.float32, (3,)),
     "observation": (np.float32, (3, None)), "legal_action_mask": (np.bool_, (3, 3)),
@@ -80,7 +81,7 @@ class Unbroken:
 @pytest.fixture(scope="module")
 def mapping(algorithm: str, tiny_mapping: Callable[..., Any]) -> dict[str, Any]:
     """The config of the experiments here: both vaults."""
-    made: dict[str, Any] = tiny_mapping(algorithm, "vault=both")
+    made: dict[str, Any] = tiny_mapping(algorithm, *RECORDED)
     return made
 
 
@@ -165,7 +166,7 @@ def _resume(folder: Path, unbroken: Unbroken, open_experiment: Callable[[Path], 
 
 
 def test_shapes_and_dtypes(algorithm: str, begin: Callable[..., Any]) -> None:
-    run = begin(algorithm, "vault=both")
+    run = begin(algorithm, *RECORDED)
     shape = run.program.state_shape(run.hyper)
     describe = lambda leaf: (leaf.shape, leaf.dtype)  # noqa: E731
     assert jax.tree.map(describe, run.state) == jax.tree.map(describe, shape)
@@ -192,11 +193,11 @@ def _check_fields(algorithm: str, fields: dict[str, Any], rows: int, steps: int)
 def test_update_and_evaluation_are_pure(algorithm: str, begin: Callable[..., Any]) -> None:
     outcomes = []
     for _ in range(2):
-        run = begin(algorithm, "vault=both", seed=3)
+        run = begin(algorithm, *RECORDED, seed=3)
         evaluation = run.program.evaluate(run.hyper, run.state.params, jax.random.PRNGKey(1))
         outcomes.append(jax.tree.map(np.asarray, (evaluation, run.program.update(run.hyper, run.state))))
     jax.tree.map(np.testing.assert_array_equal, *outcomes)
-    other = begin(algorithm, "vault=both", seed=4)
+    other = begin(algorithm, *RECORDED, seed=4)
     assert any(
         (np.asarray(a) != b).any()
         for a, b in zip(jax.tree.leaves(other.state.params), jax.tree.leaves(outcomes[0][1][0].params), strict=True)
@@ -424,7 +425,7 @@ def test_a_diverged_run_has_failed(
     open_experiment: Callable[[Path], Experiment],
 ) -> None:  # fmt: skip
     rates = [key for key in tiny_mapping(algorithm)["system"] if key.endswith("_lr")]
-    mapping = tiny_mapping(algorithm, "vault=both", *(f"system.{rate}=1e38" for rate in rates))
+    mapping = tiny_mapping(algorithm, *RECORDED, *(f"system.{rate}=1e38" for rate in rates))
     folder = make_folder(tmp_path / "trial", mapping)
     experiment = open_experiment(folder)
     with pytest.raises(TrainingDiverged, match="try a smaller learning rate"):

@@ -390,6 +390,6 @@ def test_an_agent_without_a_legal_action_is_refused_before_anything_compiles(
     game = make_environment(parse_config(mapping).env)
     monkeypatch.setattr("jax_party.program.make_environment", lambda _: Stuck(game._env))
     monkeypatch.setattr("jax_party.training.get_program", build)
-    with pytest.raises(ConfigError, match="env/scenario=p-short: agent 1 has 0 legal actions when an episode begins"):
+    with pytest.raises(ConfigError, match="env/scenario=p-short: agent 1 has 0 legal actions where training begins"):
         Experiment(parse_config(mapping), make_folder(tmp_path / "trial", mapping))
     assert not programs[0].compiled
