@@ -218,8 +218,9 @@ bench-learning: setup-dev ## What every system learns at its defaults (a day): A
 bench-engines: setup-dev ## Both engines at Mava's defaults, where Mava is importable: ARGS='--seeds 5 --steps 262144'
 	$(call only,ARGS)@$(PY) -m benchmarks engines $(ARGS)
 
-lint: setup-dev ## ruff and mypy
+lint: setup-dev ## ruff, mypy, and who may import whom
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/mypy
+	@said=$$($(VENV)/bin/lint-imports --cache-dir .cache/import_linter 2>&1) || { echo "$$said"; exit 1; }
 
 format: setup-dev ## Format the code
 	@$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format .

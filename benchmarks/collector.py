@@ -54,7 +54,7 @@ def make(folder: str, trials: int) -> None:
 
 def measure(folder: str, repeats: int) -> dict[str, Any]:
     """Collect a sweep for the first time, once its last trials have come, with as many changed anywhere, with none."""
-    from results.collector import collect
+    from results.collector.write import write_index
 
     sweep, aside = Path(folder), Path(f"{folder}-aside")
     aside.mkdir()
@@ -64,17 +64,17 @@ def measure(folder: str, repeats: int) -> dict[str, Any]:
     last, scattered = by_number[-few:], by_number[:: len(by_number) // few][:few]
     for _ in range(repeats):
         shutil.rmtree(sweep / ".index", ignore_errors=True)
-        first.append(_timed(collect, sweep))
+        first.append(_timed(write_index, sweep))
         for record in last:
             record.parent.rename(aside / record.parent.name)
-        collect(sweep)
+        write_index(sweep)
         for record in last:
             (aside / record.parent.name).rename(record.parent)
-        new.append(_timed(collect, sweep))
+        new.append(_timed(write_index, sweep))
         for record in scattered:
             record.touch()
-        changed.append(_timed(collect, sweep))
-        none.append(_timed(collect, sweep))
+        changed.append(_timed(write_index, sweep))
+        none.append(_timed(write_index, sweep))
     aside.rmdir()
     sizes = {name: _bytes(sweep / name) for name in ("index.parquet", "index.csv", "evaluations.parquet", ".index")}
     memory = {name: resource.getrusage(who).ru_maxrss / 1024 for name, who in
@@ -84,9 +84,9 @@ def measure(folder: str, repeats: int) -> dict[str, Any]:
             for name, of_name in times.items()} | {"bytes": sizes, "memory_mib": memory}  # fmt: skip
 
 
-def _timed(collect: Callable[[Path], Any], sweep: Path) -> dict[str, float]:
+def _timed(call: Callable[[Path], Any], sweep: Path) -> dict[str, float]:
     start, before = time.perf_counter(), os.times()
-    collect(sweep)
+    call(sweep)
     after = os.times()
     return {"wall_s": time.perf_counter() - start, "cpu_s": sum(after[:4]) - sum(before[:4])}
 

@@ -58,7 +58,7 @@ def _call(function: str, arguments: Mapping[str, Any], cache: str) -> Any:
 def measure_functions(system: str) -> dict[str, Any]:
     """Seconds of imports, and of tracing and compiling each function; `xla` is what XLA (or its cache) took of it."""
     start = time.perf_counter()
-    import jax_party.training  # noqa: F401  (what a trial imports)
+    import jax_party.training.experiment  # noqa: F401  (what a trial imports)
 
     imported = time.perf_counter() - start
     return {"import_s": imported, **compile_functions(make_config(system, *SHORT))}
@@ -69,7 +69,7 @@ def compile_functions(config: ExperimentConfig) -> dict[str, Any]:
     import jax
 
     from jax_party.config import make_budget
-    from jax_party.program import Program, make_hyper
+    from jax_party.training.program import Program, make_hyper
 
     in_xla = _count_xla_seconds()
     program = Program(config)
@@ -105,7 +105,7 @@ def _count_xla_seconds() -> list[float]:
 
 def measure_warm(system: str, repeats: int) -> dict[str, Any]:
     """Run a trial to its end, then others: from one's end to the end of the next one's first update."""
-    from jax_party.training import Experiment
+    from jax_party.training.experiment import Experiment
 
     found: dict[str, list[float]] = {"end_to_first_update_s": [], "first_update_s": [], "compile_s": []}
     with tempfile.TemporaryDirectory(prefix="bench-warm-") as scratch:

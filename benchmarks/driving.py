@@ -19,11 +19,11 @@ from typing import Final
 import psutil
 
 from benchmarks.harness import ROOT, BenchmarkError, environment
-from jax_party import records
-from jax_party.records import State, TrialRecord
-from launcher.pack import EXPERIMENT_VARIABLE
+from jax_party.trial import records
+from jax_party.trial.records import State, TrialRecord
+from launcher.ask.experiment import EXPERIMENT_VARIABLE
 
-NO_WORK: Final[Mapping[str, str]] = {EXPERIMENT_VARIABLE: "launcher.no_work:NoWork"}
+NO_WORK: Final[Mapping[str, str]] = {EXPERIMENT_VARIABLE: "launcher.work.no_work:NoWork"}
 STEPS_PER_UPDATE: Final = 4096
 """Of `ff_mappo` at its defaults."""
 _ENDED: Final = re.compile(rb"^trial \d+ [A-Z]+ ", re.MULTILINE)

@@ -138,7 +138,7 @@ def _ratio(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, float
 def measure(engine: str, system: str, seed: int, steps: int) -> dict[str, float]:
     """Train once; what it took, from the first line on, and what came out."""
     start = time.perf_counter()
-    from jax_party import records
+    from jax_party.trial import records
 
     chosen = get_engine(engine)
     with tempfile.TemporaryDirectory(prefix="bench-engines-") as scratch:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from jax_party import records
+from jax_party.trial import records
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 STOP_WAIT_S: Final = 30.0

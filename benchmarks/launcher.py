@@ -47,10 +47,10 @@ def run(options: Options) -> Report:
 
 def measure(trials: int) -> dict[str, Any]:
     """One sweep of trials that do no work, as a user would start it."""
-    from launcher.resources import prepare_driver
+    from launcher.machine.resources import prepare_driver
 
     prepare_driver()
-    from launcher.no_work import measure as measure_overhead
+    from launcher.work.no_work import measure as measure_overhead
 
     with tempfile.TemporaryDirectory(prefix="bench-launcher-") as out:
         return dataclasses.asdict(measure_overhead(Path(out), trials, WORKERS, TIMEOUT_S))

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.harness import BenchmarkError, Options, Report, all_cores, call_in_process
-from jax_party import records
+from jax_party.trial import records
 from mava_configs import ALGORITHMS, compose
 
 SEEDS: Final = 5
@@ -256,7 +256,7 @@ def measure(case: str, system: str, seed: int, steps: int) -> dict[str, Any]:
 def _measure_experiment(mapping: dict[str, Any], system: str, case: Case) -> dict[str, Any]:
     from benchmarks.setting import make_folder
     from jax_party.config import parse_config
-    from jax_party.training import Experiment
+    from jax_party.training.experiment import Experiment
 
     with tempfile.TemporaryDirectory(prefix="bench-learning-") as scratch:
         folder = make_folder(Path(scratch, "trial"), system, mapping)
@@ -279,7 +279,7 @@ def _measure_cue(mapping: dict[str, Any], seed: int, case: Case) -> dict[str, An
 
     from benchmarks.probes import MemoryProbe, Trainer
     from jax_party.config import parse_config
-    from jax_party.environments import MultiAgentEnv
+    from jax_party.envs.adapter import MultiAgentEnv
 
     config = parse_config(mapping)
     env = MultiAgentEnv(MemoryProbe(CUE_DELAY), shared_reward=config.env.shared_reward)

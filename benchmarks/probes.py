@@ -13,11 +13,11 @@ import numpy as np
 from jumanji.types import TimeStep, restart, termination, transition
 
 from jax_party.config import ExperimentConfig, make_budget, without_values
-from jax_party.environments import MultiAgentEnv
-from jax_party.evaluation import evaluate
-from jax_party.program import make_hyper
+from jax_party.envs.adapter import MultiAgentEnv
 from jax_party.systems.base import Hyper
 from jax_party.systems.registry import system_class
+from jax_party.training.evaluation import evaluate
+from jax_party.training.program import make_hyper
 
 
 class Seen(NamedTuple):

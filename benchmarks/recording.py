@@ -36,7 +36,7 @@ def run(options: Options) -> Report:
 
 def measure(system: str, repeats: int, updates: int) -> dict[str, Any]:
     """Steps a second with and without recording, and the share that recording costs, pair by pair."""
-    from jax_party.vault import VaultWriter
+    from jax_party.training.vault import VaultWriter
 
     on, off = Learner(make_config(system, "vault=train")), Learner(make_config(system, "vault=none"))
     with tempfile.TemporaryDirectory(prefix="bench-vault-") as scratch:

@@ -21,8 +21,8 @@ from rich.table import Table
 
 from benchmarks.driving import WatchedSweep, only_sweep, read_trials, watch
 from benchmarks.harness import BenchmarkError, Options, Report, summary
-from jax_party import records
 from jax_party.judging.scores import ends_a_period
+from jax_party.trial import records
 
 REPEATS: Final = 3
 PERIODS: Final = 8

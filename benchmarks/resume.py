@@ -14,8 +14,8 @@ from rich.table import Table
 
 from benchmarks.driving import NO_WORK, only_sweep, read_trials, seconds, watch
 from benchmarks.harness import Options, Report, summary
-from jax_party import records
-from jax_party.records import State
+from jax_party.trial import records
+from jax_party.trial.records import State
 
 REPEATS: Final = 3
 TIMEOUT_S: Final = 3600.0

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from jax_party import records
 from jax_party.config import ExperimentConfig, parse_config
+from jax_party.trial import records
 from mava_configs import compose
 
 SYSTEMS: Final = ("ff_ippo", "ff_mappo")
@@ -48,7 +48,7 @@ class Learner:
         import jax
 
         from jax_party.config import make_budget
-        from jax_party.program import Program, make_hyper
+        from jax_party.training.program import Program, make_hyper
 
         self.program = Program(config)
         self.config = config

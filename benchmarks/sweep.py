@@ -18,9 +18,9 @@ from typing import Any, Final
 from rich.table import Table
 
 from benchmarks.harness import BenchmarkError, Options, Report, environment, run_command
-from jax_party import records
 from jax_party.judging.scores import ends_a_period
-from jax_party.records import State, TrialRecord
+from jax_party.trial import records
+from jax_party.trial.records import State, TrialRecord
 
 COMMAND: Final = (
     "-m", "launcher.sweep", "ALG=mappo", "SAMPLES=16", "SCENARIO=p-short", "TIMESTEPS=81920", "EVALUATIONS=5",

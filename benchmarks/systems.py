@@ -102,7 +102,7 @@ def measure_together(system: str) -> float:
 
     from benchmarks.setting import make_config
     from jax_party.config import make_budget
-    from jax_party.program import Program, make_hyper
+    from jax_party.training.program import Program, make_hyper
 
     config = make_config(system, "vault=none")
     program = Program(config)

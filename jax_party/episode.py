@@ -14,17 +14,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from jax_party import mirror, records, storage
-from jax_party.arguments import BAD_INPUT, OneLineParser, whole_number
+from jax_party.cli.arguments import BAD_INPUT, OneLineParser, whole_number
+from jax_party.cli.console import RunConsole
+from jax_party.cli.single import quiet_libraries
 from jax_party.config import ExperimentConfig, make_budget, parse_config
-from jax_party.console import RunConsole
 from jax_party.engines import NATIVE, engine_of
 from jax_party.errors import CheckpointError, ConfigError, JaxPartyError, RecordError
-from jax_party.run import quiet_libraries
 from jax_party.runtime import prepare_process
+from jax_party.store import storage
+from jax_party.trial import mirror, records
 
 if TYPE_CHECKING:
-    from jax_party.environments import MultiAgentEnv
+    from jax_party.envs.adapter import MultiAgentEnv
 
 STEPS: Final = 100
 FRAME_MS: Final = 400
@@ -76,9 +77,9 @@ def play_episode(folder: Path, seed: int = 0, steps: int = STEPS, learner: int |
     config = parse_config(mapping)
     config = dataclasses.replace(config, arch=dataclasses.replace(config.arch, num_devices=1))
     prepare_process(cpu_devices=1)
-    from jax_party.checkpointing import Checkpoints
-    from jax_party.program import get_program, make_hyper
-    from jax_party.training import checkpoint_target
+    from jax_party.training.checkpointing import Checkpoints
+    from jax_party.training.experiment import checkpoint_target
+    from jax_party.training.program import get_program, make_hyper
 
     program = get_program(config)
     hyper = program.put(make_hyper(config, make_budget(config)))

@@ -14,8 +14,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
-from jax_party.records import State
-from launcher.resources import prepare_driver, prepare_worker, stop_ray
+from jax_party.trial.records import State
+from launcher.machine.resources import prepare_driver, prepare_worker, stop_ray
 
 RAY_LAUNCHER = "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher"
 
@@ -77,7 +77,7 @@ def _end(folder: Path) -> None:
     """End Ray and set back what was running: nobody runs it now."""
     import ray
 
-    from launcher.run import Sweep
+    from launcher.drive.run import Sweep
 
     stop_ray(ray, keep_logs=True)
     Sweep.read(folder).set_back([State.RUNNING], stopped=True)

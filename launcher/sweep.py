@@ -15,19 +15,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 import mava_configs
-from jax_party import records, storage
 from jax_party.engines import NATIVE, Engine, get_engine
 from jax_party.errors import JaxPartyError, RecordError, StorageError, SweepError
 from jax_party.judging.seeds import fresh_seeds
-from jax_party.patience import patience_s, refusal
-from jax_party.records import State, TrialRecord
-from launcher.budget import parse_budget
-from launcher.claim import facts as claim_facts
-from launcher.claim import give_verdict, read_claims, read_intact, show_verdict, write_claim, write_tests
-from launcher.console import duration, plain, show_facts, value_text
-from launcher.estimate import estimate
-from launcher.fixed_ranks import note_of_plan
-from launcher.options import (
+from jax_party.store import storage
+from jax_party.store.retry import patience_s, refusal
+from jax_party.trial import records
+from jax_party.trial.records import State, TrialRecord
+from launcher.ask.options import (
     CLAIM_HELP,
     EXTEND_HELP,
     HELP,
@@ -49,24 +44,22 @@ from launcher.options import (
     parse_sweep_options,
     parse_verdict_options,
 )
-from launcher.plan import (
-    NUM_DEVICES_KEY,
-    PlannedTrial,
-    Study,
-    check_plan,
-    create_sweep_folder,
-    draw_plan,
-    read_study,
-    sweep_name_and_folder,
-    write_plan,
-)
-from launcher.resources import Crew, Machine, check_token, find_machine, prepare_driver
-from launcher.warm_start import check_warm_start
-from launcher.watching import check_watching
+from launcher.ask.quantities import parse_budget
+from launcher.commands.claim import facts as claim_facts
+from launcher.commands.claim import give_verdict, read_claims, read_intact, show_verdict, write_claim, write_tests
+from launcher.drive.dashboards import check_watching
+from launcher.machine.resources import Crew, Machine, check_token, find_machine, prepare_driver
+from launcher.plan.compose import read_study
+from launcher.plan.estimate import estimate
+from launcher.plan.fixed_ranks import note_of_plan
+from launcher.plan.study import NUM_DEVICES_KEY, PlannedTrial, Study
+from launcher.plan.write import check_plan, create_sweep_folder, draw_plan, sweep_name_and_folder, write_plan
+from launcher.search.warm_start import check_warm_start
+from launcher.show.console import duration, plain, show_facts, value_text
 from sweeps.space import ScenarioMode
 
 if TYPE_CHECKING:  # it imports Ray, which bad input need not wait for
-    from launcher.run import Sweep
+    from launcher.drive.run import Sweep
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -100,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words[:1] == ["verdict"]:
             return verdict(parse_verdict_options(words[1:]), console)
         if words[:1] == ["rerun"]:
-            from launcher.rerun import rerun
+            from launcher.commands.rerun import rerun
 
             return rerun(parse_rerun_options(words[1:]), console)
         command = shlex.join(["python", "-m", "launcher.sweep", *words])
@@ -172,8 +165,8 @@ def resume(options: ResumeOptions, console: Console) -> int:
 
 def extend(options: ExtendOptions, console: Console) -> int:
     """Add configurations to a sweep, and run them."""
-    from launcher.extend import extended
-    from launcher.run import check_budget
+    from launcher.commands.extend import extended
+    from launcher.drive.run import check_budget
 
     asked = options.resume
     sweep = _read_sweep(asked.folder, asked)
@@ -194,8 +187,8 @@ def extend(options: ExtendOptions, console: Console) -> int:
 
 def promote(options: PromoteOptions, console: Console) -> int:
     """Play the best configurations of a sweep again on fresh seeds."""
-    from launcher.promote import show_promotions, winners, write_promotions
-    from launcher.race import run_race
+    from launcher.commands.promote import show_promotions, winners, write_promotions
+    from launcher.commands.race import run_race
 
     sweep = _read_sweep(options.folder, options)
     crew = _crew_for(sweep, options)
@@ -243,7 +236,7 @@ def verdict(options: PromoteOptions, console: Console) -> int:
 
 
 def _read_sweep(folder: Path, options: SweepOptions | ResumeOptions | PromoteOptions) -> Sweep:
-    from launcher.run import Sweep
+    from launcher.drive.run import Sweep
 
     check_watching(options.watching, options.address)
     folder = storage.absolute(folder)
@@ -268,7 +261,7 @@ def _find_machine(address: str | None, folder: Path, shared: bool) -> Machine:
     check_token()
     if address is None:
         return find_machine()
-    from launcher.address import find_cluster
+    from launcher.machine.join import find_cluster
 
     return find_cluster(address, folder, shared)
 
@@ -316,7 +309,7 @@ def _drive(
     prepare: Callable[[], None] = lambda: None,
 ) -> int:
     """Run a sweep as its folder's only driver; `prepare` is called once that is sure."""
-    from launcher.run import run_sweep
+    from launcher.drive.run import run_sweep
 
     try:
         with records.lock_folder(sweep.folder, timeout=0.0):

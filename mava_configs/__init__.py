@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jax_party.cli.hydra_errors import explain_hydra_error
 from jax_party.engines import NATIVE, get_engine
 from jax_party.errors import ConfigError
-from jax_party.hydra_errors import explain_hydra_error
 
 CONFIG_DIR = Path(__file__).parent
 ALGORITHMS: tuple[str, ...] = tuple(sorted(path.stem for path in (CONFIG_DIR / "default").glob("*.yaml")))

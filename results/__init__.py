@@ -1,6 +1,6 @@
 """Tables of what trials did, read from their folders alone: no Ray, no JAX.
 
-`collect(folder)` writes a sweep's index, `load_index(folder)` and `load_evaluations(folder)` read it back,
+`write_index(folder)` writes a sweep's index, `load_index(folder)` and `load_evaluations(folder)` read it back,
 `compare(sweep_a, sweep_b)` puts two sweeps side by side, `leaders(sweep)` and `compare_algorithms(sweep)` the
 algorithms of one, `differences(a, b)` says what differs between two trials or sweeps, `sensitivity_card(sweep)` tells
 what hangs on its hyperparameters, `list_sweeps(root)` lists sweeps, and
@@ -13,18 +13,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from results.collector import collect as collect
-    from results.comparison import compare as compare
-    from results.comparison import compare_algorithms as compare_algorithms
-    from results.comparison import leaders as leaders
-    from results.diff import differences as differences
-    from results.index import aggregate_outputs, load_evaluations, load_index
+    from results.analysis.comparison import compare as compare
+    from results.analysis.comparison import compare_algorithms as compare_algorithms
+    from results.analysis.comparison import leaders as leaders
+    from results.analysis.diff import differences as differences
+    from results.analysis.sensitivity import sensitivity_card as sensitivity_card
+    from results.collector.write import write_index as write_index
     from results.ls import list_sweeps as list_sweeps
-    from results.sensitivity import sensitivity_card as sensitivity_card
+    from results.tables import aggregate_outputs, load_evaluations, load_index
 
 __all__ = [
     "aggregate_outputs",
-    "collect",
     "compare",
     "compare_algorithms",
     "differences",
@@ -33,19 +32,23 @@ __all__ = [
     "load_evaluations",
     "load_index",
     "sensitivity_card",
+    "write_index",
 ]
 _PLACES = {
-    "collect": "collector",
-    "compare": "comparison",
-    "compare_algorithms": "comparison",
-    "differences": "diff",
-    "leaders": "comparison",
+    "aggregate_outputs": "tables",
+    "compare": "analysis.comparison",
+    "compare_algorithms": "analysis.comparison",
+    "differences": "analysis.diff",
+    "leaders": "analysis.comparison",
     "list_sweeps": "ls",
-    "sensitivity_card": "sensitivity",
+    "load_evaluations": "tables",
+    "load_index": "tables",
+    "sensitivity_card": "analysis.sensitivity",
+    "write_index": "collector.write",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(importlib.import_module(f"results.{_PLACES.get(name, 'index')}"), name)
+        return getattr(importlib.import_module(f"results.{_PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -25,11 +25,12 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from jax_party import records, storage
-from jax_party.arguments import BAD_INPUT, OneLineParser, print_error, whole_number
+from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error, whole_number
 from jax_party.errors import JaxPartyError, RecordError
-from results.following import Follower
-from results.index import DEFAULT_ROOT
+from jax_party.store import storage
+from jax_party.trial import records
+from results.live.following import Follower
+from results.tables import DEFAULT_ROOT
 
 HOST: Final = "127.0.0.1"
 LAST_PORT: Final = 65_535
@@ -93,8 +94,8 @@ class Source:
 
     def __init__(self, folder: Path, own_folder: Path) -> None:
         """`own_folder` is for what is made. Raises RecordError where there is nothing to show."""
-        from results.events import EventFiles
-        from results.journal import JOURNAL_FILE, Journal
+        from results.live.events import EventFiles
+        from results.live.journal import JOURNAL_FILE, Journal
 
         self._root: Path | None = None
         self._folder = folder

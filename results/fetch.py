@@ -11,9 +11,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jax_party import mirror, records, storage
-from jax_party.arguments import BAD_INPUT, OneLineParser, print_error
+from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import JaxPartyError, RecordError
+from jax_party.store import storage
+from jax_party.trial import mirror, records
 
 
 def fetch(trial: str | Path, to: str | Path | None = None) -> Path:

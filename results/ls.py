@@ -10,13 +10,14 @@ from typing import Any, Final
 
 import pandas as pd
 
-from jax_party import records, storage
-from jax_party.arguments import BAD_INPUT, OneLineParser, print_error
+from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import JaxPartyError, RecordError
-from jax_party.records import State
-from results.index import DEFAULT_ROOT, load_index
-from results.ranking import best_score, provisional_notes, searched
-from results.show import print_table
+from jax_party.store import storage
+from jax_party.trial import records
+from jax_party.trial.records import State
+from results.collector.ranking import best_score, provisional_notes, searched
+from results.printing import print_table
+from results.tables import DEFAULT_ROOT, load_index
 
 DEPTH: Final = 4
 COLUMNS: Final = ("name", "folder", "algorithms", "scenarios", "states", "metric", "best", "provisional", "when")

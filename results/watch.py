@@ -17,13 +17,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from jax_party import records, storage
-from jax_party.arguments import BAD_INPUT, OneLineParser, print_error
+from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import RecordError
-from jax_party.records import FINISHED, State
-from results.collector import INDEX_FILE, hyperparameter_columns
-from results.index import load_index
-from results.ranking import OVER_SCENARIOS, best_rows, mode_of, provisional_notes, score_column, searched
+from jax_party.store import storage
+from jax_party.trial import records
+from jax_party.trial.records import FINISHED, State
+from results.collector.ranking import OVER_SCENARIOS, best_rows, mode_of, provisional_notes, score_column, searched
+from results.collector.write import INDEX_FILE, hyperparameter_columns
+from results.tables import load_index
 
 EVERY_S: Final = 1.0
 REMOTE_EVERY_S: Final = 10.0

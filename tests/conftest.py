@@ -42,8 +42,8 @@ def s3_endpoint() -> Iterator[str]:
 @pytest.fixture
 def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty bucket, with the endpoint and credentials in the environment."""
-    from jax_party import storage
-    from jax_party.patience import PATIENCE_VARIABLE
+    from jax_party.store import storage
+    from jax_party.store.retry import PATIENCE_VARIABLE
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-test")

@@ -17,7 +17,7 @@ from jax_party.config.systems import SystemConfig
 from jax_party.config.types import FROZEN, PositiveInt, Scalar
 from jax_party.env.settings import GameSettings
 from jax_party.errors import ConfigError
-from jax_party.markers import Host
+from jax_party.setting_kinds import Host
 
 
 @dataclass(frozen=True, config=FROZEN)

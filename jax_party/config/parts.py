@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, get_type_hints
 
 from jax_party.config.experiment import ExperimentConfig
-from jax_party.markers import HOST, TRACED, Marker
+from jax_party.setting_kinds import HOST, TRACED, Marker
 
 
 def _kind(hint: Any) -> str:

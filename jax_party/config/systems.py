@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic.dataclasses import dataclass
 
 from jax_party.config.types import FROZEN, NonNegative, NonNegativeInt, Positive, PositiveInt, Rate
-from jax_party.markers import TRACED, Host
+from jax_party.setting_kinds import TRACED, Host
 
 
 @dataclass(frozen=True, config=FROZEN)

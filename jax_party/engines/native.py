@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jax_party import records
 from jax_party.config import (
     ExperimentConfig,
     evaluation_metrics,
@@ -19,9 +18,10 @@ from jax_party.config import (
     static_names,
     traced_part,
 )
-from jax_party.engines import NATIVE, ConfigTree, Experiment, Outline, options_in
 from jax_party.engines.presets import PRESET
+from jax_party.engines.protocol import NATIVE, ConfigTree, Experiment, Outline, options_in
 from jax_party.errors import JaxPartyError
+from jax_party.trial import records
 
 
 class NativeEngine:
@@ -87,8 +87,8 @@ class NativeEngine:
         return frozenset(_dotted(traced_part(config)))
 
     def experiment(self) -> Callable[..., Experiment]:
-        """`jax_party.training.Experiment`."""
-        from jax_party.training import Experiment as NativeExperiment
+        """`jax_party.training.experiment.Experiment`."""
+        from jax_party.training.experiment import Experiment as NativeExperiment
 
         return NativeExperiment
 

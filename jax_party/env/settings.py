@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from jax_party.markers import Traced
+from jax_party.setting_kinds import Traced
 
 MATCHINGS = ("random_pair", "round_robin", "random_matching", "all_pairs")
 RANKINGS = ("total", "payoff")

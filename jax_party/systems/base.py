@@ -12,8 +12,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from jax_party.config.experiment import ExperimentConfig
-from jax_party.environments import MultiAgentEnv, Observation
-from jax_party.wrappers import AutoResetEnvs, EnvState, append_agent_ids
+from jax_party.envs.adapter import MultiAgentEnv, Observation
+from jax_party.envs.wrappers import AutoResetEnvs, EnvState, append_agent_ids
 
 
 class Hyper(NamedTuple):

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from jax_party.environments import Observation
+from jax_party.envs.adapter import Observation
 from jax_party.ops.losses import entropy
 from jax_party.ops.soft_values import expected_value, policy_loss
 from jax_party.systems.base import Hyper

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from jax_party.config.experiment import ExperimentConfig
-from jax_party.environments import MultiAgentEnv, Observation
+from jax_party.envs.adapter import MultiAgentEnv, Observation
 from jax_party.networks.heads import MASKED_LOGIT
 from jax_party.networks.transformer import Decoder, Encoder, shifted_tokens
 from jax_party.ops.losses import log_prob

@@ -20,7 +20,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from jax_party.config.experiment import ExperimentConfig
 from jax_party.config.systems import OffPolicyConfig
-from jax_party.environments import MultiAgentEnv, Observation
+from jax_party.envs.adapter import MultiAgentEnv, Observation
+from jax_party.envs.wrappers import EnvState
 from jax_party.ops.gradients import chunked_gradient
 from jax_party.systems.base import (
     Hyper,
@@ -33,7 +34,6 @@ from jax_party.systems.base import (
     first_keys,
     trajectory_fields,
 )
-from jax_party.wrappers import EnvState
 
 
 class Step(NamedTuple):

@@ -17,7 +17,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from jax_party.config.experiment import ExperimentConfig
 from jax_party.config.systems import OnPolicyConfig
-from jax_party.environments import MultiAgentEnv, Observation
+from jax_party.envs.adapter import MultiAgentEnv, Observation
+from jax_party.envs.wrappers import EnvState
 from jax_party.ops.advantages import generalised_advantages, normalise
 from jax_party.ops.gradients import chunked_gradient, clipped_adam
 from jax_party.ops.losses import clipped_surrogate, clipped_value_loss, entropy, log_prob
@@ -36,7 +37,6 @@ from jax_party.systems.base import (
     trajectory_fields,
     where_ended,
 )
-from jax_party.wrappers import EnvState
 
 
 class Batch(NamedTuple):

@@ -15,13 +15,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from jax_party.config.experiment import ExperimentConfig
-from jax_party.environments import MultiAgentEnv, Observation
+from jax_party.envs.adapter import MultiAgentEnv, Observation
+from jax_party.envs.wrappers import append_agent_ids, global_state
 from jax_party.networks.heads import Actor, Critic
 from jax_party.networks.torsos import make_torso
 from jax_party.ops.losses import log_prob
 from jax_party.systems.base import Hyper, Rollout
 from jax_party.systems.on_policy import Batch, OnPolicySystem
-from jax_party.wrappers import append_agent_ids, global_state
 
 
 class Params(NamedTuple):

@@ -18,7 +18,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from jax_party.config.experiment import ExperimentConfig
 from jax_party.config.systems import QLearningConfig, QMIXConfig, RecurrentQLearningConfig
-from jax_party.environments import MultiAgentEnv, Observation
+from jax_party.envs.adapter import MultiAgentEnv, Observation
+from jax_party.envs.wrappers import global_state
 from jax_party.networks.mixing import QMixer
 from jax_party.networks.q_networks import QNetwork
 from jax_party.networks.recurrent import RecurrentNetwork
@@ -35,7 +36,6 @@ from jax_party.ops.q_learning import (
 from jax_party.ops.sampling import flat_gumbel
 from jax_party.systems.base import Hyper, where_ended
 from jax_party.systems.off_policy import Learning, OffPolicySystem, Step
-from jax_party.wrappers import global_state
 
 
 class Params(NamedTuple):

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jax_party.config.experiment import ExperimentConfig
-from jax_party.environments import MultiAgentEnv, Observation
+from jax_party.envs.adapter import MultiAgentEnv, Observation
 from jax_party.networks.heads import Actor, Critic
 from jax_party.networks.recurrent import RecurrentNetwork
 from jax_party.networks.torsos import make_torso

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from jax_party.config.experiment import ExperimentConfig
 from jax_party.config.networks import SableNetworks
-from jax_party.environments import MultiAgentEnv, Observation
+from jax_party.envs.adapter import MultiAgentEnv, Observation
 from jax_party.networks.retention import (
     Turn,
     chunkwise,

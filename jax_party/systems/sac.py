@@ -21,7 +21,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from jax_party.config.experiment import ExperimentConfig
 from jax_party.config.systems import SACConfig
-from jax_party.environments import MultiAgentEnv, Observation
+from jax_party.envs.adapter import MultiAgentEnv, Observation
+from jax_party.envs.wrappers import append_agent_ids, global_state
 from jax_party.networks.heads import MASKED_LOGIT, Actor
 from jax_party.networks.q_networks import QNetwork
 from jax_party.networks.torsos import make_torso
@@ -31,7 +32,6 @@ from jax_party.ops.sampling import flat_gumbel
 from jax_party.ops.soft_values import policy_loss, soft_value, target_entropy, temperature_loss
 from jax_party.systems.base import Hyper
 from jax_party.systems.off_policy import Learning, OffPolicySystem, Step
-from jax_party.wrappers import append_agent_ids, global_state
 
 TWINS = 2
 RARE = 1.0 / 15.0

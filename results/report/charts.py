@@ -10,8 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from results.analysis.statistics import Band
 from results.report.theme import Style, axis_range, faint
-from results.statistics import Band
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jax_party import records
 from jax_party.errors import RecordError
 from jax_party.judging import claims as judging
+from jax_party.trial import records
 from results.report.data import SweepData
 from results.report.theme import number
 

@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 
 from jax_party.judging.aggregate import Aggregate
 from jax_party.judging.intervals import Interval
-from results.report.charts import Chart, band_traces, figure, tags
-from results.report.data import BEST, VIEWS, SweepData
-from results.report.theme import SHARE_RANGE, Style, axis_range, axis_title, styles
-from results.statistics import (
+from results.analysis.statistics import (
     Band,
     Estimate,
     interquartile_mean_of_tasks,
@@ -24,6 +21,9 @@ from results.statistics import (
     probability_of_improvement,
     profile_band,
 )
+from results.report.charts import Chart, band_traces, figure, tags
+from results.report.data import BEST, VIEWS, SweepData
+from results.report.theme import SHARE_RANGE, Style, axis_range, axis_title, styles
 
 THRESHOLDS = 101
 

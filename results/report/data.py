@@ -16,18 +16,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from jax_party import records, storage
 from jax_party.errors import RecordError
 from jax_party.judging.aggregate import aggregate
 from jax_party.judging.intervals import Interval, interval, stratified_interval
 from jax_party.judging.objectives import At, Objective
 from jax_party.judging.replicates import means_over_scenarios, pool_seeds
 from jax_party.judging.standings import TIERS
-from jax_party.records import State, SweepManifest
-from results.collector import INDEX_FILE, METRIC_PREFIXES, collect, hyperparameter_columns
-from results.comparison import leaders_of
-from results.index import load_evaluations, load_index
-from results.ranking import EVERY_SCENARIO, behind, contenders, standing_of, without_copies
+from jax_party.store import storage
+from jax_party.trial import records
+from jax_party.trial.records import State, SweepManifest
+from results.analysis.comparison import leaders_of
+from results.collector.ranking import EVERY_SCENARIO, behind, contenders, standing_of, without_copies
+from results.collector.write import INDEX_FILE, METRIC_PREFIXES, hyperparameter_columns, write_index
+from results.tables import load_evaluations, load_index
 
 #: Which runs a chart is of: those of each algorithm's best configuration, or every configuration.
 BEST: Final = "best"
@@ -401,7 +402,7 @@ def load(folder: str | Path) -> SweepData:
         load_index(place)  # one of a newer version is refused, not written over
     try:
         if not collected or _has_trials(place):
-            collect(place)
+            write_index(place)
     except (RecordError, OSError) as error:
         if not collected:
             raise

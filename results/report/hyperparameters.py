@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import pandas as pd
 
-from results.importance import SCENARIO_AXIS, Importance, importance_in
-from results.ranking import OVER_SCENARIOS, without_copies
+from results.analysis.importance import SCENARIO_AXIS, Importance, importance_in
+from results.collector.ranking import OVER_SCENARIOS, without_copies
 from results.report.data import EVERY_SCENARIO, SweepData
 from results.report.theme import short_names
 

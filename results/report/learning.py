@@ -10,10 +10,10 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from jax_party.judging.settling import settling_step
+from results.analysis.statistics import Band, curve_over_configurations, curve_over_seeds, first_step_at, trimmed_mean
 from results.report.charts import Chart, band_traces, figure, tags
 from results.report.data import ALL, BEST, VIEWS, SweepData
 from results.report.theme import METRICS, axis_title, metric_name, styles
-from results.statistics import Band, curve_over_configurations, curve_over_seeds, first_step_at, trimmed_mean
 
 STEPS = "environment steps"
 #: Shares of the way from the lowest to the highest point of a scenario's curves.
@@ -185,7 +185,7 @@ def _over_scenarios(data: SweepData, view: str) -> Chart:
 
 def _stratified(values: NDArray[np.float64], sizes: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The ends of the interval of each step's interquartile mean; `values` are `(runs, steps)`, runs by scenario."""
-    from results.statistics import interquartile_mean_of_tasks
+    from results.analysis.statistics import interquartile_mean_of_tasks
 
     ends = np.cumsum(sizes)[:-1]
     found = [interquartile_mean_of_tasks(np.split(column, ends), resamples=500) for column in values.T]

@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from jax_party.judging.intervals import BOOTSTRAP_SEEDS
 from jax_party.judging.objectives import At
-from jax_party.records import MANIFEST_FILE, SweepManifest, plain
+from jax_party.trial.records import MANIFEST_FILE, SweepManifest, plain
 from results.report import (
     claims,
     comparison,

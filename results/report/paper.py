@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from jax_party.judging.aggregate import Aggregate
-from results.importance import SCENARIO_AXIS
+from results.analysis.importance import SCENARIO_AXIS
+from results.analysis.statistics import Band
 from results.report import comparison, game, hyperparameters, learning
 from results.report.data import ALL, BEST, SweepData
 from results.report.theme import OUTCOME_COLOURS, SHARE_RANGE, axis_range, axis_title, metric_name, short_names, styles
-from results.statistics import Band
 
 #: Widths in inches: one column of a paper, and its whole width.
 COLUMN: Final = 3.4

@@ -11,10 +11,10 @@ import plotly.graph_objects as go
 from jax_party.errors import RecordError
 from jax_party.judging.intervals import Interval
 from jax_party.judging.sensitivity import PEAK_SHARE
+from results.analysis.sensitivity import SensitivityCards, cards_of, sentences, text
 from results.report.charts import Chart, figure, tags
 from results.report.data import EVERY_SCENARIO, SweepData
 from results.report.theme import Style, short_names, styles
-from results.sensitivity import SensitivityCards, cards_of, sentences, text
 
 _SCORE = "normalised score<br>(5th percentile 0, 95th 1)"
 

@@ -9,9 +9,10 @@ from typing import Final
 
 from rich.console import Console
 
-from jax_party import records, storage
-from jax_party.arguments import BAD_INPUT, OneLineParser, print_error
+from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import RecordError
+from jax_party.store import storage
+from jax_party.trial import records
 from results.report.data import load
 
 REPORT_FILE: Final = "report.html"

@@ -11,11 +11,12 @@ from typing import Final
 
 from rich.console import Console
 
-from jax_party import records, storage
-from jax_party.arguments import BAD_INPUT, OneLineParser, print_error, whole_number
+from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error, whole_number
 from jax_party.errors import JaxPartyError, VaultError
+from jax_party.store import storage
+from jax_party.trial import records
 from results import vaults
-from results.show import print_table
+from results.printing import print_table
 from results.vaults.derive import ALONG
 from results.vaults.find import KINDS, Place
 

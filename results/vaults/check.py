@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from jax_party.errors import RecordError, VaultError
-from results.index import load_index
+from results.tables import load_index
 from results.vaults.episodes import episodes
 from results.vaults.find import Place, of_trial
 from results.vaults.store import Vault

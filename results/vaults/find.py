@@ -14,9 +14,10 @@ from typing import Any, Final
 
 import pandas as pd
 
-from jax_party import mirror, records, storage
 from jax_party.errors import RecordError, VaultError
-from results.index import load_index
+from jax_party.store import storage
+from jax_party.trial import mirror, records
+from results.tables import load_index
 from results.vaults.store import METADATA_FILE, Vault
 
 KINDS: Final = ("train", "test")

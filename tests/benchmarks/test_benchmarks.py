@@ -19,7 +19,7 @@ from benchmarks.flops import Matmul  # noqa: E402
 from benchmarks.harness import BenchmarkError, Options  # noqa: E402
 from benchmarks.sweep import split  # noqa: E402
 from jax_party.config import parse_config  # noqa: E402
-from jax_party.records import TrialRecord  # noqa: E402
+from jax_party.trial.records import TrialRecord  # noqa: E402
 
 ACTOR = [(3, 4), (4, 2)]
 CRITIC = [(5, 4), (4, 1)]
@@ -237,7 +237,7 @@ def test_the_two_counts_of_an_update_agree() -> None:
     from benchmarks.matmuls import count
     from benchmarks.setting import make_config
     from jax_party.config import make_budget
-    from jax_party.program import Program, make_hyper
+    from jax_party.training.program import Program, make_hyper
 
     config = make_config("ff_ippo", "vault=none", "arch.gradient_chunk_size=null")
     system, hyper = Program(config).system, make_hyper(config, make_budget(config))

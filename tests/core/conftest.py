@@ -22,10 +22,10 @@ import pytest
 # `probes` lies beside this file, under every import mode of pytest.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from jax_party import records
 from jax_party.config import ExperimentConfig, make_budget, parse_config
-from jax_party.program import Program, get_program, make_hyper
-from jax_party.training import Experiment
+from jax_party.training.experiment import Experiment
+from jax_party.training.program import Program, get_program, make_hyper
+from jax_party.trial import records
 from mava_configs import compose
 
 _ON_POLICY = ("system.ppo_epochs=2", "system.num_minibatches=2", "system.rollout_length=16")

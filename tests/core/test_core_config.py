@@ -21,7 +21,7 @@ from jax_party.config import (
     without_values,
 )
 from jax_party.errors import ConfigError
-from jax_party.program import get_program, make_hyper
+from jax_party.training.program import get_program, make_hyper
 from mava_configs import compose
 
 OTHER_VALUES = {

@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 from flashbax.vault import Vault
 
-from jax_party import records
-from jax_party.checkpointing import Checkpoints
 from jax_party.config import parse_config
 from jax_party.errors import CheckpointError, TrainingDiverged, VaultError
-from jax_party.training import Experiment
-from jax_party.vault import VaultWriter, _chunk_steps
+from jax_party.training.checkpointing import Checkpoints
+from jax_party.training.experiment import Experiment
+from jax_party.training.vault import VaultWriter, _chunk_steps
+from jax_party.trial import records
 from mava_configs import ALGORITHMS
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_party.environments import Observation
+from jax_party.envs.adapter import Observation
 from jax_party.systems.off_policy import OffPolicySystem
 from jax_party.systems.on_policy import Learned, OnPolicySystem
 from mava_configs import ALGORITHMS

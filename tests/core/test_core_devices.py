@@ -19,7 +19,7 @@ SCRIPT = """
 import json, sys
 import jax, numpy as np
 from jax_party.config import make_budget, parse_config
-from jax_party.program import get_program, make_hyper
+from jax_party.training.program import get_program, make_hyper
 
 mapping = json.loads(sys.stdin.read())
 report = []

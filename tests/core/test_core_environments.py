@@ -13,16 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_party import wrappers
 from jax_party.config import ExperimentConfig, evaluation_metrics, make_budget, parse_config, without_values
 from jax_party.env.env import JaxParty
-from jax_party.environments import MultiAgentEnv, Observation, Transition, _connector_view, make_environment
+from jax_party.envs import wrappers
+from jax_party.envs.adapter import MultiAgentEnv, Observation, Transition, _connector_view, make_environment
+from jax_party.envs.wrappers import AutoResetEnvs, Episodes, append_agent_ids, global_state
 from jax_party.errors import ConfigError
-from jax_party.evaluation import evaluate
-from jax_party.program import Program, make_hyper
 from jax_party.systems.registry import system_class
-from jax_party.training import Experiment
-from jax_party.wrappers import AutoResetEnvs, Episodes, append_agent_ids, global_state
+from jax_party.training.evaluation import evaluate
+from jax_party.training.experiment import Experiment
+from jax_party.training.program import Program, make_hyper
 from mava_configs import ALGORITHMS, compose, scenarios
 
 ENVS = ("jaxparty", "lbf", "rware", "connector")
@@ -388,8 +388,8 @@ def test_an_agent_without_a_legal_action_is_refused_before_anything_compiles(
 
     mapping = tiny_mapping("ff_ippo")
     game = make_environment(parse_config(mapping).env)
-    monkeypatch.setattr("jax_party.program.make_environment", lambda _: Stuck(game._env))
-    monkeypatch.setattr("jax_party.training.get_program", build)
+    monkeypatch.setattr("jax_party.training.program.make_environment", lambda _: Stuck(game._env))
+    monkeypatch.setattr("jax_party.training.experiment.get_program", build)
     with pytest.raises(ConfigError, match="env/scenario=p-short: agent 1 has 0 legal actions where training begins"):
         Experiment(parse_config(mapping), make_folder(tmp_path / "trial", mapping))
     assert not programs[0].compiled

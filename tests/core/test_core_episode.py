@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_party import episode, records
+from jax_party import episode
 from jax_party.config import parse_config
 from jax_party.errors import CheckpointError, ConfigError
 from jax_party.judging.scores import ends_a_period
+from jax_party.trial import records
 from results import vaults
 
 
 @pytest.fixture(scope="module")
 def trial(tiny_mapping: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished trial of two seeds with both kinds of vaults."""
-    from jax_party.training import Experiment
+    from jax_party.training.experiment import Experiment
 
     mapping = tiny_mapping("ff_ippo", "arch.num_seeds=2", "arch.batch=map", "vault=both", "arch.num_evaluation=2")
     folder = tmp_path_factory.mktemp("episode") / "trial"
@@ -90,7 +91,7 @@ def test_what_cannot_be_shown_is_named(trial: Path, tmp_path: Path, capsys: pyte
     "ff_masac", "ff_hasac",
 ])  # fmt: skip
 def test_every_system_plays(algorithm: str, tiny_mapping: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    from jax_party.training import Experiment
+    from jax_party.training.experiment import Experiment
 
     mapping = tiny_mapping(algorithm, "arch.num_evaluation=2")
     folder = tmp_path / "trial"

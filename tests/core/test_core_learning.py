@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks import probes
-from jax_party.environments import MultiAgentEnv, make_environment
+from jax_party.envs.adapter import MultiAgentEnv, make_environment
 from mava_configs import ALGORITHMS
 
 SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jax_party.config import parse_config
-from jax_party.environments import Observation
+from jax_party.envs.adapter import Observation
 from jax_party.errors import ConfigError
 from jax_party.networks.heads import MASKED_LOGIT
 from jax_party.networks.transformer import Decoder, EncodeBlock, Encoder, attention, shifted_tokens

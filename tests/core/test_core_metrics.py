@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from jax_party.config import ExperimentConfig, evaluation_metrics, make_budget, parse_config
-from jax_party.environments import make_environment
+from jax_party.envs.adapter import make_environment
 from jax_party.errors import ConfigError, SweepError
-from jax_party.program import Program, make_hyper
-from jax_party.records import Objective, State, TrialRecord
-from launcher import outcome
-from launcher.options import parse_sweep_options
-from launcher.plan import read_study
+from jax_party.training.program import Program, make_hyper
+from jax_party.trial.records import Objective, State, TrialRecord
+from launcher.ask.options import parse_sweep_options
+from launcher.plan import outcome
+from launcher.plan.compose import read_study
 
 
 @pytest.mark.parametrize("env", ["jaxparty", "lbf"])

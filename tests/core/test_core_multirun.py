@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 import results
-from jax_party import records
+from jax_party.cli.multirun import CommandLine, Plan
 from jax_party.errors import ConfigError, JaxPartyError
-from jax_party.multirun import CommandLine, Plan
+from jax_party.trial import records
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,7 +44,7 @@ def test_seeds_of_two_systems_are_one_sweep(tiny_overrides: Callable[[str], tupl
     assert manifest.overrides is not None and manifest.overrides["system.total_timesteps"] == 64
     assert "system.seed=3,4" in manifest.provenance["command"]
 
-    results.collect(folder)
+    results.write_index(folder)
     index = results.load_index(folder)
     assert index["algorithm"].tolist() == ["ff_ippo", "ff_ippo", "ff_mappo", "ff_mappo"]
     assert index["system.seed"].tolist() == index["seed"].tolist() == [3, 4, 3, 4]
@@ -75,7 +75,7 @@ def test_a_run_that_fails_leaves_the_others_alone(
     done = _call("-m", *words, "system.actor_lr=1e30,1e-3")
     assert done.returncode == 0
     (folder,) = tmp_path.glob("ff_ippo/*/*")
-    results.collect(folder)
+    results.write_index(folder)
     index = results.load_index(folder).set_index("system.actor_lr")
     assert index.loc[1e30, "state"] == "FAILED" and "TrainingDiverged" in index.loc[1e30, "error"]
     assert index.loc[1e-3, "state"] == "COMPLETE"

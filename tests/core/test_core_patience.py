@@ -8,7 +8,7 @@ import os
 import pytest
 
 from jax_party.errors import RecordError, StorageError, VaultError
-from jax_party.patience import LONGEST_PAUSE_S, PATIENCE_VARIABLE, patiently, refusal
+from jax_party.store.retry import LONGEST_PAUSE_S, PATIENCE_VARIABLE, patiently, refusal
 
 TENSORSTORE = (
     'RESOURCE_EXHAUSTED: Error writing "a/0": Failed to write 530013 bytes to file 11: No space left on device '

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_party.environments import Observation
+from jax_party.envs.adapter import Observation
 from jax_party.systems.on_policy import Batch, Learned
 from jax_party.systems.ppo import PPO, Params
 

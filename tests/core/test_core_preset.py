@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
+from jax_party.cli.multirun import CommandLine, Plan
 from jax_party.config import parse_config
 from jax_party.engines import get_engine
 from jax_party.engines.presets import expand_presets
 from jax_party.errors import ConfigError
-from jax_party.multirun import CommandLine, Plan
 from mava_configs import ALGORITHMS, CONFIG_DIR, compose
 
 RECORDED = json.loads((Path(__file__).parent / "mava_defaults.json").read_text())

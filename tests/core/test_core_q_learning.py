@@ -17,7 +17,7 @@ import rlax
 import scipy.stats
 
 from jax_party.config import ExperimentConfig, make_budget
-from jax_party.environments import Observation
+from jax_party.envs.adapter import Observation
 from jax_party.errors import ConfigError
 from jax_party.ops.q_learning import (
     bootstrap_value,
@@ -28,9 +28,9 @@ from jax_party.ops.q_learning import (
     td_error,
 )
 from jax_party.ops.sampling import flat_gumbel
-from jax_party.program import get_program, make_hyper
 from jax_party.systems.off_policy import Learning, Step, remembered
 from jax_party.systems.q_learning import Params
+from jax_party.training.program import get_program, make_hyper
 
 AGENTS, ACTIONS = 3, 3
 SHORT = ("env.scenario.task_config.time_limit=5", "arch.stagger_episodes=false")

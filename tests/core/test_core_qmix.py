@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jax_party.config import ExperimentConfig, parse_config, without_values
-from jax_party.environments import Observation, make_environment
+from jax_party.envs.adapter import Observation, make_environment
 from jax_party.errors import ConfigError
 from jax_party.networks.mixing import QMixer
 from jax_party.ops.q_learning import greedy_action

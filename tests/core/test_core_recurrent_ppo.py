@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jax_party.environments import Observation
+from jax_party.envs.adapter import Observation
 from jax_party.errors import ConfigError
 from jax_party.networks import recurrent
 from jax_party.networks.heads import Actor

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from jax_party import records
+from jax_party.trial import records
 
 ROOT = Path(__file__).parents[2]
 

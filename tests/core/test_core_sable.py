@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jax_party.config import ExperimentConfig
-from jax_party.environments import make_environment
+from jax_party.envs.adapter import make_environment
 from jax_party.errors import ConfigError
 from jax_party.networks.sable import positional_encoding, shifted
 from jax_party.ops.losses import log_prob

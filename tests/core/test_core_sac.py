@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from jax_party.environments import Observation, make_environment
+from jax_party.envs.adapter import Observation, make_environment
 from jax_party.networks.heads import MASKED_LOGIT
 from jax_party.ops.sampling import flat_gumbel
 from jax_party.ops.soft_values import expected_value, policy_loss, soft_value, target_entropy, temperature_loss

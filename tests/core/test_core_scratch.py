@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jax_party import scratch
+from jax_party.store import scratch
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def test_what_a_process_leaves_is_removed_by_the_next(place: Path) -> None:
 
 def test_a_process_removes_its_own_as_it_ends(tmp_path: Path) -> None:
     script = (
-        "from jax_party.scratch import make_scratch\n"
+        "from jax_party.store.scratch import make_scratch\n"
         "folder = make_scratch('x'); (folder / 'file').touch(); print(folder)"
     )
     environment = os.environ | {"TMPDIR": str(tmp_path)}

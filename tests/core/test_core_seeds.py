@@ -14,14 +14,14 @@ import pytest
 from flashbax.vault import Vault
 from jax.experimental.compilation_cache import compilation_cache
 
-import jax_party.program
-from jax_party import records
-from jax_party.batching import Batch, Form, Learners, choose, stack, unstack
+import jax_party.training.program
 from jax_party.config import parse_config
 from jax_party.errors import TrainingDiverged
 from jax_party.judging.aggregate import aggregate, aggregate_metrics, interquartile_mean, spread
-from jax_party.records import State
-from jax_party.training import Experiment, advance
+from jax_party.training.batching import Batch, Form, Learners, choose, stack, unstack
+from jax_party.training.experiment import Experiment, advance
+from jax_party.trial import records
+from jax_party.trial.records import State
 from mava_configs import ALGORITHMS
 
 IN_MAKE_TEST = ("ff_ippo", "rec_qmix")
@@ -195,7 +195,7 @@ def test_trials_side_by_side_are_what_they_are_alone(form: Form, tmp_path: Path,
 def test_the_faster_form_is_chosen_once(
     begin: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jax_party.batching.compilation_cache_dir", lambda: tmp_path / "xla")
+    monkeypatch.setattr("jax_party.training.batching.compilation_cache_dir", lambda: tmp_path / "xla")
     run = begin("ff_isac")
     before = jax.tree.map(np.array, run.state)
     chosen = choose(run.program, [run.hyper] * 2, [run.state] * 2, "signature")
@@ -247,7 +247,7 @@ def test_where_a_compiled_program_came_from(tmp_path: Path, trial: Any) -> None:
         found = []
         for number in range(3):
             if number == 2:
-                jax_party.program._program.cache_clear()
+                jax_party.training.program._program.cache_clear()
                 jax.clear_caches()
             found.append(_run(trial(tmp_path / f"t{number}", "ff_ippo", *settings)).record)
     finally:

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from flashbax.vault import Vault
 
-from jax_party import records
 from jax_party.config import parse_config, with_values
 from jax_party.errors import CheckpointError
-from jax_party.records import State
 from jax_party.systems.base import LearnerState
-from jax_party.training import Experiment
-from launcher.population import Inheritance, checkpoint_step, copy_learner, settle, take_over
+from jax_party.training.experiment import Experiment
+from jax_party.trial import records
+from jax_party.trial.records import State
+from launcher.work.population import Inheritance, checkpoint_step, copy_learner, settle, take_over
 
 LR = "system.actor_lr"
 RATES = {"weak": 1e-3, "good": 2e-3}

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_party import records
 from jax_party.config import parse_config
 from jax_party.errors import ConfigError
 from jax_party.ops import value_scale
 from jax_party.ops.value_scale import ValueScale, for_network, from_network, no_statistics, with_targets
 from jax_party.systems.on_policy import Learned
-from jax_party.training import Experiment, first_nonfinite
+from jax_party.training.experiment import Experiment, first_nonfinite
+from jax_party.trial import records
 
 SYSTEMS = ["ff_ippo", "ff_mappo", "rec_ippo", "rec_mappo", "ff_sable", "rec_sable", "mat"]
 

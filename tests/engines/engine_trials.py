@@ -10,11 +10,11 @@ import numpy as np
 from flashbax.vault import Vault
 
 import mava_configs
-from jax_party import records
 from jax_party.engines import Engine, get_engine
 from jax_party.errors import ConfigError
 from jax_party.judging.objectives import Objective
 from jax_party.judging.scores import ABSOLUTE, FINAL, UNTRAINED
+from jax_party.trial import records
 
 TINY = (
     "env/scenario=p-short", "env.scenario.task_config.time_limit=16", "arch.num_envs=4", "arch.num_eval_episodes=4",

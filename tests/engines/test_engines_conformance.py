@@ -11,11 +11,11 @@ import pytest
 from engine_trials import PLACES, places_of, vaults_of
 
 import mava_configs
-from jax_party import records
 from jax_party.engines import ENGINES, Engine, engine_of, get_engine
 from jax_party.errors import ConfigError, TrainingDiverged
-from jax_party.records import State
-from launcher.rerun import compare
+from jax_party.trial import records
+from jax_party.trial.records import State
+from launcher.commands.rerun import compare
 from sweeps.space import check_axes, find_spec, load_spec
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # an installed Mava's

@@ -16,15 +16,15 @@ from engine_trials import PLACES, Trial, places_of, vaults_of
 from orbax.checkpoint import PyTreeCheckpointer
 
 import mava_configs
-from jax_party import records
 from jax_party.engines import get_engine
 from jax_party.engines.mava import experiment, session
 from jax_party.engines.mava.config import OWN_CHECKPOINTS
 from jax_party.errors import ConfigError
 from jax_party.judging.objectives import Objective
 from jax_party.judging.scores import ABSOLUTE, FINAL
-from jax_party.records import State
-from launcher.rerun import compare
+from jax_party.trial import records
+from jax_party.trial.records import State
+from launcher.commands.rerun import compare
 
 pytestmark = [pytest.mark.needs_mava, pytest.mark.filterwarnings("ignore")]
 

@@ -13,7 +13,7 @@ import yaml
 
 from jax_party.env.env import JaxParty
 from jax_party.env.settings import GameSettings, PayoffSettings, parse_settings
-from jax_party.markers import HOST, TRACED, Host
+from jax_party.setting_kinds import HOST, TRACED, Host
 
 ENV_CONFIGS = Path(__file__).parents[2] / "mava_configs" / "env"
 SCENARIOS = sorted((ENV_CONFIGS / "scenario").glob("p-*.yaml"))

@@ -9,8 +9,8 @@ import nbformat
 import pytest
 
 import results
-from jax_party import records
-from jax_party.records import VaultEntry
+from jax_party.trial import records
+from jax_party.trial.records import VaultEntry
 from tests.examples.test_vault_reading import ROOT, figures, printed, run
 from tests.results.synthetic_sweep import make_sweep
 from tests.results.vault_factory import fields_of, write_vault
@@ -27,7 +27,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_vault(trial / "vaults" / "jax_party" / record.trial_id, fields_of(2, 25, record.number))
         changes = {"vaults": (VaultEntry(record.trial_id, "train", 2, 25),)}
         records.update_record(trial, **changes, algorithm=("ff_ippo", "ff_mappo")[record.number % 2])
-    results.collect(folder)
+    results.write_index(folder)
     return folder
 
 

@@ -14,9 +14,9 @@ import nbformat
 import numpy as np
 import pytest
 
-from jax_party import records
 from jax_party.config import parse_config
 from jax_party.runtime import prepare_process
+from jax_party.trial import records
 from mava_configs import compose
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +37,7 @@ Fields = dict[str, np.ndarray[Any, Any]]
 def trial_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished trial."""
     prepare_process()  # before JAX is imported
-    from jax_party.training import Experiment
+    from jax_party.training.experiment import Experiment
 
     mapping = compose("ff_ippo", TINY)
     config = parse_config(mapping)

@@ -21,9 +21,9 @@ from typing import Any
 import jax
 import tensorstore
 
-from jax_party import records
 from jax_party.config import ExperimentConfig
-from jax_party.training import Experiment
+from jax_party.training.experiment import Experiment
+from jax_party.trial import records
 
 VARIABLE = "JAX_PARTY_MISBEHAVIOUR"
 FACTORY = "tests.launcher.misbehaving:Misbehaving"

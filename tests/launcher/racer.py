@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from jax_party import records
 from jax_party.config import ExperimentConfig, make_budget
 from jax_party.errors import TrainingDiverged
-from jax_party.records import FINISHED, State
+from jax_party.trial import records
+from jax_party.trial.records import FINISHED, State
 
 
 def score(actor_lr: float, seed: int, noise: float = 1.0) -> float:

@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jax_party import records
 from jax_party.config import ExperimentConfig, make_budget
 from jax_party.errors import TrainingDiverged
-from jax_party.records import FINISHED, State
+from jax_party.trial import records
+from jax_party.trial.records import FINISHED, State
 
 
 class StandIn:

@@ -13,10 +13,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from jax_party import records
 from jax_party.config import ExperimentConfig, make_budget
 from jax_party.errors import TrainingDiverged
-from jax_party.records import FINISHED, State
+from jax_party.trial import records
+from jax_party.trial.records import FINISHED, State
 
 
 def gain(actor_lr: float, ent_coef: float, scenario: str = "p-base") -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jax_party.errors import SweepError
-from launcher import address
+from launcher.machine import join as address
 
 NODE = {"name": "a", "ip": "127.0.0.2", "cpus": 3, "gpus": 0, "cuda": False, "sees": True}
 

@@ -9,15 +9,20 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from jax_party import records
 from jax_party.errors import SweepError
 from jax_party.judging.seeds import fresh_seeds
-from jax_party.records import State
-from launcher import plan, promote, run, sweep
-from launcher.budget import SPENT_FILE, WRITE_EVERY_S, Spending, parse_budget
-from launcher.options import parse_resume_options, parse_sweep_options
-from launcher.resources import Crew, Machine
-from launcher.run import Sweep
+from jax_party.trial import records
+from jax_party.trial.records import State
+from launcher import sweep
+from launcher.ask.options import parse_resume_options, parse_sweep_options
+from launcher.ask.quantities import parse_budget
+from launcher.commands import promote
+from launcher.drive import run
+from launcher.drive.run import Sweep
+from launcher.drive.spending import SPENT_FILE, WRITE_EVERY_S, Spending
+from launcher.machine.resources import Crew, Machine
+from launcher.plan.compose import read_study
+from launcher.plan.write import draw_plan, write_plan
 from tests.launcher.test_promote import make_sweep
 
 
@@ -143,7 +148,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_the_budget_is_kept_with_the_sweep(tmp_path: Path) -> None:
     options = parse_sweep_options(["ALG=mappo", "SAMPLES=1", "BUDGET=time=2h,trials=3"])
-    study, samples = plan.read_study(options, "sweep-1")
-    plan.write_plan(tmp_path / "sweep", study, plan.draw_plan(study, samples), 1, options, "")
+    study, samples = read_study(options, "sweep-1")
+    write_plan(tmp_path / "sweep", study, draw_plan(study, samples), 1, options, "")
     assert records.read_manifest(tmp_path / "sweep").budget == {"time": 7200.0, "trials": 3.0}
     assert parse_resume_options([str(tmp_path), "BUDGET=steps=10"]).budget == "steps=10"

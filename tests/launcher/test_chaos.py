@@ -20,10 +20,10 @@ import pandas as pd
 import psutil
 import pytest
 
-from jax_party import records
-from jax_party.patience import PATIENCE_VARIABLE
-from jax_party.records import FINISHED, State, TrialRecord
-from launcher.watchdog import TRACE_FILE
+from jax_party.store.retry import PATIENCE_VARIABLE
+from jax_party.trial import records
+from jax_party.trial.records import FINISHED, State, TrialRecord
+from launcher.work.watchdog import TRACE_FILE
 from tests.launcher import misbehaving
 from tests.launcher.drivers import Driver, kill_driver, sweep_folder
 from tests.launcher.test_real_trials_on_ray import (

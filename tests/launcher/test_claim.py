@@ -12,13 +12,15 @@ import pytest
 import yaml
 from rich.console import Console
 
-from jax_party import records, storage
 from jax_party.errors import SweepError
 from jax_party.judging.seeds import fresh_seeds
-from jax_party.records import State
-from launcher import claim, sweep
-from launcher.extend import extended
-from launcher.run import Sweep
+from jax_party.store import storage
+from jax_party.trial import records
+from jax_party.trial.records import State
+from launcher import sweep
+from launcher.commands import claim
+from launcher.commands.extend import extended
+from launcher.drive.run import Sweep
 
 SPACE = (
     "algorithms: [ff_mappo, ff_ippo]\nscenarios: [p-base, p-short]\n"

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 import results
-from jax_party import records, storage
-from jax_party.records import State, TrialRecord
+from jax_party.store import storage
+from jax_party.trial import records
+from jax_party.trial.records import State, TrialRecord
 from results.fetch import fetch
 from tests.launcher.drivers import ROOT, Driver, kill_driver
 from tests.launcher.nodes import HEAD, Nodes

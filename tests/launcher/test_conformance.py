@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from jax_party import records
-from jax_party.records import State, TrialRecord
+from jax_party.trial import records
+from jax_party.trial.records import State, TrialRecord
 from launcher import sweep
-from launcher.run import Sweep
+from launcher.drive.run import Sweep
 from results import load_index
 from tests.launcher.drivers import start_driver, sweep_folder
 from tests.launcher.synthetic import cooperation, gain
@@ -268,13 +268,14 @@ def test_a_warm_start_from_another_space_is_refused(
 
 
 def plan_of(words: list[str], folder: Path) -> Path:
-    from launcher import plan
-    from launcher.options import parse_sweep_options
+    from launcher.ask.options import parse_sweep_options
+    from launcher.plan.compose import read_study
+    from launcher.plan.write import draw_plan, write_plan
 
     options = parse_sweep_options(words)
-    study, samples = plan.read_study(options, "earlier")
-    trials = plan.draw_plan(study, samples)
-    plan.write_plan(folder, study, trials, len(trials), options, "", samples)
+    study, samples = read_study(options, "earlier")
+    trials = draw_plan(study, samples)
+    write_plan(folder, study, trials, len(trials), options, "", samples)
     return folder
 
 

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from jax_party import records
 from jax_party.judging.standings import Candidate, rank
-from jax_party.records import Objective, State, TrialRecord
-from launcher import console, outcome
-from launcher.estimate import ASSUMED_RATE, COLD_COMPILE_S, START_S, TRIAL_S, estimate
-from launcher.progress import Progress
-from launcher.ranking import Entry, Ranking
+from jax_party.trial import records
+from jax_party.trial.records import Objective, State, TrialRecord
+from launcher.plan import outcome
+from launcher.plan.estimate import ASSUMED_RATE, COLD_COMPILE_S, START_S, TRIAL_S, estimate
+from launcher.show import console
+from launcher.show.progress import Progress
+from launcher.show.ranking import Entry, Ranking
 from mava_configs import ALGORITHMS
 
 

@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 
-from jax_party import records
-from jax_party.draws import DRAWS_FILE, Draws
 from jax_party.errors import RecordError
-from jax_party.records import FIRST_FRESH_SEED, State
-from launcher import plan, sweep
-from launcher.options import parse_sweep_options
-from launcher.plan import PlannedTrial, Study
-from launcher.planner import Planner, Told
-from launcher.run import Sweep
+from jax_party.trial import records
+from jax_party.trial.draws import DRAWS_FILE, Draws
+from jax_party.trial.records import FIRST_FRESH_SEED, State
+from launcher import sweep
+from launcher.ask.options import parse_sweep_options
+from launcher.drive.run import Sweep
+from launcher.plan.compose import read_study
+from launcher.plan.study import PlannedTrial, Study
+from launcher.search.planner import Planner, Told
 from results import compare, load_index
 from tests.launcher.drivers import Driver, kill_driver, start_driver, sweep_folder
 
@@ -43,7 +44,7 @@ ENGINES = [("SEARCH=optuna",), ("SEARCH=optuna", "SAMPLER=nsga2"), ("SEARCH=hype
 def make_study(tmp_path: Path, *words: str, space: str = SPACE) -> Study:
     file = tmp_path / "space.yaml"
     file.write_text(space)
-    return plan.read_study(parse_sweep_options(["ALG=mappo", f"SPACE={file}", "SEARCH=optuna", *words]), "sweep")[0]
+    return read_study(parse_sweep_options(["ALG=mappo", f"SPACE={file}", "SEARCH=optuna", *words]), "sweep")[0]
 
 
 class Book:

@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from jax_party import records
-from jax_party.records import TrialRecord
-from launcher import console, plan
-from launcher.fixed_ranks import note_of_plan, note_of_trials
-from launcher.options import parse_sweep_options
-from launcher.progress import Progress
-from launcher.ranking import Ranking
+from jax_party.trial import records
+from jax_party.trial.records import TrialRecord
+from launcher.ask.options import parse_sweep_options
+from launcher.plan.compose import read_study
+from launcher.plan.fixed_ranks import note_of_plan, note_of_trials
+from launcher.plan.study import PlannedTrial, Study
+from launcher.plan.write import draw_plan
+from launcher.show import console
+from launcher.show.progress import Progress
+from launcher.show.ranking import Ranking
 
 BASE = "ranks never change (a place is worth 10 per step, payoffs differ by at most 5)"
 SETTINGS = "env.scenario.task_config."
@@ -30,12 +33,12 @@ space:
 """
 
 
-def planned(*words: str) -> tuple[plan.Study, tuple[plan.PlannedTrial, ...]]:
-    study, samples = plan.read_study(parse_sweep_options(["ALG=mappo", *words]), "sweep")
-    return study, () if study.search.learns else plan.draw_plan(study, samples)
+def planned(*words: str) -> tuple[Study, tuple[PlannedTrial, ...]]:
+    study, samples = read_study(parse_sweep_options(["ALG=mappo", *words]), "sweep")
+    return study, () if study.search.learns else draw_plan(study, samples)
 
 
-def written(folder: Path, study: plan.Study, trials: Any) -> list[TrialRecord]:
+def written(folder: Path, study: Study, trials: Any) -> list[TrialRecord]:
     return [study.write(folder, trial) for trial in trials]
 
 

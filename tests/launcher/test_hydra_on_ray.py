@@ -15,7 +15,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import results
-from jax_party import records
+from jax_party.trial import records
 from launcher import hydra_ray
 from mava_configs import compose
 from tests.launcher.drivers import ROOT, Driver, sweep_folder
@@ -68,7 +68,7 @@ def test_three_seeds_on_ray_are_a_sweep(tmp_path: Path) -> None:
     assert "3 COMPLETE" in driver.output() and "UserWarning" not in driver.output()
 
     folder = sweep_folder(tmp_path / "results")
-    results.collect(folder)
+    results.write_index(folder)
     index = results.load_index(folder)
     assert index["system.seed"].tolist() == index["seed"].tolist() == [1, 2, 3]
     assert set(index["state"]) == {"COMPLETE"} and index["attempts"].tolist() == [1, 1, 1]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from jax_party.errors import RecordError, StorageError
-from jax_party.patience import PATIENCE_VARIABLE
-from jax_party.records import FolderHeld, lock_folder
-from launcher.notes import STOPPED_S, Notes
+from jax_party.store.retry import PATIENCE_VARIABLE
+from jax_party.trial.records import FolderHeld, lock_folder
+from launcher.drive.deferred import STOPPED_S, Notes
 
 
 class Clock:
@@ -85,7 +85,9 @@ def test_what_a_server_refuses_is_written_later() -> None:
 def test_who_wants_to_stop_does_not_wait_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PATIENCE_VARIABLE, "300")
     clock = Clock()
-    monkeypatch.setattr("launcher.notes.time.sleep", lambda seconds: setattr(clock, "now", clock.now + seconds))
+    monkeypatch.setattr(
+        "launcher.drive.deferred.time.sleep", lambda seconds: setattr(clock, "now", clock.now + seconds)
+    )
 
     def refused() -> None:
         raise StorageError("gone")

@@ -11,7 +11,7 @@ import pytest
 
 from jax_party.errors import SweepError
 from launcher import sweep
-from launcher.options import Sampler, Scheduler, Search, SweepOptions, parse_resume_options, parse_sweep_options
+from launcher.ask.options import Sampler, Scheduler, Search, SweepOptions, parse_resume_options, parse_sweep_options
 from sweeps.space import ScenarioMode
 
 GRID = "{type: grid, values: [1.0e-4, 1.0e-3]}"
@@ -70,7 +70,7 @@ def test_ray_that_cannot_be_started_is_one_line(
     def start_ray(*given: object) -> None:
         raise RuntimeError("no port is free\nthat was all")
 
-    monkeypatch.setattr("launcher.run.start_ray", start_ray)
+    monkeypatch.setattr("launcher.drive.run.start_ray", start_ray)
     assert sweep.main(["ALG=mappo", "SAMPLES=1", f"OUT={tmp_path}", "PACK=2"]) == 2
     (folder,) = tmp_path.glob("*/*/*")
     (line,) = capsys.readouterr().err.splitlines()
@@ -234,7 +234,8 @@ def test_help_and_algorithms(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_dry_run_leaves_nothing_and_the_driver_never_imports_jax(tmp_path: Path) -> None:
     code = (
-        "import sys; from launcher.sweep import main; import launcher.run, launcher.trainable, launcher.callback; "
+        "import sys; from launcher.sweep import main; import launcher.drive.run; "
+        "import launcher.work.trainable, launcher.drive.callback; "
         f"rc = main(['ALG=mappo', 'SAMPLES=3', 'SCENARIO=p-base,p-no-rank', 'DRY_RUN=1', 'OUT={tmp_path}/out']); "
         "print('rc', rc, 'jax' in sys.modules, 'results' in sys.modules)"
     )

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from jax_party.patience import PATIENCE_VARIABLE
-from launcher.overdue import AWAY_S, Overdue
-from launcher.watchdog import GRACE_S, LEAST_S, OPENING_S
+from jax_party.store.retry import PATIENCE_VARIABLE
+from launcher.drive.overdue import AWAY_S, Overdue
+from launcher.work.watchdog import GRACE_S, LEAST_S, OPENING_S
 
 
 class Clock:

@@ -13,11 +13,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-from jax_party import records
 from jax_party.errors import RecordError, SweepError, TrainingDiverged
-from launcher import plan
-from launcher.options import parse_sweep_options
-from launcher.pack import Pack, load_factory
+from jax_party.trial import records
+from launcher.ask.experiment import load_factory
+from launcher.ask.options import parse_sweep_options
+from launcher.plan.compose import read_study
+from launcher.plan.write import draw_plan, write_plan
+from launcher.work.pack import Pack
 
 PERIODS = 3
 
@@ -73,9 +75,9 @@ class Together(Counting):
 def folders(tmp_path: Path) -> list[Path]:
     """A sweep of four trials."""
     options = parse_sweep_options(["ALG=mappo", "SAMPLES=4", "TIMESTEPS=4096", "EVALUATIONS=1"])
-    study, samples = plan.read_study(options, "sweep-1")
-    trials = plan.draw_plan(study, samples)
-    plan.write_plan(tmp_path, study, trials, len(trials), options, "the command")
+    study, samples = read_study(options, "sweep-1")
+    trials = draw_plan(study, samples)
+    write_plan(tmp_path, study, trials, len(trials), options, "the command")
     return [tmp_path / trial.trial_id for trial in trials]
 
 
@@ -292,7 +294,7 @@ def test_the_folder_is_held_while_the_trial_is_here(pack: Callable[..., Pack], f
         pass
 
 
-@pytest.mark.parametrize("name", ["no.such.module:Thing", "launcher.pack:Nothing", "launcher.pack"])
+@pytest.mark.parametrize("name", ["no.such.module:Thing", "launcher.work.pack:Nothing", "launcher.work.pack"])
 def test_an_unknown_factory_is_named(name: str) -> None:
     with pytest.raises(SweepError, match=f"JAX_PARTY_EXPERIMENT={name}: cannot be loaded"):
         load_factory(name)

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from jax_party import records
 from jax_party.errors import SweepError
-from jax_party.records import State
-from launcher import plan
-from launcher.options import SweepOptions, parse_sweep_options
-from launcher.plan import Study
+from jax_party.trial import records
+from jax_party.trial.records import State, label_of
+from launcher.ask.options import SweepOptions, parse_sweep_options
+from launcher.plan.compose import read_study
+from launcher.plan.read import study_from_manifest
+from launcher.plan.study import PlannedTrial, Study
+from launcher.plan.write import check_plan, create_sweep_folder, draw_plan, write_plan
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5)
 HEAD = "algorithms: [ff_mappo]\nscenarios: [p-base]\nbudget: {total_timesteps: 8192, num_evaluation: 2}\nspace:\n"
@@ -24,12 +26,12 @@ SEEDS = "  system.seed: {type: grid, values: [7, 8]}\n"
 
 
 def study(*words: str, name: str = "sweep") -> tuple[Study, int]:
-    return plan.read_study(parse_sweep_options(["ALG=mappo", *words]), name)
+    return read_study(parse_sweep_options(["ALG=mappo", *words]), name)
 
 
-def trials(*words: str) -> tuple[plan.PlannedTrial, ...]:
+def trials(*words: str) -> tuple[PlannedTrial, ...]:
     found, samples = study(*words)
-    return plan.draw_plan(found, samples)
+    return draw_plan(found, samples)
 
 
 def own_space(tmp_path: Path, *axes: str) -> str:
@@ -96,16 +98,16 @@ def test_the_seed_may_be_an_axis(tmp_path: Path) -> None:
 def test_a_trial_may_have_several_seeds(tmp_path: Path) -> None:
     words = ("SEEDS=8", "AGGREGATE=iqm", "BATCH=map", "SAMPLES=2", "SEED=5")
     found, samples = study(*words)
-    drawn = plan.draw_plan(found, samples)
+    drawn = draw_plan(found, samples)
     for trial in drawn:
         arch = trial.config()["arch"]
         assert (trial.seed, arch["num_seeds"], arch["batch"]) == (5, 8, "map")
-    plan.write_plan(tmp_path, found, drawn, 2, parse_sweep_options(["ALG=mappo", *words]), "")
+    write_plan(tmp_path, found, drawn, 2, parse_sweep_options(["ALG=mappo", *words]), "")
     record, manifest = records.read_record(tmp_path / drawn[0].trial_id), records.read_manifest(tmp_path)
     assert (record.num_seeds, record.objective.aggregate) == (manifest.num_seeds, manifest.objective.aggregate)
     assert (record.num_seeds, record.objective.aggregate) == (8, "iqm")
-    again = plan.study_from_manifest(tmp_path, manifest)
-    assert [trial.trial_id for trial in plan.draw_plan(again, 2)] == [trial.trial_id for trial in drawn]
+    again = study_from_manifest(tmp_path, manifest)
+    assert [trial.trial_id for trial in draw_plan(again, 2)] == [trial.trial_id for trial in drawn]
 
 
 @pytest.mark.parametrize(
@@ -152,14 +154,14 @@ def test_a_preset_lies_below_the_space_and_what_is_fixed(in_file: bool, tmp_path
     fixed = "OVERRIDES=system.rollout_length=64" + ("" if in_file else " +preset=mava")
     words = [f"SPACE={tmp_path / 'mine.yaml'}", fixed, "SAMPLES=1"]
     found, samples = study(*words)
-    drawn = plan.draw_plan(found, samples)
+    drawn = draw_plan(found, samples)
     config = drawn[0].config()
     assert config["system"]["actor_lr"] == drawn[0].hyperparameters["system.actor_lr"]
     assert (config["system"]["critic_lr"], config["system"]["rollout_length"]) == (2.5e-4, 64)
     assert (config["arch"]["num_envs"], config["arch"]["num_evaluation"]) == (16, 2)
     assert found.spec.overrides["+preset"] == "mava"
-    plan.write_plan(tmp_path / "sweep", found, drawn, 1, parse_sweep_options(["ALG=mappo", *words]), "")
-    again = plan.study_from_manifest(tmp_path / "sweep", records.read_manifest(tmp_path / "sweep"))
+    write_plan(tmp_path / "sweep", found, drawn, 1, parse_sweep_options(["ALG=mappo", *words]), "")
+    again = study_from_manifest(tmp_path / "sweep", records.read_manifest(tmp_path / "sweep"))
     assert [base.config for base in again.bases] == [base.config for base in found.bases]
 
 
@@ -170,25 +172,25 @@ def test_another_environment_has_its_own_scenario() -> None:
 
 def test_sweep_folders_are_exclusive(tmp_path: Path) -> None:
     options = SweepOptions("mappo", out=tmp_path, name="first")
-    name, folder = plan.create_sweep_folder(options, "ff_mappo", MOMENT)
+    name, folder = create_sweep_folder(options, "ff_mappo", MOMENT)
     assert name == "ff_mappo-20260102-030405-first"
     assert folder == tmp_path / "ff_mappo" / "2026-01-02" / "03-04-05-first"
-    second, _ = plan.create_sweep_folder(options, "ff_mappo", MOMENT)
+    second, _ = create_sweep_folder(options, "ff_mappo", MOMENT)
     assert second == "ff_mappo-20260102-030406-first"
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SweepError, match=r"^OUT: .*file: cannot make a folder there: "):
-        plan.create_sweep_folder(SweepOptions("mappo", out=tmp_path / "file"), "ff_mappo", MOMENT)
+        create_sweep_folder(SweepOptions("mappo", out=tmp_path / "file"), "ff_mappo", MOMENT)
 
 
 def test_the_plan_on_disk_makes_the_same_study(tmp_path: Path) -> None:
     words = ["SAMPLES=2", "SCENARIO=p-base,p-short", "SEED=5", "OVERRIDES=arch.num_envs=16 network.actor_network."
              "pre_torso.layer_sizes=[32,32]"]  # fmt: skip
     found, samples = study(*words, name="sweep-1")
-    planned = plan.draw_plan(found, samples)
-    plan.write_plan(tmp_path, found, planned, len(planned), parse_sweep_options(["ALG=mappo", *words]), "the command")
+    planned = draw_plan(found, samples)
+    write_plan(tmp_path, found, planned, len(planned), parse_sweep_options(["ALG=mappo", *words]), "the command")
     manifest = records.read_manifest(tmp_path)
     assert (manifest.num_trials, manifest.seed, manifest.search) == (4, 5, "random")
     assert manifest.provenance["command"] == "the command"
@@ -198,7 +200,7 @@ def test_the_plan_on_disk_makes_the_same_study(tmp_path: Path) -> None:
         assert record.hyperparameters == trial.hyperparameters
         assert record.total_steps == trial.base.total_steps
         assert records.read_config(tmp_path / trial.trial_id) == trial.config()
-    again = plan.study_from_manifest(tmp_path, manifest)
+    again = study_from_manifest(tmp_path, manifest)
     assert [again.trial(t.number, again.bases[t.number % 2], t.hyperparameters).trial_id for t in planned] == [
         trial.trial_id for trial in planned
     ]
@@ -209,8 +211,8 @@ def test_the_plan_on_disk_makes_the_same_study(tmp_path: Path) -> None:
 
 def test_several_algorithms_share_a_sweep(tmp_path: Path) -> None:
     """Each with the axes of its own file; configurations are shared where they can be."""
-    found, samples = plan.read_study(parse_sweep_options(["ALG=mappo,ippo,sable", "SAMPLES=2"]), "sweep")
-    drawn = plan.draw_plan(found, samples)
+    found, samples = read_study(parse_sweep_options(["ALG=mappo,ippo,sable", "SAMPLES=2"]), "sweep")
+    drawn = draw_plan(found, samples)
     assert found.label == "ff_mappo-ff_ippo-ff_sable"
     assert [trial.base.algorithm for trial in drawn] == ["ff_mappo", "ff_ippo", "ff_sable"] * 2
     mappo, ippo, sable = drawn[:3]
@@ -224,10 +226,10 @@ def test_several_algorithms_share_a_sweep(tmp_path: Path) -> None:
         assert trial.config()["logger"]["system_name"] == trial.base.algorithm
     folder = tmp_path / "sweep"
     options = parse_sweep_options(["ALG=mappo,ippo,sable", "SAMPLES=2"])
-    plan.write_plan(folder, found, drawn, len(drawn), options, "")
+    write_plan(folder, found, drawn, len(drawn), options, "")
     manifest = records.read_manifest(folder)
     assert manifest.algorithms == ("ff_mappo", "ff_ippo", "ff_sable")
-    again = plan.draw_plan(plan.study_from_manifest(folder, manifest), 2)
+    again = draw_plan(study_from_manifest(folder, manifest), 2)
     assert [trial.trial_id for trial in again] == [trial.trial_id for trial in drawn]
     assert {records.read_record(folder / trial.trial_id).algorithm for trial in drawn} == set(found.algorithms)
 
@@ -258,12 +260,12 @@ def test_a_range_whose_middle_cannot_be_run_is_refused(tmp_path: Path) -> None:
     found, _ = study(space)
     message = r"trial \d+ \(system.num_minibatches=[357]\) cannot be run: system.num_minibatches: [357] does not divide"
     with pytest.raises(SweepError, match=message):
-        plan.check_plan(found, plan.draw_plan(found, 8))
+        check_plan(found, draw_plan(found, 8))
 
 
 def test_four_algorithms_have_a_short_name() -> None:
-    assert plan.label_of(("a", "b", "c")) == "a-b-c"
-    assert plan.label_of(("a", "b", "c", "d")) == "a-and-3-more"
+    assert label_of(("a", "b", "c")) == "a-b-c"
+    assert label_of(("a", "b", "c", "d")) == "a-and-3-more"
 
 
 @pytest.mark.parametrize(
@@ -294,7 +296,7 @@ def test_bad_algorithms_and_conditions_are_refused(
 ) -> None:
     space = [] if axes is None else [own_space(tmp_path, *axes)]
     with pytest.raises(SweepError) as caught:
-        plan.read_study(parse_sweep_options([*words, *space]))
+        read_study(parse_sweep_options([*words, *space]))
     assert message in str(caught.value)
 
 
@@ -312,5 +314,5 @@ def test_bad_algorithms_and_conditions_are_refused(
 )
 def test_the_sweep_file_says_how_many_seeds_unless_the_command_line_does(words: list[str], seeds: int) -> None:
     """Of several files the most counts, so that all algorithms are compared on as many."""
-    study, _ = plan.read_study(parse_sweep_options(words), "s")
+    study, _ = read_study(parse_sweep_options(words), "s")
     assert {base.config["arch"]["num_seeds"] for base in study.bases} == {seeds}

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 from ray.tune.trainable.metadata import _TrainingRunMetadata
 
-from launcher.callback import forget
-from launcher.planned import FINISHED, InOrder, PlannedTrials
+from launcher.drive.callback import forget
+from launcher.search.planned import FINISHED, InOrder, PlannedTrials
 
 
 def test_ids_are_given_out_once_each_in_their_order() -> None:

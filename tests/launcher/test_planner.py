@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from launcher import plan
-from launcher.options import parse_sweep_options
-from launcher.plan import PlannedTrial, Study
-from launcher.planner import Configuration, Planner, Told
+from launcher.ask.options import parse_sweep_options
+from launcher.plan.compose import read_study
+from launcher.plan.study import PlannedTrial, Study
+from launcher.plan.write import draw_plan
+from launcher.search.planner import Configuration, Planner, Told
 from sweeps.space import Axis, AxisType
 
 WORDS = ("ALG=mappo", "SCENARIO=p-base,p-short", "SEED=4")
@@ -20,7 +21,7 @@ TWO = ("OVERRIDES=system.clip_eps=0.2 system.gamma=0.99 system.critic_lr=0.001 s
 
 
 def make_study(*words: str) -> Study:
-    return plan.read_study(parse_sweep_options([*WORDS, *words]), "sweep")[0]
+    return read_study(parse_sweep_options([*WORDS, *words]), "sweep")[0]
 
 
 class Book:
@@ -199,7 +200,7 @@ def test_a_scenario_is_drawn_with_the_configuration() -> None:
     played = play(planner(study, book, 12), book)
     assert {trial.base.scenario for trial in played} == {"p-base", "p-short"}
     assert all("scenario" not in trial.hyperparameters for trial in played)
-    drawn = plan.draw_plan(make_study("SCENARIO_MODE=axis"), 12)
+    drawn = draw_plan(make_study("SCENARIO_MODE=axis"), 12)
     assert len(drawn) == 12
     assert {trial.base.scenario for trial in drawn} == {"p-base", "p-short"}
 

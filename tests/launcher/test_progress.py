@@ -9,9 +9,9 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from jax_party.judging.standings import Candidate
-from jax_party.records import FINISHED, Objective, State, TrialRecord
-from launcher.console import status_line
-from launcher.progress import Progress, Snapshot, best_row
+from jax_party.trial.records import FINISHED, Objective, State, TrialRecord
+from launcher.show.console import status_line
+from launcher.show.progress import Progress, Snapshot, best_row
 
 TRIALS = 5
 PLANNED = 7

@@ -13,18 +13,21 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from jax_party import records
 from jax_party.errors import SweepError
 from jax_party.judging.aggregate import interquartile_mean
 from jax_party.judging.intervals import interval
 from jax_party.judging.seeds import fresh_seeds
-from jax_party.records import FIRST_FRESH_SEED, State
-from launcher import plan, promote, run
-from launcher.extend import extended
-from launcher.options import PromoteOptions, parse_promote_options, parse_sweep_options
-from launcher.run import Sweep
-from results.collector import collect
-from results.index import load_index
+from jax_party.trial import records
+from jax_party.trial.records import FIRST_FRESH_SEED, State
+from launcher.ask.options import PromoteOptions, parse_promote_options, parse_sweep_options
+from launcher.commands import promote
+from launcher.commands.extend import extended
+from launcher.drive import run
+from launcher.drive.run import Sweep
+from launcher.plan.compose import read_study
+from launcher.plan.write import draw_plan, write_plan
+from results.collector.write import write_index
+from results.tables import load_index
 
 SEEDS = fresh_seeds("sweep-1")
 SPACE = (
@@ -38,9 +41,9 @@ def make_sweep(path: Path, *words: str, samples: int = 3, scores: dict[int, floa
     space = path / "space.yaml"
     space.write_text(SPACE)
     options = parse_sweep_options(["ALG=mappo", f"SPACE={space}", f"SAMPLES={samples}", *words])
-    study, _ = plan.read_study(options, "sweep-1")
-    trials = plan.draw_plan(study, samples)
-    plan.write_plan(path / "sweep", study, trials, len(trials), options, "")
+    study, _ = read_study(options, "sweep-1")
+    trials = draw_plan(study, samples)
+    write_plan(path / "sweep", study, trials, len(trials), options, "")
     for trial in trials:
         if scores is not None:
             end(path / "sweep" / trial.trial_id, [scores[trial.number]] if trial.number in scores else [])
@@ -166,10 +169,10 @@ def test_a_configuration_for_all_scenarios_has_a_fresh_score_over_them(tmp_path:
             name: list(np.random.default_rng(7).normal(at, 1.0, 10)) for name, at in (("p-base", 3.0), ("p-short", 6.0))
         }
     end(sweep.folder / written[0].trial_id, values[written[0].scenario])
-    collect(sweep.folder)
+    write_index(sweep.folder)
     assert load_index(sweep.folder)["fresh.over_scenarios.value"].isna().all(), "not tested in both yet"
     end(sweep.folder / written[1].trial_id, values[written[1].scenario])
-    collect(sweep.folder)
+    write_index(sweep.folder)
     index = load_index(sweep.folder)
     told = index[index["fresh.over_scenarios.value"].notna()]
     assert len(told) == 4 and told["objective.over_scenarios"].dropna().tolist() == [6.0, 6.0]
@@ -210,10 +213,10 @@ def test_no_sweep_tunes_with_the_seeds_of_tests(seeds: str, tmp_path: Path) -> N
     with pytest.raises(
         SweepError, match=r"system\.seed: .* is kept for testing winners; take seeds below 1,000,000,000"
     ):
-        plan.read_study(parse_sweep_options(["ALG=mappo", f"SPACE={space}"]))
+        read_study(parse_sweep_options(["ALG=mappo", f"SPACE={space}"]))
     with pytest.raises(SweepError, match=r"SEEDS=8: from SEED=999999999 they reach seeds that are kept for testing"):
-        plan.read_study(parse_sweep_options(["ALG=mappo", "SEED=999999999", "SEEDS=8"]))
-    plan.read_study(parse_sweep_options(["ALG=mappo", "SEED=999999992", "SEEDS=8"]))
+        read_study(parse_sweep_options(["ALG=mappo", "SEED=999999999", "SEEDS=8"]))
+    read_study(parse_sweep_options(["ALG=mappo", "SEED=999999992", "SEEDS=8"]))
     with pytest.raises(SweepError, match="SEED: expected a whole number from 0 to 999999999"):
         parse_sweep_options(["ALG=mappo", f"SEED={FIRST_FRESH_SEED}"])
 

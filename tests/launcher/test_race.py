@@ -15,18 +15,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jax_party import records
 from jax_party.errors import SweepError
 from jax_party.judging.intervals import interval
 from jax_party.judging.seeds import fresh_seeds
-from jax_party.records import State, TrialRecord
+from jax_party.trial import records
+from jax_party.trial.records import State, TrialRecord
 from launcher import sweep as command
-from launcher.options import PromoteOptions, parse_promote_options
-from launcher.promote import Winner, show_promotions, winners, write_promotions
-from launcher.race import run_race
-from launcher.run import Sweep
-from results.collector import collect
-from results.index import load_index
+from launcher.ask.options import PromoteOptions, parse_promote_options
+from launcher.commands.promote import Winner, show_promotions, winners, write_promotions
+from launcher.commands.race import run_race
+from launcher.drive.run import Sweep
+from results.collector.write import write_index
+from results.tables import load_index
 from tests.launcher.drivers import ROOT, sweep_folder
 from tests.launcher.test_promote import end, make_sweep
 
@@ -119,7 +119,7 @@ def test_what_is_worse_is_stopped_and_the_others_go_on(tmp_path: Path) -> None:
     assert rounds.blocks[-1] == [] or sum(number for _, _, number in rounds.blocks[-1]) > 0
     assert rounds.text.count("is out after 6 seeds") == 2 and "where 20 is enough" in rounds.text
     assert "2 of 4 could still be the best after 20 seeds (RACE=0.95)" in rounds.text
-    collect(folder)
+    write_index(folder)
     index = load_index(folder)
     searched = index[index["promoted_from"].isna()].set_index("number")
     assert searched["fresh.num_seeds"].tolist() == [6, 20, 20, 6]
@@ -179,7 +179,7 @@ def test_seeds_that_a_promotion_has_played_count(tmp_path: Path) -> None:
     longer = Rounds(folder)
     assert longer(options(folder, seeds=30)) == 0
     assert sorted(longer.blocks[0]) == [(1, 18, 4), (2, 18, 4)]
-    collect(folder)
+    write_index(folder)
     searched = load_index(folder).set_index("number").loc[[1, 2]]
     assert set(searched["fresh.num_seeds"]) == {30}, "seeds 18 and 19 count once"
 
@@ -229,7 +229,7 @@ def test_configurations_found_after_the_test_are_told(tmp_path: Path) -> None:
     show_promotions(rounds.sweep, tests, rounds.screen)
     origin = next(record.trial_id for record in rounds.sweep.searched if record.number == 3)
     assert f"Test seeds were used before: 1 of 4 winners ({origin})" in rounds.text
-    collect(folder)
+    write_index(folder)
     index = load_index(folder)
     told = index[index["test_seeds_reused"].fillna(False)]
     assert sorted(told["trial_id"]) == sorted([origin, *(r.trial_id for r in tests if r.promoted_from == origin)])

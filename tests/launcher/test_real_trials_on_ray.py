@@ -27,11 +27,12 @@ import psutil
 import pytest
 from flashbax.vault import Vault
 
-from jax_party import records
 from jax_party.judging.seeds import fresh_seeds
-from jax_party.records import State, TrialRecord
-from launcher import plan
-from launcher.options import parse_sweep_options
+from jax_party.trial import records
+from jax_party.trial.records import State, TrialRecord
+from launcher.ask.options import parse_sweep_options
+from launcher.plan.compose import read_study
+from launcher.plan.write import draw_plan, write_plan
 from mava_configs import ALGORITHMS
 from tests.launcher.drivers import LIMIT_S, ROOT, Driver, kill_driver, start_driver, sweep_folder
 
@@ -54,11 +55,11 @@ WORDS = (
 UNBROKEN = """
 import os, sys
 from pathlib import Path
-from launcher.resources import prepare_worker
+from launcher.machine.resources import prepare_worker
 core = prepare_worker(sorted(os.sched_getaffinity(0)), uses_gpu=False)
-from jax_party import records
+from jax_party.trial import records
 from jax_party.config import parse_config
-from jax_party.training import Experiment
+from jax_party.training.experiment import Experiment
 for folder in map(Path, sys.argv[1:]):
     experiment = Experiment(parse_config(records.read_config(folder)), folder)
     while not experiment.finished:
@@ -73,9 +74,9 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Every trial of the plan by its number, run without Ray and without a break."""
     sweep = tmp_path_factory.mktemp("unbroken")
     options = parse_sweep_options(WORDS)
-    study, samples = plan.read_study(options, "unbroken")
-    trials = plan.draw_plan(study, samples)
-    plan.write_plan(sweep, study, trials, len(trials), options, "a test")
+    study, samples = read_study(options, "unbroken")
+    trials = draw_plan(study, samples)
+    write_plan(sweep, study, trials, len(trials), options, "a test")
     folders = {trial.number: sweep / trial.trial_id for trial in trials}
     done = subprocess.run(
         [sys.executable, "-c", UNBROKEN, *map(str, folders.values())],

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from jax_party import records
 from jax_party.errors import SweepError
-from jax_party.records import State, Takeover, TrialRecord
-from launcher import rerun
-from launcher.options import RerunOptions, parse_rerun_options
+from jax_party.trial import records
+from jax_party.trial.records import State, Takeover, TrialRecord
+from launcher.ask.options import RerunOptions, parse_rerun_options
+from launcher.commands import rerun
 
 
 def make_trial(folder: Path, *values: float, state: State = State.COMPLETE, error: str | None = None) -> Path:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from jax_party.errors import ConfigError, SweepError
-from launcher import plan, resources
-from launcher.options import parse_sweep_options
-from launcher.resources import Crew, Machine, take_core
+from launcher.ask.options import parse_sweep_options
+from launcher.machine import resources
+from launcher.machine.resources import Crew, Machine, take_core
+from launcher.plan.compose import read_study
 
 ROOT = Path(__file__).parents[2]
 THREE_CORES, TWO_GPUS = Machine((0, 1, 2), 0), Machine((0, 1, 2), 2)
@@ -96,12 +97,12 @@ def test_a_share_is_a_share(value: str) -> None:
 
 
 def test_devices_are_the_experiments_own(tmp_path: Path) -> None:
-    study, _ = plan.read_study(parse_sweep_options(["ALG=mappo", "DEVICES_PER_TRIAL=2"]))
+    study, _ = read_study(parse_sweep_options(["ALG=mappo", "DEVICES_PER_TRIAL=2"]))
     assert study.num_devices == study.bases[0].config["arch"]["num_devices"] == 2
     with pytest.raises(ConfigError, match=r"arch\.num_devices: 3 does not divide arch\.num_envs = 32"):
-        plan.read_study(parse_sweep_options(["ALG=mappo", "DEVICES_PER_TRIAL=3"]))
+        read_study(parse_sweep_options(["ALG=mappo", "DEVICES_PER_TRIAL=3"]))
     with pytest.raises(ConfigError, match=r"arch\.batch: vmap, but arch\.num_devices = 2"):
-        plan.read_study(parse_sweep_options(["ALG=mappo", "DEVICES_PER_TRIAL=2", "BATCH=vmap", "SEEDS=2"]))
+        read_study(parse_sweep_options(["ALG=mappo", "DEVICES_PER_TRIAL=2", "BATCH=vmap", "SEEDS=2"]))
 
 
 def in_worker(script: str, *arguments: str, **environment: str) -> list[str]:
@@ -119,7 +120,7 @@ def test_a_share_of_a_gpu_is_a_share_of_its_memory() -> None:
     assert fraction == pytest.approx(0.225)
     assert Crew.of(TWO_GPUS, None).settings()["memory_fraction"] is None
     script = (
-        "import os, sys; from launcher.resources import prepare_worker; "
+        "import os, sys; from launcher.machine.resources import prepare_worker; "
         f"prepare_worker([0], True, memory_fraction={fraction}); "
         "print(os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'], 'jax' in sys.modules, 'NPROC' in os.environ)"
     )
@@ -129,7 +130,7 @@ def test_a_share_of_a_gpu_is_a_share_of_its_memory() -> None:
 def test_several_devices_on_a_cpu_are_several_cores(tmp_path: Path) -> None:
     """And more threads than devices: with as many, XLA's collectives wait for each other for ever."""
     script = (
-        "import os, sys; from launcher.resources import prepare_worker; "
+        "import os, sys; from launcher.machine.resources import prepare_worker; "
         "cores = sorted(os.sched_getaffinity(0))[:2]; "
         "held = prepare_worker(cores, False, 0.0, devices=len(cores)); "
         "import jax; pinned = os.sched_getaffinity(0) == set(cores); "

@@ -8,23 +8,26 @@ from typing import Any
 
 import pytest
 
-from jax_party import records
 from jax_party.errors import SweepError
-from jax_party.records import State
-from launcher import plan, run, sweep
-from launcher.options import parse_sweep_options
-from launcher.run import Sweep
-from launcher.schedulers import GroupedStopping
-from launcher.search import Space
+from jax_party.trial import records
+from jax_party.trial.records import State
+from launcher import sweep
+from launcher.ask.options import parse_sweep_options
+from launcher.drive import run
+from launcher.drive.run import Sweep
+from launcher.plan.axes import Space
+from launcher.plan.compose import read_study
+from launcher.plan.write import draw_plan, write_plan
+from launcher.search.schedulers import GroupedStopping
 
 WORDS = ["ALG=mappo", "SCENARIO=p-base,p-short", "SAMPLES=2", "SEEDS=1", "TIMESTEPS=16384", "EVALUATIONS=4"]
 
 
 def write_sweep(folder: Path, *words: str) -> Sweep:
     options = parse_sweep_options([*WORDS, *words])
-    study, samples = plan.read_study(options, "sweep-1")
-    trials = plan.draw_plan(study, samples)
-    plan.write_plan(folder, study, trials, len(trials), options, "the command")
+    study, samples = read_study(options, "sweep-1")
+    trials = draw_plan(study, samples)
+    write_plan(folder, study, trials, len(trials), options, "the command")
     return Sweep.read(folder)
 
 
@@ -61,9 +64,9 @@ def test_trials_of_one_compiled_program_follow_each_other(tmp_path: Path) -> Non
         "  system.ppo_epochs: {type: grid, values: [1, 2]}\n"
     )
     options = parse_sweep_options(["ALG=mappo", f"SPACE={space}", "SAMPLES=2"])
-    study, samples = plan.read_study(options, "sweep-1")
-    trials = plan.draw_plan(study, samples)
-    plan.write_plan(tmp_path / "sweep", study, trials, len(trials), options, "the command")
+    study, samples = read_study(options, "sweep-1")
+    trials = draw_plan(study, samples)
+    write_plan(tmp_path / "sweep", study, trials, len(trials), options, "the command")
     order = [
         (record.scenario, record.hyperparameters["system.ppo_epochs"], record.number)
         for record in Sweep.read(tmp_path / "sweep").unfinished
@@ -131,8 +134,8 @@ def test_asha_is_told_what_is_recorded(tmp_path: Path) -> None:
 
 def test_optuna_is_told_what_has_ended(tmp_path: Path) -> None:
     options = parse_sweep_options([*WORDS, "SEARCH=optuna"])
-    study, _ = plan.read_study(options, "sweep-1")
-    plan.write_plan(tmp_path, study, (), 4, options, "the command")
+    study, _ = read_study(options, "sweep-1")
+    write_plan(tmp_path, study, (), 4, options, "the command")
     found = Sweep.read(tmp_path)
     assert found.remaining == 4
     planner = planner_of(found)
@@ -165,8 +168,8 @@ def test_axes_that_did_not_exist_teach_a_resumed_searcher_nothing(tmp_path: Path
     space.write_text(ABSENT)
     words = ["ALG=mappo", f"SPACE={space}", "SAMPLES=9", "SEARCH=optuna", "SCENARIO_MODE=axis"]
     options = parse_sweep_options(words)
-    study, samples = plan.read_study(options, "sweep-1")
-    plan.write_plan(tmp_path / "sweep", study, (), samples * study.round_size, options, "the command", samples)
+    study, samples = read_study(options, "sweep-1")
+    write_plan(tmp_path / "sweep", study, (), samples * study.round_size, options, "the command", samples)
     planner = planner_of(Sweep.read(tmp_path / "sweep"))
     for index in range(8):
         planner.suggest(str(index))

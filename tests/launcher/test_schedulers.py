@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from launcher.options import Scheduler
-from launcher.outcome import Evaluation
-from launcher.schedulers import GroupedStopping, Length, arrived, make_population, travelling
+from launcher.ask.options import Scheduler
+from launcher.plan.outcome import Evaluation
+from launcher.search.schedulers import GroupedStopping, Length, arrived, make_population, travelling
 from sweeps.space import Axis, AxisType
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.search import Space, draw_configurations, tune_domain
+from launcher.plan.axes import Space, draw_configurations, tune_domain
 from sweeps.space import Axis, AxisType
 
 

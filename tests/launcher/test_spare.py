@@ -9,15 +9,15 @@ import sys
 
 import pytest
 
-from launcher.spare import AFTER_S, REFILL_S, SpareWorker
+from launcher.drive.standby import AFTER_S, REFILL_S, SpareWorker
 from tests.launcher.drivers import ROOT
 
 SCRIPT = """
 import json, os, signal, sys, tempfile, time
 from pathlib import Path
-from launcher.preload import Preloading
-from launcher.resources import Crew, find_machine, prepare_driver, start_ray
-from launcher.spare import ask_ray
+from launcher.machine.preloading import Preloading
+from launcher.machine.resources import Crew, find_machine, prepare_driver, start_ray
+from launcher.drive.standby import ask_ray
 
 prepare_driver()
 crew = Crew.of(find_machine(), 1)
@@ -29,7 +29,7 @@ first = {path.name for path in ready.iterdir()}
 
 class Worker:
     def look(self):
-        return os.getpid(), sorted({"launcher.trainable", "tests.launcher.standin", "jax"} & set(sys.modules))
+        return os.getpid(), sorted({"launcher.work.trainable", "tests.launcher.standin", "jax"} & set(sys.modules))
 
 worker = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=-1)(Worker).remote()
 begun = ray.get(worker.look.remote())
@@ -56,7 +56,7 @@ def test_the_first_trial_and_that_of_a_killed_worker_find_processes_that_have_lo
     assert first == [str(begun)]
     assert spare == [str(after)]
     assert after != begun
-    assert loaded == loaded_too == ["launcher.trainable", "tests.launcher.standin"]
+    assert loaded == loaded_too == ["launcher.work.trainable", "tests.launcher.standin"]
     assert not left
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from jax_party import records
-from jax_party.records import State, TrialRecord
+from jax_party.trial import records
+from jax_party.trial.records import State, TrialRecord
 from tests.launcher.drivers import Driver, sweep_folder
 
 pytestmark = pytest.mark.timeout(400)
@@ -156,7 +156,7 @@ def test_short_trials_do_not_keep_the_second_worker_from_starting(sweep: Begin, 
 
 
 def test_a_trial_of_no_work_costs_little(tmp_path: Path) -> None:
-    from launcher.no_work import measure
+    from launcher.work.no_work import measure
 
     overhead = measure(tmp_path, trials=12, workers=1)
     assert overhead.trials == 12

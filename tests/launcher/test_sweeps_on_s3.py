@@ -14,7 +14,7 @@ import pytest
 from s3fs import S3FileSystem
 
 import results
-from jax_party import storage
+from jax_party.store import storage
 from results.fetch import fetch
 from tests.conftest import free_port, start_s3
 from tests.launcher.drivers import Driver, kill_driver, start_driver

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from jax_party.errors import SweepError
-from launcher.watchdog import EXIT_CODE, FIRST_S, LEAST_S, OPENING_S, Watchdog, parse_period_timeout
+from launcher.ask.quantities import parse_period_timeout
+from launcher.work.watchdog import EXIT_CODE, FIRST_S, LEAST_S, OPENING_S, Watchdog
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_one_who_holds_the_interpreter_is_ended_too(tmp_path: Path) -> None:
     """`ctypes.PyDLL` keeps the interpreter's lock while it calls, so that no thread of Python's runs."""
     code = f"""
 import ctypes, pathlib
-from launcher import watchdog
+from launcher.work import watchdog
 watchdog.LAST_RESORT_S = 0.5
 with watchdog.Watchdog(None).watch(0.5, pathlib.Path({str(tmp_path / "hang.txt")!r}), print):
     ctypes.PyDLL(None).sleep(60)

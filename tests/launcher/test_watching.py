@@ -25,8 +25,8 @@ import pytest
 import yaml
 
 from jax_party.errors import SweepError
-from launcher.options import Track, Watching, parse_promote_options, parse_resume_options, parse_sweep_options
-from launcher.watching import check_watching, ray_settings
+from launcher.ask.options import Track, Watching, parse_promote_options, parse_resume_options, parse_sweep_options
+from launcher.drive.dashboards import check_watching, ray_settings
 from tests.launcher.drivers import Driver, sweep_folder
 
 pytestmark = pytest.mark.timeout(400)
@@ -166,13 +166,13 @@ def test_bad_words_are_refused(word: str) -> None:
 
 
 def test_a_package_that_is_missing_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("launcher.tracking.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("launcher.show.tracking.importlib.util.find_spec", lambda name: None)
     with pytest.raises(SweepError, match="TRACK=mlflow: the package mlflow is not installed; make setup EXTRA=mlflow"):
         check_watching(Watching(track=Track.MLFLOW), None)
 
 
 def test_wandb_without_a_key_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("launcher.tracking.importlib.util.find_spec", lambda name: True)
+    monkeypatch.setattr("launcher.show.tracking.importlib.util.find_spec", lambda name: True)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     with pytest.raises(SweepError, match="WANDB_API_KEY is not set"):

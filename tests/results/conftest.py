@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jax_party import records
+from jax_party.trial import records
 
 # `synthetic_sweep` lies beside this file, under every import mode of pytest.
 sys.path.insert(0, str(Path(__file__).parent))

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 from synthetic_sweep import yaml_lines
 
-from jax_party import records
-from jax_party.records import Objective, State, SweepManifest, Takeover, TrialRecord
+from jax_party.trial import records
+from jax_party.trial.records import Objective, State, SweepManifest, Takeover, TrialRecord
 
 STEPS = (100, 200, 300, 400)
 BEGIN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jax_party import records
-from jax_party.records import Objective, State, SweepManifest, TrialRecord, VaultEntry
+from jax_party.trial import records
+from jax_party.trial.records import Objective, State, SweepManifest, TrialRecord, VaultEntry
 
 EVALUATIONS = 3
 

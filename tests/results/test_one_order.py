@@ -11,14 +11,14 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 import results
-from jax_party import records
-from jax_party.records import Objective, State, Takeover
-from results import power
-from results.journal import JOURNAL_FILE, update_journal
-from results.ranking import best_rows
+from jax_party.trial import records
+from jax_party.trial.records import Objective, State, Takeover
+from results.analysis import power
+from results.collector.ranking import best_rows
+from results.command import show_main
+from results.live.journal import JOURNAL_FILE, update_journal
 from results.report import comparison, hyperparameters, leaderboard
 from results.report.data import BEST, load
-from results.show import show_main
 
 
 def population(folder: Path) -> Path:
@@ -103,7 +103,7 @@ def test_only_a_best_that_is_provisional_is_called_so(tmp_path: Path, capsys: py
     folder = report_sweep.make(tmp_path / "s", ["ff_ippo"], configurations=1, seeds=1, objective=Objective(
         "episode_return", "max", at="best"))  # fmt: skip
     report_sweep.change(folder / "demo-00000001", state=State.RUNNING)
-    results.collect(folder)
+    results.write_index(folder)
     assert show_main([str(folder)]) == 0
     said = capsys.readouterr().out
     assert "The best of ff_ippo p-no-rank is provisional: no trial that it compares with is complete." in said
@@ -118,7 +118,7 @@ def test_too_few_evaluations_to_tell_are_named_as_the_reason(
     rows = [row for row in records.read_metrics(trial) if row["step"] in (200, 400)]
     (trial / "metrics" / "metrics.jsonl").unlink()
     records.append_metrics(trial, *rows)
-    results.collect(folder)
+    results.write_index(folder)
     assert show_main([str(folder)]) == 0
     assert "cannot be told" in (said := capsys.readouterr().out) and "EVALUATIONS=4" in said
 
@@ -133,7 +133,7 @@ def test_after_a_race_the_top_two_are_those_that_stayed_longest_in_it(tmp_path: 
         )
         report_sweep.write_trial(folder, test, [value + gap + 0.1 * (place % 2) * number
                                                 for place, value in enumerate(seeds[:played])])  # fmt: skip
-    results.collect(folder)
+    results.write_index(folder)
     names = [records.configuration_id(records.read_record(folder / f"demo-{number:08x}")) for number in range(3)]
     (row,) = power.power(folder).to_dict("records")
     assert (row["first"], row["second"]) == (names[0], names[1])
@@ -268,7 +268,7 @@ def test_optuna_names_the_settled_one_of_all_scenarios_where_the_scenario_is_an_
                      "se": {"episode_return": 0.1}})  # fmt: skip
         (trial / "metrics" / "metrics.jsonl").unlink()
         records.append_metrics(trial, *rows)
-    results.collect(folder)
+    results.write_index(folder)
     update_journal(folder)
     assert study_of(folder, "ff_ippo").best_trial.user_attrs["trial_id"] == "demo-00000000"
 
@@ -280,7 +280,7 @@ def test_the_optimism_gap_is_of_all_seeds_that_chose_a_configuration(tmp_path: P
     report_sweep.write_trial(folder, again, [60.0])
     test = report_sweep.record_of(2, "ff_ippo", "p-base", 0, 2, promoted_from="demo-00000000", seed=1_000_000_000)
     report_sweep.write_trial(folder, test, [49.0, 51.0])
-    results.collect(folder)
+    results.write_index(folder)
     assert results.load_index(folder)["optimism_gap"].dropna().tolist() == [0.0]
 
 

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import results
-from jax_party import records
-from jax_party.draws import Draws
 from jax_party.errors import RecordError
 from jax_party.judging.replicates import Played, are_copies, means_over_scenarios, values_by_seed
-from jax_party.records import State, Takeover
-from results import show
+from jax_party.trial import records
+from jax_party.trial.draws import Draws
+from jax_party.trial.records import State, Takeover
+from results import command as show
 from results.report.data import ALL, BEST, load
 from results.report.hyperparameters import importance, table
 
@@ -65,7 +65,7 @@ def copied(folder: Path, copies: int = 2, scenario_mode: str = "grid") -> Path:
             report_sweep.write_trial(folder, report_sweep.record_of(number, "ff_mappo", scenario, 0, 3), finals)
             number += 1
     records.write_manifest(folder, dataclasses.replace(manifest, num_trials=number))
-    results.collect(folder)
+    results.write_index(folder)
     return folder
 
 
@@ -88,7 +88,7 @@ def test_repeated_tests_on_fresh_seeds_count_their_seeds_once(tmp_path: Path) ->
             number, "ff_mappo", "p-base", 0, seeds, promoted_from="demo-00000000", seed=1_000_000_000
         )
         report_sweep.write_trial(folder, record, [10.0 + seed for seed in range(seeds)])
-    results.collect(folder)
+    results.write_index(folder)
     (row,) = results.compare(folder, folder).to_dict("records")
     assert (row["n_a"], row["value_a"], row["seeds"]) == (6, 12.5, "fresh")
 
@@ -100,7 +100,7 @@ def test_seeds_drawn_later_are_replicates_and_match_over_scenarios(tmp_path: Pat
         record = report_sweep.record_of(number, "ff_mappo", scenario, 0, 3, seed=3, state=state)
         report_sweep.write_trial(folder, record, [30.0, 31.0, 32.0])
     records.write_manifest(folder, dataclasses.replace(records.read_manifest(folder), num_trials=4))
-    results.collect(folder)
+    results.write_index(folder)
     found = results.compare(folder, folder).set_index("scenario")
     assert found["n_a"].to_dict() == {"p-base": 6, "p-no-rank": 3, "mean of p-base, p-no-rank": 3}
     (whole,) = (one for one in load(folder).contenders)
@@ -132,7 +132,7 @@ def test_copies_have_their_mean_over_scenarios_also_on_fresh_seeds(tmp_path: Pat
             100 + place, "ff_mappo", scenario, 0, 3, promoted_from=f"demo-{place:08x}", seed=1_000_000_000
         )
         report_sweep.write_trial(folder, record, [40.0, 41.0, 42.0])
-    results.collect(folder)
+    results.write_index(folder)
     index = results.load_index(folder)
     searched = index[index["promoted_from"].isna()]
     assert searched["objective.over_scenarios"].notna().all() and searched["objective.feasible"].notna().all()
@@ -155,7 +155,7 @@ def test_make_index_shows_no_copies_but_all_members_of_a_population(
     for number in range(6, 10):
         lineage = (Takeover(200, "demo-00000000", 200, {"system.actor_lr": 0.5}),)
         records.update_record(folder / f"demo-{number:08x}", lineage=lineage)
-    results.collect(folder)
+    results.write_index(folder)
     assert show.show_main([str(folder), "--top", "20"]) == 0
     assert "left out" not in capsys.readouterr().out
 
@@ -163,7 +163,7 @@ def test_make_index_shows_no_copies_but_all_members_of_a_population(
 def test_a_complete_trial_counts_before_one_that_was_stopped(tmp_path: Path) -> None:
     folder = copied(tmp_path, copies=1)
     records.update_record(folder / "demo-00000000", state=State.PRUNED)
-    results.collect(folder)
+    results.write_index(folder)
     data = load(folder)
     assert "demo-00000000" not in data.replicates and "demo-00000006" in data.replicates
 
@@ -173,7 +173,7 @@ def test_draws_without_a_trial_are_not_pending(tmp_path: Path) -> None:
     manifest = records.read_manifest(folder)
     records.write_manifest(folder, dataclasses.replace(manifest, num_trials=8, search="optuna", duplicates="reuse"))
     Draws({3: ("demo-00000000",), 5: ("demo-00000001",)}, {"ff_mappo p-base": (6,)}).write(folder)
-    results.collect(folder)
+    results.write_index(folder)
     index = results.load_index(folder)
     assert index.loc[index["state"] == "PENDING", "number"].tolist() == [4, 7]
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import report_sweep
 
-from jax_party import records
 from jax_party.judging import claims as judging
 from jax_party.judging.claims import Claim, Claims, Evidence
+from jax_party.trial import records
 from results.report.claims import claims
 from results.report.data import load
 from results.report.page import command, render

@@ -20,11 +20,12 @@ import pytest
 import synthetic_sweep
 
 import results
-from jax_party import records
 from jax_party.errors import RecordError
-from jax_party.records import Objective, State
-from results import ranking, show
-from results.collector import hyperparameter_columns
+from jax_party.trial import records
+from jax_party.trial.records import Objective, State
+from results import command as show
+from results.collector import ranking
+from results.collector.write import hyperparameter_columns
 
 ROOT = Path(__file__).parents[2]
 SweepMaker = Callable[..., Path]
@@ -36,7 +37,7 @@ def tables(folder: Path) -> dict[str, bytes]:
 
 
 def collected(folder: Path) -> pd.DataFrame:
-    results.collect(folder)
+    results.write_index(folder)
     return results.load_index(folder)
 
 
@@ -203,7 +204,7 @@ def test_unlike_hyperparameters_share_a_column_as_text(sweep: SweepMaker) -> Non
 
 def test_evaluations_are_long_and_without_the_absolute_one(sweep: SweepMaker) -> None:
     folder = sweep()
-    results.collect(folder)
+    results.write_index(folder)
     long = results.load_evaluations(folder)
     assert list(long.columns) == ["trial_id", "seed", "step", "metric", "value"]
     assert len(long) == 3 * synthetic_sweep.EVALUATIONS * 2
@@ -301,15 +302,15 @@ def test_a_single_run_is_a_sweep_of_one(tmp_path: Path) -> None:
 
 def test_equal_folders_give_equal_bytes(sweep: SweepMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = sweep(planned=5)
-    results.collect(folder)
+    results.write_index(folder)
     first = tables(folder)
     listing = Path.iterdir
     monkeypatch.setattr(Path, "iterdir", lambda self: iter(sorted(listing(self), reverse=True)))
-    results.collect(folder)
+    results.write_index(folder)
     assert tables(folder) == first
     copy = tmp_path / "elsewhere"
     shutil.copytree(folder, copy)
-    results.collect(copy)
+    results.write_index(copy)
     assert tables(copy) == first
 
 
@@ -322,9 +323,9 @@ def test_the_collector_touches_nothing_but_its_tables(sweep: SweepMaker) -> None
             if path.is_file() and not made:
                 yield str(path), path.read_bytes()
 
-    results.collect(folder)
+    results.write_index(folder)
     before = list(contents())
-    results.collect(folder)
+    results.write_index(folder)
     assert list(contents()) == before
     added = {path.name for path in folder.iterdir()} - {synthetic_sweep.record_of(n).trial_id for n in range(3)}
     assert added == {"sweep.yaml", "index.parquet", "index.csv", "evaluations.parquet", ".index"}
@@ -332,7 +333,7 @@ def test_the_collector_touches_nothing_but_its_tables(sweep: SweepMaker) -> None
 
 def test_a_crash_while_writing_leaves_the_old_index(sweep: SweepMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = sweep()
-    results.collect(folder)
+    results.write_index(folder)
     before = tables(folder)
     records.update_record(trial_of(folder, 0), state=State.FAILED, error="boom")
 
@@ -341,7 +342,7 @@ def test_a_crash_while_writing_leaves_the_old_index(sweep: SweepMaker, monkeypat
 
     monkeypatch.setattr(os, "fsync", crash)
     with pytest.raises(OSError, match="No space left"):
-        results.collect(folder)
+        results.write_index(folder)
     assert tables(folder) == before
 
 
@@ -349,7 +350,7 @@ def test_it_runs_while_the_sweep_does(sweep: SweepMaker) -> None:
     folder = sweep(trials=2)
     trial = trial_of(folder, 0)
     code = (
-        "import sys; from pathlib import Path; from jax_party import records; f = Path(sys.argv[1]); step = 400\n"
+        "import sys; from pathlib import Path; from jax_party.trial import records; f = Path(sys.argv[1]); step = 400\n"
         "print('go', flush=True)\n"
         "while True:\n"
         "  records.append_metrics(f, {'step': step, 'evaluate': {'episode_return': 1.0}}); step += 1\n"
@@ -365,7 +366,7 @@ def test_it_runs_while_the_sweep_does(sweep: SweepMaker) -> None:
 def test_a_thousand_trials_take_seconds(tmp_path: Path) -> None:
     folder = synthetic_sweep.make_large_sweep(tmp_path, trials=1000, evaluations=10)
     start = time.process_time()  # a busy machine slows the clock on the wall
-    results.collect(folder)
+    results.write_index(folder)
     seconds = time.process_time() - start
     assert len(results.load_index(folder)) == 1000
     assert len(results.load_evaluations(folder)) == 999 * 10 * 22 + 6
@@ -386,7 +387,7 @@ def test_an_index_that_is_not_there_names_the_remedy(sweep: SweepMaker, tmp_path
 
 def test_a_corrupt_index_names_the_remedy(sweep: SweepMaker) -> None:
     folder = sweep()
-    results.collect(folder)
+    results.write_index(folder)
     (folder / "index.parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(RecordError, match=r"index\.parquet: not a Parquet table .*make collect"):
         results.load_index(folder)
@@ -478,7 +479,7 @@ def test_index_with_bad_input(
     sweep: SweepMaker, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     folder = sweep()
-    results.collect(folder)
+    results.write_index(folder)
     assert show.show_main(arguments if arguments[0] == "/absent" else [str(folder), *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and message in captured.err and captured.err.count("\n") == 1
@@ -497,7 +498,7 @@ def test_a_folder_without_trials_and_a_corrupt_manifest(
 
 def test_an_index_without_evaluations_says_so(sweep: SweepMaker, capsys: pytest.CaptureFixture[str]) -> None:
     folder = sweep(trials=0, planned=2)
-    results.collect(folder)
+    results.write_index(folder)
     assert show.show_main([str(folder)]) == 2
     assert "no evaluations yet (2 trials (2 PENDING))" in capsys.readouterr().err
 
@@ -506,7 +507,7 @@ def test_ids_stay_whole_in_a_narrow_terminal(
     sweep: SweepMaker, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = sweep(trials=2)
-    results.collect(folder)
+    results.write_index(folder)
     monkeypatch.setenv("FORCE_COLOR", "1")
     shown = {}
     for columns in ("60", "500"):
@@ -531,7 +532,7 @@ def scored(folder: Path, number: int, best: float, score: float, **changes: Any)
 
 def shown_first(folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
     """The trial ids in the order in which `make index` gives them."""
-    results.collect(folder)
+    results.write_index(folder)
     assert show.show_main([str(folder), *words]) == 0
     return re.findall(r"demo-[0-9a-f]{8}", capsys.readouterr().out)
 
@@ -572,8 +573,8 @@ def test_best_rows_go_by_mode_and_leave_out_the_unmeasured(sweep: SweepMaker) ->
 
 def test_importing_results_and_records_imports_neither_jax_nor_ray() -> None:
     code = (
-        "import sys, json, jax_party.records; light = sorted(sys.modules)\n"
-        "import results; results.collect; results.load_index; import results.show\n"
+        "import sys, json, jax_party.trial.records; light = sorted(sys.modules)\n"
+        "import results; results.write_index; results.load_index; import results.command\n"
         "print(json.dumps([light, sorted(sys.modules)]))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -587,7 +588,7 @@ def test_the_example_in_the_docs_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     code = docs.split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
     folder = Path("experiment_results/ff_mappo/2026-01-02/10-00-00-demo")
-    results.collect(synthetic_sweep.make_sweep(folder))
+    results.write_index(synthetic_sweep.make_sweep(folder))
     names: dict[str, Any] = {}
     exec(code, names)
     assert names["best"]["best.episode_return"].tolist() == [25.0, 15.0, 5.0]

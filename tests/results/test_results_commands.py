@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from jax_party import episode
-from results import dashboard, diff, fetch, power, sensitivity, show, watch
+from results import command as show
+from results import dashboard, fetch, watch
+from results.analysis import diff, power, sensitivity
 from results.report.write import main as report_main
 from results.vaults.__main__ import main as vaults_main
 

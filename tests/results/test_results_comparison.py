@@ -13,9 +13,9 @@ import synthetic_sweep
 from scipy import stats
 
 import results
-from jax_party import records
 from jax_party.errors import RecordError
-from jax_party.records import Objective, State
+from jax_party.trial import records
+from jax_party.trial.records import Objective, State
 from results import ls
 
 
@@ -32,7 +32,7 @@ def sweep_of(folder: Path, seeds: dict[int, list[float]], mode: str = "max", alg
                 for seed, value in enumerate(values)]  # fmt: skip
         (trial / "metrics" / "metrics.jsonl").unlink()
         records.append_metrics(trial, *rows)
-    results.collect(folder)
+    results.write_index(folder)
     return folder
 
 
@@ -85,7 +85,7 @@ def test_fresh_seeds_are_compared_where_both_have_them(tmp_path: Path) -> None:
         trial = folder / synthetic_sweep.record_of(1).trial_id
         origin = synthetic_sweep.record_of(0).trial_id
         records.write_record(trial, dataclasses.replace(records.read_record(trial), promoted_from=origin))
-        results.collect(folder)
+        results.write_index(folder)
         folders.append(folder)
     (row,) = results.compare(*folders).to_dict("records")
     assert (row["seeds"], row["value_a"], row["value_b"]) == ("fresh", 4.5, 6.5)
@@ -98,7 +98,7 @@ def test_the_best_keeps_to_the_constraints(tmp_path: Path) -> None:
         records.write_manifest(folder, dataclasses.replace(records.read_manifest(folder), objective=bound))
         for number in (0, 1):
             records.update_record(folder / synthetic_sweep.record_of(number).trial_id, objective=bound)
-        results.collect(folder)
+        results.write_index(folder)
     (row,) = results.compare(a, b).to_dict("records")
     assert (row["value_a"], row["value_b"]) == (4.5, 4.5)
     (listed, _) = results.list_sweeps(tmp_path)["best"]
@@ -112,7 +112,7 @@ def test_sweeps_over_scenarios_are_compared_by_the_best_over_scenarios(tmp_path:
         folder = report_sweep.make(tmp_path / name, ["ff_ippo"], configurations=2, scenario_mode="mean")
         report_sweep.rewrite(folder, 2, [24.0 + more, 25.0 + more, 26.0 + more])
         report_sweep.rewrite(folder, 0, [20.0 + more, 21.0 + more, 22.0 + more])
-        results.collect(folder)
+        results.write_index(folder)
         folders.append(folder)
     rows = {row["scenario"]: row for row in results.compare(*folders).to_dict("records")}
     assert set(rows) == {"p-base", "p-no-rank", "mean of p-base, p-no-rank"}
@@ -131,7 +131,7 @@ def test_the_best_is_the_searchs_and_told_by_fresh_seeds(tmp_path: Path) -> None
             100 + number, "ff_ippo", "p-base", number, 3, promoted_from=f"demo-{number:08x}", seed=1000
         )
         report_sweep.write_trial(folder, test, finals)
-    results.collect(folder)
+    results.write_index(folder)
     (row,) = results.compare(folder, folder).to_dict("records")
     assert (row["value_a"], row["n_a"], row["seeds"]) == (11.0, 3, "fresh")
     assert results.compare(folder, folder, by="configuration")["value_b"].tolist() in ([11.0, 16.0], [16.0, 11.0])
@@ -142,7 +142,7 @@ def test_the_best_is_that_of_the_sweeps_aggregate(tmp_path: Path) -> None:
     folder = report_sweep.make(tmp_path / "s", ["ff_ippo"], ["p-base"], configurations=2, objective=objective)
     for number, finals in enumerate(([1.0, 50.0, 60.0], [20.0, 21.0, 22.0])):
         report_sweep.rewrite(folder, number, finals)
-    results.collect(folder)
+    results.write_index(folder)
     (row,) = results.compare(folder, folder).to_dict("records")
     assert row["value_a"] == 21.0, "whose worst seed is 20"
 
@@ -154,7 +154,7 @@ def test_what_cannot_be_compared_says_why(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="by: 'scenario' is no way to compare; use one of best, configuration"):
         results.compare(a, a, by="scenario")
     records.update_record(a / synthetic_sweep.record_of(0).trial_id, state=State.FAILED, error="boom")
-    results.collect(a)
+    results.write_index(a)
     with pytest.raises(RecordError, match="in common; nothing to compare"):
         results.compare(a, a)
 

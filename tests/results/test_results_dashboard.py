@@ -25,14 +25,14 @@ import report_sweep
 import synthetic_sweep
 from rich.console import Console
 
-from jax_party import records
 from jax_party.errors import RecordError
-from results import lines
-from results.collector import collect
+from jax_party.trial import records
+from results.collector import lines
+from results.collector.ranking import best_score
+from results.collector.write import write_index
+from results.command import collect_main, show_main
 from results.dashboard import main as dashboard_main
-from results.index import load_index
-from results.ranking import best_score
-from results.show import collect_main, show_main
+from results.tables import load_index
 from results.watch import IndexWatch, render
 from results.watch import main as watch_main
 
@@ -149,7 +149,7 @@ def test_a_port_in_use_is_one_line(sweep: Callable[..., Path], capsys: pytest.Ca
 
 def test_watch_ends_with_the_sweep(sweep: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     folder = sweep(2)
-    collect(folder)
+    write_index(folder)
     assert watch_main([str(folder)]) == 0
     out = capsys.readouterr().out
     assert "demo: 2 complete; the index is" in out
@@ -158,14 +158,14 @@ def test_watch_ends_with_the_sweep(sweep: Callable[..., Path], capsys: pytest.Ca
 
 def test_watch_reads_the_index_again_when_it_has_changed(sweep: Callable[..., Path]) -> None:
     folder = sweep(1, 2)
-    collect(folder)
+    write_index(folder)
     seen = IndexWatch(folder)
     assert (seen.look(), seen.over) == (True, False)
     assert seen.look() is False
     record = synthetic_sweep.record_of(1)
     records.create_trial_folder(folder / record.trial_id, synthetic_sweep.config_of(1), record)
     synthetic_sweep.complete(folder / record.trial_id, 1)
-    collect(folder)
+    write_index(folder)
     assert (seen.look(), seen.over) == (True, True)
     assert seen.age_s < 600.0
 
@@ -173,7 +173,7 @@ def test_watch_reads_the_index_again_when_it_has_changed(sweep: Callable[..., Pa
 def test_watch_shows_the_best_first_and_then_what_runs(sweep: Callable[..., Path]) -> None:
     folder = sweep(4)
     index = (
-        load_index(collect(folder).index)
+        load_index(write_index(folder).index)
         .drop(columns="standing")
         .assign(
             state=["COMPLETE", "RUNNING", "COMPLETE", "COMPLETE"],
@@ -195,7 +195,7 @@ def test_watch_and_index_go_by_what_the_sweep_goes_by(
     """The mean over scenarios; a trial that breaks a constraint, or tests a winner, is not the best."""
     folder = report_sweep.make(tmp_path / "s", ["ff_ippo", "ff_mappo"], configurations=2, scenario_mode="mean")
     report_sweep.rewrite(folder, 6, [97.0, 98.0, 99.0])  # with 240 in p-no-rank, where trial 3 has 260
-    index = load_index(collect(folder).index)
+    index = load_index(write_index(folder).index)
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(render(index, 12.0, 160, max_rows=2))
     heading, *rows = [line for line in console.export_text().splitlines() if line.startswith(("┃", "│"))]
@@ -216,7 +216,7 @@ def test_watch_and_index_go_by_what_the_sweep_goes_by(
     report_sweep.write_trial(folder, test, [1.0, 2.0])
     other = dataclasses.replace(test, trial_id="demo-00000065", scenario="p-no-rank", promoted_from="demo-00000007")
     report_sweep.write_trial(folder, other, [500.0, 600.0])
-    collect(folder)
+    write_index(folder)
     assert show_main([str(folder), "--top", "2", "--promoted"]) == 0
     assert "demo-00000064" in capsys.readouterr().out, "a mean of 275.75"
     assert "by score (max; final)" in text and "algorithm" in text and "ff_mappo" in text
@@ -224,7 +224,7 @@ def test_watch_and_index_go_by_what_the_sweep_goes_by(
 
 def test_an_empty_index_is_one_line(sweep: Callable[..., Path]) -> None:
     folder = sweep(1)
-    index = load_index(collect(folder).index)
+    index = load_index(write_index(folder).index)
     pd.DataFrame(index).head(0).to_parquet(folder / "index.parquet", index=False)
     with pytest.raises(RecordError, match="no trials in the index"):
         IndexWatch(folder).look()

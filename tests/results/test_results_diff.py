@@ -14,12 +14,13 @@ import report_sweep
 import yaml
 from scipy import stats
 
-from jax_party import records
 from jax_party.errors import RecordError
 from jax_party.judging.objectives import Objective
-from jax_party.records import State, TrialRecord
-from results import collect, compare, diff, differences
-from results.diff import ABSENT, Difference
+from jax_party.trial import records
+from jax_party.trial.records import State, TrialRecord
+from results import compare, differences, write_index
+from results.analysis import diff
+from results.analysis.diff import ABSENT, Difference
 
 CONFIG: dict[str, Any] = {
     "system": {"actor_lr": 0.001, "add_agent_id": True, "decay": None, "seed": 3},
@@ -153,7 +154,7 @@ def make_sweeps(path: Path) -> tuple[Path, Path]:
         values = [] if judged is None else judged.values("episode_return")
         report_sweep.rewrite(b, record.number, [value + 4.0 for value in values])
     for folder in (a, b):
-        collect(folder)
+        write_index(folder)
     return a, b
 
 
@@ -182,7 +183,7 @@ def test_sweeps_judged_by_other_rules_are_compared_with_a_warning(
     a = report_sweep.make(tmp_path / "a")
     b = report_sweep.make(tmp_path / "b", objective=Objective("episode_return", "max", at="best"))
     for folder in (a, b):
-        collect(folder)
+        write_index(folder)
     found = differences(a, b)
     assert found.note == "A is judged by final, B by best: their difference is one of rules, too"
     assert set(found.scores["at_a"]) == {"final"} and set(found.scores["at_b"]) == {"best"}

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import synthetic_sweep
 
-from jax_party import records
-from jax_party.records import State
-from results.events import EventFiles, run_name
-from results.following import Follower
+from jax_party.trial import records
+from jax_party.trial.records import State
+from results.live.events import EventFiles, run_name
+from results.live.following import Follower
 
 loading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import results
-from results.columns import INDEX_VERSION
+from results.collector.columns import INDEX_VERSION
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = sorted(GOLDEN.glob("index-*"))
@@ -54,7 +54,7 @@ def test_tables_are_read_as_they_were_written(golden: Path) -> None:
 def test_trial_folders_are_collected_again(golden: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     shutil.copytree(golden, folder)
-    results.collect(folder)
+    results.write_index(folder)
     check(folder)
     before, after = results.load_index(golden), results.load_index(folder)
     pd.testing.assert_frame_equal(after[before.columns], before)

@@ -16,12 +16,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from jax_party import records
 from jax_party.errors import RecordError
 from jax_party.judging.objectives import Objective
-from jax_party.records import State, SweepManifest, TrialRecord
-from results.following import Follower
-from results.journal import JOURNAL_FILE, Journal, update_journal
+from jax_party.trial import records
+from jax_party.trial.records import State, SweepManifest, TrialRecord
+from results.live.following import Follower
+from results.live.journal import JOURNAL_FILE, Journal, update_journal
 
 SPACE = {
     "system.actor_lr": {"type": "loguniform", "low": 1e-4, "high": 1e-1},
@@ -225,7 +225,11 @@ def test_what_a_kill_leaves_of_a_line_is_cut(folder: Path) -> None:
 def test_processes_side_by_side_write_each_trial_once(folder: Path) -> None:
     for number in range(20):
         plan(folder, number)
-    command = [sys.executable, "-c", f"from results.journal import update_journal; update_journal({str(folder)!r})"]
+    command = [
+        sys.executable,
+        "-c",
+        f"from results.live.journal import update_journal; update_journal({str(folder)!r})",
+    ]
     running = [subprocess.Popen(command) for _ in range(3)]
     assert [process.wait(120) for process in running] == [0, 0, 0]
     found = studies(folder / JOURNAL_FILE)["ff_mappo p-base"]

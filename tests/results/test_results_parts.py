@@ -16,10 +16,12 @@ import pytest
 import synthetic_sweep
 
 import results
-from jax_party import records, storage
 from jax_party.errors import RecordError
-from jax_party.records import State
-from results import collector, columns, parts
+from jax_party.store import storage
+from jax_party.trial import records
+from jax_party.trial.records import State
+from results.collector import columns, parts
+from results.collector import write as collector
 
 ROOT = Path(__file__).parents[2]
 SweepMaker = Callable[..., Path]
@@ -45,7 +47,7 @@ def made_anew(folder: Path) -> dict[str, bytes]:
     copy = folder.with_name("anew")
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(".index", "index.*", "evaluations.parquet"))
-    results.collect(copy)
+    results.write_index(copy)
     return tables(copy)
 
 
@@ -131,25 +133,25 @@ CHANGES = (
 @pytest.mark.parametrize("change", CHANGES)
 def test_after_a_change_the_tables_are_those_made_anew(sweep: SweepMaker, change: Callable[[Path], None]) -> None:
     folder = sweep(trials=TRIALS, planned=TRIALS + 2)
-    results.collect(folder)
+    results.write_index(folder)
     before = tables(folder)
     change(folder)
-    results.collect(folder)
+    results.write_index(folder)
     assert tables(folder) == made_anew(folder)
     assert tables(folder) != before
-    results.collect(folder)
+    results.write_index(folder)
     assert tables(folder) == made_anew(folder)
 
 
 def test_a_trial_that_is_mended_has_its_row_again(sweep: SweepMaker) -> None:
     folder = sweep(trials=TRIALS)
-    results.collect(folder)
+    results.write_index(folder)
     before = tables(folder)
     whole = (trial_of(folder, 1) / "record.json").read_bytes()
     is_corrupted(folder)
-    results.collect(folder)
+    results.write_index(folder)
     (trial_of(folder, 1) / "record.json").write_bytes(whole)
-    results.collect(folder)
+    results.write_index(folder)
     assert tables(folder) == before
 
 
@@ -157,20 +159,20 @@ def test_changes_one_after_another_add_up(sweep: SweepMaker) -> None:
     folder = sweep(trials=TRIALS, planned=TRIALS + 2)
     for change in (goes_on, is_promoted, fails, has_other_values, is_removed, is_retried, is_corrupted):
         change(folder)
-        results.collect(folder)
+        results.write_index(folder)
     assert tables(folder) == made_anew(folder)
 
 
 def test_only_what_has_changed_is_read(sweep: SweepMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = sweep(trials=TRIALS)
     names = trials_read(monkeypatch)
-    results.collect(folder)
+    results.write_index(folder)
     assert sorted(names) == sorted(trial_of(folder, number).name for number in range(TRIALS))
     names.clear()
-    results.collect(folder)
+    results.write_index(folder)
     assert names == []
     goes_on(folder)
-    results.collect(folder)
+    results.write_index(folder)
     assert names == [trial_of(folder, 4).name]
 
 
@@ -178,47 +180,47 @@ def test_only_what_has_changed_is_read(sweep: SweepMaker, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("content", [b"", b"nonsense", None])
 def test_a_damaged_part_is_made_anew(sweep: SweepMaker, name: str, content: bytes | None) -> None:
     folder = sweep(trials=TRIALS)
-    results.collect(folder)
+    results.write_index(folder)
     before = tables(folder)
     (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
-    results.collect(folder)
+    results.write_index(folder)
     assert tables(folder) == before
 
 
 def test_a_part_of_another_layout_is_made_anew(sweep: SweepMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = sweep(trials=TRIALS)
-    results.collect(folder)
+    results.write_index(folder)
     names = trials_read(monkeypatch)
     monkeypatch.setattr(parts, "LAYOUT", parts.LAYOUT + 1)
-    results.collect(folder)
+    results.write_index(folder)
     assert len(names) == TRIALS
 
 
 def test_the_parts_may_be_removed(sweep: SweepMaker) -> None:
     folder = sweep(trials=TRIALS)
-    results.collect(folder)
+    results.write_index(folder)
     before = tables(folder)
     shutil.rmtree(folder / ".index")
     assert len(results.load_index(folder)) == TRIALS
-    results.collect(folder)
+    results.write_index(folder)
     assert tables(folder) == before
 
 
 def test_the_single_file_of_older_versions_is_read_and_replaced(sweep: SweepMaker) -> None:
     folder = sweep(trials=TRIALS)
-    results.collect(folder)
+    results.write_index(folder)
     long = results.load_evaluations(folder)
     shutil.rmtree(folder / "evaluations.parquet")
     long.to_parquet(folder / "evaluations.parquet", index=False)
     pd.testing.assert_frame_equal(results.load_evaluations(folder), long)
-    results.collect(folder)
+    results.write_index(folder)
     assert (folder / "evaluations.parquet").is_dir()
     pd.testing.assert_frame_equal(results.load_evaluations(folder), long)
 
 
 def test_pandas_reads_the_folder_of_evaluations(sweep: SweepMaker) -> None:
     folder = sweep(trials=TRIALS)
-    results.collect(folder)
+    results.write_index(folder)
     assert len(list((folder / "evaluations.parquet").iterdir())) == 3
     plain = pd.read_parquet(folder / "evaluations.parquet")
     pd.testing.assert_frame_equal(plain, results.load_evaluations(folder))
@@ -227,7 +229,7 @@ def test_pandas_reads_the_folder_of_evaluations(sweep: SweepMaker) -> None:
 
 def test_evaluations_are_filtered(sweep: SweepMaker) -> None:
     folder = sweep(trials=TRIALS)
-    results.collect(folder)
+    results.write_index(folder)
     whole = results.load_evaluations(folder)
     ids = [trial_of(folder, 5).name, trial_of(folder, 1).name]
     found = results.load_evaluations(folder, trials=ids, metrics=["episode_return"], columns=["step", "value"])
@@ -249,14 +251,14 @@ def test_evaluations_that_are_not_there_name_those_that_are(
     sweep: SweepMaker, arguments: dict[str, list[str]], message: str
 ) -> None:
     folder = sweep(trials=TRIALS)
-    results.collect(folder)
+    results.write_index(folder)
     with pytest.raises(RecordError, match=message):
         results.load_evaluations(folder, **arguments)
 
 
 def test_tables_of_a_newer_version_are_refused(sweep: SweepMaker) -> None:
     folder = sweep(trials=1)
-    results.collect(folder)
+    results.write_index(folder)
     for name, load in (("index.parquet", results.load_index), (parts.evaluations_file(0), results.load_evaluations)):
         table = pq.read_table(folder / name, partitioning=None)
         newer = str(columns.INDEX_VERSION + 1).encode()
@@ -271,7 +273,7 @@ def test_two_collectors_at_once_leave_whole_tables(sweep: SweepMaker) -> None:
     running = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait(timeout=120) for process in running] == [0, 0]
     assert len(results.load_index(folder)) == TRIALS
-    results.collect(folder)
+    results.write_index(folder)
     assert tables(folder) == made_anew(folder)
     assert sorted(os.listdir(folder / ".index")) == [
         ".lock",
@@ -286,7 +288,7 @@ def test_many_trials_are_read_in_processes(sweep: SweepMaker, monkeypatch: pytes
     expected = made_anew(folder)
     monkeypatch.setattr(parts, "POOL_FROM", 2)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    results.collect(folder)
+    results.write_index(folder)
     assert tables(folder) == expected
 
 
@@ -306,16 +308,16 @@ def test_on_object_storage_the_same_is_read_and_kept(
 
     upload()
     storage.write_bytes(remote / "evaluations.parquet", b"of an older version")
-    results.collect(remote)
+    results.write_index(remote)
     assert there() == made_anew(folder)
     names = trials_read(monkeypatch)
-    results.collect(remote)
+    results.write_index(remote)
     assert names == []
     goes_on(folder)
     storage.remove([remote / trial_of(folder, 5).name / name for name in ("record.json", "metrics/metrics.jsonl")])
     shutil.rmtree(trial_of(folder, 5))
     upload()  # equal content has an equal tag
-    results.collect(remote)
+    results.write_index(remote)
     assert names == [trial_of(folder, 4).name]
     assert there() == made_anew(folder)
     assert len(results.load_index(remote)) == TRIALS + 2
@@ -334,6 +336,6 @@ def test_what_no_table_can_hold_costs_one_row(sweep: SweepMaker, changes: dict[s
     folder = sweep(trials=2)
     path = trial_of(folder, 1) / "record.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    results.collect(folder)
+    results.write_index(folder)
     index = results.load_index(folder)
     assert index["state"].tolist() == ["COMPLETE", "FAILED"] and reason in index["error"][1]

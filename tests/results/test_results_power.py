@@ -8,10 +8,10 @@ import pytest
 import report_sweep
 
 import results
-from jax_party import records
 from jax_party.errors import RecordError
 from jax_party.judging.power import least_seeds, paired_power
-from results import power
+from jax_party.trial import records
+from results.analysis import power
 
 
 def test_seeds_that_both_have_are_paired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,7 +19,7 @@ def test_seeds_that_both_have_are_paired(tmp_path: Path, capsys: pytest.CaptureF
     report_sweep.rewrite(folder, 0, [10.0, 21.0, 30.0, 41.0])
     report_sweep.rewrite(folder, 1, [9.0, 19.0, 29.0, 39.0])
     report_sweep.rewrite(folder, 2, [0.0, 1.0, 2.0, 3.0])
-    results.collect(folder)
+    results.write_index(folder)
     (row,) = power.power(folder).to_dict("records")
     spread = (1.0 / 3.0) ** 0.5
     assert (row["tried_on"], row["paired"], row["difference"]) == ("searched", 4, 1.5)
@@ -39,7 +39,7 @@ def test_fresh_seeds_count_where_two_have_them_and_those_of_all_rounds(tmp_path:
             number, "ff_ippo", "p-base", origin, len(finals), promoted_from=f"demo-{origin:08x}", seed=seed
         )
         report_sweep.write_trial(folder, test, finals)
-    results.collect(folder)
+    results.write_index(folder)
     (row,) = power.power(folder).to_dict("records")
     first = records.configuration_id(records.read_record(folder / "demo-00000001"))
     assert (row["first"], row["tried_on"], row["seeds_first"], row["paired"]) == (first, "fresh", 4, 4)
@@ -54,7 +54,7 @@ def test_fresh_seeds_count_where_two_have_them_and_those_of_all_rounds(tmp_path:
 
 def test_over_scenarios_a_seed_counts_by_its_mean(tmp_path: Path) -> None:
     folder = report_sweep.make(tmp_path / "s", ["ff_ippo"], configurations=2, seeds=3, scenario_mode="mean")
-    results.collect(folder)
+    results.write_index(folder)
     (row,) = power.power(folder).to_dict("records")
     assert row["scenario"] == "mean of p-base, p-no-rank" and row["paired"] == 3
     assert row["difference"] == pytest.approx((2.0 + 20.0) / 2) and row["seeds_needed"] == 2
@@ -62,7 +62,7 @@ def test_over_scenarios_a_seed_counts_by_its_mean(tmp_path: Path) -> None:
 
 def test_one_seed_each_tells_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = report_sweep.make(tmp_path / "s", ["ff_ippo"], ["p-base"], configurations=2, seeds=1)
-    results.collect(folder)
+    results.write_index(folder)
     assert power.power(folder)["seeds_needed"].isna().all()
     assert power.main([str(folder)]) == 0
     said = capsys.readouterr().out
@@ -71,7 +71,7 @@ def test_one_seed_each_tells_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_where_there_is_nothing_to_tell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = report_sweep.make(tmp_path / "s", ["ff_ippo"], ["p-base"], configurations=1)
-    results.collect(folder)
+    results.write_index(folder)
     with pytest.raises(RecordError, match="no algorithm and scenario with two finished configurations; add some"):
         power.power(folder)
     assert power.main([str(folder)]) == 2 and capsys.readouterr().err.count("\n") == 1

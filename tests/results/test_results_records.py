@@ -1,4 +1,4 @@
-"""What `jax_party.records` promises of the files in a trial's folder."""
+"""What `jax_party.trial.records` promises of the files in a trial's folder."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jax_party import records
 from jax_party.errors import RecordError
 from jax_party.judging.aggregate import Aggregate
-from jax_party.records import Objective, Span, State, SweepManifest, Takeover, TrialRecord, VaultEntry
+from jax_party.trial import records
+from jax_party.trial.records import Objective, Span, State, SweepManifest, Takeover, TrialRecord, VaultEntry
 
 ROOT = Path(__file__).parents[2]
 
@@ -331,7 +331,8 @@ def test_a_crash_before_the_rename_leaves_the_old_file(trial: Path, monkeypatch:
 def python(code: str, folder: Path) -> subprocess.Popen[str]:
     """Another process that runs `code` with the trial's folder as `folder`."""
     begin = (
-        "import os, sys, time; from pathlib import Path; from jax_party import records; folder = Path(sys.argv[1])\n"
+        "import os, sys, time; from pathlib import Path; from jax_party.trial import records\n"
+        "folder = Path(sys.argv[1])\n"
     )
     command = [sys.executable, "-c", begin + code, str(folder)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)

@@ -18,9 +18,10 @@ import yaml
 from scipy import stats
 
 import results
-from jax_party import records, storage
 from jax_party.errors import RecordError
-from jax_party.records import Objective, Span, State, Takeover
+from jax_party.store import storage
+from jax_party.trial import records
+from jax_party.trial.records import Objective, Span, State, Takeover
 from results.report import (
     comparison,
     game,
@@ -494,7 +495,7 @@ def test_a_single_run_has_a_report(tmp_path: Path) -> None:
 
 
 def test_tables_alone_are_enough(folder: Path, tmp_path: Path) -> None:
-    results.collect(folder)
+    results.write_index(folder)
     for name in ("index.parquet", "sweep.yaml"):
         shutil.copy(folder / name, tmp_path)
     shutil.copytree(folder / "evaluations.parquet", tmp_path / "evaluations.parquet")

@@ -10,14 +10,14 @@ import pytest
 import report_sweep
 
 import results
-from jax_party import records
 from jax_party.errors import RecordError
 from jax_party.judging.objectives import Objective
-from jax_party.records import State, Takeover
+from jax_party.trial import records
+from jax_party.trial.records import State, Takeover
+from results.analysis.sensitivity import cards_of, main
 from results.report.data import load
 from results.report.page import render
 from results.report.sensitivity import section, sensitivity_charts
-from results.sensitivity import cards_of, main
 
 EXACT = 1e-9
 #: Configuration -> its score in each scenario. By hand: 25/24 tuned per scenario, 5/8 for one, 5/12 of sensitivity.
@@ -41,7 +41,7 @@ def make(folder: Path, scores: Any = BY_HAND, sign: float = 1.0, **settings: Any
 
 
 def collected(folder: Path) -> Path:
-    results.collect(folder)
+    results.write_index(folder)
     return folder
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from jax_party.judging.aggregate import interquartile_mean
 from jax_party.judging.intervals import interval
-from results import statistics
+from results.analysis import statistics
 
 
 def arrays(*rows: list[float]) -> list[np.ndarray]:

@@ -16,9 +16,9 @@ import tensorstore
 from vault_factory import AGENTS, CONFIG, LIMIT, fields_of, read_with_flashbax, write_vault
 
 import results
-from jax_party import records
 from jax_party.errors import RecordError, VaultError
-from jax_party.records import VaultEntry
+from jax_party.trial import records
+from jax_party.trial.records import VaultEntry
 from results import vaults
 from results.vaults.__main__ import main
 from results.vaults.find import select
@@ -43,7 +43,7 @@ def sweep_of_vaults(sweep: Callable[..., Path]) -> Path:
         write_vault(place / f"{record.trial_id}-test", fields_of(2, 20, 10 * record.number), kind="test")
         entries = (VaultEntry(record.trial_id, "train", 4, 25), VaultEntry(f"{record.trial_id}-test", "test", 2, 20))
         records.update_record(trial, vaults=entries)
-    results.collect(folder)
+    results.write_index(folder)
     return folder
 
 
@@ -188,7 +188,7 @@ def test_a_trial_on_s3_is_opened_and_leaves_nothing(
     packed = tmp_path / "vaults.tar"
     with tarfile.open(packed, "w") as tar:
         tar.add(trial / "vaults", arcname="vaults")
-    from jax_party import storage
+    from jax_party.store import storage
 
     storage.put_file(packed, remote / "vaults" / "300-1.tar")
     for name in ("config.yaml", "record.json"):
@@ -503,6 +503,6 @@ def test_an_empty_sweep_is_told(sweep: Callable[..., Path], capsys: pytest.Captu
         folder = sweep(trials, planned=2)
         for record in folder.glob("*/record.json"):
             records.update_record(record.parent, vaults=())
-        results.collect(folder)
+        results.write_index(folder)
         assert main(["find", str(folder)]) == 2
         assert message in capsys.readouterr().err

@@ -12,14 +12,14 @@ from optuna.storages.journal import JournalFileBackend
 from report_sweep import manifest, record_of
 
 import results
-from jax_party import records
-from jax_party.records import Objective, State
-from launcher.promote import winners
-from launcher.ranking import rank
-from launcher.run import Sweep
-from results.journal import JOURNAL_FILE, update_journal
+from jax_party.trial import records
+from jax_party.trial.records import Objective, State
+from launcher.commands.promote import winners
+from launcher.drive.run import Sweep
+from launcher.show.ranking import rank
+from results.command import show_main
+from results.live.journal import JOURNAL_FILE, update_journal
 from results.report.data import load
-from results.show import show_main
 
 STEPS = range(100, 900, 100)
 CURVES: dict[str, list[float]] = {
@@ -66,7 +66,7 @@ def make(folder: Path, names: list[str], at: str = "final") -> dict[str, str]:
 
 def named_by_all(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     """Instrument -> the trial that it names the best."""
-    results.collect(folder)
+    results.write_index(folder)
     update_journal(folder)
     index = results.load_index(folder)
     sweep = Sweep.read(folder)

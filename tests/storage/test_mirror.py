@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from jax_party import mirror, records, scratch, storage
 from jax_party.errors import CheckpointError, RecordError, StorageError, VaultError
-from jax_party.mirror import Contents, Mirror, fetch
-from jax_party.records import State, TrialRecord
+from jax_party.store import scratch, storage
+from jax_party.trial import mirror, records
+from jax_party.trial.mirror import Contents, Mirror, fetch
+from jax_party.trial.records import State, TrialRecord
 
 RECORD = TrialRecord(trial_id="t", algorithm="a", environment="e", scenario="s", seed=0)
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from jax_party import records, storage
 from jax_party.errors import StorageError
-from jax_party.patience import PATIENCE_VARIABLE
-from jax_party.records import State, TrialRecord
+from jax_party.store import storage
+from jax_party.store.retry import PATIENCE_VARIABLE
+from jax_party.trial import records
+from jax_party.trial.records import State, TrialRecord
 
 RECORD = TrialRecord(trial_id="t", algorithm="a", environment="e", scenario="s", seed=0)
 
@@ -38,7 +39,7 @@ def test_other_uris_are_refused(text: str) -> None:
 
 def test_what_speaks_s3_is_not_imported_for_local_folders() -> None:
     script = (
-        "import sys; from jax_party import records; records.as_folder('here'); "
+        "import sys; from jax_party.trial import records; records.as_folder('here'); "
         "print(sorted({'upath', 'fsspec', 's3fs', 'botocore', 'tenacity'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -175,7 +176,7 @@ def test_storage_is_checked_at_once(bucket: Path, monkeypatch: pytest.MonkeyPatc
     storage.check(bucket / "some" / "prefix")
     with pytest.raises(StorageError, match="there is no bucket nothing-here; create it, or name another"):
         storage.check(storage.as_folder("s3://nothing-here/x"))
-    script = "import sys; from jax_party import storage; storage.check(storage.as_folder(sys.argv[1]))"
+    script = "import sys; from jax_party.store import storage; storage.check(storage.as_folder(sys.argv[1]))"
     for changes, message in (
         ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "storage at http://127.0.0.1:9 does not answer"),
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"},

@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 
 from jax_party.config import evaluation_metrics_of
-from jax_party.engines import ENGINE_KEY, MAVA, ConfigTree, Experiment, Outline, options_in
 from jax_party.engines.mava import installation
 from jax_party.engines.mava.config import MavaConfig, parse_mava_config
 from jax_party.engines.native import our_config_root
+from jax_party.engines.protocol import ENGINE_KEY, MAVA, ConfigTree, Experiment, Outline, options_in
 from jax_party.errors import ConfigError
 
 CONTINUOUS = ("ff_isac", "ff_masac", "ff_hasac")

@@ -13,8 +13,6 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from jax_party import records
-from jax_party.checkpointing import Checkpoints
 from jax_party.engines.mava import installation
 from jax_party.engines.mava.compiling import compile_seconds
 from jax_party.engines.mava.config import MavaConfig
@@ -23,10 +21,10 @@ from jax_party.errors import ConfigError, TrainingDiverged
 from jax_party.judging.aggregate import aggregate_metrics
 from jax_party.judging.objectives import At
 from jax_party.judging.scores import ABSOLUTE, FINAL, UNTRAINED, best_step, trained_evaluations
-from jax_party.program import cache_counts, usable_cores
-from jax_party.records import State, TrialRecord
 from jax_party.runtime import return_freed_memory
-from jax_party.trial import (
+from jax_party.training.checkpointing import Checkpoints
+from jax_party.training.program import cache_counts, usable_cores
+from jax_party.training.recorder import (
     VAULT_KINDS,
     episode_lists,
     episode_means,
@@ -38,7 +36,9 @@ from jax_party.trial import (
     vault_entries,
     vault_steps,
 )
-from jax_party.vault import VaultWriter
+from jax_party.training.vault import VaultWriter
+from jax_party.trial import records
+from jax_party.trial.records import State, TrialRecord
 
 KEPT_CHECKPOINTS = 2
 _MOST_MAPPINGS = Path("/proc/sys/vm/max_map_count")
@@ -131,7 +131,7 @@ class MavaExperiment:
         """Play one evaluation period; the last one ends with the final parameters' episodes and the absolute metric.
 
         Returns:
-          As `jax_party.training.Experiment.step`.
+          As `jax_party.training.experiment.Experiment.step`.
 
         Raises:
           TrainingDiverged: a loss is not finite; the record says FAILED and why.

@@ -1,0 +1,1 @@
+"""Any Jumanji multi-agent environment as the systems see it."""

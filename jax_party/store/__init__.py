@@ -1,0 +1,1 @@
+"""Folders and files, on a local disk or on object storage."""

@@ -1,0 +1,1 @@
+"""One experiment in time: train, evaluate, record, checkpoint; and the compiled functions that do it."""

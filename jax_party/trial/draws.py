@@ -1,0 +1,101 @@
+"""Draws of a sweep's searchers that no trial was made for: `draws.json` in the sweep's folder.
+
+A searcher that learns may draw a configuration that the sweep has already. Such a draw is answered from the trials that
+are there (`DUPLICATES=reuse`), or refused until the space counts as exhausted (`DUPLICATES=refuse`). Either way numbers
+of the plan stay without a trial; whoever counts what is left of a sweep has to know them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from jax_party.errors import RecordError
+from jax_party.store import storage
+from jax_party.trial import records
+
+DRAWS_FILE: Final = "draws.json"
+
+
+@dataclass
+class Draws:
+    """The numbers of a plan that have no trial of their own.
+
+    Attributes:
+      answered: number of the first trial that a draw would have had -> ids of the trials that answered it.
+      left_out: group of trials -> numbers that were never drawn, because its space counts as exhausted.
+    """
+
+    answered: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    left_out: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> Draws:
+        """Those of the sweep in `folder`; none where it has no such file.
+
+        Raises:
+          RecordError: the file cannot be read.
+        """
+        path = records.as_folder(folder) / DRAWS_FILE
+        try:
+            found = json.loads(storage.read_bytes(path))
+            return cls(
+                {int(number): tuple(map(str, ids)) for number, ids in found["answered"].items()},
+                {str(group): tuple(map(int, numbers)) for group, numbers in found["left_out"].items()},
+            )
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RecordError(
+                f"{path}: cannot be read ({error}); restore it, or remove it to have those draws made again"
+            ) from error
+
+    def write(self, folder: Path) -> None:
+        """Put them into the sweep's folder, whole."""
+        content: dict[str, Any] = {
+            "answered": {str(number): list(ids) for number, ids in sorted(self.answered.items())},
+            "left_out": {group: list(numbers) for group, numbers in sorted(self.left_out.items())},
+        }
+        records.write_json_atomically(records.as_folder(folder) / DRAWS_FILE, content)
+
+    @property
+    def numbers(self) -> set[int]:
+        """Every number without a trial of its own."""
+        answered = {first + place for first, ids in self.answered.items() for place in range(len(ids))}
+        return answered.union(*self.left_out.values())
+
+    def __len__(self) -> int:
+        return sum(map(len, self.answered.values())) + sum(map(len, self.left_out.values()))
+
+    def leave_out(self, group: str, numbers: Iterable[int]) -> None:
+        """Remember that a group's space counts as exhausted, so that these numbers are not drawn."""
+        self.left_out[group] = tuple(sorted({*self.left_out.get(group, ()), *numbers}))
+
+    def forget_missing(self, known: Container[str]) -> None:
+        """Drop the answers of trials that are no longer there: these draws are made again."""
+        self.answered = {
+            number: ids for number, ids in self.answered.items() if all(trial_id in known for trial_id in ids)
+        }
+
+    def describe(self) -> list[str]:
+        """What became of repeated draws: a line for those that were answered, one for those that were refused."""
+        lines = []
+        if self.answered:
+            several = len(self.answered) > 1
+            lines.append(
+                f"{len(self.answered)} draw{'s' * several} repeated a configuration of the sweep and "
+                f"{'were' if several else 'was'} answered from its trials: nothing was played twice"
+            )
+        if self.left_out:
+            fewer = ", ".join(f"{len(numbers)} fewer of {group}" for group, numbers in sorted(self.left_out.items()))
+            lines.append(
+                f"The space counts as exhausted, as draw after draw repeated a configuration (DUPLICATES=refuse); "
+                f"trials: {fewer}"
+            )
+        return lines
+
+
+__all__ = ["DRAWS_FILE", "Draws"]

@@ -1,0 +1,1 @@
+"""The verbs of `python -m launcher.sweep`, a module each."""

@@ -1,0 +1,59 @@
+"""More configurations for a sweep that has been planned, or has ended."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from jax_party.errors import SweepError
+from jax_party.store import storage
+from jax_party.trial.records import CLAIM_FILE, SweepManifest
+from launcher.ask.options import Scheduler, Search
+from launcher.plan.numbers import check_number
+from launcher.plan.read import study_from_manifest
+from launcher.plan.write import check_plan, draw_plan
+
+if TYPE_CHECKING:
+    from launcher.drive.run import Sweep
+
+
+def extended(sweep: Sweep, samples: int) -> SweepManifest:
+    """The manifest of the sweep with so many configurations more for each algorithm and scenario.
+
+    A longer draw begins with the shorter one, so that the trials that there are stay as they are.
+
+    Raises:
+      SweepError: the sweep cannot have more, or its space has no more.
+    """
+    manifest = sweep.manifest
+    if storage.is_file(sweep.folder / CLAIM_FILE):
+        raise SweepError(
+            f"{sweep.folder}: has claims on its {manifest.num_trials} trials; sweep anew with more: make claim …"
+        )
+    if manifest.search == Search.GRID:
+        raise SweepError(
+            f"{sweep.folder}: SEARCH=grid has a trial for every point; sweep a larger grid with make sweep SPACE=…"
+        )
+    if manifest.scheduler in (Scheduler.PBT, Scheduler.PB2):
+        raise SweepError(
+            f"{sweep.folder}: the trials of SCHEDULER={manifest.scheduler} train together from the start; begin a new "
+            "sweep with more SAMPLES"
+        )
+    study = study_from_manifest(sweep.folder, manifest)
+    before = manifest.samples or len(sweep.searched) // study.round_size
+    check_number((before + samples) * study.round_size, before + samples)
+    if Search(manifest.search).learns:
+        num_trials = (before + samples) * study.round_size
+    else:
+        trials = draw_plan(study, before + samples)
+        num_trials = len(trials)
+        if num_trials <= manifest.num_trials:
+            raise SweepError(
+                f"SAMPLES={samples}: the space of {sweep.folder} has no more configurations than its "
+                f"{manifest.num_trials} trials"
+            )
+        check_plan(study, trials[manifest.num_trials :])
+    return dataclasses.replace(manifest, samples=before + samples, num_trials=num_trials)
+
+
+__all__ = ["extended"]

@@ -1,0 +1,187 @@
+"""Repeat a trial: the same config, seeds and form, in a folder of its own, and compare what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from jax_party.engines import NATIVE, get_engine
+from jax_party.errors import SweepError, TrainingDiverged
+from jax_party.judging.scores import EXTRA
+from jax_party.store import storage
+from jax_party.trial import records
+from jax_party.trial.records import State, TrialRecord
+from launcher.ask.options import RerunOptions
+from launcher.machine.resources import find_machine, prepare_worker
+from launcher.show.console import plain, show_facts
+from sweeps.space import did_you_mean
+
+DIFFERS = 1
+
+
+def rerun(options: RerunOptions, console: Console) -> int:
+    """Repeat a trial; 0 where every number is the same, 1 where one is not.
+
+    Raises:
+      SweepError: there is no such trial, it has not ended, or others have a part in it.
+    """
+    folder = find_trial(options.trial, options.out)
+    record = records.read_record(folder)
+    if record.state not in records.FINISHED:
+        raise SweepError(f"TRIAL={options.trial}: it is {record.state.value}; only what has ended can be repeated")
+    if record.lineage:
+        sources = ", ".join(dict.fromkeys(takeover.source for takeover in record.lineage))
+        raise SweepError(
+            f"TRIAL={options.trial}: it went on from learners of others of its population ({sources}), and cannot be "
+            "repeated alone; repeat the sweep: its command stands in sweep.yaml"
+        )
+    machine = find_machine()
+    engine = get_engine(record.engine)
+    engine.check()
+    outline = engine.outline(engine.parse(records.read_config(folder)))
+    cores = prepare_worker(machine.cores, bool(machine.gpus), devices=outline.num_devices)
+    again = create_rerun(folder, record, options.out)
+    show_facts(console, f"Repeating {record.trial_id}", {"of": str(folder), "in": str(again)})
+    for difference in differences(record):
+        plain(console, f"  differs: {difference}; the numbers may, too")
+    play(again, console)
+    del cores
+    reason = compare(folder, again)
+    plain(console, reason or f"The same: {summary(folder)}, bit for bit")
+    return DIFFERS if reason else 0
+
+
+def find_trial(trial: str, out: Path) -> Path:
+    """The folder of a trial, by its path or by its id under `out`.
+
+    Raises:
+      SweepError: there is none, or several.
+    """
+    path = records.as_folder(trial)
+    if storage.is_file(path / records.RECORD_FILE):
+        return storage.absolute(path)
+    if storage.is_remote(path):
+        raise SweepError(f"TRIAL={trial}: there is no trial there")
+    found = [place.parent for place in out.glob(f"*/*/*/{path.name}/{records.RECORD_FILE}")] if path.name else []
+    if len(found) == 1:
+        return found[0].absolute()
+    if found:
+        raise SweepError(f"TRIAL={trial}: there are {len(found)} of that id; give the path of one: {found[0]}")
+    known = tuple(place.parent.name for place in out.glob(f"*/*/*/*/{records.RECORD_FILE}"))
+    raise SweepError(f"TRIAL={trial}: no such trial under {out}{did_you_mean(path.name, known)}")
+
+
+def create_rerun(folder: Path, record: TrialRecord, out: Path) -> Path:
+    """Make the folder of the repetition, `<out>/<algorithm>/<date>/<time>-rerun`, PENDING."""
+    again = TrialRecord(
+        trial_id=f"{record.trial_id}-rerun",
+        engine=record.engine,
+        algorithm=record.algorithm,
+        environment=record.environment,
+        scenario=record.scenario,
+        seed=record.seed,
+        num_seeds=record.num_seeds,
+        hyperparameters=record.hyperparameters,
+        objective=record.objective,
+        batch=record.batch,
+        total_steps=record.total_steps,
+    )
+    now, number = datetime.now(), 1
+    while True:
+        name = f"{now:%H-%M-%S}-rerun" + (f"-{number}" if number > 1 else "")
+        place = out.absolute() / record.algorithm / f"{now:%Y-%m-%d}" / name
+        try:
+            place.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            continue
+        except OSError as error:
+            raise SweepError(f"OUT: {place}: cannot be made ({error.strerror}); choose another") from None
+        records.create_trial_folder(place, records.read_config(folder), again)
+        return place
+
+
+def differences(record: TrialRecord) -> Iterator[str]:
+    """What is not as it was when the trial ran: versions, code, machine."""
+    now = records.provenance()
+    for package in dict.fromkeys([*record.versions, *now["versions"]]):
+        then, here = record.versions.get(package), now["versions"].get(package)
+        if then != here:
+            yield f"{package} was {then or 'absent'}, is {here or 'absent'}"
+    if record.git_sha != now["git_sha"]:
+        yield f"the code was at commit {record.git_sha or 'unknown'}, is at {now['git_sha'] or 'unknown'}"
+    elif record.git_dirty or now["git_dirty"]:
+        when = " and ".join(word for word, dirty in (("then", record.git_dirty), ("now", now["git_dirty"])) if dirty)
+        yield f"the code had changes that were not committed ({when})"
+    version = get_engine(record.engine).version()
+    if record.engine != NATIVE and record.engine_version != version:
+        yield f"{record.engine} was {record.engine_version or 'unknown'}, is {version or 'unknown'}"
+    if record.host != now["host"]:
+        yield f"the machine was {record.host}, is {now['host']}"
+    if record.batch == "vmap":
+        yield "it went through a batched program, whose width (SEEDS × PACK) may have been another"
+
+
+def play(folder: Path, console: Console) -> None:
+    """Run the trial in `folder` to its end."""
+    engine = get_engine(records.read_record(folder).engine)
+    with records.lock_folder(folder):
+        experiment = engine.experiment()(engine.parse(records.read_config(folder)), folder)
+        try:
+            while not experiment.finished:
+                result = experiment.step()
+                metric = experiment.record.objective.metric
+                plain(console, f"  step {result['env_steps']:>12,}  {metric} {result[metric]:.6g}")
+        except TrainingDiverged as error:
+            plain(console, f"  {error}")
+        except KeyboardInterrupt:
+            records.update_record(folder, state=State.PENDING)
+            raise SweepError(f"stopped; what there is of the repetition lies in {folder}") from None
+        finally:
+            experiment.close()
+
+
+def compare(folder: Path, again: Path) -> str | None:
+    """The first number that differs, or None."""
+    theirs, ours = ({_place(row): row for row in records.read_metrics(trial)} for trial in (folder, again))
+    for place in dict.fromkeys([*theirs, *ours]):
+        for name, then, now in _numbers(theirs.get(place, {}), ours.get(place, {})):
+            if then != now:
+                step, seed, *flags = place
+                closing = [flag for flag, there in zip(EXTRA, flags, strict=True) if there]
+                what = f"{closing[0]} episodes" if closing else f"evaluation at step {step:,}"
+                return f"Differs: {what}, seed {seed}: {name} was {then}, is {now}"
+    before, after = records.read_record(folder), records.read_record(again)
+    if before.state is not State.PRUNED and (before.state, before.error) != (after.state, after.error):
+        return f"Differs: it was {before.state.value} ({before.error}), is {after.state.value} ({after.error})"
+    return None
+
+
+def summary(folder: Path) -> str:
+    """What was compared."""
+    rows = records.read_metrics(folder)
+    evaluations = sum(not any(row.get(flag) for flag in EXTRA) for row in rows)
+    closing = len(rows) - evaluations
+    return f"{evaluations} evaluations with the losses before them, and {closing} lines of episodes at the end"
+
+
+def _place(row: Mapping[str, Any]) -> tuple[int, ...]:
+    return row["step"], row.get("seed", 0), *(bool(row.get(flag)) for flag in EXTRA)
+
+
+def _numbers(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Every number of two rows but for what a clock wrote. A pruned trial has fewer rows: what it lacks is not new."""
+    if not then:
+        return
+    for part in ("evaluate", "episodes", "train"):
+        before, after = then.get(part, {}), now.get(part, {})
+        for name in dict.fromkeys([*before, *after]):
+            if name != "steps_per_second":
+                yield name, before.get(name), after.get(name)
+
+
+__all__ = ["compare", "create_rerun", "differences", "find_trial", "play", "rerun", "summary"]

@@ -1,0 +1,1 @@
+"""What the driver does while Tune runs."""

@@ -1,0 +1,243 @@
+"""What the driver does when Tune says that a trial has started, reported, failed or ended."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import cloudpickle
+from ray.exceptions import RayActorError, RayTaskError
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from jax_party.errors import RecordError
+from jax_party.store import storage
+from jax_party.trial import records
+from jax_party.trial.records import FINISHED, State, TrialRecord
+from launcher.drive.deferred import WRITE_S, Notes, refused
+from launcher.drive.interrupt import Interrupt, Interrupted
+from launcher.drive.overdue import Overdue
+from launcher.drive.spending import Spending
+from launcher.drive.standby import SpareWorker
+from launcher.machine.join import NodeRefused
+from launcher.plan import outcome
+from launcher.show.console import Display
+from launcher.show.progress import Progress
+
+MAX_REASON = 300
+
+logger = logging.getLogger(__name__)
+
+
+class BudgetSpent(Interrupted):
+    """The sweep has spent its budget, and every trial that was running has ended its period."""
+
+
+class SweepCallback(Callback):
+    """Keeps the progress and the records of trials that do not keep them themselves: the pruned and the broken."""
+
+    def __init__(
+        self,
+        folder: Path,
+        progress: Progress,
+        display: Display,
+        interrupt: Interrupt,
+        pruned: Callable[[str], str | None],
+        spending: Spending,
+        notes: Notes,
+        overdue: Overdue,
+        spare: SpareWorker | None = None,
+    ) -> None:
+        self._folder = folder
+        self._progress = progress
+        self._display = display
+        self._interrupt = interrupt
+        self._pruned = pruned
+        self._spending = spending
+        self._notes = notes
+        self._overdue = overdue
+        self._spare = spare
+        self._in_period: set[str] | None = None
+        self.shared: Any = None
+        """The workers that trials share now, `SharedWorkers`, or None."""
+        self.nodes: Any = None
+        """Those of the cluster, `Nodes`, or None."""
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Between events: leave if asked to, and let time pass on the display."""
+        self._interrupt.check()
+        self._display.tick()
+        self._notes.settle()
+        if self._spare is not None:
+            self._spare.tend()
+        if self.shared is not None:
+            self.shared.tend()
+        else:
+            running = (trial for trial in trials if trial.status == Trial.RUNNING)  # looked through once a second
+            self._overdue.tend((t.config["trial_id"], t.temporary_state.ray_actor) for t in running)
+        if self.nodes is not None:
+            self.nodes.tend(self._spending.hold)
+        if self._spending.update(self._progress.steps()) is not None:
+            playing = {t.config["trial_id"] for t in trials if t.status == Trial.RUNNING and not t.is_saving}
+            self._in_period = playing if self._in_period is None else self._in_period & playing
+            if not self._in_period:
+                raise BudgetSpent
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker has the trial."""
+        self._progress.start(trial.config["trial_id"])
+        self._overdue.started(trial.config["trial_id"])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
+    ) -> None:
+        """An evaluation."""
+        self._progress.result(trial.config["trial_id"], result)
+        self._overdue.heard(trial.config["trial_id"])
+        self._period_over(trial)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The worker failed and the trial is tried again."""
+        self._period_over(trial)
+        trial_id = trial.config["trial_id"]
+        self._overdue.left(trial_id)
+        reason = self._reason(trial)
+        cause = _cause(last_error(trial))
+        if isinstance(cause, NodeRefused) and self.nodes is not None:  # no fault of the trial's
+            trial.run_metadata.num_failures -= 1
+            self.nodes.keep_off(cause.node_id)
+        else:
+            trial.config["failed"] = True
+        if self._spare is not None:
+            self._spare.taken()
+        logger.warning("%s: tried again: %s", trial_id, reason)
+        self._notes.add(
+            f"{trial_id}: why it is tried again", lambda: records.add_retry(self._folder / trial_id, reason)
+        )
+        self._display.retried(self._progress.retry(trial_id), reason)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The last attempt failed."""
+        self._period_over(trial)
+        trial_id = trial.config["trial_id"]
+        self._overdue.left(trial_id)
+        reason = self._reason(trial)
+        _let_go(trial)
+        self._finish(trial_id, State.FAILED, reason, alone=True)
+        forget(trial)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The trial ended by itself, or the scheduler stopped it."""
+        trial_id = trial.config["trial_id"]
+        reason = self._pruned(trial_id)
+        self._overdue.left(trial_id)
+        self._period_over(trial)
+        if reason is not None:
+            self._finish(trial_id, State.PRUNED, reason)
+        elif self._spending.reason is not None:
+            self._finish(trial_id, State.PENDING, None)
+        else:
+            failed = (trial.last_result or {}).get("failed")
+            self._finish(trial_id, State.FAILED, failed or "ended without completing its budget")
+        forget(trial)
+
+    def _period_over(self, trial: Any) -> None:
+        """The trial is between periods, where a spent budget stops it."""
+        if self._in_period is not None:
+            self._in_period.discard(trial.config["trial_id"])
+
+    def _reason(self, trial: Any) -> str:
+        """Why an attempt failed; a process that ended itself has left the reason in the record."""
+        error = last_error(trial)
+        if (overdue := self._overdue.reason(trial.config["trial_id"])) is not None and died(error):
+            return overdue
+        with contextlib.suppress(RecordError), storage.patience_of(WRITE_S):
+            record = records.read_record(self._folder / trial.config["trial_id"])
+            if died(error) and record.state is State.RUNNING and record.error is not None:
+                return record.error
+        return describe_failure(error)
+
+    def _finish(self, trial_id: str, state: State, error: str | None, alone: bool = False) -> None:
+        """Write how the trial ended, unless its own record says so already; `alone`: once no worker is at it."""
+        folder = self._folder / trial_id
+        ended: list[TrialRecord] = []
+
+        def write() -> None:
+            with records.lock_folder(folder, timeout=0.0) if alone else contextlib.nullcontext():
+                record = records.read_record(folder)
+                if record.state not in FINISHED:
+                    at = None if state is State.PENDING else records.timestamp()
+                    record = records.update_record(folder, state=state, error=error, ended_at=at)
+            ended.append(record)
+
+        try:
+            with storage.patience_of(WRITE_S):
+                record = records.read_record(folder)
+        except RecordError as problem:
+            if refused(problem) is None:
+                logger.error("%s", problem)
+                self._display.ended(self._progress.end(trial_id, State.FAILED, str(problem)))
+                return
+        else:
+            if record.state in FINISHED:
+                score = outcome.quick_score(record)
+                candidate = None
+                with contextlib.suppress(RecordError, OSError), storage.patience_of(WRITE_S):
+                    candidate = outcome.complete_candidate(folder, record)
+                self._display.ended(self._progress.end(trial_id, record.state, record.error, score, candidate))
+                return
+        self._notes.add(f"{trial_id}: {state}", write)
+        state, error = (ended[0].state, ended[0].error) if ended else (state, error)
+        self._display.ended(self._progress.end(trial_id, state, error))
+
+
+def _let_go(trial: Any) -> None:
+    """Have the workers that trials share let go of one whose own trainable has failed or died."""
+    prefix = trial.config["workers"]
+    names = ray.util.list_named_actors() if prefix is not None else []
+    for name in names:
+        if name.startswith(prefix):
+            with contextlib.suppress(ValueError):  # it has just ended
+                ray.get_actor(name).leave.remote(trial.config["trial_id"])
+
+
+def died(error: BaseException | None) -> bool:
+    """Whether an attempt's process is gone."""
+    return isinstance(_cause(error), RayActorError)
+
+
+def _cause(error: BaseException | None) -> BaseException | None:
+    return error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
+
+
+def forget(trial: Any) -> None:
+    """Drop the averages that Tune keeps of each metric of a trial that has ended: most of what it holds in memory."""
+    trial.run_metadata.metric_analysis = {}
+    trial.run_metadata.metric_n_steps = {}
+
+
+def last_error(trial: Any) -> BaseException | None:
+    """The error of a Tune trial's last attempt, from the driver's own folder for it."""
+    try:
+        error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except (OSError, TypeError, AttributeError, ImportError, EOFError):
+        return None
+    return error if isinstance(error, BaseException) else None
+
+
+def describe_failure(error: BaseException | None) -> str:
+    """Why an attempt failed, in one line."""
+    cause = _cause(error)
+    if isinstance(cause, RayActorError):
+        return "the worker process died"
+    lines = str(cause).strip().splitlines() if cause is not None else []
+    text = (
+        f"{type(cause).__name__}: {lines[-1] if isinstance(cause, RayTaskError) else lines[0]}"
+        if lines
+        else repr(cause)
+    )
+    return text[:MAX_REASON]

@@ -1,0 +1,81 @@
+"""Who else is shown how a sweep goes: Ray's dashboard, Prometheus, W&B, MLflow."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any, Final
+
+from jax_party.errors import SweepError
+from launcher.ask.options import Watching
+from launcher.machine.resources import has_token
+from launcher.show.progress import Progress
+from launcher.show.tracking import check_tracking, make_tracker
+
+HOST: Final = "127.0.0.1"
+TOKEN_HINT: Final = "it asks for Ray's token, which `.venv/bin/ray get-auth-token` prints"
+
+
+def check_watching(watching: Watching, address: str | None) -> None:
+    """See that what was asked for can be had.
+
+    Raises:
+      SweepError: with what to do.
+    """
+    check_tracking(watching.track)
+    if watching.dashboard and address is not None:
+        raise SweepError("DASHBOARD=1: is for a Ray of our own; a cluster has its dashboard already: leave it out")
+    if watching.dashboard and not has_token():
+        raise SweepError(
+            "DASHBOARD=1: Ray's dashboard asks for a token and there is none; make one: "
+            ".venv/bin/ray get-auth-token --generate"
+        )
+
+
+def ray_settings(watching: Watching) -> dict[str, Any]:
+    """What a Ray of our own is started with for its dashboard: on loopback, on free ports."""
+    if not watching.dashboard:
+        return {"include_dashboard": False}
+    with socket.socket() as first, socket.socket() as second:
+        first.bind((HOST, 0))
+        second.bind((HOST, 0))
+        ports = first.getsockname()[1], second.getsockname()[1]
+    return {
+        "include_dashboard": True, "dashboard_host": HOST, "dashboard_port": ports[0], "_metrics_export_port": ports[1],
+    }  # fmt: skip
+
+
+def callbacks(watching: Watching, address: str | None, folder: Path, progress: Progress) -> list[Any]:
+    """What Tune is to call besides; gauges where somebody can read them: not without a dashboard, nor from outside."""
+    found: list[Any] = []
+    if watching.dashboard or (address is not None and not address.startswith("ray://")):
+        from launcher.show.gauges import GaugeCallback
+
+        found.append(GaugeCallback(progress))
+    if watching.track is not None:
+        found.append(make_tracker(watching.track, folder, progress))
+    return found
+
+
+def dashboard_lines(ray: Any, watching: Watching, address: str | None) -> list[str]:
+    """Where Ray's dashboard and its metrics are, and how to get in; empty where there are none."""
+    if address is None and not watching.dashboard:
+        return []
+    url = dashboard_url(ray)
+    lines = [f"Ray's dashboard: http://{url} ({TOKEN_HINT})"] if url else []
+    targets = metrics_targets(ray)
+    return lines + ([f"Prometheus metrics: {', '.join(targets)} (launcher/monitoring/)"] if targets else [])
+
+
+def dashboard_url(ray: Any) -> str | None:
+    """host:port of Ray's dashboard, None where it has none."""
+    if ray.util.client.ray.is_connected():
+        return None
+    url = ray._private.worker.get_dashboard_url()
+    return str(url) if url else None
+
+
+def metrics_targets(ray: Any) -> list[str]:
+    """host:port at which each node has its metrics."""
+    nodes = [node for node in ray.nodes() if node.get("Alive") and node.get("MetricsExportPort", 0) > 0]
+    return [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in nodes]

@@ -1,0 +1,128 @@
+"""The workers that trials share, as the driver keeps them: it starts them, and looks after them."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import ray
+
+from launcher.machine.join import NodeRefused
+from launcher.machine.nodes import Nodes
+from launcher.machine.resources import Crew
+from launcher.work.trainable import SIGNS, PackWorker
+
+LOOK_EVERY_S: Final = 2.0
+SHARE: Final = 10_000
+"""Ray counts shares of a CPU in ten-thousandths."""
+
+logger = logging.getLogger(__name__)
+
+
+class SharedWorkers:
+    """Actors that trials share; Ray starts one again that dies.
+
+    A trial takes the smallest share of a CPU that Ray counts, and each worker leaves `room` of them: for all, since
+    they may lie anywhere on a cluster; or as many as there are places, where nothing else holds trials back.
+
+    Args:
+      settings: what `make_pack` makes a worker with.
+      crew: who is to work.
+      room: for so many trials.
+      silent_s: after how long without any answer one that has answered before is ended; Ray then starts it again.
+      nodes: of a cluster, None for this machine.
+      clock: seconds.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, Any], crew: Crew, room: int, silent_s: float, nodes: Nodes | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self.prefix = f"worker-{uuid.uuid4().hex[:8]}-"
+        self._settings = settings
+        self._crew = crew
+        self._silent_s = silent_s
+        self._nodes = nodes
+        self._clock = clock
+        resources = crew.needs.resources(crew.machine)
+        self._options = {
+            "num_cpus": round(resources["cpu"] - min(room / SHARE, 0.49), 4), "num_gpus": resources.get("gpu", 0),
+            "max_restarts": -1, "max_concurrency": 2 * crew.pack + 2,
+        }  # fmt: skip
+        self._workers: dict[str, Any] = {}
+        self._asked: dict[str, tuple[Any, float]] = {}
+        self._answered: set[str] = set()
+        self._next = 0.0
+        self._started = 0
+        self._start(crew.workers)
+
+    def places_now(self) -> int:
+        """Trials that there is room for."""
+        return len(self._workers) * self._crew.pack
+
+    def tend(self) -> None:
+        """Look after them, unless that was done a moment ago."""
+        if self._clock() < self._next:
+            return
+        self._next = self._clock() + LOOK_EVERY_S
+        for name, worker in list(self._workers.items()):
+            if name not in self._asked:
+                self._asked[name] = (worker.look.remote(), self._clock())
+        asked = [reference for reference, _ in self._asked.values()]
+        answered = set(ray.wait(asked, num_returns=len(asked), timeout=0)[0]) if asked else set()
+        for name, (reference, since) in list(self._asked.items()):
+            if reference in answered:
+                del self._asked[name]
+                self._hear(name, reference)
+            elif name in self._answered and self._clock() - since > self._silent_s:
+                self._give_up(name)
+        if self._nodes is not None and self._crew.follows:
+            self._start(max(0, self._nodes.slots() - len(self._workers)))
+
+    def stop(self) -> None:
+        """End them."""
+        for worker in self._workers.values():
+            ray.kill(worker)
+        self._workers.clear()
+        self._asked.clear()
+
+    def _start(self, number: int) -> None:
+        actor = ray.remote(concurrency_groups={SIGNS: 2})(PackWorker)
+        for _ in range(number):
+            name = f"{self.prefix}{self._started}"
+            self._started += 1
+            self._workers[name] = actor.options(name=name, **self._options).remote(self._settings)
+
+    def _hear(self, name: str, reference: Any) -> None:
+        """What a worker has answered."""
+        try:
+            ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            if not isinstance(error.cause, NodeRefused) or self._nodes is None:
+                raise
+            logger.error("%s", error.cause)
+            self._nodes.keep_off(error.cause.node_id)
+            ray.kill(self._workers.pop(name))
+            self._answered.discard(name)
+            self._start(1)
+        except ray.exceptions.ActorUnavailableError:
+            self._answered.discard(name)
+        except ray.exceptions.RayActorError as error:
+            if name in self._answered:  # it will be started again
+                self._answered.discard(name)
+                return
+            logger.error("%s cannot be started: %s", name, " ".join(str(error).split()))
+            del self._workers[name]
+        else:
+            self._answered.add(name)
+
+    def _give_up(self, name: str) -> None:
+        logger.warning("%s: has not answered for %g s, and is started again", name, self._silent_s)
+        self._answered.discard(name)
+        ray.kill(self._workers[name], no_restart=False)
+
+
+__all__ = ["SHARE", "SharedWorkers"]

@@ -1,0 +1,71 @@
+"""The nodes of a cluster while a sweep runs on it: some come, some go, and some are not to be used."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from launcher.machine.resources import Crew, Machine
+
+LOOK_EVERY_S: Final = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class Nodes:
+    """The cluster's nodes.
+
+    Args:
+      crew: who is to work there.
+      clock: seconds.
+    """
+
+    def __init__(self, crew: Crew, clock: Callable[[], float] = time.monotonic) -> None:
+        self._crew = crew
+        self._clock = clock
+        self._next = clock() + LOOK_EVERY_S
+        self._holders: dict[str, list[Any]] = {}
+
+    def tend(self, hold: Callable[[float], None]) -> None:
+        """Say how many devices workers hold, where that follows the cluster, unless it was said a moment ago."""
+        if self._crew.follows and self._clock() >= self._next:
+            self._next = self._clock() + LOOK_EVERY_S
+            hold(self.slots() * self._crew.needs.devices_held(self._crew.machine))
+
+    def slots(self) -> int:
+        """Workers that those that are there now have room for."""
+        parts = tuple(
+            Machine(tuple(range(_amount(node, "CPU"))), _amount(node, "GPU") if self._crew.machine.gpus else 0)
+            for node in ray.nodes()
+            if node["Alive"] and _amount(node, "CPU") and node["NodeID"] not in self._holders
+        )
+        gpus = sum(part.gpus for part in parts)
+        if not parts or (self._crew.machine.gpus and not gpus):
+            return 0
+        return self._crew.needs.slots(Machine((), gpus, nodes=parts))
+
+    def keep_off(self, node_id: str) -> None:
+        """Take every CPU of a node as it becomes free, so that no trial comes there any more."""
+        if node_id in self._holders:
+            return
+        cpus = sum(_amount(node, "CPU") for node in ray.nodes() if node["NodeID"] == node_id)
+        there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        holder = ray.remote(num_cpus=1, max_restarts=0)(_Holder)
+        self._holders[node_id] = [holder.options(scheduling_strategy=there).remote() for _ in range(cpus)]
+        logger.warning("node %s is not used any more", node_id)
+
+
+class _Holder:
+    """An actor that does nothing."""
+
+
+def _amount(node: dict[str, Any], resource: str) -> int:
+    return int(node["Resources"].get(resource, 0))
+
+
+__all__ = ["Nodes"]

@@ -1,0 +1,1 @@
+"""From what was asked to trial folders, written before Ray starts."""

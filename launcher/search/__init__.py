@@ -1,0 +1,1 @@
+"""Tune's searchers and schedulers behind our plans."""

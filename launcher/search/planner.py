@@ -1,0 +1,476 @@
+"""Tune's searchers behind our plans: each suggestion becomes a trial's folder, or one in each scenario."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution as Categorical
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.result import TRAINING_ITERATION
+from ray.tune.search import Searcher
+
+from jax_party.judging.aggregate import Aggregate, aggregate_metrics
+from jax_party.judging.objectives import Objective, violations
+from jax_party.trial.draws import Draws
+from jax_party.trial.records import FIRST_FRESH_SEED
+from launcher.ask.options import Duplicates, Sampler, Search
+from launcher.plan.axes import REDRAWS, Space, seed_of
+from launcher.plan.study import SEED_KEY, Group, PlannedTrial, Study
+
+FINISHED: Any = Searcher.FINISHED
+DRAWING_S = 2.0
+"""Tune waits while repeated draws are answered: for no longer than this at a time."""
+_WORST = 1e30
+"""Told of a trial that was stopped early: worse than any that is complete."""
+MAX_POPULATION = 50
+MIN_POPULATION = 4
+
+optuna.logging.disable_default_handler()  # it writes to the terminal; the sweep's log has it all
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a searcher is told of a configuration.
+
+    Attributes:
+      values: by the axes' names.
+      metrics: what its trial reached, or the means over its trials; None where one failed.
+      evaluation: at which they were reached.
+      pruned: whether a trial of it was stopped before its budget was spent, so that they are not what the complete
+        ones have reached.
+    """
+
+    values: Mapping[str, Any]
+    metrics: Mapping[str, float | None] | None
+    evaluation: int = 0
+    pruned: bool = False
+
+
+@dataclass
+class Configuration:
+    """What a searcher has drawn, and the trials that play it.
+
+    Attributes:
+      group: place of its group.
+      number: of the first of its trials.
+      values: by the axes' names.
+      trials: the planned ones.
+      encoded: the values as its searcher gave them; empty for those that it is told to give.
+      ended: ids of those that have ended.
+      failed: whether one of them has failed.
+      repeats: whether the trials are those of an earlier draw of the same values.
+      refused: draws for the same number that were refused before this one.
+    """
+
+    group: int
+    number: int
+    values: Mapping[str, Any]
+    trials: Sequence[PlannedTrial]
+    encoded: Mapping[str, Any] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    failed: bool = False
+    repeats: bool = False
+    refused: int = 0
+
+    @property
+    def key(self) -> str:
+        """What its searcher knows it by."""
+        return f"configuration-{self.number}" + (f"-{self.refused}" if self.refused else "")
+
+    @property
+    def played(self) -> str:
+        """What is the same for every draw of it, whatever the seeds: the values that its trials have."""
+        return json.dumps(
+            [[trial.base.algorithm, trial.base.scenario, trial.hyperparameters] for trial in self.trials],
+            sort_keys=True, default=str,
+        )  # fmt: skip
+
+    @property
+    def over(self) -> bool:
+        """Whether all its trials have ended."""
+        return len(self.ended) == len(self.trials)
+
+
+class Planner(Searcher):
+    """One of Tune's searchers for each group of trials.
+
+    A searcher is told of everything that is known by the suggestions that it would have made: points that it gives out
+    first. So each of them goes on where a stopped sweep was, whether or not it can be saved.
+
+    No trial is run twice. A configuration that is drawn again gets seeds that it has not had, is answered from its
+    trials once they have ended, or is refused, as the study's `duplicates` says; it is answered, too, where the seed is
+    an axis or no seeds are left.
+
+    Args:
+      study: the sweep.
+      num_trials: planned in all.
+      groups: places of those that are to be drawn for.
+      history: of earlier sweeps, by group.
+      known: what is planned already, in the order of numbers; what has not ended is given out first.
+      write: makes the trial's folder, and gives the trial with the id that it has there.
+      reached: a trial's metrics, by its id; None where it failed.
+      max_concurrent: trials that may run at a time; paused ones do not count.
+      draws: those that no trial is made for; more are added.
+      keep: stores `draws`.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        num_trials: int,
+        groups: Sequence[int],
+        history: Mapping[int, Sequence[Told]],
+        known: Sequence[Configuration],
+        write: Callable[[PlannedTrial], PlannedTrial],
+        reached: Callable[[str], Told | None],
+        max_concurrent: int,
+        draws: Draws | None = None,
+        keep: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(metric=study.objective.metric, mode=study.objective.mode)
+        self._study = study
+        self._write = write
+        self._reached = reached
+        self.most: Callable[[], int] = lambda: max_concurrent
+        self._max_concurrent = max_concurrent
+        self._draws = Draws() if draws is None else draws
+        self._keep = keep
+        self._spaces = {group: Space(study.groups[group].axes) for group in groups}
+        self._limits: dict[str, list[float]] = {}
+        self._running: dict[str, tuple[Configuration, PlannedTrial]] = {}
+        self._paused: set[str] = set()
+        known = [one for one in known if one.group in groups]
+        drawn = {one.number for one in known}.union(*self._draws.left_out.values())
+        rounds = math.ceil(num_trials / study.round_size)
+        self._new = [
+            (group, number)
+            for configuration in range(rounds)
+            for group in groups
+            for number in [study.first_number(configuration, group)]
+            if number < num_trials and number not in drawn
+        ]
+        made = [one for one in known if not one.repeats]
+        self._waiting = [(one, trial) for one in made for trial in one.trials if trial.trial_id not in one.ended]
+        self._unanswered = [one for one in known if one.repeats and not one.over]
+        self._made: dict[str, list[Configuration]] = {}
+        for one in made:
+            self._made.setdefault(one.played, []).append(one)
+        self._told: dict[tuple[str, ...], Told] = {}
+        self._searchers: dict[int, Searcher] = {}
+        for group in groups:
+            of_group = [one for one in known if one.group == group]
+            self._searchers[group] = self._begin(group, history.get(group, ()), of_group, rounds)
+
+    def _begin(self, group: int, history: Sequence[Told], known: Sequence[Configuration], rounds: int) -> Searcher:
+        """A searcher that has been told of everything."""
+        space = self._spaces[group]
+        told = [*history, *(self._of_configuration(one) if one.over else Told(one.values, None) for one in known)]
+        metric = self._study.objective.metric
+        points = [(space.encode(one.values), None if one.pruned else (one.metrics or {}).get(metric)) for one in told]
+        searcher = make_searcher(
+            self._study, self._study.groups[group], points, seed_of(self._study.seed, group, len(known)), rounds,
+            lambda parameters: self._limits.get(_identity(parameters), [0.0] * len(self._study.objective.constraints)),
+        )  # fmt: skip
+        for index, earlier in enumerate(history):
+            searcher.suggest(f"earlier-{index}")
+            self._tell(searcher, f"earlier-{index}", space.encode(earlier.values), earlier)
+        for one in known:
+            searcher.suggest(one.key)
+            if one.over:
+                self._tell(searcher, one.key, space.encode(one.values), self._of_configuration(one))
+        return searcher
+
+    @property
+    def remaining(self) -> int:
+        """How many trials it has still to give out."""
+        return len(self._waiting) + sum(self._study.groups[group].size for group, _ in self._new)
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        """The study has its own metric and mode."""
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        """The config of the next trial; None where it is to be asked later, `FINISHED` after the last."""
+        if not self._waiting and not self._new:
+            return FINISHED
+        if len(self._running) - len(self._paused) >= self.most():
+            return None
+        if not self._waiting:
+            self._draw_trials()
+        if not self._waiting:
+            return None if self._new else FINISHED
+        self._running[trial_id] = self._waiting.pop(0)
+        return {"trial_id": self._running[trial_id][1].trial_id}
+
+    def _draw_trials(self) -> None:
+        """Draw until there is a trial to give out, as long as that takes no longer than a moment.
+
+        No more draws wait for answers than trials may run: a searcher that knows nothing yet would draw the same again.
+        """
+        until, before = time.monotonic() + DRAWING_S, len(self._draws)
+        while self._new and not self._waiting and len(self._unanswered) < min(self.most(), self._max_concurrent):
+            if not self._draw(*self._new[0]) or time.monotonic() > until:
+                break
+        if len(self._draws) > before:
+            self._keep()
+
+    def _draw(self, group: int, number: int) -> bool:
+        """Draw the next configuration: make its trials, or answer it; whether there was a draw."""
+        one = self._ask(group, number)
+        if one is None:
+            return False
+        earlier = self._made.get(one.played, [])
+        if earlier and self._study.duplicates is Duplicates.REFUSE:
+            self._leave_out(group)
+            self._searchers[group].on_trial_complete(one.key, error=True)
+            return True
+        self._new.pop(0)
+        seed = self._unused_seed(one, earlier)
+        if seed is None:
+            self._answer(one, earlier[0])
+            return True
+        planned = self._study.trials_of(self._study.groups[group], number, one.values, seed)
+        one = replace(one, trials=[self._write(trial) for trial in planned])
+        self._made.setdefault(one.played, []).append(one)
+        self._waiting = [(one, trial) for trial in one.trials]
+        return True
+
+    def _ask(self, group: int, number: int) -> Configuration | None:
+        """What the searcher draws, not made yet; None where it is to be asked later.
+
+        Where repeated draws are refused it is asked again for each, up to `REDRAWS` times. It is told so only after
+        the last: Optuna's samplers keep away from draws that they have heard nothing of.
+        """
+        refused: list[Configuration] = []
+        searcher, one = self._searchers[group], None
+        for count in range(1 + (REDRAWS if self._study.duplicates is Duplicates.REFUSE else 0)):
+            if one is not None:
+                refused.append(one)
+            key = Configuration(group, number, {}, (), refused=count).key
+            encoded = searcher.suggest(key)
+            if not isinstance(encoded, Mapping):
+                one = None
+                break
+            values = self._spaces[group].decode(encoded)
+            planned = self._study.trials_of(self._study.groups[group], number, values)
+            one = Configuration(group, number, values, planned, encoded, refused=count)
+            if one.played not in self._made:
+                break
+        for other in refused:
+            searcher.on_trial_complete(other.key, error=True)
+        return one
+
+    def _unused_seed(self, one: Configuration, earlier: Sequence[Configuration]) -> int | None:
+        """The first of the next seeds that a configuration has not had; None where there are none."""
+        seeds = {trial.seed for other in earlier for trial in other.trials}
+        if not seeds:
+            return self._study.seed
+        if self._study.duplicates is not Duplicates.SEEDS or SEED_KEY in one.trials[0].hyperparameters:
+            return None
+        number, seed = self._study.num_seeds, self._study.seed
+        while seed in seeds:
+            seed += number
+        return seed if seed + number <= FIRST_FRESH_SEED else None
+
+    def _answer(self, one: Configuration, earlier: Configuration) -> None:
+        """Tell the searcher what the earlier trials have reached, now or when they end."""
+        one = replace(one, trials=earlier.trials, ended=set(earlier.ended), failed=earlier.failed, repeats=True)
+        self._draws.answered[one.number] = tuple(trial.trial_id for trial in one.trials)
+        self._unanswered.append(one)
+        self._answer_ended()
+
+    def _answer_ended(self) -> None:
+        """Answer the draws whose trials have all ended."""
+        for one in [one for one in self._unanswered if one.over]:
+            self._unanswered.remove(one)
+            self._tell(self._searchers[one.group], one.key, self._encoded(one), self._of_configuration(one))
+
+    def _leave_out(self, group: int) -> None:
+        """Draw no more for a group: its space counts as exhausted."""
+        name, size = self._study.groups[group].name, self._study.groups[group].size
+        firsts = [number for of_group, number in self._new if of_group == group]
+        self._draws.leave_out(name, [first + place for first in firsts for place in range(size)])
+        self._new = [place for place in self._new if place[0] != group]
+
+    def _encoded(self, one: Configuration) -> Mapping[str, Any]:
+        return one.encoded or self._spaces[one.group].encode(one.values)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """What hyperband says of a bracket, for BOHB; other searchers learn of ends only."""
+        if self._study.search is Search.BOHB and math.isfinite(result.get(self._study.objective.metric, math.nan)):
+            one, _ = self._running[trial_id]
+            self._searchers[one.group].on_trial_result(one.key, result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell the searcher what the trial has reached, as its folder has it, once all of its configuration have."""
+        one, trial = self._running.pop(trial_id)
+        self._paused.discard(trial_id)
+        one.ended.add(trial.trial_id)
+        one.failed = one.failed or error  # its record will say so in a moment
+        if one.over:
+            searcher = self._searchers[one.group]
+            if self._study.search is Search.BOHB:  # it has had its results already
+                searcher.on_trial_complete(one.key)
+            else:
+                self._tell(searcher, one.key, self._encoded(one), self._of_configuration(one))
+        for other in self._unanswered:
+            if any(trial.trial_id == shared.trial_id for shared in other.trials):
+                other.ended.add(trial.trial_id)
+                other.failed = other.failed or error
+        self._answer_ended()
+
+    def on_pause(self, trial_id: str) -> None:
+        """Hyperband lets the trial wait."""
+        self._paused.add(trial_id)
+
+    def on_unpause(self, trial_id: str) -> None:
+        """Hyperband lets the trial go on."""
+        self._paused.discard(trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the folders are the truth."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+    def _of_configuration(self, one: Configuration) -> Told:
+        """What its trials have reached; the means of several."""
+        if one.failed:
+            return Told(one.values, None)
+        ids = tuple(trial.trial_id for trial in one.trials)
+        if one.repeats and ids in self._told:
+            return self._told[ids]
+        found = [told for told in map(self._reached, ids) if told is not None and told.metrics is not None]
+        if len(found) < len(ids):
+            return Told(one.values, None)
+        metrics = aggregate_metrics([told.metrics for told in found if told.metrics is not None], Aggregate.MEAN)
+        evaluation, pruned = max(told.evaluation for told in found), any(told.pruned for told in found)
+        self._told[ids] = Told(one.values, metrics, evaluation, pruned)
+        return self._told[ids]
+
+    def _tell(self, searcher: Searcher, key: str, encoded: Mapping[str, Any], told: Told) -> None:
+        objective, metrics = self._study.objective, told.metrics or {}
+        result = {name: metrics.get(name) for name in objective.metrics}
+        if any(value is None for value in result.values()):
+            searcher.on_trial_complete(key, error=True)
+            return
+        self._limits[_identity(encoded)] = _bounded(objective, metrics)
+        if self._study.search is Search.BOHB:  # its model has a budget beside each result
+            searcher.on_trial_result(key, {**result, "hyperband_info": {"budget": told.evaluation}})
+        elif told.pruned and self._study.search is Search.OPTUNA:
+            # Told so, Optuna's TPE takes it for worse than all that is complete; its other samplers leave it out.
+            searcher.on_trial_result(key, {**result, TRAINING_ITERATION: told.evaluation})
+            searcher.on_trial_complete(key)
+            return
+        elif told.pruned:  # HyperOpt's TPE goes by the order of results alone
+            result[objective.metric] = -objective.sign * _WORST
+        searcher.on_trial_complete(key, result=result)
+
+
+def make_searcher(
+    study: Study,
+    group: Group,
+    points: Sequence[tuple[Mapping[str, Any], float | None]],
+    seed: int,
+    rounds: int,
+    constraints: Callable[[Mapping[str, Any]], Sequence[float]],
+) -> Searcher:
+    """One of Tune's searchers.
+
+    Args:
+      study: the sweep.
+      group: what it draws for.
+      points: encoded values that it is to give out first, each with the objective that it has reached already.
+      seed: of its draws.
+      rounds: configurations that it will be asked for, about.
+      constraints: from a configuration's encoded values, by how much it misses each.
+    """
+    domains = Space(group.axes).domains()
+    objective = study.objective
+    first = [dict(point) for point, _ in points] or None
+    if study.search is Search.HYPEROPT:
+        from ray.tune.search.hyperopt import HyperOptSearch
+
+        return HyperOptSearch(
+            HyperOptSearch.convert_search_space(domains), objective.metric, objective.mode, points_to_evaluate=first,
+            n_initial_points=min(20, max(5, rounds // 4)), random_state_seed=seed,
+        )  # fmt: skip
+    if study.search is Search.BOHB:
+        from ray.tune.search.bohb import TuneBOHB
+
+        space = TuneBOHB.convert_search_space(domains)
+        return TuneBOHB(space, metric=objective.metric, mode=objective.mode, points_to_evaluate=first, seed=seed)
+    from ray.tune.search.optuna import OptunaSearch
+
+    several = len(objective.metrics) > 1
+    distributions = OptunaSearch.convert_search_space(domains)
+    numeric = {name: of_axis for name, of_axis in distributions.items() if not isinstance(of_axis, Categorical)}
+    ended = [
+        optuna.trial.create_trial(params={name: point[name] for name in numeric}, distributions=numeric, value=value)
+        for point, value in points
+        if value is not None and not several
+    ]
+    return OptunaSearch(
+        distributions,
+        metric=list(objective.metrics) if several else objective.metric,
+        mode=list(objective.modes) if several else objective.mode,
+        points_to_evaluate=first,
+        sampler=_sampler(study, seed, rounds, constraints, ended),
+        study_name=group.name,
+    )
+
+
+class _NSGAII(NSGAIISampler):
+    """Optuna's, for which trials that it was given, not asked for, belong to a generation too."""
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        self.get_trial_generation(study, trial)
+        super().after_trial(study, trial, state, values)
+
+
+def _sampler(
+    study: Study,
+    seed: int,
+    rounds: int,
+    constraints: Callable[[Mapping[str, Any]], Sequence[float]],
+    ended: list[FrozenTrial],
+) -> BaseSampler:
+    bounded: dict[str, Any] = {}
+    if study.objective.constraints:
+        bounded["constraints_func"] = lambda trial: constraints(trial.params)
+    with warnings.catch_warnings():
+        # Optuna would have `set_constraint` called on its trials, which Tune keeps to itself; `source_trials` are new.
+        warnings.simplefilter("ignore")
+        if study.sampler is Sampler.CMAES:  # it learns nothing from trials that it was given; it can begin from them
+            return CmaEsSampler(seed=seed, warn_independent_sampling=False, source_trials=ended or None)
+        if study.sampler is Sampler.GP:
+            return GPSampler(seed=seed, warn_independent_sampling=False, **bounded)
+        if study.sampler is Sampler.NSGA2:
+            population = min(MAX_POPULATION, max(MIN_POPULATION, rounds // 5))
+            return _NSGAII(seed=seed, population_size=population, **bounded)
+        # Several are asked for at a time: those that are not told of yet count as bad, so that they differ.
+        return TPESampler(seed=seed, constant_liar=True, **bounded)
+
+
+def _bounded(objective: Objective, metrics: Mapping[str, float | None]) -> list[float]:
+    """What Optuna counts: 0 or less where a constraint is kept; finite."""
+    return [min(missed, 1e9) for missed in violations(objective, metrics)]
+
+
+def _identity(parameters: Mapping[str, Any]) -> str:
+    return json.dumps(parameters, sort_keys=True, default=str)
+
+
+__all__ = ["Configuration", "Planner", "Told", "make_searcher"]

@@ -1,0 +1,73 @@
+"""Which configurations of a sweep are the best: what is reported at its end, and what can be promoted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jax_party.judging import settling, standings
+from jax_party.judging.standings import Candidate, Standing
+from jax_party.store import storage
+from jax_party.trial.records import SweepManifest, TrialRecord
+from launcher.plan import outcome
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A configuration as it is judged.
+
+    Attributes:
+      standing: its place among those that it compares with.
+      trials: that it counts by: several for further seeds, or one in each scenario.
+      hyperparameters: the values that gave the score.
+    """
+
+    standing: Standing
+    trials: tuple[TrialRecord, ...]
+    hyperparameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The configurations of a sweep.
+
+    Attributes:
+      groups: of each algorithm and scenario, the best first.
+      warning: what to know of trials that had not settled, in a sentence; None where there is nothing to know.
+    """
+
+    groups: Mapping[str, Sequence[Entry]]
+    warning: str | None = None
+
+
+def rank(folder: Path, manifest: SweepManifest, trials: Sequence[TrialRecord]) -> Ranking:
+    """Rank the configurations of each group.
+
+    Args:
+      folder: the sweep's.
+      manifest: of the sweep.
+      trials: those of the search; one without a score does not count.
+    """
+    objective = manifest.objective
+    remote = storage.is_remote(folder)
+    candidates = storage.each(lambda one: outcome.candidate(folder / one.trial_id, one), trials, remote)
+    by_id = {one.trial_id: one for one in trials}
+    ranked = standings.rank(candidates, objective, manifest.scenario_mode, manifest.scenarios)
+    groups = {group: [_entry(folder, one, by_id) for one in found] for group, found in ranked.items()}
+    return Ranking(groups, _warning(candidates, manifest) if standings.judges_the_end(objective.at) else None)
+
+
+def _entry(folder: Path, standing: Standing, by_id: Mapping[str, TrialRecord]) -> Entry:
+    trials = tuple(by_id[trial_id] for trial_id in standing.trials)
+    return Entry(standing, trials, outcome.hyperparameters(folder / trials[0].trial_id, trials[0]))
+
+
+def _warning(candidates: Sequence[Candidate], manifest: SweepManifest) -> str | None:
+    trends = [one.trend for one in candidates if one.state == "COMPLETE" and one.trend is not None]
+    verdict = settling.summarise((trend.motion, trend.enough_steps) for trend in trends)
+    return settling.in_words(verdict, manifest.objective.mode)
+
+
+__all__ = ["Entry", "Ranking", "rank"]

@@ -1,0 +1,397 @@
+"""Trials that share a worker process: up to so many at a time, their evaluation periods played side by side.
+
+A trial joins, asks for one period after another, and leaves; a pack plays the periods of all that ask within a moment
+of each other together, so that trials of one compiled program can go through it as one batched program. The trial's
+folder is the truth: a pack that takes a trial goes on from what is in it, whoever had it before. A folder on remote
+storage is mirrored in a local one (`jax_party.trial.mirror`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from jax_party.engines import NATIVE, get_engine
+from jax_party.errors import StorageRefused, SweepError, TrainingDiverged
+from jax_party.store.retry import patience_s, patiently, refusal
+from jax_party.store.storage import is_remote
+from jax_party.trial import records
+from jax_party.trial.mirror import Mirror
+from launcher.work.population import Inheritance, copy_learner, settle, take_over
+from launcher.work.watchdog import TRACE_FILE, Watchdog
+
+LOCK_WAIT_S = 60.0
+GATHER_S = 1.0
+IDLE_S = 30.0
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # in XLA's error; not imported: only what trains may import JAX
+
+logger = logging.getLogger(__name__)
+
+
+class Pack:
+    """Trials of one process.
+
+    Args:
+      sweep: the sweep's folder.
+      size: how many trials at a time.
+      factory: makes an experiment (`jax_party.engines.Experiment`) from a parsed config and a folder.
+      gather_s: how long a period waits for trials that have not asked for theirs yet.
+      idle_s: after how long without asking a trial may lose its place.
+      period_timeout_s: how long a trial's period may take; None for the watchdog's own choice.
+      engine: the name of the one whose configs the trials have.
+    """
+
+    def __init__(
+        self,
+        sweep: Path,
+        size: int,
+        factory: Callable[..., Any],
+        gather_s: float = GATHER_S,
+        idle_s: float = IDLE_S,
+        period_timeout_s: float | None = None,
+        engine: str = NATIVE,
+    ) -> None:
+        self.size = size
+        self._engine = get_engine(engine)
+        self._sweep = sweep
+        self._factory = factory
+        self._gather_s = gather_s
+        self._idle_s = idle_s
+        self._watchdog = Watchdog(period_timeout_s)
+        self._members: dict[str, _Member] = {}
+        self._changed = threading.Condition()
+        self._busy = False
+        self._turn: str | None = None
+        self._most_at_once: int | None = None
+        self._side_by_side = getattr(factory, "side_by_side", None)
+
+    @property
+    def members(self) -> int:
+        """How many trials it has."""
+        return len(self._members)
+
+    def join(self, trial_id: str, inherited: Inheritance | None = None) -> bool:
+        """Take a trial in, if there is room; it may be to go on from another's learner.
+
+        A trial that has asked for nothing for `IDLE_S` makes room: whoever asked for it has died.
+        """
+        with self._changed:
+            if trial_id in self._members:
+                return True
+            if len(self._members) < self.size:
+                self._members[trial_id] = _Member(trial_id, inherited)
+                return True
+            now = time.monotonic()
+            idle = [m.trial_id for m in self._members.values() if m.asked is None and now - m.seen > self._idle_s]
+        for gone in idle:
+            logger.warning("%s: has asked for nothing for %g s; its place is taken", gone, self._idle_s)
+            self.leave(gone)
+        return self.join(trial_id, inherited) if idle else False
+
+    def leave(self, trial_id: str) -> None:
+        """Let go of a trial and its folder, once its period is over; no error if it is not here."""
+        if trial_id not in self._members:
+            return
+        with self._undisturbed(lambda: True):
+            with self._changed:
+                member = self._members.pop(trial_id, None)
+                self._end_turn(trial_id)
+            if member is not None:
+                with self._watched([member], self._watchdog.storing_s()):
+                    self._close(member)
+                if member.asked is not None:
+                    member.asked.set_exception(SweepError(f"{trial_id}: left while its period was asked for"))
+
+    def has(self, trial_id: str) -> bool:
+        """Whether a trial is here."""
+        return trial_id in self._members
+
+    def take_turn(self, trial_id: str) -> None:
+        """Wait until nobody plays; the next period of this trial is then played with nobody beside it.
+
+        Whatever ends this process until that period is over, this trial does.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy and self._turn in (None, trial_id))
+            self._turn = trial_id
+
+    def _end_turn(self, trial_id: str) -> None:
+        with self._changed:
+            if self._turn == trial_id:
+                self._turn = None
+            self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def _undisturbed(self, ready: Callable[[], bool]) -> Iterator[None]:
+        """Wait until nobody plays and it is so, and let nobody play meanwhile."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy and ready())
+            self._busy = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+
+    def copy_learner(self, trial_id: str, to: Path) -> int:
+        """Copy the newest checkpoint of a trial that is here; the environment steps that it has trained."""
+        folder = self._members[trial_id].folder
+        assert folder is not None, "it has played a period"
+        return copy_learner(folder, to)
+
+    def step(self, trial_id: str) -> dict[str, Any]:
+        """Play one evaluation period of a trial that has joined; returns once it is over.
+
+        While storage refuses, the period is played again from what is in the trial's folder.
+
+        Raises:
+          StorageRefused: storage has refused for longer than `patience_s`.
+          Exception: what went wrong with this trial, or with all that played with it.
+        """
+        outage: list[tuple[float, BaseException]] = []
+        told: list[str] = []
+
+        def play() -> dict[str, Any]:
+            if outage:
+                self._note_outage(trial_id, outage, told)
+            return self._step(trial_id)
+
+        try:
+            return patiently(before_pause=lambda error: outage.append((time.monotonic(), error)))(play)
+        except Exception as error:
+            reason = refusal(error)
+            if reason is None:
+                raise
+            raise StorageRefused(
+                f"{self._sweep / trial_id}: storage has refused for {patience_s():g} s ({reason}); make room, or mend "
+                f"it, then: make resume SWEEP={self._sweep} RETRY_FAILED=1"
+            ) from error
+        finally:
+            self._end_turn(trial_id)
+
+    def _note_outage(self, trial_id: str, outage: list[tuple[float, BaseException]], told: list[str]) -> None:
+        """Say in the record, once, for how long storage has refused: the first write that it takes again."""
+        seconds, reason = time.monotonic() - outage[0][0], refusal(outage[0][1])
+        folder = self._sweep / trial_id
+        kept = [note for note in records.read_record(folder).retries if note not in told]
+        note = f"{records.timestamp()} storage refused for {seconds:.0f} s ({reason}), then went on"
+        records.update_record(folder, retries=(*kept, note))
+        told[:] = [note]
+        logger.warning("%s: %s", trial_id, note)
+
+    def _step(self, trial_id: str) -> dict[str, Any]:
+        """Play one period, once."""
+        with self._changed:
+            if trial_id not in self._members:
+                raise SweepError(f"{trial_id}: has not joined, or was idle for so long that its place was taken")
+            asked = self._members[trial_id].asked = Future()
+            self._changed.notify_all()
+        # Whoever comes first plays for all that have asked by then.
+        with self._undisturbed(lambda: asked.done() or self._turn in (None, trial_id)):
+            if not asked.done():
+                self._play(self._gather())
+        return asked.result()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for trial_id in list(self._members):
+            self.leave(trial_id)
+
+    def _gather(self) -> list[_Member]:
+        """Those that ask for a period, once all do or time is up; whose turn it is alone."""
+        with self._changed:
+            if self._turn is not None:
+                return [self._members[self._turn]]
+            self._changed.wait_for(
+                lambda: all(member.asked or member.over for member in self._members.values()), self._gather_s
+            )
+            return [member for member in self._members.values() if member.asked is not None]
+
+    def _play(self, members: list[_Member]) -> None:
+        """A period of each, and its outcome."""
+        try:
+            outcomes = [
+                self._put_away(member, outcome)
+                for member, outcome in zip(members, self._outcomes(members), strict=True)
+            ]
+        except BaseException as error:
+            outcomes = [error] * len(members)
+        for member, outcome in zip(members, outcomes, strict=True):
+            asked, member.asked, member.seen = member.asked, None, time.monotonic()
+            assert asked is not None
+            member.over = isinstance(outcome, BaseException) or bool(outcome.get("finished"))
+            if isinstance(outcome, BaseException):
+                with self._watched([member], self._watchdog.storing_s()):
+                    self._close(member)  # what it has in memory may not be what is in its folder
+                asked.set_exception(outcome)
+            else:
+                asked.set_result(outcome)
+
+    def _put_away(self, member: _Member, outcome: dict[str, Any] | BaseException) -> dict[str, Any] | BaseException:
+        with self._watched([member], self._watchdog.storing_s()):
+            return member.put_away(outcome)
+
+    def _close(self, member: _Member) -> None:
+        """Close a trial's experiment; what goes wrong with that is nobody else's, and its folder is the truth."""
+        try:
+            member.close()
+        except Exception as error:
+            logger.warning("%s: could not be closed: %s", member.trial_id, error)
+
+    def _outcomes(self, members: list[_Member]) -> list[dict[str, Any] | BaseException]:
+        """What each period gave, or what went wrong with it."""
+        while True:
+            try:
+                with self._watched(members, self._watchdog.opening_s()):
+                    opened = [self._open(member) for member in members]
+                well = [member for member, error in zip(members, opened, strict=True) if error is None]
+                turns, began = _turns(well), time.monotonic()
+                with self._watched(well, turns * self._watchdog.period_s()):
+                    played = iter(self._advance([member.experiment for member in well]))
+                self._watchdog.played((time.monotonic() - began) / turns)
+                return [next(played) if error is None else error for error in opened]
+            except Exception as error:
+                if not _out_of_memory(error) or not self._make_smaller(members, error):
+                    raise
+
+    def _watched(self, members: Sequence[_Member], limit_s: float) -> contextlib.AbstractContextManager[None]:
+        """Give these trials up, with this process, should it take longer than that; the retry's reason is `error`."""
+
+        def tell(reason: str) -> None:
+            for member in members:
+                records.update_record(self._sweep / member.trial_id, error=reason)
+
+        if not members:
+            return contextlib.nullcontext()
+        first = members[0].trial_id
+        local = Path(tempfile.gettempdir()) / f"{first}-{TRACE_FILE}"
+        trace = local if is_remote(self._sweep) else self._sweep / first / TRACE_FILE
+        place = f"{local} on {socket.gethostname()}" if is_remote(self._sweep) else TRACE_FILE
+        return self._watchdog.watch(limit_s, trace, tell, place)
+
+    def _advance(self, experiments: list[Any]) -> list[dict[str, Any] | BaseException]:
+        """One period of each: side by side where they can, else one after another."""
+        if self._side_by_side is not None:
+            played: list[dict[str, Any] | BaseException] = self._side_by_side(experiments)
+            return played
+        outcomes: list[dict[str, Any] | BaseException] = []
+        for experiment in experiments:
+            try:
+                outcomes.append(experiment.step())
+            except Exception as error:
+                outcomes.append(error)
+        return outcomes
+
+    def _open(self, member: _Member) -> Exception | None:
+        """Take up the trial's folder, unless it is already; what went wrong with it alone."""
+        if member.experiment is not None:
+            return None
+        try:
+            folder = member.take(self._sweep / member.trial_id)
+            if member.inherited is not None:
+                take_over(folder, member.inherited)
+            settle(folder, records.read_record(folder))
+            config = self._engine.parse(records.read_config(folder))
+            options = {"company": self.size, "most_at_once": self._most_at_once} if self._side_by_side else {}
+            member.experiment = self._factory(config, folder, **options)
+            member.push()
+        except Exception as error:
+            self._close(member)
+            if _out_of_memory(error):
+                raise
+            return error
+        return None
+
+    def _make_smaller(self, members: Sequence[_Member], error: Exception) -> bool:
+        """Halve the batched program, and have the trials taken up anew from their checkpoints; False if it is one."""
+        widths = [member.experiment.batch.width for member in members if hasattr(member.experiment, "batch")]
+        before = max(widths, default=self._most_at_once or self.size)  # while one was opened nothing is known of it
+        for member in members:
+            self._close(member)
+        if before == 1:
+            return False
+        self._most_at_once = before // 2
+        reason = f"out of memory with {before} at once ({str(error).splitlines()[0][:200]}): {before // 2} from now on"
+        for member in members:
+            logger.warning("%s: %s", member.trial_id, reason)
+            records.add_retry(self._sweep / member.trial_id, reason)
+        return True
+
+
+class _Member:
+    """A trial in a pack."""
+
+    def __init__(self, trial_id: str, inherited: Inheritance | None) -> None:
+        self.trial_id = trial_id
+        self.inherited = inherited
+        self.experiment: Any = None
+        self.folder: Path | None = None
+        self.mirror: Mirror | None = None
+        self.asked: Future[dict[str, Any]] | None = None
+        self.over = False
+        self.seen = time.monotonic()
+        self.held = contextlib.ExitStack()
+
+    def take(self, folder: Path) -> Path:
+        """Take the trial, so that nobody else writes in its folder; the local folder to play it in."""
+        if not is_remote(folder):
+            self.held.enter_context(records.lock_folder(folder, timeout=LOCK_WAIT_S))
+            self.folder = folder
+        else:
+            self.mirror = Mirror(folder)
+            self.folder = self.mirror.open()
+        return self.folder
+
+    def push(self) -> None:
+        """Begin to put what is new in the folder where it belongs."""
+        if self.mirror is not None:
+            self.mirror.push()
+
+    def put_away(self, outcome: dict[str, Any] | BaseException) -> dict[str, Any] | BaseException:
+        """Put what a period gave where it belongs, and at the trial's end wait for it; the outcome, or what failed."""
+        ended = isinstance(outcome, TrainingDiverged) or (isinstance(outcome, dict) and bool(outcome.get("finished")))
+        if self.mirror is None or (isinstance(outcome, BaseException) and not ended):
+            return outcome
+        try:
+            self.mirror.push()
+            if ended:
+                self.mirror.wait()
+        except Exception as error:
+            return error
+        return outcome
+
+    def close(self) -> None:
+        """Close the experiment and let go of the trial's folder."""
+        with self.held:
+            experiment, self.experiment = self.experiment, None
+            mirror, self.mirror = self.mirror, None
+            try:
+                if experiment is not None:
+                    experiment.close()
+            finally:
+                if mirror is not None:
+                    mirror.close()
+
+
+def _turns(members: Sequence[_Member]) -> int:
+    """How many trials' periods pass one after another when these are played."""
+    trials = [member.experiment for member in members]
+    learners = [len(trial.learners) for trial in trials if hasattr(trial, "learners")]
+    if not trials or len(learners) < len(trials) or not all(learners):
+        return max(1, len(trials))
+    widths = [trial.batch.width for trial in trials]
+    return max(1, -(-sum(learners) // (min(widths) * max(learners))) if max(widths) > 1 else len(trials))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether the device has no memory left; TensorStore says the same words of a full disk."""
+    return OUT_OF_MEMORY in str(error) and refusal(error) is None

@@ -1,0 +1,103 @@
+"""A trial of a population goes on from another's learner: what Tune's populations exchange, on disk.
+
+What is exchanged is the newest checkpoint of the other trial, whole. It lies beside the trial's own checkpoints as
+`takeover.<step>`, and the record says so before anything is trained with it: a trial that is killed takes it
+over again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jax_party.config import with_values
+from jax_party.errors import SweepError
+from jax_party.trial import records
+from jax_party.trial.records import FINISHED, Takeover, TrialRecord
+
+
+@dataclass(frozen=True)
+class Inheritance:
+    """What a trial is to go on from.
+
+    Attributes:
+      source: the other trial's id.
+      source_step: environment steps that its learner has trained.
+      learner: a copy of its checkpoint, on this node.
+      hyperparameters: the values to go on with.
+    """
+
+    source: str
+    source_step: int
+    learner: Path
+    hyperparameters: Mapping[str, Any]
+
+
+def checkpoint_step(record: TrialRecord) -> int:
+    """Environment steps at the trial's newest checkpoint; 0 where there is none."""
+    return int(Path(record.checkpoint).name) if record.checkpoint else 0
+
+
+def copy_learner(folder: Path, to: Path) -> int:
+    """Copy a trial's newest checkpoint.
+
+    Returns:
+      The environment steps that it has trained.
+
+    Raises:
+      SweepError: it has none.
+    """
+    record = records.read_record(folder)
+    if record.checkpoint is None:
+        raise SweepError(f"{record.trial_id}: has no checkpoint that another trial could go on from")
+    shutil.copytree(folder / record.checkpoint, to)
+    return checkpoint_step(record)
+
+
+def take_over(folder: Path, given: Inheritance) -> TrialRecord:
+    """Make a trial go on from another's learner, unless it has done so already; the record is written last but one.
+
+    Raises:
+      OSError, RecordError: a file cannot be read or written.
+    """
+    record = records.read_record(folder)
+    done = {(takeover.source, takeover.source_step) for takeover in record.lineage}
+    if record.state in FINISHED or (given.source, given.source_step) in done:
+        return record
+    step = checkpoint_step(record)
+    # A damaged checkpoint may have put the trial back: what it took over later has not happened.
+    lineage = tuple(one for one in record.lineage if one.step <= step)
+    undone = record.lineage[len(lineage) :]
+    until_then = undone[0].hyperparameters if undone else record.hyperparameters
+    place = records.takeover_folder(folder, step)
+    aside = place.with_name(f".{place.name}.new")
+    for old in (aside, place):
+        shutil.rmtree(old, ignore_errors=True)
+    shutil.copytree(given.learner, aside)
+    os.replace(aside, place)
+    lineage = (*lineage, Takeover(step, given.source, given.source_step, dict(until_then)))
+    record = records.update_record(folder, lineage=lineage, hyperparameters=dict(given.hyperparameters))
+    return settle(folder, record)
+
+
+def settle(folder: Path, record: TrialRecord) -> TrialRecord:
+    """Put the values that the record has into the config, where a kill has come between.
+
+    A trial whose checkpoints have been removed begins again, as it first began.
+    """
+    began = record.lineage[0].hyperparameters if record.lineage else None
+    if began is not None and not (folder / "checkpoints").is_dir():
+        record = records.update_record(folder, lineage=(), hyperparameters=dict(began), checkpoint=None)
+    if began is not None:
+        config = records.read_config(folder)
+        changed = with_values(config, record.hyperparameters)
+        if changed != config:
+            records.write_yaml_atomically(folder / records.CONFIG_FILE, changed)
+    return record
+
+
+__all__ = ["Inheritance", "checkpoint_step", "copy_learner", "settle", "take_over"]

@@ -1,0 +1,388 @@
+"""The Tune trainable: one step an evaluation period, one warm process for many trials.
+
+A trial is played in the trainable's own process, or in a worker that several share (`PackWorker`); then the trainable
+is no more than the trial's place in Tune. Tune's checkpoints hold only a marker: the trial's folder is the truth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+from ray import tune
+
+from jax_party.engines import get_engine
+from jax_party.errors import (
+    CheckpointError,
+    ConfigError,
+    RecordError,
+    StorageError,
+    StorageRefused,
+    SweepError,
+    TrainingDiverged,
+)
+from jax_party.store.retry import patiently, refusal
+from jax_party.store.scratch import make_scratch
+from jax_party.trial import records
+from jax_party.trial.records import State
+from launcher.ask.experiment import load_factory
+from launcher.machine.join import NodeRefused, check_worker
+from launcher.machine.resources import prepare_worker
+from launcher.work.pack import Pack
+from launcher.work.population import Inheritance
+
+JOIN_WAIT_S = 60.0
+ANSWER_S = 2.0
+"""A worker that answers at all does so within this time."""
+LEAVE_S = 10.0
+WORKER_DIED = "the worker process died"
+SIGNS = "signs"
+"""Ray's name for the threads of a worker that say that it is there, whatever it plays."""
+MARKER_FILE = "trial.json"
+LEARNER_FOLDER = "learner"
+
+logger = logging.getLogger(__name__)
+
+
+class ExperimentTrainable(tune.Trainable):
+    """Runs planned trials by their ids.
+
+    Config keys: `trial_id`; `sweep`, the sweep's folder; `metric`, the objective's; `workers`, what the names of those
+    that trials share begin with, or None where each trainable is a worker of its own; `worker`, what those are made
+    with (`make_pack`); `failed`, whether the trial has failed before; `population`, whether trials may go on from one
+    another's learners, which Tune's checkpoints then hold; and `hyperparameters`, the values of such a trial then.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Find where trials are played; the trial itself is opened by the first step."""
+        if not hasattr(self, "_room"):
+            own = config["workers"] is None
+            self._room: Room = OwnRoom(config["worker"]) if own else SharedRoom(config["workers"], config["sweep"])
+        self._joined: str | None = None
+        self._inherited: Inheritance | None = None
+        self._last: dict[str, Any] = {"env_steps": 0}
+
+    def step(self) -> dict[str, Any]:
+        """Train and evaluate one period.
+
+        A trial that would fail the same way again is done, and the result says why: `failed`.
+        """
+        trial_id = self.config["trial_id"]
+        try:
+            if self._joined is None:
+                self._room.join(trial_id, self._inherited, self.config["failed"])
+                self._joined = trial_id
+            result = self._room.step(trial_id)
+        except (CheckpointError, ConfigError, StorageRefused, TrainingDiverged) as error:
+            logger.warning("%s: %s", trial_id, error)
+            return {"done": True, "failed": self._fail(error), "env_steps": self._last["env_steps"]}
+        self._check_metric(result)
+        self._last = {key: value for key, value in result.items() if isinstance(value, (int, float))}
+        return {**self._last, "done": bool(result["finished"])}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Leave the trial and be ready for the next one, with everything that is warm kept."""
+        self.cleanup()
+        self.config = new_config
+        self.setup(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        """Let go of the trial and its folder."""
+        if self._joined is not None:  # Tune has put the next trial into `config` by now
+            trial_id, self._joined = self._joined, None
+            self._room.leave(trial_id)
+        if self._inherited is not None:
+            shutil.rmtree(self._inherited.learner.parent, ignore_errors=True)
+            self._inherited = None
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """A marker: which trial, how far. The trial's folder has the checkpoint; of a population's there is a copy."""
+        trial_id = self.config["trial_id"]
+        marker = {"trial_id": trial_id, "env_steps": self._last["env_steps"]}
+        if self.config["population"]:
+            marker["env_steps"] = self._room.copy_learner(trial_id, Path(checkpoint_dir, LEARNER_FOLDER))
+        Path(checkpoint_dir, MARKER_FILE).write_text(json.dumps(marker), encoding="utf-8")
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Another trial's learner is kept, to go on from; a trial's own is in its folder."""
+        folder = Path(str(checkpoint))
+        marker = json.loads((folder / MARKER_FILE).read_text(encoding="utf-8"))
+        if marker["trial_id"] == self.config["trial_id"]:
+            return
+        kept = make_scratch("learner") / LEARNER_FOLDER
+        shutil.copytree(folder / LEARNER_FOLDER, kept)  # Tune's copy may go any time
+        self._inherited = Inheritance(marker["trial_id"], marker["env_steps"], kept, self.config["hyperparameters"])
+
+    def _fail(self, error: Exception) -> str:
+        """See to it that the record says FAILED, and why; storage that refuses leaves it to the driver."""
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        folder = records.as_folder(self.config["sweep"]) / self.config["trial_id"]
+        try:
+            if records.read_record(folder).state not in records.FINISHED:
+                records.update_record(folder, state=State.FAILED, error=reason, ended_at=records.timestamp())
+        except (OSError, RecordError) as problem:
+            if refusal(problem) is None and not isinstance(problem, StorageError):
+                raise
+        return reason
+
+    def _check_metric(self, result: dict[str, Any]) -> None:
+        metric = self.config["metric"]
+        if metric not in result:
+            known = ", ".join(sorted(key for key, value in result.items() if isinstance(value, float)))
+            raise SweepError(f"objective {metric}: no such metric; choose one of {known}")
+        if not math.isfinite(result[metric]):
+            logger.warning("%s: %s is not finite", self.config["trial_id"], metric)
+
+
+class Room(Protocol):
+    """Where a trainable's trials are played."""
+
+    def join(self, trial_id: str, inherited: Inheritance | None, failed: bool) -> None:
+        """Take a trial in, which may be to go on from another's learner, and may have failed before."""
+
+    def step(self, trial_id: str) -> dict[str, Any]:
+        """Play one evaluation period of it."""
+
+    def copy_learner(self, trial_id: str, to: Path) -> int:
+        """Copy its newest checkpoint; the environment steps that it has trained."""
+
+    def leave(self, trial_id: str) -> None:
+        """Let go of it and its folder."""
+
+
+class OwnRoom:
+    """This process."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._refused: NodeRefused | None = None
+        try:
+            self._cores, self._pack = make_pack(settings)
+        except NodeRefused as error:  # Tune would not be told why, were there no worker at all
+            self._refused = error
+
+    def join(self, trial_id: str, inherited: Inheritance | None, failed: bool) -> None:
+        """There is room for one."""
+        if self._refused is not None:
+            raise self._refused
+        if not self._pack.join(trial_id, inherited):
+            raise SweepError(f"{trial_id}: this worker has not let go of another trial")
+
+    def step(self, trial_id: str) -> dict[str, Any]:
+        """Play one evaluation period."""
+        return self._pack.step(trial_id)
+
+    def copy_learner(self, trial_id: str, to: Path) -> int:
+        """Copy the trial's newest checkpoint."""
+        return self._pack.copy_learner(trial_id, to)
+
+    def leave(self, trial_id: str) -> None:
+        """Let go of the trial and its folder."""
+        self._pack.leave(trial_id)
+
+
+class SharedRoom:
+    """One of the workers that trials share, another for each trial.
+
+    A worker that dies is no failure of a trial that had others beside it: it finds room again, and goes on. Until it
+    has then ended a period, its periods are played with nobody beside it, so that who kills workers kills its own
+    attempts alone.
+
+    Args:
+      workers: what their names begin with.
+      sweep: the sweep's folder.
+    """
+
+    def __init__(self, workers: str, sweep: str) -> None:
+        self._prefix = workers
+        self._sweep = records.as_folder(sweep)
+        self._alone = False
+        self._worker: Any = None
+        self._inherited: Inheritance | None = None
+
+    def join(self, trial_id: str, inherited: Inheritance | None, failed: bool) -> None:
+        """Wait for room, first with a worker that has trials already: packs are to be full.
+
+        Raises:
+          SweepError: there are no workers any more.
+        """
+        self._inherited, self._alone = inherited, failed
+        workers, began, told = Workers(self._prefix), time.monotonic(), False
+        while not (worker := self._find_room(trial_id, workers)):
+            if not told and time.monotonic() - began > JOIN_WAIT_S:
+                told = True
+                logger.warning("%s: no worker has had room for it for %g s", trial_id, JOIN_WAIT_S)
+            time.sleep(0.2)
+        self._worker = worker
+
+    def _find_room(self, trial_id: str, workers: Workers) -> Any:
+        """A worker that has taken the trial in, or None."""
+        for _, has, worker in sorted(workers.look(trial_id), key=lambda found: -found[0]):
+            with contextlib.suppress(ray.exceptions.RayActorError):
+                if has:  # the trial's own trainable has died, and its period may still be played
+                    _ask(worker.leave.remote(trial_id))
+                try:
+                    if _ask(worker.join.remote(trial_id, self._inherited), ANSWER_S):
+                        return worker
+                except ray.exceptions.GetTimeoutError:
+                    worker.leave.remote(trial_id)  # should it take the trial in later
+        return None
+
+    def step(self, trial_id: str) -> dict[str, Any]:
+        """Play one evaluation period, if need be with one worker after another.
+
+        Raises:
+          RayActorError: the worker has died, and nobody but this trial was played.
+        """
+        while True:
+            its_own = False
+            try:
+                if self._alone:
+                    _ask(self._worker.take_turn.remote(trial_id))
+                    its_own = True
+                result: dict[str, Any] = _ask(self._worker.step.remote(trial_id))
+            except ray.exceptions.RayActorError as error:
+                if its_own:
+                    raise
+                self._go_on_elsewhere(trial_id, error)
+            else:
+                self._alone = False
+                return result
+
+    def _go_on_elsewhere(self, trial_id: str, error: BaseException) -> None:
+        """Say in the record that, and why, the trial is taken up again, and find room for it."""
+        record = records.read_record(self._sweep / trial_id)
+        reason = record.error if record.state is State.RUNNING and record.error else WORKER_DIED
+        logger.warning("%s: %s: %s", trial_id, reason, error)
+        patiently()(records.add_retry, self._sweep / trial_id, f"{reason}, with others beside it")
+        self.join(trial_id, self._inherited, failed=True)
+
+    def copy_learner(self, trial_id: str, to: Path) -> int:
+        """Copy the trial's newest checkpoint, to where both processes see it."""
+        steps: int = _ask(self._worker.copy_learner.remote(trial_id, to))
+        return steps
+
+    def leave(self, trial_id: str) -> None:
+        """Let go of the trial and its folder; a worker that does not answer has died, and has done so."""
+        with contextlib.suppress(ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            _, has = _ask(self._worker.look.remote(trial_id), LEAVE_S)
+            if has:
+                _ask(self._worker.leave.remote(trial_id))
+
+
+class Workers:
+    """The workers that trials share, as a trial sees them: those there are now.
+
+    Args:
+      prefix: what their names begin with.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._known: dict[str, Any] = {}
+        self._asked: dict[str, Any] = {}
+
+    def look(self, trial_id: str) -> list[tuple[int, bool, Any]]:
+        """Those that answer within a moment: how many trials each has, and whether it has this one.
+
+        One that does not is starting, or its node is gone: it is not asked again before it has answered.
+
+        Raises:
+          SweepError: there is none that could ever answer.
+        """
+        names = [name for name in ray.util.list_named_actors() if name.startswith(self._prefix)]
+        if not names:
+            raise SweepError(f"{trial_id}: no worker is left that it could be played by; the sweep's log says why")
+        for name in names:
+            with contextlib.suppress(ValueError):  # it has just ended
+                self._known.setdefault(name, ray.get_actor(name))
+        self._known = {name: worker for name, worker in self._known.items() if name in names}
+        for name, worker in self._known.items():
+            if name not in self._asked:
+                self._asked[name] = worker.look.remote(trial_id)
+        ready, _ = ray.wait(list(self._asked.values()), num_returns=len(self._asked), timeout=ANSWER_S)
+        answers = {name: self._asked.pop(name) for name, reference in list(self._asked.items()) if reference in ready}
+        found = []
+        for name, reference in answers.items():
+            with contextlib.suppress(ray.exceptions.RayActorError, NodeRefused):
+                members, has = _ask(reference)
+                found.append((members, has, self._known[name]))
+        return found
+
+
+def _ask(reference: Any, timeout: float | None = None) -> Any:
+    """An actor's answer; an error of ours as itself."""
+    try:
+        return ray.get(reference, timeout=timeout)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, Exception) else error from None
+
+
+class PackWorker:
+    """A pack as a Ray actor: the trials that share this process."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._refused: NodeRefused | None = None
+        try:
+            self._cores, self._pack = make_pack(settings)
+        except NodeRefused as error:  # the driver, who looks, ends this worker
+            self._refused = error
+
+    @ray.method(concurrency_group=SIGNS)  # type: ignore[untyped-decorator]
+    def look(self, trial_id: str = "") -> tuple[int, bool]:
+        """How many trials are here, and whether this one is."""
+        if self._refused is not None:
+            raise self._refused
+        return self._pack.members, self._pack.has(trial_id)
+
+    def join(self, trial_id: str, inherited: Inheritance | None) -> bool:
+        """Take a trial in, if there is room."""
+        return self._pack.join(trial_id, inherited)
+
+    def take_turn(self, trial_id: str) -> None:
+        """Wait until a trial's next period can be played with nobody beside it."""
+        self._pack.take_turn(trial_id)
+
+    def step(self, trial_id: str) -> dict[str, Any]:
+        """Play one evaluation period of a trial."""
+        return self._pack.step(trial_id)
+
+    def copy_learner(self, trial_id: str, to: Path) -> int:
+        """Copy a trial's newest checkpoint."""
+        return self._pack.copy_learner(trial_id, to)
+
+    def leave(self, trial_id: str) -> None:
+        """Let go of a trial, if it is here."""
+        self._pack.leave(trial_id)
+
+
+def make_pack(settings: Mapping[str, Any]) -> tuple[Any, Pack]:
+    """Make this process a worker.
+
+    Args:
+      settings: `sweep`, the sweep's folder; `size`, trials at a time; `process`, what `prepare_worker` is called with;
+        `period_timeout_s`, how long a period may take; `engine`, the name of what runs the trials; `experiment`,
+        `module:factory` of what to run in its place, or None (for tests and benchmarks: a factory takes a parsed config
+        and a folder); and on a cluster that was
+        joined `versions`, the driver's, and `code`, the commit of the code that it has sent.
+
+    Returns:
+      What holds its cores, to be kept, and the pack.
+    """
+    if settings.get("versions") is not None:
+        check_worker(settings["versions"], records.as_folder(settings["sweep"]))
+        records.set_code(*settings["code"])
+    cores = prepare_worker(**settings["process"])
+    chosen, engine = settings["experiment"], settings["engine"]
+    factory = load_factory(chosen) if chosen else get_engine(engine).experiment()
+    folder = records.as_folder(settings["sweep"])
+    timeout_s = settings["period_timeout_s"]
+    return cores, Pack(folder, settings["size"], factory, period_timeout_s=timeout_s, engine=engine)

@@ -1,0 +1,105 @@
+"""The end of a worker that hangs: a period that takes too long is given up with its process.
+
+Nothing can interrupt a compiled program that does not return, so the process ends itself, and Ray starts another. A
+thread does it; should even that not run (whoever hangs holds the interpreter's lock), `faulthandler` does it from C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from jax_party.store.retry import patience_s
+
+SLOWER: Final = 20.0
+LEAST_S: Final = 600.0
+FIRST_S: Final = 6 * 3600.0
+OPENING_S: Final = 3600.0
+LAST_RESORT_S: Final = 15.0
+GRACE_S: Final = 30.0
+"""A process that is given up from outside has had this much longer to end itself, and say where it hung."""
+EXIT_CODE: Final = 75
+TRACE_FILE: Final = "hang.txt"
+STDERR: Final = 2
+
+logger = logging.getLogger(__name__)
+
+
+class Watchdog:
+    """Ends this process when a period takes too long.
+
+    Args:
+      limit_s: for a period of one trial; None for `SLOWER` times the longest yet, at least `LEAST_S`, and `FIRST_S`
+        for the first.
+      end: what ends the process.
+    """
+
+    def __init__(self, limit_s: float | None, end: Callable[[int], None] = os._exit) -> None:
+        self._limit_s = limit_s
+        self._end = end
+        self._longest: float | None = None
+
+    def period_s(self) -> float:
+        """Seconds that a period of one trial may take."""
+        if self._limit_s is not None:
+            return self._limit_s
+        return FIRST_S if self._longest is None else max(LEAST_S, SLOWER * self._longest)
+
+    def opening_s(self) -> float:
+        """Seconds that taking a trial up may take, compiling included."""
+        return max(OPENING_S, self.period_s())
+
+    def storing_s(self) -> float:
+        """Seconds that putting away what a period gave may take, for which storage may be waited for."""
+        return self.period_s() + 2 * patience_s()
+
+    def silent_s(self) -> float:
+        """Seconds that a process which only has to say that it is there may take."""
+        return GRACE_S + (LEAST_S if self._limit_s is None else self._limit_s)
+
+    def played(self, seconds: float) -> None:
+        """Learn how long a period of one trial has taken."""
+        self._longest = max(self._longest or 0.0, seconds)
+
+    @contextlib.contextmanager
+    def watch(
+        self, limit_s: float, trace: Path, tell: Callable[[str], None], place: str = TRACE_FILE
+    ) -> Iterator[None]:
+        """Watch over what is done inside.
+
+        Args:
+          limit_s: how long it may take.
+          trace: the file for the stack of every thread, should it take longer.
+          tell: called with why this process ends, before it does.
+          place: where a user finds that file.
+        """
+        if limit_s == float("inf"):
+            yield
+            return
+        timer = threading.Timer(limit_s, self._give_up, (limit_s, trace, tell, place))
+        timer.daemon = True
+        timer.start()
+        faulthandler.dump_traceback_later(limit_s + LAST_RESORT_S, file=STDERR, exit=True)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            faulthandler.cancel_dump_traceback_later()
+
+    def _give_up(self, limit_s: float, trace: Path, tell: Callable[[str], None], place: str) -> None:
+        """Say why, as far as the storage lets one, and end the process."""
+        reason = f"gave no result within {limit_s:g} s and was given up (PERIOD_TIMEOUT, stacks are in {place})"
+        try:
+            with trace.open("w") as file:
+                faulthandler.dump_traceback(file)
+            tell(reason)
+        except Exception as error:
+            logger.error("%s: %s", reason, error)
+        finally:
+            self._end(EXIT_CODE)

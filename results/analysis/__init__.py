@@ -1,0 +1,1 @@
+"""Comparisons, importance and statistics of tables."""

@@ -1,0 +1,363 @@
+"""Two sweeps side by side: the objective over seeds of each, their difference, and how likely one is the better."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from jax_party.errors import RecordError
+from jax_party.judging.aggregate import Aggregate, aggregate
+from jax_party.judging.intervals import BOOTSTRAP_SEEDS, interval
+from jax_party.judging.objectives import At
+from jax_party.judging.replicates import means_over_scenarios, pool_seeds
+from results.analysis.statistics import trimmed_mean, wins
+from results.collector.ranking import OVER_SCENARIOS, contenders, mode_of, standing_of
+from results.tables import load_index
+
+BY: Final = ("best", "configuration")
+MEAN_OF: Final = "mean of "
+"""What the scenario of means over scenarios begins with."""
+_RESAMPLES: Final = 9_999
+
+
+class Played(NamedTuple):
+    """A configuration that has been played to the end.
+
+    Attributes:
+      configuration: its 8 digits.
+      searched: seed -> the objective, of the seeds that it was searched with.
+      fresh: of each seed that has not chosen it, where it was promoted.
+      score: what the sweep goes by.
+      feasible: whether it keeps to the sweep's constraints.
+      over_scenarios: whether the score is its mean over scenarios.
+      standing: its place among those that it compares with; infinite where an older index has none.
+      provisional: whether it would be the best for the time being only.
+      aggregate: how the sweep makes one number of seeds.
+    """
+
+    configuration: str
+    searched: Mapping[int, float]
+    fresh: Mapping[int, float]
+    score: float
+    feasible: bool
+    over_scenarios: bool
+    standing: float = math.inf
+    provisional: bool = False
+    aggregate: str = Aggregate.MEAN.value
+
+    def values(self, fresh: bool) -> NDArray[np.float64]:
+        """The objective of each seed of one kind."""
+        return np.array([*(self.fresh if fresh else self.searched).values()])
+
+
+def compare(sweep_a: str | Path, sweep_b: str | Path, by: str = "best") -> pd.DataFrame:
+    """What sweep `b` is worth beside sweep `a`, a row for each scenario and algorithm.
+
+    Seeds are what is compared, those of promotions where both sides have them. With fewer than ten on either side means
+    and Student's (of a difference Welch's) t, else interquartile means and percentile bootstraps, seeds taken as
+    independent. The sweeps have to be collected.
+
+    Args:
+      sweep_a, sweep_b: their folders, or their index.parquet.
+      by: `best`: the best configuration of each algorithm that keeps to the constraints, if one does, and where they
+        have no algorithm in common, of every pair of algorithms; `configuration`: each configuration that both have. Of
+        a sweep that averages over scenarios the best is that of the mean, in every scenario.
+
+    Returns:
+      `scenario` (`mean of p-base, p-no-rank` for the mean over scenarios of sweeps that look for it), `algorithm_a`,
+      `algorithm_b`, `configuration_a`, `configuration_b`, `metric`, `mode`, `at_a`, `at_b` (the rules that
+      trials are judged by), `seeds` (`fresh` or `searched`: these have chosen the best, which flatters it), `n_a`,
+      `value_a`, `low_a`, `high_a`, the same of b, `estimator`, `difference` (b less a) with `difference_low` and
+      `difference_high`, and `probability_of_improvement`: that a seed of b is better than one of a, ties half.
+      Intervals are of 95 %; NaN where a side has one seed.
+
+    Raises:
+      RecordError: a sweep cannot be read, their objectives are unlike, or they have nothing in common.
+    """
+    if by not in BY:
+        raise RecordError(f"by: {by!r} is no way to compare; use one of {', '.join(BY)}")
+    one, other = load_index(sweep_a), load_index(sweep_b)
+    metric, mode = _objective(one, sweep_a)
+    if _objective(other, sweep_b) != (metric, mode):
+        theirs = " ".join(_objective(other, sweep_b))
+        raise RecordError(
+            f"{sweep_b}: looks for {theirs}, {sweep_a} for {metric} {mode}; compare sweeps of one objective"
+        )
+    at_a, at_b = _rule(one), _rule(other)
+    played_a, played_b = played_by_group(one), played_by_group(other)
+    rows = [
+        {"scenario": scenario, "algorithm_a": of_a, "algorithm_b": of_b, "metric": metric, "mode": mode}
+        | {"at_a": at_a, "at_b": at_b}
+        | _compared(a, b, fresh, mode)
+        for scenario, of_a, of_b in _pairs(played_a, played_b)
+        for a, b, fresh in _matched(played_a[scenario, of_a], played_b[scenario, of_b], by, mode)
+    ]
+    if not rows:
+        what = "scenario with finished trials" if by == "best" else "configuration"
+        raise RecordError(f"{sweep_a} and {sweep_b}: no {what} in common; nothing to compare")
+    first = ["scenario", "algorithm_a", "algorithm_b", "configuration_a", "configuration_b", "metric", "mode"]
+    table = pd.DataFrame(rows)
+    return table[[*first, *(name for name in table.columns if name not in first)]]
+
+
+def leaders(sweep: str | Path) -> pd.DataFrame:
+    """Each algorithm's best configuration in each scenario, the better algorithm first.
+
+    They go by `score`, the sweep's own aggregate over seeds: on fresh seeds where all of a scenario's algorithms have
+    some, else on those of the search. What breaks a constraint comes last, before it what is provisional. Beside the
+    score stands an estimate with its interval, the same for all: interquartile means where each has ten seeds, else
+    means. The sweep has to be collected.
+
+    Returns:
+      `scenario` (`mean of …` where configurations count by that), `place`, `algorithm`, `configuration`, `metric`,
+      `mode`, `seeds` (`fresh` or `searched`), `n`, `score`, `value`, `low`, `high` (95 %, NaN for one seed),
+      `estimator`, `feasible` (whether it keeps to the constraints) and `provisional`.
+
+    Raises:
+      RecordError: the sweep cannot be read, or has no complete trial.
+    """
+    index = load_index(sweep)
+    metric, mode = _objective(index, sweep)
+    found = leaders_of(index)
+    if found.empty:
+        raise RecordError(f"{sweep}: no trial is COMPLETE; finish it: make resume SWEEP={sweep}")
+    return found.assign(metric=metric, mode=mode)[[*LEADER_COLUMNS]]
+
+
+LEADER_COLUMNS: Final = (
+    "scenario", "place", "algorithm", "configuration", "metric", "mode", "seeds", "n", "score", "value", "low", "high",
+    "estimator", "feasible", "provisional",
+)  # fmt: skip
+
+
+def compare_algorithms(sweep: str | Path) -> pd.DataFrame:
+    """A sweep's algorithms against each other, by their best configurations: a row per scenario and pair.
+
+    Columns, estimators and errors are those of `compare`; of each pair `b` is the one that leads (`leaders`).
+    """
+    index = load_index(sweep)
+    metric, mode = _objective(index, sweep)
+    groups, order, rows = played_by_group(index), leaders(sweep), []
+    for scenario, of_scenario in order.groupby("scenario", sort=False):
+        names = of_scenario.sort_values("place")["algorithm"].tolist()
+        best = {name: _best(groups[str(scenario), name], mode) for name in names}
+        fresh = all(one.fresh for one in best.values())
+        for b, a in itertools.combinations(names, 2):
+            first = {"scenario": scenario, "algorithm_a": a, "algorithm_b": b, "metric": metric, "mode": mode}
+            rows.append(first | _compared(best[a], best[b], fresh, mode))
+    if not rows:
+        raise RecordError(f"{sweep}: one algorithm with complete trials; there is nothing to compare")
+    return pd.DataFrame(rows)
+
+
+def leaders_of(index: pd.DataFrame) -> pd.DataFrame:
+    """`leaders`, from an index; empty where no trial is complete, or an older index tells no seeds."""
+    if "objective.seed_values" not in index:
+        return pd.DataFrame(columns=list(LEADER_COLUMNS))
+    mode, groups, rows = mode_of(index), played_by_group(index), []
+    sign = 1.0 if mode == "max" else -1.0
+    for scenario in sorted({scenario for scenario, _ in groups}):
+        best = {name: _best(side, mode) for (where, name), side in groups.items() if where == scenario}
+        fresh = all(one.fresh for one in best.values())
+        values = {name: one.values(fresh) for name, one in best.items()}
+        many = min(map(len, values.values())) >= BOOTSTRAP_SEEDS
+        estimates = {name: _estimate(of_algorithm, many) for name, of_algorithm in values.items()}
+        scores = {
+            name: aggregate(values[name].tolist(), one.aggregate) if fresh else one.score for name, one in best.items()
+        }
+        ordered = sorted(
+            best, key=lambda name: (not best[name].feasible, best[name].provisional, -sign * scores[name], name)
+        )
+        for place, name in enumerate(ordered, start=1):
+            value, low, high = estimates[name]
+            rows.append({
+                "scenario": scenario, "place": place, "algorithm": name, "configuration": best[name].configuration,
+                "seeds": "fresh" if fresh else "searched", "n": len(values[name]), "score": scores[name],
+                "value": value, "low": low,
+                "high": high, "estimator": (Aggregate.IQM if many else Aggregate.MEAN).value,
+                "feasible": best[name].feasible, "provisional": best[name].provisional,
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _objective(index: pd.DataFrame, sweep: str | Path) -> tuple[str, str]:
+    found = index[["objective.metric", "objective.mode"]].dropna()
+    if found.empty or "objective.seed_values" not in index:
+        raise RecordError(
+            f"{sweep}: its index tells no objective of each seed; make it anew: make collect SWEEP={sweep}"
+        )
+    return str(found.iloc[0, 0]), str(found.iloc[0, 1])
+
+
+def _rule(index: pd.DataFrame) -> str:
+    """What the trials are judged by; an older index does not say."""
+    rules = index["objective.at"].dropna().tolist() if "objective.at" in index else []
+    return str(rules[0]) if rules else At.BEST_PER_SEED.value
+
+
+Groups = dict[tuple[str, str], list[Played]]
+
+
+def played_by_group(index: pd.DataFrame) -> Groups:
+    """(scenario, algorithm) -> what is ranked there (`judging.replicates.contender`) and has been played to the end.
+
+    Of a sweep whose configurations count by their mean over scenarios there is one scenario more, `mean of …`, in which
+    each seed has its mean over scenarios.
+    """
+    names = contenders(index)
+    rows: dict[tuple[str, str, str], list[dict[Any, Any]]] = {}
+    for row in index[(index["state"] == "COMPLETE") & index["objective.seed_values"].notna()].to_dict("records"):
+        rows.setdefault((row["scenario"], row["algorithm"], names[row["trial_id"]]), []).append(row)
+    found: Groups = {}
+    for (scenario, algorithm, _), of_configuration in rows.items():
+        searched, fresh = (
+            [row for row in of_configuration if pd.notna(row["promoted_from"]) is promoted]
+            for promoted in (False, True)
+        )
+        if searched:
+            found.setdefault((scenario, algorithm), []).append(_configuration(searched, fresh))
+    averaged = index[index[OVER_SCENARIOS].notna()] if OVER_SCENARIOS in index else index.head(0)
+    return found | _over_scenarios(found, sorted(averaged["scenario"].unique()))
+
+
+def _configuration(searched: Sequence[dict[Any, Any]], fresh: Sequence[dict[Any, Any]]) -> Played:
+    values, tests = _values_of_seeds(searched), _values_of_seeds(fresh)
+    over = {row["seed"]: float(row[OVER_SCENARIOS]) for row in searched if pd.notna(row.get(OVER_SCENARIOS))}
+    return Played(
+        str(searched[0]["configuration"]), values, tests,
+        score=math.fsum(over.values()) / len(over)
+        if over else aggregate(list(values.values()), searched[0]["objective.aggregate"]),
+        feasible=all(pd.isna(row["objective.feasible"]) or bool(row["objective.feasible"]) for row in searched),
+        over_scenarios=bool(over),
+        standing=min(map(standing_of, searched)), provisional=any(row.get("provisional") is True for row in searched),
+        aggregate=str(searched[0]["objective.aggregate"]),
+    )  # fmt: skip
+
+
+def _values_of_seeds(rows: Sequence[dict[Any, Any]]) -> dict[int, float]:
+    """Seed -> the objective, of the trials of one configuration in one scenario."""
+    return pool_seeds((int(row["seed"]), json.loads(row["objective.seed_values"])) for row in rows)
+
+
+def _over_scenarios(groups: Groups, scenarios: Sequence[str]) -> Groups:
+    """Of configurations that count by their mean over scenarios, that of each seed."""
+    name = f"{MEAN_OF}{', '.join(scenarios)}"
+    found: Groups = {}
+    for algorithm in {algorithm for _, algorithm in groups} if scenarios else ():
+        of_scenarios = [
+            {one.configuration: one for one in groups.get((scenario, algorithm), ())} for scenario in scenarios
+        ]
+        for configuration, first in of_scenarios[0].items():
+            parts = [of_scenario[configuration] for of_scenario in of_scenarios if configuration in of_scenario]
+            if first.over_scenarios and len(parts) == len(scenarios):
+                searched, fresh = (
+                    means_over_scenarios([one.fresh if tested else one.searched for one in parts])
+                    for tested in (False, True)
+                )
+                if searched:
+                    together = first._replace(
+                        searched=searched, fresh=fresh, feasible=all(one.feasible for one in parts),
+                        provisional=any(one.provisional for one in parts),
+                    )  # fmt: skip
+                    found.setdefault((name, algorithm), []).append(together)
+    return found
+
+
+def _pairs(a: Groups, b: Groups) -> list[tuple[str, str, str]]:
+    """(scenario, algorithm of a, algorithm of b): of one algorithm where a scenario has such, else each with each."""
+    found = []
+    for scenario in sorted({name for name, _ in a} & {name for name, _ in b}):
+        of_a, of_b = (sorted(algorithm for name, algorithm in one if name == scenario) for one in (a, b))
+        shared = [(name, name) for name in of_a if name in of_b]
+        found += [(scenario, *pair) for pair in shared or [(one, other) for one in of_a for other in of_b]]
+    return found
+
+
+def _matched(a: Sequence[Played], b: Sequence[Played], by: str, mode: str) -> list[tuple[Played, Played, bool]]:
+    """What is compared with what, and whether on fresh seeds: where both have them.
+
+    The best is the one that the search has chosen; seeds that are to tell what it is worth have no say in that.
+    """
+    if by == "configuration":
+        # Members of a population may have come to the same values: the first of these counts.
+        of_a, of_b = (
+            {one.configuration: one for one in sorted(side, key=_order(mode), reverse=True)} for side in (a, b)
+        )
+        both = [(of_a[name], of_b[name]) for name in sorted(set(of_a) & set(of_b))]
+        return sorted(((x, y, bool(x.fresh and y.fresh)) for x, y in both), key=lambda pair: not pair[2])
+    tested_a, tested_b = ([one for one in side if one.fresh] for side in (a, b))
+    fresh = bool(tested_a and tested_b)
+    return [(_best(tested_a if fresh else a, mode), _best(tested_b if fresh else b, mode), fresh)]
+
+
+def _best(side: Sequence[Played], mode: str) -> Played:
+    return min(side, key=_order(mode))
+
+
+def _order(mode: str) -> Callable[[Played], tuple[float, bool, bool, float, str]]:
+    """The sweep's standings; in an older index, the scores of what keeps to the constraints."""
+    sign = 1.0 if mode == "max" else -1.0
+    return lambda one: (one.standing, not one.feasible, not one.over_scenarios, -sign * one.score, one.configuration)
+
+
+def _compared(a: Played, b: Played, fresh: bool, mode: str) -> dict[str, Any]:
+    x, y = (one.values(fresh) for one in (a, b))
+    many = min(len(x), len(y)) >= BOOTSTRAP_SEEDS
+    row: dict[str, Any] = {"configuration_a": a.configuration, "configuration_b": b.configuration}
+    row["seeds"] = "fresh" if fresh else "searched"
+    for name, values in (("a", x), ("b", y)):
+        value, low, high = _estimate(values, many)
+        row |= {f"n_{name}": len(values), f"value_{name}": value, f"low_{name}": low, f"high_{name}": high}
+    low, high = _difference(x, y, many)
+    better = wins(y, x) if mode == "max" else wins(-y, -x)
+    return row | {
+        "estimator": (Aggregate.IQM if many else Aggregate.MEAN).value,
+        "difference": row["value_b"] - row["value_a"],
+        "difference_low": low,
+        "difference_high": high,
+        "probability_of_improvement": float(better.mean()),
+    }
+
+
+def _estimate(values: NDArray[np.float64], many: bool) -> tuple[float, float, float]:
+    if many:
+        value, low, high, _ = interval(values.tolist())
+        return value, low if low is not None else math.nan, high if high is not None else math.nan
+    if len(values) < 2:
+        return float(values[0]), math.nan, math.nan
+    mean, error = float(np.mean(values)), float(stats.sem(values))
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    return mean, mean - half, mean + half
+
+
+def _gap_of_iqms(x: NDArray[np.float64], y: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    return trimmed_mean(y, axis) - trimmed_mean(x, axis)
+
+
+def _difference(x: NDArray[np.float64], y: NDArray[np.float64], many: bool) -> tuple[float, float]:
+    """The 95 % interval of the estimator of y less that of x."""
+    if many:
+        found = stats.bootstrap(
+            (x, y), _gap_of_iqms,
+            n_resamples=_RESAMPLES, confidence_level=0.95, method="percentile", rng=np.random.default_rng(0),
+        ).confidence_interval  # fmt: skip
+    elif min(len(x), len(y)) > 1:
+        if np.ptp(x) == 0 and np.ptp(y) == 0:  # nothing varies, and Welch's degrees of freedom would be 0 / 0
+            gap = float(y[0] - x[0])
+            return gap, gap
+        found = stats.ttest_ind(y, x, equal_var=False).confidence_interval(0.95)
+    else:
+        return math.nan, math.nan
+    return float(found.low), float(found.high)
+
+
+__all__ = ["BY", "MEAN_OF", "Played", "compare", "compare_algorithms", "leaders", "leaders_of", "played_by_group"]

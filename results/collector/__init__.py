@@ -1,0 +1,1 @@
+"""Reads trial folders and writes a sweep's index."""

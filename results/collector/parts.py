@@ -1,0 +1,405 @@
+"""What the collector keeps of the folders that it has read, so that it reads each state of a trial once.
+
+A part is of the trials whose numbers in the plan are near: `evaluations.parquet/part-<n>.parquet` with their long rows,
+and `.index/part-<n>.arrow` with their rows of the index and, of each, the stamps of the files that it was read from. A
+trial whose stamps are the same is not read again. Where parts lie is decided by the numbers alone, so that equal
+folders give equal evaluations however they came about. A part that is damaged, of another version, or not of the
+evaluations beside it is made anew; `.index` may be removed at any time, and nothing but the collector reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pyarrow as pa
+
+from jax_party.errors import RecordError
+from jax_party.store import storage
+from jax_party.trial import records
+from results.collector import columns, evaluations
+from results.collector.rows import IndexRow
+
+KEPT_FOLDER: Final = ".index"
+EVALUATIONS_FILE: Final = "evaluations.parquet"
+PART_TRIALS: Final = 250
+LAYOUT: Final = 2
+"""To be counted up where trials are read in another way, so that what was kept of them is read again."""
+PROCESSES: Final = 2
+POOL_FROM: Final = 1000  # trials: below, starting processes takes longer than they save
+_FILES: Final = (records.RECORD_FILE, records.METRICS_FILE, records.CONFIG_FILE)
+_LAYOUT_KEY: Final = b"layout"
+_BESIDE_KEY: Final = b"evaluations"
+_KEPT: Final = ("kept:trial", "kept:stamp", "kept:nulls", "kept:of_seeds")
+_DAMAGED: Final = (OSError, ValueError, KeyError, pa.ArrowException)  # what a file of something else raises
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a trial is read, for processes too.
+
+    Attributes:
+      read: the row of a trial by its folder's name, `.` for a single run's.
+      fixed: dtypes of the columns that every index has.
+    """
+
+    read: Callable[[str], IndexRow]
+    fixed: Mapping[str, str]
+
+    @property
+    def layout(self) -> bytes:
+        """What parts have to agree in."""
+        return repr(
+            (LAYOUT, PART_TRIALS, records.SCHEMA_VERSION, columns.INDEX_VERSION, sorted(self.fixed.items()))
+        ).encode()
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of the index that were kept of a part, and the stamp of the evaluations beside them."""
+
+    table: pa.Table
+
+    @property
+    def stamps(self) -> dict[str, str]:
+        """Trial -> the stamp of its files when they were read."""
+        names, stamps = (self.table[name].to_pylist() for name in ("kept:trial", "kept:stamp"))
+        return dict(zip(names, stamps, strict=True))
+
+    @property
+    def beside(self) -> str:
+        """The stamp of the evaluations that were written with it."""
+        return str(self.table.schema.metadata[_BESIDE_KEY].decode())
+
+    def rows(self, fixed: Mapping[str, str]) -> list[IndexRow]:
+        """Its rows with what they are judged by; the columns of their own names stay in the table."""
+        cells = [self.table[columns.FIXED + name].to_pylist() for name in fixed]
+        seeds = map(msgspec.json.decode, self.table["kept:of_seeds"].to_pylist())
+        return [
+            IndexRow(dict(zip(fixed, values, strict=True)), of_seeds=of_seeds)
+            for *values, of_seeds in zip(*cells, seeds, strict=True)
+        ]
+
+
+# -- Stamps of files ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in a sweep's folder, or a single run's: the stamp of each trial, and of each file of the parts."""
+
+    trials: Mapping[str, str]
+    parts: Mapping[str, str]
+
+
+def list_folder(folder: Path) -> Listing:
+    """The trials and parts in a folder; a single run is the trial `.` of its own folder.
+
+    A folder with a config alone is being created; one with metrics and no record has lost its record.
+    """
+    if storage.is_remote(folder):
+        return _list_remote(folder)
+    own = _stamp(str(folder))
+    trials = {".": own} if own else {}
+    if not own and folder.is_dir():
+        with os.scandir(folder) as entries:
+            found = {entry.name: _stamp(entry.path) for entry in entries if entry.is_dir()}
+        trials = {name: stamp for name, stamp in sorted(found.items()) if stamp}
+    parts: dict[str, str] = {}
+    for place in (KEPT_FOLDER, EVALUATIONS_FILE):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder / place) as entries:
+            parts |= {f"{place}/{e.name}": _stamp_of(e.stat()) for e in entries if e.name.startswith("part-")}
+    return Listing(trials, parts)
+
+
+def _stamp(trial: str) -> str:
+    """The stamps of a local trial's files together; empty where it is none."""
+    stamps = []
+    for name in _FILES:
+        try:
+            stamps.append(_stamp_of(os.stat(f"{trial}/{name}")))  # noqa: PTH116 -- three times as fast
+        except OSError:
+            stamps.append("")
+    return "|".join(stamps) if stamps[0] or stamps[1] else ""
+
+
+def _stamp_of(found: os.stat_result) -> str:
+    # Files appear by being renamed, so that a new state of one has another inode even within one tick of the clock.
+    return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ino}"
+
+
+def _list_remote(folder: Path) -> Listing:
+    tags = storage.tags_below(folder)
+    own = "|".join(tags.get(name, "") for name in _FILES)
+    if records.RECORD_FILE in tags or records.METRICS_FILE in tags:
+        trials = {".": own}
+    else:
+        names = sorted({name.partition("/")[0] for name in tags if name.partition("/")[2] in _FILES[:2]})
+        trials = {name: "|".join(tags.get(f"{name}/{file}", "") for file in _FILES) for name in names}
+    places = (f"{KEPT_FOLDER}/part-", f"{EVALUATIONS_FILE}/part-")
+    return Listing(trials, {name: tag for name, tag in tags.items() if name.startswith(places)})
+
+
+# -- Files of parts ----------------------------------------------------------------------------------------------------
+
+
+def kept_file(number: int) -> str:
+    """Where a part's rows of the index are, relative to the sweep's folder."""
+    return f"{KEPT_FOLDER}/part-{number:05d}.arrow"
+
+
+def evaluations_file(number: int) -> str:
+    """Where a part's evaluations are."""
+    return f"{EVALUATIONS_FILE}/part-{number:05d}.parquet"
+
+
+def load(folder: Path, number: int, layout: bytes, stamps: Mapping[str, str]) -> Part | None:
+    """A part of that layout with the evaluations beside it; None where it has to be made anew.
+
+    Args:
+      folder: the sweep's.
+      number: the part's.
+      layout: of `Reader`.
+      stamps: of the parts' files, as `list_folder` found them.
+    """
+    if kept_file(number) not in stamps:
+        return None
+    try:
+        part = _decoded(storage.read_bytes(folder / kept_file(number)))
+        fits = part.table.schema.metadata[_LAYOUT_KEY] == layout
+        return part if fits and part.beside == stamps.get(evaluations_file(number)) else None
+    except _DAMAGED:
+        return None
+
+
+def _encoded(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    with pa.ipc.new_file(buffer, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+        writer.write_table(table)
+    return buffer.getvalue()
+
+
+def _decoded(content: bytes) -> Part:
+    with pa.ipc.open_file(content) as reader:
+        table = reader.read_all()
+    if not set(_KEPT) <= set(table.column_names):
+        raise ValueError("not a part")
+    return Part(table)
+
+
+def _write(path: Path, content: bytes) -> str:
+    """Make `path` hold `content`, or leave it as it was; its stamp. Nothing is lost where a power cut undoes it."""
+    if storage.is_remote(path):
+        return storage.write_tagged(path, content)
+    aside = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(aside, "xb") as file:
+            file.write(content)
+            file.flush()
+            stamp = _stamp_of(os.fstat(file.fileno()))
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    return stamp
+
+
+def make_folders(folder: Path) -> None:
+    """Make the folders of the parts, the one of evaluations in the place of the single file of older versions."""
+    table = folder / EVALUATIONS_FILE
+    if storage.is_remote(folder):
+        if storage.is_file(table):
+            storage.remove([table])
+        return
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+        if table.is_file():
+            table.unlink()
+    table.mkdir(exist_ok=True)
+    (folder / KEPT_FOLDER).mkdir(exist_ok=True)
+
+
+def remove(folder: Path, names: Collection[str]) -> None:
+    """Remove files of parts whose trials are gone."""
+    if storage.is_remote(folder):
+        storage.remove(folder / name for name in names)
+        return
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process of this file system collects into the folder: the later tables are the newer ones.
+
+    Without locks (object storage, some network drives) two may write at once; each file is whole, and a part that is
+    not of the evaluations beside it is made anew by the next.
+    """
+    with contextlib.ExitStack() as held:
+        if not storage.is_remote(folder):
+            with contextlib.suppress(RecordError):
+                held.enter_context(records.lock_folder(folder / KEPT_FOLDER, timeout=600.0))
+        yield
+
+
+# -- Bringing parts up to date -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """A part to be brought up to date: the stamps that its trials have now, and those of the parts' files."""
+
+    folder: Path
+    number: int
+    trials: Mapping[str, str]
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A part's rows of the index as a file's bytes, and the rows of trials that could not be read."""
+
+    number: int
+    part: bytes
+    unreadable: list[IndexRow]
+
+
+def update(folder: Path, listing: Listing, reader: Reader) -> tuple[list[pa.Table], list[IndexRow], list[IndexRow]]:
+    """Read what is new or changed, write the parts that it belongs to, and give the whole.
+
+    Returns:
+      The parts' tables in the plan's order, their rows as `Part.rows` has them, and the rows of unreadable trials.
+    """
+    there = {int(name.rpartition("-")[2].partition(".")[0]) for name in listing.parts if name.startswith(KEPT_FOLDER)}
+    kept = {number: part for number in sorted(there)
+            if (part := load(folder, number, reader.layout, listing.parts)) is not None}  # fmt: skip
+    stamps = {name: (stamp, number) for number, part in kept.items() for name, stamp in part.stamps.items()}
+    known = {name: number for name, (_, number) in stamps.items() if name in listing.trials}
+    new = [name for name in listing.trials if name not in known]
+    remote = storage.is_remote(folder)
+    numbers = dict(zip(new, storage.each(lambda name: _number(folder / name), new, remote), strict=True))
+    loose = [name for name, number in numbers.items() if number is None]
+    trials: dict[int, dict[str, str]] = {0: {}}
+    for name, stamp in listing.trials.items():
+        number = known.get(name, numbers.get(name))
+        if number is not None:
+            trials.setdefault(number, {})[name] = stamp
+    tasks = [Task(folder, number, of_part, listing.parts) for number, of_part in sorted(trials.items())
+             if number not in kept or kept[number].stamps != of_part]  # fmt: skip
+    unreadable = storage.each(reader.read, loose, remote)
+    for done in _each(tasks, reader, sum(stamps.get(n, ("",))[0] != s for n, s in listing.trials.items())):
+        kept[done.number] = _decoded(done.part)
+        unreadable += done.unreadable
+    names = {file(number) for number in trials for file in (kept_file, evaluations_file)}
+    remove(folder, set(listing.parts) - names)
+    parts = [kept[number] for number in sorted(trials)]
+    return [part.table for part in parts], [row for part in parts for row in part.rows(reader.fixed)], unreadable
+
+
+def _each(tasks: Sequence[Task], reader: Reader, to_read: int) -> Iterator[Done]:
+    """Do the tasks, in two processes where there is much to read and cores for it."""
+    if to_read < POOL_FROM or len(tasks) < 2 or len(os.sched_getaffinity(0)) < 2 or storage.is_remote(tasks[0].folder):
+        yield from (bring_up(task, reader) for task in tasks)
+        return
+    import loky
+
+    with loky.ProcessPoolExecutor(PROCESSES) as pool:  # it needs no `if __name__ == "__main__"` in a user's script
+        yield from pool.map(bring_up, tasks, [reader] * len(tasks))
+
+
+class _Numbered(msgspec.Struct):
+    number: int
+
+
+def _number(trial: Path) -> int | None:
+    """The part that a trial belongs to; None where its record does not say."""
+    try:
+        number = msgspec.json.decode(storage.read_bytes(trial / records.RECORD_FILE), type=_Numbered).number
+    except (OSError, ValueError):
+        return None
+    return number // PART_TRIALS if 0 <= number < 2**63 else None
+
+
+def bring_up(task: Task, reader: Reader) -> Done:
+    """Read the trials of a part that are new or changed, and write the part where it has become another."""
+    part, old = _as_it_was(task, reader)
+    known = {} if part is None else {n: s for n, s in part.stamps.items() if task.trials.get(n) == s}
+    rows, unreadable = _read(task, [name for name in task.trials if name not in known], reader)
+    if part is not None and not rows and len(known) == len(part.table):
+        return Done(task.number, _encoded(part.table), unreadable)
+    tables = [_packed(task, rows, reader)]
+    if part is not None:
+        tables.insert(0, _kept_rows(part, known))
+    table = columns.joined(tables)
+    table = table.take(pa.array(_order(table), pa.int64()))
+    ids = table[f"{columns.FIXED}trial_id"].to_pylist()
+    long = evaluations.long_table([row for _, row in rows])
+    if old is not None:
+        of_known = set(tables[0][f"{columns.FIXED}trial_id"].to_pylist())
+        long = pa.concat_tables([evaluations.only(old, of_known), long])
+    beside = _write(task.folder / evaluations_file(task.number), evaluations.as_part(evaluations.merged([long], ids)))
+    content = _encoded(table.replace_schema_metadata({_LAYOUT_KEY: reader.layout, _BESIDE_KEY: beside}))
+    _write(task.folder / kept_file(task.number), content)
+    return Done(task.number, content, unreadable)
+
+
+def _kept_rows(part: Part, known: Collection[str]) -> pa.Table:
+    """The rows of a part that are as they were, with the columns that they have."""
+    table = part.table.filter(pa.array([name in known for name in part.stamps], pa.bool_()))
+    nulls = {name for text in set(table["kept:nulls"].to_pylist()) for name in msgspec.json.decode(text)}
+    return columns.without_absent(table, nulls)
+
+
+def _as_it_was(task: Task, reader: Reader) -> tuple[Part | None, pa.Table | None]:
+    """The part and its evaluations, where they are whole and each trial's evaluations can be told by its id."""
+    part = load(task.folder, task.number, reader.layout, task.files)
+    if part is None or not _are_told_apart(part, task):
+        return None, None
+    try:
+        content = storage.read_bytes(task.folder / evaluations_file(task.number))
+        return part, evaluations.read_part(content).cast(evaluations.SCHEMA)
+    except _DAMAGED:
+        return None, None
+
+
+def _are_told_apart(part: Part, task: Task) -> bool:
+    """Whether each trial's id is its folder's name; a folder that somebody has copied has another's."""
+    ids = part.table[f"{columns.FIXED}trial_id"].to_pylist()
+    return all(trial in (trial_id, ".") for trial, trial_id in zip(part.stamps, ids, strict=True)) and (
+        "." not in part.stamps or len(task.trials) == 1
+    )
+
+
+def _read(task: Task, names: Sequence[str], reader: Reader) -> tuple[list[tuple[str, IndexRow]], list[IndexRow]]:
+    """The rows of these trials by their names, and those of the unreadable among them."""
+    rows = storage.each(reader.read, names, storage.is_remote(task.folder))
+    together = list(zip(names, rows, strict=True))
+    return [(name, row) for name, row in together if row.readable], [row for row in rows if not row.readable]
+
+
+def _packed(task: Task, rows: Sequence[tuple[str, IndexRow]], reader: Reader) -> pa.Table:
+    """The rows as a part's table, with what is kept of each trial beside the index's columns."""
+    encode = msgspec.json.encode
+    kept = {
+        "kept:trial": [name for name, _ in rows],
+        "kept:stamp": [task.trials[name] for name, _ in rows],
+        "kept:nulls": [encode(columns.nulls_of(row)).decode() for _, row in rows],
+        "kept:of_seeds": [encode(list(row.of_seeds)).decode() for _, row in rows],
+    }
+    table = columns.pack([row for _, row in rows], reader.fixed)
+    for name, values in kept.items():
+        table = table.append_column(name, pa.array(values, pa.string()))
+    return table
+
+
+def _order(table: pa.Table) -> list[int]:
+    """The plan's order of a part's rows."""
+    names = (f"{columns.FIXED}number", f"{columns.FIXED}trial_id", "kept:trial")
+    keys = list(zip(*(table[name].to_pylist() for name in names), strict=True))
+    return sorted(range(len(keys)), key=keys.__getitem__)

@@ -1,0 +1,1 @@
+"""What follows trial folders as they change."""

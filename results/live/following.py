@@ -1,0 +1,151 @@
+"""Trial folders as they change: what dashboards are made from. Needs neither JAX nor Ray nor pandas."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from jax_party.errors import RecordError
+from jax_party.judging.aggregate import aggregate_metrics
+from jax_party.judging.scores import evaluations_by_step
+from jax_party.judging.standings import Candidate
+from jax_party.store import storage
+from jax_party.trial import records
+from jax_party.trial.records import SweepManifest, TrialRecord
+from results.collector import lines
+
+_FILES: Final = (records.RECORD_FILE, records.METRICS_FILE)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FollowedTrial:
+    """A trial as its folder has it: `folder` is its name below the sweep's, `.` for a single run."""
+
+    folder: str
+    record: TrialRecord
+    rows: Sequence[Mapping[str, Any]]
+
+    @cached_property
+    def by_step(self) -> dict[int, list[Mapping[str, Any]]]:
+        """Environment steps -> the rows of its evaluation, one a seed; whole evaluations only."""
+        return evaluations_by_step(self.rows, self.record.num_seeds)
+
+    @property
+    def reached(self) -> dict[int, float]:
+        """The sweep's first objective by the number of the evaluation, 0 for untrained networks; seeds aggregated."""
+        name = self.record.objective.metric
+        found = {}
+        for place, rows in enumerate(self.by_step.values(), start=1):
+            value = self._together([{name: (row.get("evaluate") or {}).get(name)} for row in rows])[name]
+            if value is not None:
+                number = rows[0].get("evaluation")
+                found[place if number is None else int(number)] = value
+        return found
+
+    def metrics(self, rows: Sequence[Mapping[str, Any]], part: str) -> Mapping[str, float | None]:
+        """Metric -> number of an evaluation's `part` (evaluate or train), seeds aggregated."""
+        return self._together([dict(numbers(row.get(part))) for row in rows])
+
+    def _together(self, of_seeds: Sequence[dict[str, float | None]]) -> Mapping[str, float | None]:
+        return of_seeds[0] if len(of_seeds) == 1 else aggregate_metrics(of_seeds, self.record.objective.aggregate)
+
+    @cached_property
+    def hyperparameters(self) -> Mapping[str, Any]:
+        """The sampled values: of a population's trial, which change, those that gave its score."""
+        return records.judged_hyperparameters(self.record, self.rows)
+
+    @cached_property
+    def candidate(self) -> Candidate:
+        """The trial as it is ranked."""
+        return records.candidate(self.record, self.rows)
+
+
+def numbers(values: Any, prefix: str = "") -> Iterator[tuple[str, float | None]]:
+    """The numbers of one evaluation by name; those in a list or a mapping are `name.item`."""
+    if isinstance(values, list):
+        values = dict(enumerate(values))
+    for key, value in (values or {}).items():
+        name = f"{prefix}{key}"
+        if isinstance(value, (list, dict)):
+            yield from numbers(value, f"{name}.")
+        elif value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+            yield name, None if value is None else float(value)
+
+
+def seconds(row: Mapping[str, Any]) -> float:
+    """Of work before an evaluation was done."""
+    value = row.get("wall_time_s")
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+class Follower:
+    """Reads the trials of a sweep or a single run, and reads again those whose files have changed.
+
+    Attributes:
+      folder: the sweep's, or the run's.
+      manifest: the sweep's; None for a single run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises RecordError where there is no such folder, nothing in it, or its sweep.yaml cannot be read."""
+        storage.check(folder)
+        if not storage.is_remote(folder) and not folder.is_dir():
+            raise RecordError(f"{folder}: no such folder; give a sweep's folder or a single run's")
+        self.folder = folder
+        has_manifest = storage.is_file(folder / records.MANIFEST_FILE)
+        self._alone = not has_manifest and storage.is_file(folder / records.RECORD_FILE)
+        if not has_manifest and not self._alone:
+            raise RecordError(
+                f"{folder}: no trials in it (neither {records.MANIFEST_FILE} nor {records.RECORD_FILE}); "
+                "give a sweep's folder or a single run's"
+            )
+        self.manifest: SweepManifest | None = records.read_manifest(folder) if has_manifest else None
+        self._seen: dict[str, tuple[Any, ...]] = {}
+
+    def changed(self, settled: Container[str] = ()) -> list[FollowedTrial]:
+        """The trials that are new or have changed since the last call, in the plan's order; not the settled ones.
+
+        What cannot be read is left out, and read again once it has changed.
+        """
+        now = {name: mark for name, mark in self._marks().items() if name not in settled}
+        names = [name for name, mark in now.items() if self._seen.get(name) != mark]
+        found = storage.each(self._read, names, storage.is_remote(self.folder))
+        self._seen |= {name: now[name] for name in names}
+        return sorted((trial for trial in found if trial is not None), key=lambda trial: trial.record.number)
+
+    def _read(self, name: str) -> FollowedTrial | None:
+        folder = self.folder / name
+        try:
+            return FollowedTrial(name, records.read_record(folder), lines.read_with_training(folder))
+        except RecordError as error:
+            logger.warning("%s", error)
+            return None
+
+    def _marks(self) -> dict[str, tuple[Any, ...]]:
+        """Trial folder -> what changes with its files."""
+        if storage.is_remote(self.folder):
+            return self._remote_marks()
+        names = ["."] if self._alone else [path.name for path in records.trial_folders(self.folder)]
+        return {name: tuple(_mark(self.folder / name / file) for file in _FILES) for name in names}
+
+    def _remote_marks(self) -> dict[str, tuple[Any, ...]]:
+        tags = storage.tags_below(self.folder)
+        if self._alone:
+            return {".": tuple(tags.get(file) for file in _FILES)}
+        parts = (name.partition("/") for name in tags)
+        names = [name for name, _, rest in parts if rest == records.RECORD_FILE]
+        return {name: tuple(tags.get(f"{name}/{file}") for file in _FILES) for name in names}
+
+
+def _mark(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_size

@@ -1,0 +1,59 @@
+"""Tables and lines in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+MAX_WIDTH: Final = 10_000
+
+
+def print_table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: Sequence[str],
+    spare: Sequence[str],
+    title: str | None = None,
+) -> None:
+    """Print a table: into a file or a pipe as wide as it is, to a terminal as it fits.
+
+    Ids and folders are copied from it: rather than break them, a narrow terminal does without columns of `spare`, the
+    last first. Those of `left` are aligned to the left.
+    """
+    out, wide = Console(), Console(width=MAX_WIDTH)
+    names = list(headings)
+    while True:
+        table = _table([headings.index(name) for name in names], headings, rows, left, title)
+        width = wide.measure(table).maximum
+        unneeded = [name for name in spare if name in names]
+        if not out.is_terminal or width <= out.width or not unneeded:
+            break
+        names.remove(unneeded[-1])
+    (out if out.is_terminal else Console(width=width)).print(table)
+    if len(names) < len(headings):
+        absent = ", ".join(name for name in headings if name not in names)
+        say(f"A wider terminal, or a pipe, shows {absent}, too.")
+
+
+def _table(
+    places: Sequence[int],
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: Sequence[str],
+    title: str | None,
+) -> Table:
+    table = Table(title=title, title_justify="left")
+    for place in places:
+        whole = headings[place] in left  # ids and folders are copied: rather than those, headings are folded
+        table.add_column(headings[place], justify="left" if whole else "right", overflow="fold", no_wrap=whole)
+    for row in rows:
+        table.add_row(*(Text(row[place]) for place in places))
+    return table
+
+
+def say(text: str) -> None:
+    Console(soft_wrap=True).print(text, markup=False, highlight=False)
