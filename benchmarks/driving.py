@@ -19,8 +19,10 @@ from typing import Final
 import psutil
 
 from benchmarks.harness import ROOT, BenchmarkError, environment
-from jax_party.trial import records
-from jax_party.trial.records import State, TrialRecord
+from jax_party.trial.folder import read_record
+from jax_party.trial.manifest import MANIFEST_FILE
+from jax_party.trial.record import RECORD_FILE, TrialRecord
+from jax_party.trial.states import State
 from launcher.ask.experiment import EXPERIMENT_VARIABLE
 
 NO_WORK: Final[Mapping[str, str]] = {EXPERIMENT_VARIABLE: "launcher.work.no_work:NoWork"}
@@ -147,7 +149,7 @@ def watch(words: Sequence[str], **variables: str) -> Iterator[WatchedSweep]:
 
 def only_sweep(out: Path) -> Path:
     """The folder of the one sweep under `out`."""
-    (manifest,) = out.glob(f"*/*/*/{records.MANIFEST_FILE}")
+    (manifest,) = out.glob(f"*/*/*/{MANIFEST_FILE}")
     return manifest.parent
 
 
@@ -157,7 +159,7 @@ def read_trials(sweep: Path) -> list[TrialRecord]:
     Raises:
       BenchmarkError: one is not.
     """
-    found = [records.read_record(path.parent) for path in sorted(sweep.glob(f"*/{records.RECORD_FILE}"))]
+    found = [read_record(path.parent) for path in sorted(sweep.glob(f"*/{RECORD_FILE}"))]
     left = [record for record in found if record.state is not State.COMPLETE]
     if left:
         raise BenchmarkError(f"{len(left)} of {len(found)} trials are not complete; the first is {left[0]}")

@@ -138,16 +138,17 @@ def _ratio(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, float
 def measure(engine: str, system: str, seed: int, steps: int) -> dict[str, float]:
     """Train once; what it took, from the first line on, and what came out."""
     start = time.perf_counter()
-    from jax_party.trial import records
+    from jax_party.trial.folder import create_trial_folder
+    from jax_party.trial.record import TrialRecord
 
     chosen = get_engine(engine)
     with tempfile.TemporaryDirectory(prefix="bench-engines-") as scratch:
         mapping = composed(engine, system, seed, steps)
         folder = Path(scratch, "trial")
-        record = records.TrialRecord(
+        record = TrialRecord(
             trial_id="bench", engine=engine, algorithm=system, environment="JaxParty", scenario=SCENARIO, seed=seed
         )
-        records.create_trial_folder(folder, mapping, record)
+        create_trial_folder(folder, mapping, record)
         experiment = chosen.experiment()(chosen.parse(mapping), folder)
         try:
             experiment.step()

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from jax_party.trial import records
+from jax_party.store.files import write_json_atomically
+from jax_party.trial.provenance import current_provenance, utc_timestamp
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 STOP_WAIT_S: Final = 30.0
@@ -78,19 +79,19 @@ def write_report(name: str, report: Report, load_before: Sequence[float], out: P
     path = out / f"{name}.json"
     content = {
         "benchmark": name,
-        "created": records.timestamp(),
+        "created": utc_timestamp(),
         "provenance": provenance() | {"load_average_before": list(load_before)},
         "settings": report.settings,
         "asked": report.asked,
         "results": report.results,
     }
-    records.write_json_atomically(path, content)
+    write_json_atomically(path, content)
     return path
 
 
 def provenance() -> dict[str, Any]:
     """The code, the packages and the machine, with its load now."""
-    return records.provenance() | {
+    return current_provenance() | {
         "cpu": _cpu_model(),
         "cpu_count": os.cpu_count(),
         "usable_cores": sorted(os.sched_getaffinity(0)),

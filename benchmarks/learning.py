@@ -22,7 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.harness import BenchmarkError, Options, Report, all_cores, call_in_process
-from jax_party.trial import records
+from jax_party.store.files import write_json_atomically
+from jax_party.trial.metrics import read_metrics
+from jax_party.trial.provenance import current_provenance, utc_timestamp
 from mava_configs import ALGORITHMS, compose
 
 SEEDS: Final = 5
@@ -183,9 +185,9 @@ def _share_out(asked: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[st
             raise
         finally:
             free.put(core)
-        provenance = records.provenance() | {"created": records.timestamp()}
+        provenance = current_provenance() | {"created": utc_timestamp()}
         found = {**arguments, "settings": settings, **measured, "provenance": provenance}
-        records.write_json_atomically(place, found)
+        write_json_atomically(place, found)
         last = measured["values"][-1]
         console.print(f"{name}: {last:.3f} after {arguments['steps']:,} steps", style="dim", soft_wrap=True)
         return found
@@ -266,7 +268,7 @@ def _measure_experiment(mapping: dict[str, Any], system: str, case: Case) -> dic
                 experiment.step()
         finally:
             experiment.close()
-        rows = records.read_metrics(folder)
+        rows = read_metrics(folder)
         return {
             "env_steps": [row["step"] for row in rows],
             "values": [row["evaluate"][case.metric] for row in rows],

@@ -22,7 +22,9 @@ from rich.table import Table
 from benchmarks.driving import WatchedSweep, only_sweep, read_trials, watch
 from benchmarks.harness import BenchmarkError, Options, Report, summary
 from jax_party.judging.scores import ends_a_period
-from jax_party.trial import records
+from jax_party.trial.folder import read_record
+from jax_party.trial.metrics import read_metrics
+from jax_party.trial.record import RECORD_FILE
 
 REPEATS: Final = 3
 PERIODS: Final = 8
@@ -86,15 +88,15 @@ def _folder(sweep: WatchedSweep, out: Path, number: int) -> Path:
     """The folder of the `number`th trial to begin."""
 
     def begun() -> list[Path]:
-        found = [path.parent for path in out.glob(f"*/*/*/*/{records.RECORD_FILE}")]
-        return [folder for folder in found if records.read_record(folder).started_at]
+        found = [path.parent for path in out.glob(f"*/*/*/*/{RECORD_FILE}")]
+        return [folder for folder in found if read_record(folder).started_at]
 
     _wait(sweep, lambda: len(begun()) > number)
-    return max(begun(), key=lambda folder: records.read_record(folder).started_at or "")
+    return max(begun(), key=lambda folder: read_record(folder).started_at or "")
 
 
 def _periods(folder: Path) -> int:
-    return sum(ends_a_period(row) for row in records.read_metrics(folder))
+    return sum(ends_a_period(row) for row in read_metrics(folder))
 
 
 def _wait(sweep: WatchedSweep, condition: Any) -> None:

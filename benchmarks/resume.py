@@ -14,8 +14,8 @@ from rich.table import Table
 
 from benchmarks.driving import NO_WORK, only_sweep, read_trials, seconds, watch
 from benchmarks.harness import Options, Report, summary
-from jax_party.trial import records
-from jax_party.trial.records import State
+from jax_party.trial.folder import update_record
+from jax_party.trial.states import State
 
 REPEATS: Final = 3
 TIMEOUT_S: Final = 3600.0
@@ -53,7 +53,7 @@ def resume_one(folder: Path) -> dict[str, Any]:
     trial = read_trials(folder)[0]
     for name in ("metrics", "vaults", "checkpoints"):
         shutil.rmtree(folder / trial.trial_id / name, ignore_errors=True)
-    records.update_record(
+    update_record(
         folder / trial.trial_id, state=State.PENDING, env_steps=0, attempts=0, started_at=None, ended_at=None,
         checkpoint=None, vaults=(), absolute_metrics=None, duration_s=0.0,
     )  # fmt: skip

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from jax_party.config import ExperimentConfig, parse_config
-from jax_party.trial import records
+from jax_party.trial.folder import create_trial_folder
+from jax_party.trial.identity import new_trial_id
+from jax_party.trial.record import TrialRecord
 from mava_configs import compose
 
 SYSTEMS: Final = ("ff_ippo", "ff_mappo")
@@ -78,12 +80,12 @@ def make_folder(folder: Path, system: str, mapping: Mapping[str, Any]) -> Path:
     """Make the folder of a trial with a composed config."""
     config = parse_config(mapping)
     seed = config.system.seed
-    record = records.TrialRecord(
-        trial_id=records.trial_id("bench", mapping, seed),
+    record = TrialRecord(
+        trial_id=new_trial_id("bench", mapping, seed),
         algorithm=system,
         environment=config.env.env_name,
         scenario=config.env.scenario.task_name,
         seed=seed,
     )
-    records.create_trial_folder(folder, mapping, record)
+    create_trial_folder(folder, mapping, record)
     return folder

@@ -19,8 +19,10 @@ from rich.table import Table
 
 from benchmarks.harness import BenchmarkError, Options, Report, environment, run_command
 from jax_party.judging.scores import ends_a_period
-from jax_party.trial import records
-from jax_party.trial.records import State, TrialRecord
+from jax_party.trial.folder import read_record
+from jax_party.trial.metrics import read_metrics
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
 
 COMMAND: Final = (
     "-m", "launcher.sweep", "ALG=mappo", "SAMPLES=16", "SCENARIO=p-short", "TIMESTEPS=81920", "EVALUATIONS=5",
@@ -51,7 +53,7 @@ def _sweep() -> dict[str, Any]:
         began = time.time()
         wall, output = run_command([sys.executable, *COMMAND, f"OUT={out}"], TIMEOUT_S, variables)
         folders = [path.parent for path in sorted(out.glob("*/*/*/*/record.json"))]
-        found = [(records.read_record(folder), records.read_metrics(folder)) for folder in folders]
+        found = [(read_record(folder), read_metrics(folder)) for folder in folders]
     complete = [pair for pair in found if pair[0].state is State.COMPLETE]
     if len(complete) != TRIALS:
         raise BenchmarkError(f"{len(complete)} of {TRIALS} trials completed: {output[-1000:]}")

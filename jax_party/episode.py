@@ -22,7 +22,11 @@ from jax_party.engines import NATIVE, engine_of
 from jax_party.errors import CheckpointError, ConfigError, JaxPartyError, RecordError
 from jax_party.runtime import prepare_process
 from jax_party.store import storage
-from jax_party.trial import mirror, records
+from jax_party.store.storage import as_folder
+from jax_party.trial import mirror
+from jax_party.trial.folder import read_config, read_record
+from jax_party.trial.manifest import MANIFEST_FILE
+from jax_party.trial.record import RECORD_FILE
 
 if TYPE_CHECKING:
     from jax_party.envs.adapter import MultiAgentEnv
@@ -67,8 +71,8 @@ def play_episode(folder: Path, seed: int = 0, steps: int = STEPS, learner: int |
     """
     if steps < 1:
         raise ConfigError(f"STEPS={steps}: give a number of 1 or more")
-    record = records.read_record(folder)
-    mapping = records.read_config(folder)
+    record = read_record(folder)
+    mapping = read_config(folder)
     if (engine := engine_of(mapping).name) != NATIVE:
         raise ConfigError(
             f"{folder}: its policy is {engine}'s, and only those of ENGINE=native are played here; its test episodes, "
@@ -173,21 +177,21 @@ def _play(
 @contextlib.contextmanager
 def _local(trial: str, root: Path) -> Iterator[Path]:
     """The folder of a trial, by its path or URI, or by its id under `root`; a remote one is brought here meanwhile."""
-    folder = records.as_folder(trial)
+    folder = as_folder(trial)
     storage.check(folder)
     if storage.is_remote(folder):
         with tempfile.TemporaryDirectory(prefix="jax_party-episode-") as scratch:
             mirror.fetch(folder, Path(scratch) / folder.name)
             yield Path(scratch) / folder.name
         return
-    found = [place.parent for place in root.glob(f"*/*/*/{folder.name}/{records.RECORD_FILE}")] if folder.name else []
-    if (folder / records.RECORD_FILE).is_file():
+    found = [place.parent for place in root.glob(f"*/*/*/{folder.name}/{RECORD_FILE}")] if folder.name else []
+    if (folder / RECORD_FILE).is_file():
         yield folder.absolute()
     elif len(found) == 1:
         yield found[0].absolute()
     elif found:
         raise RecordError(f"TRIAL={trial}: there are {len(found)} of that id; give the path of one: {found[0]}")
-    elif (folder / records.MANIFEST_FILE).is_file():
+    elif (folder / MANIFEST_FILE).is_file():
         raise RecordError(f"TRIAL={trial}: is a sweep; name one of its trials, as make index SWEEP={trial} lists them")
     else:
         raise RecordError(f"TRIAL={trial}: no such trial, nor one of that id under {root}; give its folder")
@@ -210,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.out is not None:
             check_out(options.out)
         with _local(options.trial, options.root) as folder:
-            out = options.out or Path(f"{records.read_record(folder).trial_id}.gif")
+            out = options.out or Path(f"{read_record(folder).trial_id}.gif")
             episode = play_episode(folder, options.seed, options.steps, options.learner)
             save_episode(episode, out)
     except JaxPartyError as error:

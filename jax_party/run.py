@@ -16,7 +16,7 @@ from jax_party.cli.hydra_errors import explain_hydra_error
 from jax_party.cli.single import plain_config, quiet_libraries, resume_experiment, run_experiment
 from jax_party.engines import NATIVE, get_engine
 from jax_party.errors import ConfigError, JaxPartyError
-from jax_party.trial import records
+from jax_party.trial.judged import score_in
 
 
 def hydra_entry_point(config_name: str = "ff_ippo") -> None:
@@ -35,7 +35,7 @@ def hydra_entry_point(config_name: str = "ff_ippo") -> None:
     def job(composed: DictConfig) -> float:
         quiet_libraries()
         try:
-            return records.score_in(run_experiment(plain_config(composed)))
+            return score_in(run_experiment(plain_config(composed)))
         except JaxPartyError as error:
             sys.exit(_report(error))
 

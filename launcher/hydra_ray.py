@@ -14,7 +14,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
-from jax_party.trial.records import State
+from jax_party.trial.states import State
 from launcher.machine.resources import prepare_driver, prepare_worker, stop_ray
 
 RAY_LAUNCHER = "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher"

@@ -19,9 +19,12 @@ from jax_party.engines import NATIVE, Engine, get_engine
 from jax_party.errors import JaxPartyError, RecordError, StorageError, SweepError
 from jax_party.judging.seeds import fresh_seeds
 from jax_party.store import storage
+from jax_party.store.locks import lock_folder
 from jax_party.store.retry import patience_s, refusal
-from jax_party.trial import records
-from jax_party.trial.records import State, TrialRecord
+from jax_party.trial.judged import contender_of
+from jax_party.trial.manifest import write_manifest
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
 from launcher.ask.options import (
     CLAIM_HELP,
     EXTEND_HELP,
@@ -174,7 +177,7 @@ def extend(options: ExtendOptions, console: Console) -> int:
 
     def take_up() -> None:
         check_budget(sweep, budget)
-        records.write_manifest(sweep.folder, manifest)
+        write_manifest(sweep.folder, manifest)
         sweep.manifest = manifest
         sweep.complete_plan()
         sweep.set_back([State.RUNNING])
@@ -200,7 +203,7 @@ def promote(options: PromoteOptions, console: Console) -> int:
         sweep.set_back([State.RUNNING])
         chosen = winners(sweep, options.top)
         promoted.extend(write_promotions(sweep, chosen, fresh_seeds(sweep.manifest.name)[: options.seeds]))
-        number = len({(w.record.algorithm, records.contender(w.record)) for w in chosen})
+        number = len({(w.record.algorithm, contender_of(w.record)) for w in chosen})
         where = f" in {len(chosen) // number} scenarios" if sweep.manifest.scenario_mode == "mean" else ""
         plain(
             console,
@@ -312,7 +315,7 @@ def _drive(
     from launcher.drive.run import run_sweep
 
     try:
-        with records.lock_folder(sweep.folder, timeout=0.0):
+        with lock_folder(sweep.folder, timeout=0.0):
             prepare()
             return run_sweep(sweep, crew, console, budget)
     except RecordError as error:

@@ -12,8 +12,9 @@ from jax_party.errors import RecordError
 from jax_party.judging.objectives import At
 from jax_party.judging.standings import MEAN_OVER_SCENARIOS
 from jax_party.store import storage
-from jax_party.trial import records
-from jax_party.trial.records import State
+from jax_party.store.storage import as_folder
+from jax_party.trial.manifest import MANIFEST_FILE, read_manifest
+from jax_party.trial.states import State
 from results.analysis.comparison import leaders_of
 from results.analysis.importance import SCENARIO_AXIS, importance_in
 from results.collector.ranking import (
@@ -157,11 +158,11 @@ def _say_more(index: pd.DataFrame, folder: str) -> None:
                 for row in of_scenario.itertuples()
             ]
             say(f"{scenario}: best configurations of {', then '.join(names)} ({seeds} seeds)")
-    place = records.as_folder(folder)
+    place = as_folder(folder)
     place = place.parent if place.suffix == ".parquet" else place
-    if not storage.is_file(place / records.MANIFEST_FILE):
+    if not storage.is_file(place / MANIFEST_FILE):
         return
-    manifest, rows = records.read_manifest(place), without_copies(searched(index))
+    manifest, rows = read_manifest(place), without_copies(searched(index))
     groups = rows[["algorithm", "scenario"]].dropna().drop_duplicates().to_numpy().tolist()
     if manifest.scenario_mode in (MEAN_OVER_SCENARIOS, SCENARIO_AXIS):
         groups = [[algorithm, EVERY_SCENARIO] for algorithm in dict.fromkeys(algorithm for algorithm, _ in groups)]

@@ -28,7 +28,9 @@ from rich.console import Console
 from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error, whole_number
 from jax_party.errors import JaxPartyError, RecordError
 from jax_party.store import storage
-from jax_party.trial import records
+from jax_party.store.storage import as_folder
+from jax_party.trial.manifest import MANIFEST_FILE
+from jax_party.trial.record import RECORD_FILE
 from results.live.following import Follower
 from results.tables import DEFAULT_ROOT
 
@@ -143,7 +145,7 @@ class Source:
             self._followers[folder] = Follower(folder)
 
 
-_MARKS: Final = (records.MANIFEST_FILE, records.RECORD_FILE)
+_MARKS: Final = (MANIFEST_FILE, RECORD_FILE)
 
 
 def _is_local_folder(folder: Path) -> bool:
@@ -268,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
     try:
-        show(records.as_folder(options.folder), options.port, lambda line: console.print(line, markup=False), stop)
+        show(as_folder(options.folder), options.port, lambda line: console.print(line, markup=False), stop)
     except (JaxPartyError, OSError) as error:
         print_error(error)
         return BAD_INPUT

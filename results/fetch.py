@@ -14,7 +14,8 @@ from rich.console import Console
 from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import JaxPartyError, RecordError
 from jax_party.store import storage
-from jax_party.trial import mirror, records
+from jax_party.store.storage import as_folder
+from jax_party.trial import mirror
 
 
 def fetch(trial: str | Path, to: str | Path | None = None) -> Path:
@@ -23,7 +24,7 @@ def fetch(trial: str | Path, to: str | Path | None = None) -> Path:
     Raises:
       JaxPartyError: there is no such trial on remote storage, it cannot be read, or the folder is there already.
     """
-    remote = records.as_folder(trial)
+    remote = as_folder(trial)
     if not storage.is_remote(remote):
         raise RecordError(f"{trial}: is no trial on remote storage; give s3://bucket/…/<trial id>")
     storage.check(remote)

@@ -13,8 +13,11 @@ import pandas as pd
 from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import JaxPartyError, RecordError
 from jax_party.store import storage
-from jax_party.trial import records
-from jax_party.trial.records import State
+from jax_party.store.storage import as_folder
+from jax_party.trial.folder import read_record
+from jax_party.trial.manifest import MANIFEST_FILE, read_manifest
+from jax_party.trial.record import RECORD_FILE
+from jax_party.trial.states import State
 from results.collector.ranking import best_score, provisional_notes, searched
 from results.printing import print_table
 from results.tables import DEFAULT_ROOT, load_index
@@ -35,20 +38,20 @@ def list_sweeps(root: str | Path = DEFAULT_ROOT) -> pd.DataFrame:
     Raises:
       RecordError: there is no such folder, or nothing in it.
     """
-    root = records.as_folder(root)
+    root = as_folder(root)
     storage.check(root)
     if not storage.is_remote(root) and not root.is_dir():
         raise RecordError(f"{root}: no such folder; give the one that holds the algorithms' folders")
     rows = [_row(folder, root) for folder in _folders(root)]
     if not rows:
-        raise RecordError(f"{root}: no sweeps in it ({records.MANIFEST_FILE} or {records.RECORD_FILE}); run one first")
+        raise RecordError(f"{root}: no sweeps in it ({MANIFEST_FILE} or {RECORD_FILE}); run one first")
     rows.sort(key=lambda row: (row["when"] or "", row["folder"]), reverse=True)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _folders(root: Path) -> Iterator[Path]:
     """Folders with a sweep.yaml, and those of single runs; what lies in a sweep is not looked at."""
-    marks = (records.MANIFEST_FILE, records.RECORD_FILE)
+    marks = (MANIFEST_FILE, RECORD_FILE)
     if storage.is_remote(root):
         names = sorted(storage.files_below(root))
         sweeps = {name.removesuffix(marks[0]) for name in names if name.endswith(f"/{marks[0]}") or name == marks[0]}
@@ -67,12 +70,12 @@ def _folders(root: Path) -> Iterator[Path]:
 def _row(folder: Path, root: Path) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"name": folder.name, "folder": str(folder)}
     try:
-        if storage.is_file(folder / records.MANIFEST_FILE):
-            manifest = records.read_manifest(folder)
+        if storage.is_file(folder / MANIFEST_FILE):
+            manifest = read_manifest(folder)
             row |= {"name": manifest.name, "algorithms": ", ".join(manifest.algorithms), "when": manifest.created}
             row["metric"] = manifest.objective.metric
         else:
-            record = records.read_record(folder)
+            record = read_record(folder)
             row |= {"name": record.trial_id, "algorithms": record.algorithm, "when": record.started_at}
             row["metric"] = record.objective.metric
         index = load_index(folder)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from jax_party.errors import RecordError
 from jax_party.store import storage
-from jax_party.trial import records
+from jax_party.store.storage import as_folder
 from results.collector.columns import INDEX_VERSION, TYPES, VERSION_KEY, as_frame
 from results.collector.evaluations import EVALUATION_COLUMNS, SCHEMA
 from results.collector.parts import EVALUATIONS_FILE
@@ -35,7 +35,7 @@ def load_index(path: str | Path) -> pd.DataFrame:
     Raises:
       RecordError: there is no index yet, or it cannot be read.
     """
-    file = _place_of(records.as_folder(path), INDEX_FILE)
+    file = _place_of(as_folder(path), INDEX_FILE)
     source = io.BytesIO(storage.read_bytes(file))
     try:
         schema = pq.read_schema(source)
@@ -68,7 +68,7 @@ def load_evaluations(
     Raises:
       RecordError: there is no table yet, or it cannot be read; there is no such trial, metric or column in it.
     """
-    table = _place_of(records.as_folder(path), EVALUATIONS_FILE)
+    table = _place_of(as_folder(path), EVALUATIONS_FILE)
     wanted = list(EVALUATION_COLUMNS) if columns is None else list(columns)
     for name in wanted:
         _check_known(table, "column", [name], lambda: list(EVALUATION_COLUMNS))
@@ -169,7 +169,7 @@ def aggregate_outputs(alg_name: str, root: str | Path = DEFAULT_ROOT, run_id: st
     Raises:
       RecordError: no such algorithm, no run of it, or no such run id.
     """
-    root = records.as_folder(root)
+    root = as_folder(root)
     storage.check(root)
     folders = _run_folders(root, alg_name)
     found = [write_index_of(folder)[1] for folder in folders]

@@ -20,8 +20,8 @@ from rich.text import Text
 from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import RecordError
 from jax_party.store import storage
-from jax_party.trial import records
-from jax_party.trial.records import FINISHED, State
+from jax_party.store.storage import as_folder
+from jax_party.trial.states import FINISHED, State
 from results.collector.ranking import OVER_SCENARIOS, best_rows, mode_of, provisional_notes, score_column, searched
 from results.collector.write import INDEX_FILE, hyperparameter_columns
 from results.tables import load_index
@@ -192,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     console = Console()
     try:
-        watch(records.as_folder(options.folder), console if console.is_terminal else Console(width=160))
+        watch(as_folder(options.folder), console if console.is_terminal else Console(width=160))
     except KeyboardInterrupt:
         return 0
     except (RecordError, OSError) as error:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from jax_party.config import Budget
 from jax_party.engines import Outline
-from jax_party.trial.records import TrialRecord
+from jax_party.trial.record import TrialRecord
 
 
 class RunConsole:

@@ -20,8 +20,14 @@ from jax_party.cli.console import RunConsole
 from jax_party.cli.single import make_folder, new_record, plain_config, quiet_libraries, resume_experiment
 from jax_party.engines import ENGINE_KEY, NATIVE, ConfigTree, Outline, engine_of, get_engine
 from jax_party.errors import ConfigError
-from jax_party.trial import records
-from jax_party.trial.records import FINISHED, Objective, State, SweepManifest, TrialRecord
+from jax_party.judging.objectives import Objective
+from jax_party.trial.folder import create_trial_folder, read_record, update_record
+from jax_party.trial.identity import label_of, new_trial_id
+from jax_party.trial.judged import FIRST_FRESH_SEED, score_in
+from jax_party.trial.manifest import SweepManifest, write_manifest
+from jax_party.trial.provenance import current_provenance, utc_timestamp
+from jax_party.trial.record import RECORD_FILE, TrialRecord
+from jax_party.trial.states import FINISHED, State
 
 ALL_FAILED = 1
 STOPPED = 130
@@ -170,7 +176,7 @@ class Plan:
     @property
     def label(self) -> str:
         """What the folder is named after."""
-        return records.label_of(tuple(dict.fromkeys(job.outline.system for job in self.jobs)))
+        return label_of(tuple(dict.fromkeys(job.outline.system for job in self.jobs)))
 
     def write(self) -> tuple[str, Path]:
         """Make the sweep's folder with every trial's in it, PENDING; the manifest is last.
@@ -195,7 +201,7 @@ class Plan:
                 objective=objective,
                 total_steps=job.outline.budget.total_steps,
             )
-            records.create_trial_folder(folder / trial_id, job.mapping, record)
+            create_trial_folder(folder / trial_id, job.mapping, record)
         manifest = SweepManifest(
             name=name,
             engine=self.engine,
@@ -211,11 +217,11 @@ class Plan:
             space=self.space,
             overrides=self.overrides,
             provenance={
-                **records.provenance(),
+                **current_provenance(),
                 "command": shlex.join(["python", "-m", "jax_party.run", *sys.argv[1:]]),
             },
         )
-        records.write_manifest(folder, manifest)
+        write_manifest(folder, manifest)
         return name, folder
 
 
@@ -252,7 +258,7 @@ def run_jobs(asked: CommandLine) -> int:
 
 def job_id(name: str, mapping: Mapping[str, Any], outline: Outline) -> str:
     """The id of a run of this config in the sweep of this name."""
-    return records.trial_id(name, mapping, outline.seed)
+    return new_trial_id(name, mapping, outline.seed)
 
 
 def run_job(name: str, folder: Path, mapping: Mapping[str, Any]) -> float:
@@ -270,13 +276,13 @@ def run_job(name: str, folder: Path, mapping: Mapping[str, Any]) -> float:
     try:
         resume_experiment(trial)
     except Exception as error:
-        if not (trial / records.RECORD_FILE).exists():
+        if not (trial / RECORD_FILE).exists():
             raise
-        if records.read_record(trial).state not in FINISHED:
+        if read_record(trial).state not in FINISHED:
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            records.update_record(trial, state=State.FAILED, error=reason, ended_at=records.timestamp())
-        RunConsole(enabled=True).error(f"{trial.name}: {records.read_record(trial).error}")
-    return records.score_in(trial)
+            update_record(trial, state=State.FAILED, error=reason, ended_at=utc_timestamp())
+        RunConsole(enabled=True).error(f"{trial.name}: {read_record(trial).error}")
+    return score_in(trial)
 
 
 def _job_of(name: str, folder: Path) -> Callable[[Any], float]:
@@ -351,15 +357,15 @@ def _refuse_several_folders(jobs: Sequence[Job]) -> None:
 
 def _refuse_fresh_seeds(jobs: Sequence[Job]) -> None:
     for outline in (job.outline for job in jobs):
-        if outline.seed + outline.num_seeds > records.FIRST_FRESH_SEED:
+        if outline.seed + outline.num_seeds > FIRST_FRESH_SEED:
             raise ConfigError(
-                f"system.seed: {outline.seed}: seeds from {records.FIRST_FRESH_SEED:,} on are kept for testing winners "
+                f"system.seed: {outline.seed}: seeds from {FIRST_FRESH_SEED:,} on are kept for testing winners "
                 "(make promote); take seeds below"
             )
 
 
 def _trials(folder: Path) -> list[TrialRecord]:
-    found = [records.read_record(path.parent) for path in folder.glob(f"*/{records.RECORD_FILE}")]
+    found = [read_record(path.parent) for path in folder.glob(f"*/{RECORD_FILE}")]
     return sorted(found, key=lambda record: record.number)
 
 

@@ -13,8 +13,13 @@ from typing import Any
 from jax_party.cli.console import RunConsole
 from jax_party.engines import Outline, engine_of, get_engine
 from jax_party.errors import RecordError
+from jax_party.judging.objectives import Objective
 from jax_party.runtime import prepare_process
-from jax_party.trial import records
+from jax_party.store.locks import lock_folder
+from jax_party.trial.folder import create_trial_folder, read_config, read_record, update_record
+from jax_party.trial.identity import new_trial_id
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
 
 
 def run_experiment(mapping: Mapping[str, Any]) -> Path:
@@ -27,8 +32,8 @@ def run_experiment(mapping: Mapping[str, Any]) -> Path:
     outline = engine.outline(engine.parse(mapping))
     folder = make_folder(outline, outline.system)
     name = "-".join((outline.system, *folder.parts[-2:]))
-    record = new_record(outline, engine.name, records.trial_id(name, mapping, outline.seed))
-    records.create_trial_folder(folder, mapping, record)
+    record = new_record(outline, engine.name, new_trial_id(name, mapping, outline.seed))
+    create_trial_folder(folder, mapping, record)
     return resume_experiment(folder)
 
 
@@ -38,7 +43,7 @@ def resume_experiment(folder: Path) -> Path:
     Raises:
       JaxPartyError: the folder cannot be taken up, or training diverged.
     """
-    mapping, record = records.read_config(folder), records.read_record(folder)
+    mapping, record = read_config(folder), read_record(folder)
     engine = get_engine(record.engine)
     engine.check()
     config = engine.parse(mapping)
@@ -47,7 +52,7 @@ def resume_experiment(folder: Path) -> Path:
     console = RunConsole(outline.use_console)
     console.header(outline, record, str(folder))
     prepare_process(cpu_devices=outline.num_devices)
-    with records.lock_folder(folder):
+    with lock_folder(folder):
         experiment = engine.experiment()(config, folder)
         try:
             with _stopped_by_hand(console, folder), console.progress(outline.budget, experiment.evaluations) as update:
@@ -62,9 +67,9 @@ def resume_experiment(folder: Path) -> Path:
     return folder
 
 
-def new_record(outline: Outline, engine: str, trial_id: str, **more: Any) -> records.TrialRecord:
+def new_record(outline: Outline, engine: str, trial_id: str, **more: Any) -> TrialRecord:
     """The record, PENDING, of a trial that a command line asks for; `more` are further fields."""
-    return records.TrialRecord(
+    return TrialRecord(
         trial_id=trial_id,
         engine=engine,
         algorithm=outline.system,
@@ -72,14 +77,14 @@ def new_record(outline: Outline, engine: str, trial_id: str, **more: Any) -> rec
         scenario=outline.scenario,
         seed=outline.seed,
         num_seeds=outline.num_seeds,
-        objective=records.Objective(outline.eval_metric, "max", at=outline.eval_at),
+        objective=Objective(outline.eval_metric, "max", at=outline.eval_at),
         **more,
     )
 
 
 def _refuse_failed(folder: Path) -> None:
-    record = records.read_record(folder)
-    if record.state == records.State.FAILED:
+    record = read_record(folder)
+    if record.state == State.FAILED:
         raise RecordError(f"{folder}: the run has failed ({record.error}); start a new one with other settings")
 
 
@@ -89,7 +94,7 @@ def _stopped_by_hand(console: RunConsole, folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        records.update_record(folder, state=records.State.PENDING)
+        update_record(folder, state=State.PENDING)
         console.error(f"Stopped. Go on with: python -m jax_party.run --resume {folder}")
         sys.exit(130)
 

@@ -21,7 +21,7 @@ from jax_party.config import (
 from jax_party.engines.presets import PRESET
 from jax_party.engines.protocol import NATIVE, ConfigTree, Experiment, Outline, options_in
 from jax_party.errors import JaxPartyError
-from jax_party.trial import records
+from jax_party.trial.provenance import our_version
 
 
 class NativeEngine:
@@ -35,7 +35,7 @@ class NativeEngine:
 
     def version(self) -> str | None:
         """The commit of this project where it is a checkout, else its package's version."""
-        return records.our_version()
+        return our_version()
 
     def check_algorithm(self, algorithm: str) -> None:
         """It has them all."""

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 from jax_party.config.budget import Budget
 from jax_party.engines.presets import expand_presets
-from jax_party.trial.records import TrialRecord
+from jax_party.trial.record import TrialRecord
 
 NATIVE: Final = "native"
 MAVA: Final = "mava"

@@ -20,11 +20,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
+from jax_party.errors import RecordError
 from jax_party.runtime import compilation_cache_dir
+from jax_party.store.files import write_json_atomically
 from jax_party.systems.base import Hyper, LearnerState, UpdateOutput
 from jax_party.training.evaluation import Evaluation
 from jax_party.training.program import Program
-from jax_party.trial import records
 
 _CHOICES = "batch_forms"
 _TIMED_UPDATES = 3
@@ -175,8 +176,8 @@ def choose(program: Program, hypers: Sequence[Hyper], states: Sequence[LearnerSt
     _logger.info("%d learners at once: %s", len(states), ", ".join(f"{f} {s:.3f} s" for f, s in seconds.items()))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        records.write_json_atomically(path, {"form": best, "seconds_per_update": seconds})
-    except (OSError, records.RecordError) as error:
+        write_json_atomically(path, {"form": best, "seconds_per_update": seconds})
+    except (OSError, RecordError) as error:
         _logger.warning("%s: cannot be kept: %s", path, error)
     return best
 

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 
 from jax_party.errors import CheckpointError
 from jax_party.store.retry import refusal
-from jax_party.trial.records import TAKEOVER
+from jax_party.trial.folder import TAKEOVER
 
 _UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError)
 """What Orbax and TensorStore raise where a file of a checkpoint is missing, cut short, or holds something else."""

@@ -45,8 +45,12 @@ from jax_party.training.recorder import (
     vault_steps,
 )
 from jax_party.training.vault import VaultWriter
-from jax_party.trial import records
-from jax_party.trial.records import State, Takeover, TrialRecord
+from jax_party.trial.folder import add_retry, read_config, read_record, takeover_folder, update_record
+from jax_party.trial.marl_eval import write_marl_eval
+from jax_party.trial.metrics import append_metrics, read_metrics, truncate_metrics
+from jax_party.trial.provenance import current_provenance, our_version, utc_timestamp
+from jax_party.trial.record import Takeover, TrialRecord, spans_until_now
+from jax_party.trial.states import FINISHED, State
 
 FINAL_STREAM = 2**31 - 1
 """Folded into the absolute metric's key: the final parameters are played with keys of their own."""
@@ -107,15 +111,15 @@ class Experiment:
         self.config = config
         self.folder = folder
         self.budget = make_budget(config)
-        self.record: TrialRecord = records.read_record(folder)
+        self.record: TrialRecord = read_record(folder)
         self.learners: list[_Learner] = []
         self.evaluations = 0
         self._to_take_over: list[Takeover] = []
         self._trained_seconds = 0.0
         self._started = time.perf_counter()
-        self._since = records.timestamp()
+        self._since = utc_timestamp()
         self._duration_before = 0.0
-        if self.record.state in records.FINISHED:
+        if self.record.state in FINISHED:
             return
         self.program = get_program(config)
         self._compile_before = self.program.compile_seconds
@@ -137,7 +141,7 @@ class Experiment:
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
-        return self.record.state in records.FINISHED
+        return self.record.state in FINISHED
 
     @property
     def env_steps(self) -> int:
@@ -240,7 +244,7 @@ class Experiment:
         for learner, evaluation in zip(self.learners, evaluations, strict=True):
             episodes = {name: np.asarray(values) for name, values in evaluation.episodes.items()}
             rows.append(self._row(learner, episode_means(episodes), episodes, {}) | {UNTRAINED: True})
-        records.append_metrics(self.folder, *rows)
+        append_metrics(self.folder, *rows)
 
     def _row(
         self,
@@ -277,7 +281,7 @@ class Experiment:
     def _diverged(self, learner: _Learner, what: str, update: int) -> NoReturn:
         of_seed = f"seed {learner.seed}: " if len(self.learners) > 1 else ""
         reason = f"{of_seed}{what} in update {update} (step {update * self.budget.steps_per_update:,})"
-        self._update_record(state=State.FAILED, error=f"TrainingDiverged: {reason}", ended_at=records.timestamp())
+        self._update_record(state=State.FAILED, error=f"TrainingDiverged: {reason}", ended_at=utc_timestamp())
         raise TrainingDiverged(f"{self.record.trial_id}: {reason}; try a smaller learning rate or gradient norm")
 
     def _keep_best(self, means: Sequence[dict[str, float | None]]) -> None:
@@ -309,7 +313,7 @@ class Experiment:
         for learner in self.learners:
             for vault in learner.vaults.values():
                 vault.flush()
-        records.append_metrics(self.folder, *rows)
+        append_metrics(self.folder, *rows)
         checkpointing = self.config.logger.checkpointing
         checkpoint = self.record.checkpoint
         if checkpointing.save_model and (
@@ -319,7 +323,7 @@ class Experiment:
             path = self._checkpoints.save(self.env_steps, self._checkpoint_tree())
             checkpoint = str(path.relative_to(self.folder.resolve()))
         if self.config.logger.use_json:
-            records.write_marl_eval(self.folder)
+            write_marl_eval(self.folder)
         self._update_record(checkpoint=checkpoint)
         if self._to_take_over:
             self._follow_lineage()
@@ -360,7 +364,7 @@ class Experiment:
                     vault.truncate(0)
         else:
             self._take_up(restored[1])
-        records.truncate_metrics(self.folder, self.env_steps if self.evaluations else -1)
+        truncate_metrics(self.folder, self.env_steps if self.evaluations else -1)
         self._to_take_over = self._takeovers_from_here()
         self._follow_lineage()
 
@@ -385,7 +389,7 @@ class Experiment:
                 if one.step > (step or 0)
             ]
             reason = f"{', '.join(self._checkpoints.passed_over)}: went on {where}{''.join(again)}"
-            self.record = records.add_retry(self.folder, reason)
+            self.record = add_retry(self.folder, reason)
 
     def _take_up(self, tree: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
@@ -409,7 +413,7 @@ class Experiment:
         """
         to_come = [takeover for takeover in self.record.lineage if takeover.step >= self.env_steps]
         for takeover in to_come:
-            folder = records.takeover_folder(self.folder, takeover.step)
+            folder = takeover_folder(self.folder, takeover.step)
             if not folder.is_dir():
                 raise CheckpointError(
                     f"{folder}: the learner that was taken over after step {self.env_steps} is missing; restore it, "
@@ -425,13 +429,13 @@ class Experiment:
         later = [takeover for takeover in self._to_take_over if takeover.step > self.env_steps]
         if here or later:
             values = later[0].hyperparameters if later else self.record.hyperparameters
-            config = parse_config(with_values(records.read_config(self.folder), values))
+            config = parse_config(with_values(read_config(self.folder), values))
             self.hyper = self.program.put(make_hyper(config, self.budget))
         self._to_take_over = later
 
     def _take_over(self, source: str) -> None:
         """Go on from the learner of another trial, with random numbers of its own, the environments' too."""
-        folder = records.takeover_folder(self.folder, self.env_steps)
+        folder = takeover_folder(self.folder, self.env_steps)
         tree = self._checkpoints.restore_from(folder, self._checkpoint_target())
         own = zlib.crc32(self.record.trial_id.encode())
         for learner, taken in zip(self.learners, tree["learners"], strict=True):
@@ -495,7 +499,7 @@ class Experiment:
         return {"compile_cache": where, "compile_time_saved_s": program.saved_seconds - saved}
 
     def _begin_record(self) -> None:
-        versions = records.provenance()
+        versions = current_provenance()
         device = self.program.devices[0]
         described = f"cpu:{usable_cores()}" if device.platform == "cpu" else device.device_kind
         if len(self.program.devices) > 1:
@@ -503,13 +507,13 @@ class Experiment:
         self._update_record(
             state=State.RUNNING,
             attempts=self.record.attempts + 1,
-            started_at=self.record.started_at or records.timestamp(),
+            started_at=self.record.started_at or utc_timestamp(),
             error=None,
             device=described,
             host=versions["host"],
             git_sha=versions["git_sha"],
             git_dirty=versions["git_dirty"],
-            engine_version=records.our_version(),
+            engine_version=our_version(),
             versions=versions["versions"],
             compile_signature=compile_signature(self.config, device.device_kind, jax.__version__),
             total_steps=self.budget.total_steps,
@@ -536,16 +540,16 @@ class Experiment:
                 )
             absolute = self._close_with(ABSOLUTE, of_seeds)
         if self.config.logger.use_json:
-            records.write_marl_eval(self.folder)
+            write_marl_eval(self.folder)
         self._update_record(
-            state=State.COMPLETE, final_metrics=final, absolute_metrics=absolute, ended_at=records.timestamp()
+            state=State.COMPLETE, final_metrics=final, absolute_metrics=absolute, ended_at=utc_timestamp()
         )
 
     def _best_is_final(self) -> bool:
         """Whether the parameters that training ended with are those of the best evaluation."""
         if self.record.objective.at == At.BEST_PER_SEED:
             return False
-        evaluations = trained_evaluations(records.read_metrics(self.folder), self.record.num_seeds)
+        evaluations = trained_evaluations(read_metrics(self.folder), self.record.num_seeds)
         return best_step(evaluations, self.record.objective) in (None, self.env_steps)
 
     def _close_with(self, flag: str, of_seeds: Sequence[dict[str, np.ndarray]]) -> dict[str, float | None]:
@@ -555,7 +559,7 @@ class Experiment:
             self._row(learner, mean, episodes, {}) | {flag: True}
             for learner, mean, episodes in zip(self.learners, means, of_seeds, strict=True)
         ]
-        records.append_metrics(self.folder, *missing_rows(self.folder, rows))
+        append_metrics(self.folder, *missing_rows(self.folder, rows))
         return aggregate_metrics(means, self.record.objective.aggregate)
 
     def _play_many(
@@ -582,8 +586,8 @@ class Experiment:
                 "vaults": vault_entries(learner.vaults for learner in self.learners),
             }
         changes |= {"duration_s": self._duration(), "compile_time_s": self._compile_seconds()}
-        changes["spans"] = records.spans_until_now(self.record, self._since)
-        self.record = records.update_record(self.folder, **changes)
+        changes["spans"] = spans_until_now(self.record, self._since)
+        self.record = update_record(self.folder, **changes)
 
     def _duration(self) -> float:
         return self._duration_before + time.perf_counter() - self._started

@@ -14,8 +14,11 @@ from jax_party.config import VaultConfig
 from jax_party.judging.aggregate import aggregate_metrics
 from jax_party.judging.scores import EXTRA, evaluations_by_step
 from jax_party.training.vault import VaultWriter
-from jax_party.trial import records
-from jax_party.trial.records import TrialRecord, VaultEntry
+from jax_party.trial.folder import read_config
+from jax_party.trial.metrics import read_metrics
+from jax_party.trial.provenance import current_provenance
+from jax_party.trial.record import TrialRecord, VaultEntry
+from jax_party.trial.states import FINISHED
 
 VAULT_KINDS: Final = ("train", "test")
 
@@ -46,8 +49,8 @@ def open_vaults(
                 "trial_id": record.trial_id,
                 "kind": kind,
                 "seed": seed,
-                "config": records.read_config(folder),
-                "provenance": records.provenance(),
+                "config": read_config(folder),
+                "provenance": current_provenance(),
             }
             of_seed = f"-s{seed}" if record.num_seeds > 1 else ""
             uid = f"{record.trial_id}{of_seed}" + ("-test" if kind == "test" else "")
@@ -105,7 +108,7 @@ def standard_errors(episodes: Mapping[str, np.ndarray], metrics: Iterable[str]) 
 
 def missing_rows(folder: Path, rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Those of the closing rows that a killed attempt has not written already."""
-    there = {_closing(row) for row in records.read_metrics(folder)}
+    there = {_closing(row) for row in read_metrics(folder)}
     return [row for row in rows if _closing(row) not in there]
 
 
@@ -120,14 +123,14 @@ def episode_lists(episodes: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
 
 def last_result(folder: Path, record: TrialRecord) -> dict[str, Any]:
     """What an experiment's `step` gives: the last evaluation in the folder, seeds aggregated as the objective says."""
-    evaluations = evaluations_by_step(records.read_metrics(folder), record.num_seeds)
+    evaluations = evaluations_by_step(read_metrics(folder), record.num_seeds)
     step, rows = list(evaluations.items())[-1] if evaluations else (0, [])
     metrics = aggregate_metrics([row["evaluate"] for row in rows], record.objective.aggregate)
     return {
         "evaluation": rows[0]["evaluation"] if rows else 0,
         "env_steps": step,
         "steps_per_second": record.steps_per_second,
-        "finished": record.state in records.FINISHED,
+        "finished": record.state in FINISHED,
         **({"untrained": True} if any(row.get("untrained") for row in rows) else {}),
         **{name: math.nan if value is None else value for name, value in metrics.items()},
     }

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from jax_party.errors import RecordError
 from jax_party.store import storage
-from jax_party.trial import records
+from jax_party.store.files import write_json_atomically
+from jax_party.store.storage import as_folder
 
 DRAWS_FILE: Final = "draws.json"
 
@@ -39,7 +40,7 @@ class Draws:
         Raises:
           RecordError: the file cannot be read.
         """
-        path = records.as_folder(folder) / DRAWS_FILE
+        path = as_folder(folder) / DRAWS_FILE
         try:
             found = json.loads(storage.read_bytes(path))
             return cls(
@@ -59,7 +60,7 @@ class Draws:
             "answered": {str(number): list(ids) for number, ids in sorted(self.answered.items())},
             "left_out": {group: list(numbers) for group, numbers in sorted(self.left_out.items())},
         }
-        records.write_json_atomically(records.as_folder(folder) / DRAWS_FILE, content)
+        write_json_atomically(as_folder(folder) / DRAWS_FILE, content)
 
     @property
     def numbers(self) -> set[int]:

@@ -25,17 +25,11 @@ from typing import Final
 from jax_party.errors import CheckpointError, RecordError, StorageError, VaultError
 from jax_party.store import storage
 from jax_party.store.scratch import make_scratch
-from jax_party.trial import records
-from jax_party.trial.records import (
-    CONFIG_FILE,
-    FINISHED,
-    MARL_EVAL_FILE,
-    METRICS_FILE,
-    RECORD_FILE,
-    TAKEOVER,
-    State,
-    TrialRecord,
-)
+from jax_party.trial.folder import CONFIG_FILE, TAKEOVER, add_retry, change_record, read_record
+from jax_party.trial.marl_eval import MARL_EVAL_FILE
+from jax_party.trial.metrics import METRICS_FILE
+from jax_party.trial.record import RECORD_FILE, TrialRecord
+from jax_party.trial.states import FINISHED, State
 
 MIRROR_FILE: Final = "mirror.json"
 CHECKPOINTS: Final = "checkpoints"
@@ -134,7 +128,7 @@ class Mirror:
         if before.attempt:
             self._remove_strays()
         if passed_over:
-            records.add_retry(self.local, passed_over)
+            add_retry(self.local, passed_over)
         return self.local
 
     def push(self) -> None:
@@ -173,7 +167,7 @@ class Mirror:
         """What is to be pushed, safe from what the next period does: files are replaced, never written into."""
         folder = self._scratch / f"push-{uuid.uuid4().hex[:8]}"
         folder.mkdir()
-        record = records.read_record(self.local)
+        record = read_record(self.local)
         small = {
             name: (self.local / name).read_bytes()
             for name in (CONFIG_FILE, METRICS_FILE, MARL_EVAL_FILE, RECORD_FILE)
@@ -244,7 +238,7 @@ class Mirror:
 
     def _put_record(self, snapshot: _Snapshot) -> None:
         if self._sent.get(RECORD_FILE) != snapshot.small[RECORD_FILE]:
-            records.change_record(self.remote, lambda there: merge_records(there, snapshot.record))
+            change_record(self.remote, lambda there: merge_records(there, snapshot.record))
             self._sent[RECORD_FILE] = snapshot.small[RECORD_FILE]
 
     def _replace_contents(self, after: Contents) -> None:
@@ -346,7 +340,7 @@ def _fetch(remote: Path, local: Path, wanted: Callable[[Contents], Contents]) ->
         before = storage.read_version(path)
         try:
             download(remote, local, wanted(Contents.read(before, path)))
-            return records.read_record(local)
+            return read_record(local)
         except _UNREADABLE:
             after = storage.read_version(path)
             shutil.rmtree(local)

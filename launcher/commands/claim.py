@@ -16,8 +16,22 @@ from jax_party.errors import ConfigError, RecordError, SweepError
 from jax_party.judging import claims as judging
 from jax_party.judging.claims import NOT_SUPPORTED, SUPPORTED, Claim, Claims, Evidence, Judgement
 from jax_party.judging.seeds import fresh_seeds
-from jax_party.trial import records
-from jax_party.trial.records import CLAIM_FILE, VERDICT_FILE, State, TrialRecord
+from jax_party.store.files import write_json_atomically, write_yaml_atomically
+from jax_party.trial.folder import CONFIG_FILE, holds_its_config, read_record, trial_folders
+from jax_party.trial.judged import judge_trial
+from jax_party.trial.manifest import (
+    CLAIM_FILE,
+    VERDICT_FILE,
+    read_claim,
+    read_manifest,
+    read_sweep_file,
+    read_verdict,
+    write_manifest,
+)
+from jax_party.trial.metrics import read_metrics
+from jax_party.trial.provenance import utc_timestamp
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
 from launcher.commands.promote import winners, write_promotions
 from launcher.plan.study import Study
 from launcher.show.console import plain, show_facts
@@ -92,12 +106,12 @@ def write_claim(folder: Path, claims: Claims, console: Console) -> str:
     Returns:
       The hash.
     """
-    manifest = records.read_manifest(folder)
-    written = records.read_sweep_file(folder)
-    content = judging.compose(claims, fresh_seeds(manifest.name).start, written, records.timestamp())
+    manifest = read_manifest(folder)
+    written = read_sweep_file(folder)
+    content = judging.compose(claims, fresh_seeds(manifest.name).start, written, utc_timestamp())
     provenance = {**manifest.provenance, judging.PROVENANCE_KEY: judging.kept_in_provenance(content)}
-    records.write_yaml_atomically(folder / CLAIM_FILE, content)
-    records.write_manifest(folder, dataclasses.replace(manifest, provenance=provenance))
+    write_yaml_atomically(folder / CLAIM_FILE, content)
+    write_manifest(folder, dataclasses.replace(manifest, provenance=provenance))
     read_intact(folder)  # what was written can be read back as it was claimed
     digest = str(content["sha256"])
     show_facts(console, f"Claimed in {folder / CLAIM_FILE}", {
@@ -118,7 +132,7 @@ def read_intact(folder: Path) -> dict[str, Any]:
       SweepError: nothing was claimed, or something was edited: the message names the file and the key.
     """
     try:
-        found = records.read_claim(folder)
+        found = read_claim(folder)
     except RecordError as error:
         raise SweepError(str(error)) from error
     if found is None:
@@ -126,11 +140,10 @@ def read_intact(folder: Path) -> dict[str, Any]:
     edited = judging.edit(*found)
     if edited is not None:
         raise SweepError(f"{folder}/{edited}: was edited since the claim; restore it, or claim anew: make claim …")
-    for trial in records.trial_folders(folder):
-        if not records.holds_its_config(trial, records.read_record(trial)):
+    for trial in trial_folders(folder):
+        if not holds_its_config(trial, read_record(trial)):
             raise SweepError(
-                f"{trial / records.CONFIG_FILE}: was edited since the trial was made; restore it, or claim anew: make "
-                "claim …"
+                f"{trial / CONFIG_FILE}: was edited since the trial was made; restore it, or claim anew: make claim …"
             )
     return found[0]
 
@@ -172,7 +185,7 @@ def write_tests(sweep: Sweep, content: Mapping[str, Any]) -> Tests:
 
 def _check_same_winners(folder: Path, content: Mapping[str, Any], chosen: Mapping[tuple[str, str], str]) -> None:
     """A verdict is given once: trials that are run again after it do not choose other configurations."""
-    before = records.read_verdict(folder)
+    before = read_verdict(folder)
     if before is None or before.get("claim_sha256") != content["sha256"]:
         return
     for claim, told in zip(judging.claims_of(content).claims, before["claims"], strict=True):
@@ -200,7 +213,7 @@ def give_verdict(sweep: Sweep, content: Mapping[str, Any], tests: Tests) -> dict
     judged = judging.judge(evidence, claims.alpha)
     verdict = {
         "claim_sha256": content["sha256"],
-        "given": records.timestamp(),
+        "given": utc_timestamp(),
         "alpha": claims.alpha,
         "seeds": content["seeds"],
         "test": content["test"],
@@ -208,10 +221,10 @@ def give_verdict(sweep: Sweep, content: Mapping[str, Any], tests: Tests) -> dict
             _told(claim, a, b, judgement) for claim, (a, b), judgement in zip(claims.claims, sides, judged, strict=True)
         ],
     }
-    before = records.read_verdict(sweep.folder)
+    before = read_verdict(sweep.folder)
     if before is not None and {**before, "given": None} == {**verdict, "given": None}:
         return before
-    records.write_json_atomically(sweep.folder / VERDICT_FILE, verdict)
+    write_json_atomically(sweep.folder / VERDICT_FILE, verdict)
     return verdict
 
 
@@ -220,11 +233,11 @@ def _side(sweep: Sweep, claim: Claim, algorithm: str, tests: Tests) -> Side:
     if planned is None:
         return Side(None, (), f"{algorithm} has no configuration in {claim.scenario} that could be tested")
     folder = sweep.folder / planned.trial_id
-    record = records.read_record(folder)
+    record = read_record(folder)
     if record.state is not State.COMPLETE:
         why = f" ({record.error})" if record.error else ""
         return Side(record, (), f"{record.trial_id}, the test of {algorithm}, is {record.state.value}{why}")
-    found = records.judgement(record, records.read_metrics(folder))
+    found = judge_trial(record, read_metrics(folder))
     values = [] if found is None else found.values(claim.metric)
     if len(values) != record.num_seeds:
         return Side(record, (), f"{record.trial_id}, the test of {algorithm}, has no {claim.metric} of every seed")

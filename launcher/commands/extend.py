@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jax_party.errors import SweepError
 from jax_party.store import storage
-from jax_party.trial.records import CLAIM_FILE, SweepManifest
+from jax_party.trial.manifest import CLAIM_FILE, SweepManifest
 from launcher.ask.options import Scheduler, Search
 from launcher.plan.numbers import check_number
 from launcher.plan.read import study_from_manifest

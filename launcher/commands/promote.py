@@ -19,8 +19,11 @@ from jax_party.errors import SweepError
 from jax_party.judging.intervals import Interval, interval, optimism, stratified_interval
 from jax_party.judging.replicates import pool_seeds
 from jax_party.judging.seeds import SeedTest, reused
-from jax_party.trial import records
-from jax_party.trial.records import State, TrialRecord
+from jax_party.trial.folder import create_trial_folder, read_config
+from jax_party.trial.identity import new_trial_id
+from jax_party.trial.judged import contender_of
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
 from launcher.plan import outcome
 from launcher.plan.numbers import MOST_TRIALS
 from launcher.plan.study import NUM_SEEDS_KEY, SEED_KEY
@@ -76,11 +79,11 @@ def write_promotions(sweep: Sweep, chosen: Sequence[Winner], seeds: range) -> li
     for winner in chosen:
         origin = winner.record
         of_trial = {SEED_KEY: seeds.start, NUM_SEEDS_KEY: len(seeds)}
-        composed = records.read_config(sweep.folder / origin.trial_id)
+        composed = read_config(sweep.folder / origin.trial_id)
         engine.parse(composed)  # of an earlier version: refused by the key that it lacks
         sampled = _sampled(sweep.folder / origin.trial_id, origin)
         config = with_values(composed, {**(sampled if origin.lineage else {}), **of_trial})
-        trial_id = records.trial_id(sweep.manifest.name, config, seeds.start)
+        trial_id = new_trial_id(sweep.manifest.name, config, seeds.start)
         if trial_id not in sweep.records:
             record = TrialRecord(
                 trial_id=trial_id,
@@ -97,7 +100,7 @@ def write_promotions(sweep: Sweep, chosen: Sequence[Winner], seeds: range) -> li
                 objective=origin.objective,
                 total_steps=origin.total_steps,
             )
-            records.create_trial_folder(sweep.folder / trial_id, config, record)
+            create_trial_folder(sweep.folder / trial_id, config, record)
             sweep.records[trial_id] = record
             number += 1
         written.append(sweep.records[trial_id])
@@ -121,7 +124,7 @@ def _chosen_by(sweep: Sweep, origin: TrialRecord) -> list[float]:
         one
         for one in sweep.searched
         if (one.algorithm, one.scenario, one.state) == (origin.algorithm, origin.scenario, origin.state)
-        and records.contender(one) == records.contender(origin)
+        and contender_of(one) == contender_of(origin)
     ]
     scores = ((one.seed, outcome.seed_scores(sweep.folder / one.trial_id, one)) for one in same)
     return list(pool_seeds(scores).values())
@@ -147,7 +150,7 @@ def show_promotions(sweep: Sweep, promoted: Sequence[TrialRecord], console: Cons
             facts[origin] = f"{record.state.value} {record.error or ''}".strip()
             continue
         facts[origin] = _in_words([chosen_by], interval(values), len(values), mode)
-        of_scenarios = tested.setdefault((record.algorithm, records.contender(record)), [])
+        of_scenarios = tested.setdefault((record.algorithm, contender_of(record)), [])
         of_scenarios.append((chosen_by, values))
     if sweep.manifest.scenario_mode == "mean":
         wanted = len(sweep.manifest.scenarios)

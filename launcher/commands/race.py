@@ -17,8 +17,9 @@ from rich.console import Console
 from jax_party.errors import SweepError
 from jax_party.judging import racing
 from jax_party.judging.seeds import fresh_seeds
-from jax_party.trial import records
-from jax_party.trial.records import State, TrialRecord
+from jax_party.trial.judged import contender_of
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
 from launcher.ask.options import PromoteOptions
 from launcher.commands.promote import Winner, fresh_values, show_promotions, tests_of, winners, write_promotions
 from launcher.show.console import plain
@@ -34,7 +35,7 @@ class Contest:
 
     Attributes:
       name: of the algorithm, and of the scenario where it is one.
-      configurations: what is ranked (`records.contender`) -> its winning trials, one in each scenario.
+      configurations: what is ranked (`records.contender_of`) -> its winning trials, one in each scenario.
     """
 
     name: str
@@ -106,7 +107,7 @@ def contests_of(sweep: Sweep, chosen: Sequence[Winner]) -> list[Contest]:
     for winner in chosen:
         record = winner.record
         name = record.algorithm if averaged else f"{record.algorithm} {record.scenario}"
-        contests.setdefault(name, {}).setdefault(records.contender(record), []).append(winner)
+        contests.setdefault(name, {}).setdefault(contender_of(record), []).append(winner)
     for name, configurations in contests.items():
         if len(configurations) < 2:
             raise SweepError(
@@ -174,7 +175,7 @@ def _write_round(sweep: Sweep, contests: Sequence[Contest], standings: Sequence[
     for contest, standing in zip(contests, standings, strict=True):
         if standing.needed:
             written: list[TrialRecord] = write_promotions(sweep, standing.needed, standing.block)
-            number = len({records.contender(winner.record) for winner in standing.needed})
+            number = len({contender_of(winner.record) for winner in standing.needed})
             where = f" in {len(written) // number} scenarios" if len(written) > number else ""
             plain(
                 console,

@@ -13,8 +13,13 @@ from jax_party.engines import NATIVE, get_engine
 from jax_party.errors import SweepError, TrainingDiverged
 from jax_party.judging.scores import EXTRA
 from jax_party.store import storage
-from jax_party.trial import records
-from jax_party.trial.records import State, TrialRecord
+from jax_party.store.locks import lock_folder
+from jax_party.store.storage import as_folder
+from jax_party.trial.folder import create_trial_folder, read_config, read_record, update_record
+from jax_party.trial.metrics import read_metrics
+from jax_party.trial.provenance import current_provenance
+from jax_party.trial.record import RECORD_FILE, TrialRecord
+from jax_party.trial.states import FINISHED, State
 from launcher.ask.options import RerunOptions
 from launcher.machine.resources import find_machine, prepare_worker
 from launcher.show.console import plain, show_facts
@@ -30,8 +35,8 @@ def rerun(options: RerunOptions, console: Console) -> int:
       SweepError: there is no such trial, it has not ended, or others have a part in it.
     """
     folder = find_trial(options.trial, options.out)
-    record = records.read_record(folder)
-    if record.state not in records.FINISHED:
+    record = read_record(folder)
+    if record.state not in FINISHED:
         raise SweepError(f"TRIAL={options.trial}: it is {record.state.value}; only what has ended can be repeated")
     if record.lineage:
         sources = ", ".join(dict.fromkeys(takeover.source for takeover in record.lineage))
@@ -42,7 +47,7 @@ def rerun(options: RerunOptions, console: Console) -> int:
     machine = find_machine()
     engine = get_engine(record.engine)
     engine.check()
-    outline = engine.outline(engine.parse(records.read_config(folder)))
+    outline = engine.outline(engine.parse(read_config(folder)))
     cores = prepare_worker(machine.cores, bool(machine.gpus), devices=outline.num_devices)
     again = create_rerun(folder, record, options.out)
     show_facts(console, f"Repeating {record.trial_id}", {"of": str(folder), "in": str(again)})
@@ -61,17 +66,17 @@ def find_trial(trial: str, out: Path) -> Path:
     Raises:
       SweepError: there is none, or several.
     """
-    path = records.as_folder(trial)
-    if storage.is_file(path / records.RECORD_FILE):
+    path = as_folder(trial)
+    if storage.is_file(path / RECORD_FILE):
         return storage.absolute(path)
     if storage.is_remote(path):
         raise SweepError(f"TRIAL={trial}: there is no trial there")
-    found = [place.parent for place in out.glob(f"*/*/*/{path.name}/{records.RECORD_FILE}")] if path.name else []
+    found = [place.parent for place in out.glob(f"*/*/*/{path.name}/{RECORD_FILE}")] if path.name else []
     if len(found) == 1:
         return found[0].absolute()
     if found:
         raise SweepError(f"TRIAL={trial}: there are {len(found)} of that id; give the path of one: {found[0]}")
-    known = tuple(place.parent.name for place in out.glob(f"*/*/*/*/{records.RECORD_FILE}"))
+    known = tuple(place.parent.name for place in out.glob(f"*/*/*/*/{RECORD_FILE}"))
     raise SweepError(f"TRIAL={trial}: no such trial under {out}{did_you_mean(path.name, known)}")
 
 
@@ -101,13 +106,13 @@ def create_rerun(folder: Path, record: TrialRecord, out: Path) -> Path:
             continue
         except OSError as error:
             raise SweepError(f"OUT: {place}: cannot be made ({error.strerror}); choose another") from None
-        records.create_trial_folder(place, records.read_config(folder), again)
+        create_trial_folder(place, read_config(folder), again)
         return place
 
 
 def differences(record: TrialRecord) -> Iterator[str]:
     """What is not as it was when the trial ran: versions, code, machine."""
-    now = records.provenance()
+    now = current_provenance()
     for package in dict.fromkeys([*record.versions, *now["versions"]]):
         then, here = record.versions.get(package), now["versions"].get(package)
         if then != here:
@@ -128,9 +133,9 @@ def differences(record: TrialRecord) -> Iterator[str]:
 
 def play(folder: Path, console: Console) -> None:
     """Run the trial in `folder` to its end."""
-    engine = get_engine(records.read_record(folder).engine)
-    with records.lock_folder(folder):
-        experiment = engine.experiment()(engine.parse(records.read_config(folder)), folder)
+    engine = get_engine(read_record(folder).engine)
+    with lock_folder(folder):
+        experiment = engine.experiment()(engine.parse(read_config(folder)), folder)
         try:
             while not experiment.finished:
                 result = experiment.step()
@@ -139,7 +144,7 @@ def play(folder: Path, console: Console) -> None:
         except TrainingDiverged as error:
             plain(console, f"  {error}")
         except KeyboardInterrupt:
-            records.update_record(folder, state=State.PENDING)
+            update_record(folder, state=State.PENDING)
             raise SweepError(f"stopped; what there is of the repetition lies in {folder}") from None
         finally:
             experiment.close()
@@ -147,7 +152,7 @@ def play(folder: Path, console: Console) -> None:
 
 def compare(folder: Path, again: Path) -> str | None:
     """The first number that differs, or None."""
-    theirs, ours = ({_place(row): row for row in records.read_metrics(trial)} for trial in (folder, again))
+    theirs, ours = ({_place(row): row for row in read_metrics(trial)} for trial in (folder, again))
     for place in dict.fromkeys([*theirs, *ours]):
         for name, then, now in _numbers(theirs.get(place, {}), ours.get(place, {})):
             if then != now:
@@ -155,7 +160,7 @@ def compare(folder: Path, again: Path) -> str | None:
                 closing = [flag for flag, there in zip(EXTRA, flags, strict=True) if there]
                 what = f"{closing[0]} episodes" if closing else f"evaluation at step {step:,}"
                 return f"Differs: {what}, seed {seed}: {name} was {then}, is {now}"
-    before, after = records.read_record(folder), records.read_record(again)
+    before, after = read_record(folder), read_record(again)
     if before.state is not State.PRUNED and (before.state, before.error) != (after.state, after.error):
         return f"Differs: it was {before.state.value} ({before.error}), is {after.state.value} ({after.error})"
     return None
@@ -163,7 +168,7 @@ def compare(folder: Path, again: Path) -> str | None:
 
 def summary(folder: Path) -> str:
     """What was compared."""
-    rows = records.read_metrics(folder)
+    rows = read_metrics(folder)
     evaluations = sum(not any(row.get(flag) for flag in EXTRA) for row in rows)
     closing = len(rows) - evaluations
     return f"{evaluations} evaluations with the losses before them, and {closing} lines of episodes at the end"

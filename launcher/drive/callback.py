@@ -16,8 +16,11 @@ from ray.tune.experiment import Trial
 
 from jax_party.errors import RecordError
 from jax_party.store import storage
-from jax_party.trial import records
-from jax_party.trial.records import FINISHED, State, TrialRecord
+from jax_party.store.locks import lock_folder
+from jax_party.trial.folder import add_retry, read_record, update_record
+from jax_party.trial.provenance import utc_timestamp
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import FINISHED, State
 from launcher.drive.deferred import WRITE_S, Notes, refused
 from launcher.drive.interrupt import Interrupt, Interrupted
 from launcher.drive.overdue import Overdue
@@ -115,9 +118,7 @@ class SweepCallback(Callback):
         if self._spare is not None:
             self._spare.taken()
         logger.warning("%s: tried again: %s", trial_id, reason)
-        self._notes.add(
-            f"{trial_id}: why it is tried again", lambda: records.add_retry(self._folder / trial_id, reason)
-        )
+        self._notes.add(f"{trial_id}: why it is tried again", lambda: add_retry(self._folder / trial_id, reason))
         self._display.retried(self._progress.retry(trial_id), reason)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -156,7 +157,7 @@ class SweepCallback(Callback):
         if (overdue := self._overdue.reason(trial.config["trial_id"])) is not None and died(error):
             return overdue
         with contextlib.suppress(RecordError), storage.patience_of(WRITE_S):
-            record = records.read_record(self._folder / trial.config["trial_id"])
+            record = read_record(self._folder / trial.config["trial_id"])
             if died(error) and record.state is State.RUNNING and record.error is not None:
                 return record.error
         return describe_failure(error)
@@ -167,16 +168,16 @@ class SweepCallback(Callback):
         ended: list[TrialRecord] = []
 
         def write() -> None:
-            with records.lock_folder(folder, timeout=0.0) if alone else contextlib.nullcontext():
-                record = records.read_record(folder)
+            with lock_folder(folder, timeout=0.0) if alone else contextlib.nullcontext():
+                record = read_record(folder)
                 if record.state not in FINISHED:
-                    at = None if state is State.PENDING else records.timestamp()
-                    record = records.update_record(folder, state=state, error=error, ended_at=at)
+                    at = None if state is State.PENDING else utc_timestamp()
+                    record = update_record(folder, state=state, error=error, ended_at=at)
             ended.append(record)
 
         try:
             with storage.patience_of(WRITE_S):
-                record = records.read_record(folder)
+                record = read_record(folder)
         except RecordError as problem:
             if refused(problem) is None:
                 logger.error("%s", problem)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from jax_party.errors import RecordError, StorageError
 from jax_party.store import storage
+from jax_party.store.locks import FolderHeld
 from jax_party.store.retry import LONGEST_PAUSE_S, patience_s, refusal
-from jax_party.trial.records import FolderHeld
 
 RETRY_S = 1.0
 WRITE_S = 2.0

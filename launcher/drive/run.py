@@ -23,11 +23,16 @@ from rich.console import Console
 from jax_party.engines import get_engine
 from jax_party.errors import RecordError, SweepError
 from jax_party.store import storage
+from jax_party.store.files import write_bytes_atomically
+from jax_party.store.locks import FolderHeld, lock_folder
 from jax_party.store.retry import patience_s, patiently
 from jax_party.store.scratch import make_scratch
-from jax_party.trial import records
 from jax_party.trial.draws import Draws
-from jax_party.trial.records import FINISHED, FolderHeld, State, SweepManifest, TrialRecord
+from jax_party.trial.folder import change_record, read_config, read_record, trial_folders
+from jax_party.trial.manifest import MANIFEST_FILE, SweepManifest, read_manifest
+from jax_party.trial.provenance import current_provenance, utc_timestamp
+from jax_party.trial.record import RECORD_FILE, TrialRecord
+from jax_party.trial.states import FINISHED, State
 from launcher.ask.experiment import chosen_experiment
 from launcher.ask.options import Scheduler, Search, Watching
 from launcher.drive.collection import BackgroundCollector, collect
@@ -84,12 +89,10 @@ class Sweep:
         """
         try:
             storage.check(folder)
-            if not storage.is_file(folder / records.MANIFEST_FILE):
-                raise SweepError(
-                    f"{folder}: no sweep's folder ({records.MANIFEST_FILE} is missing); give the path of one"
-                )
-            manifest = records.read_manifest(folder)
-            found = storage.each(records.read_record, records.trial_folders(folder), storage.is_remote(folder))
+            if not storage.is_file(folder / MANIFEST_FILE):
+                raise SweepError(f"{folder}: no sweep's folder ({MANIFEST_FILE} is missing); give the path of one")
+            manifest = read_manifest(folder)
+            found = storage.each(read_record, trial_folders(folder), storage.is_remote(folder))
             draws = Draws.read(folder)
         except RecordError as error:
             raise SweepError(str(error)) from error
@@ -111,7 +114,7 @@ class Sweep:
         first = {record.algorithm: record.trial_id for record in reversed(trials)}
         engine = get_engine(self.manifest.engine)
         return {
-            algorithm: set(engine.static_names(engine.parse(records.read_config(self.folder / trial_id))))
+            algorithm: set(engine.static_names(engine.parse(read_config(self.folder / trial_id))))
             for algorithm, trial_id in first.items()
         }
 
@@ -167,13 +170,13 @@ class Sweep:
         not locked, such a worker leaves the record to whoever comes next.
         """
         remote = storage.is_remote(self.folder)
-        now = storage.each(lambda trial_id: records.read_record(self.folder / trial_id), self.records, remote)
+        now = storage.each(lambda trial_id: read_record(self.folder / trial_id), self.records, remote)
         changed = []
         for trial_id in [record.trial_id for record in now if record.state in states]:
             folder = self.folder / trial_id
-            with nullcontext() if remote else records.lock_folder(folder, timeout=DYING_WORKER_S):
-                if records.read_record(folder).state in states:
-                    self.records[trial_id] = records.change_record(folder, lambda one: _again(one, stopped))
+            with nullcontext() if remote else lock_folder(folder, timeout=DYING_WORKER_S):
+                if read_record(folder).state in states:
+                    self.records[trial_id] = change_record(folder, lambda one: _again(one, stopped))
                     changed.append(trial_id)
         return changed
 
@@ -183,7 +186,7 @@ def _again(record: TrialRecord, stopped: bool) -> TrialRecord:
     reason = "its driver had died" + (f" (before that: {record.error})" if record.error else "")
     if record.state is State.FAILED:
         reason = f"was FAILED, and RETRY_FAILED was asked for: {record.error or 'for no recorded reason'}"
-    retries = record.retries if stopped else (*record.retries, f"{records.timestamp()} {reason}")
+    retries = record.retries if stopped else (*record.retries, f"{utc_timestamp()} {reason}")
     return dataclasses.replace(record, state=State.PENDING, error=None, ended_at=None, retries=retries)
 
 
@@ -501,7 +504,7 @@ def _worker_settings(sweep: Sweep, crew: Crew) -> dict[str, Any]:
         "period_timeout_s": crew.period_timeout_s,
     }
     if sweep.address is not None:
-        here = records.provenance()
+        here = current_provenance()
         settings |= {"versions": our_versions(), "code": [here["git_sha"], here["git_dirty"]]}
     return settings
 
@@ -565,7 +568,7 @@ def _keep_log(log: Path, folder: Path) -> None:
         return
     there = storage.read_version(folder / LOG_FILE)
     new = log.read_bytes() if log.exists() else b""
-    records.write_bytes_atomically(folder / LOG_FILE, (there.content if there else b"") + new)
+    write_bytes_atomically(folder / LOG_FILE, (there.content if there else b"") + new)
     shutil.rmtree(log.parent)
 
 
@@ -660,7 +663,7 @@ def make_planner(
 
     def reached(trial_id: str) -> Told | None:
         folder = sweep.folder / trial_id
-        record = patiently()(records.read_record, folder)
+        record = patiently()(read_record, folder)
         if record.state is State.FAILED:
             return None
         found = outcome.evaluations(folder, record)
@@ -725,7 +728,7 @@ def unused_id(folder: Path, trial_id: str) -> str:
     Among ten thousand trials that is a chance of one in a hundred.
     """
     count, candidate = 1, trial_id
-    while storage.is_file(folder / candidate / records.RECORD_FILE):
+    while storage.is_file(folder / candidate / RECORD_FILE):
         count += 1
         candidate = f"{trial_id}-{count}"
     return candidate

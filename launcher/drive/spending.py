@@ -11,8 +11,8 @@ from typing import Final
 
 from jax_party.errors import StorageError, SweepError
 from jax_party.store import storage
+from jax_party.store.files import write_json_atomically
 from jax_party.store.retry import refusal
-from jax_party.trial import records
 from launcher.show.console import duration
 
 SPENT_FILE: Final = "spent.json"
@@ -78,7 +78,7 @@ class Spending:
         self._written = self._clock()
         kept = {kind: amount for kind, amount in self.amounts().items() if kind != "steps"}
         try:
-            records.write_json_atomically(self._path, kept)
+            write_json_atomically(self._path, kept)
         except (OSError, StorageError) as error:  # written again in a moment
             if isinstance(error, OSError) and refusal(error) is None:
                 raise

@@ -23,7 +23,8 @@ from rich.console import Console
 
 from jax_party.errors import SweepError
 from jax_party.store.storage import is_remote
-from jax_party.trial import records
+from jax_party.trial.manifest import MANIFEST_FILE
+from jax_party.trial.provenance import PACKAGES, current_provenance
 from launcher.ask.experiment import EXPERIMENT_VARIABLE
 from launcher.machine.probe import LOOK_LIMIT_S
 from launcher.machine.resources import Machine, has_token
@@ -33,7 +34,7 @@ CONNECT_LIMIT_S: Final = 15.0
 NODES_WAIT_S: Final = 900.0
 NODES_LOOK_S: Final = 5.0
 OUR_PACKAGES: Final = ("jax_party", "mava_configs", "sweeps", "launcher", "results")
-CHECKED: Final = tuple(name for name in records.PACKAGES if name != "jax-party")  # our own code is sent along
+CHECKED: Final = tuple(name for name in PACKAGES if name != "jax-party")  # our own code is sent along
 PASSED_ON: Final = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_REGION")
 """Variables that workers need, with all `JAX_PARTY_*`. Ray shows them to whoever sees the cluster: no secrets."""
 
@@ -123,7 +124,7 @@ def _nodes(address: str, folder: Path) -> list[Node]:
 
 def our_versions() -> dict[str, str | None]:
     """What a worker must have as we have it: Python and the packages."""
-    here = records.provenance()["versions"]
+    here = current_provenance()["versions"]
     return {"Python": platform.python_version(), **{name: here[name] for name in CHECKED}}
 
 
@@ -171,10 +172,10 @@ def check_worker(here: Mapping[str, str | None], sweep: Path) -> None:
     """
     import ray
 
-    there = records.provenance()
+    there = current_provenance()
     try:
         refuse_other_versions(f"node {there['host']}", there["python"], there["versions"], here)
-        if not is_remote(sweep) and not (sweep / records.MANIFEST_FILE).is_file():
+        if not is_remote(sweep) and not (sweep / MANIFEST_FILE).is_file():
             raise SweepError(f"node {there['host']} does not see {sweep}; give a path that all nodes share")
     except SweepError as error:
         raise NodeRefused(str(error), ray.get_runtime_context().get_node_id()) from error

@@ -11,8 +11,9 @@ from pathlib import Path
 from jax_party.engines import MAVA, NATIVE
 from jax_party.errors import RecordError
 from jax_party.store.storage import is_remote
-from jax_party.trial import records
-from jax_party.trial.records import State, TrialRecord
+from jax_party.trial.folder import read_record
+from jax_party.trial.record import RECORD_FILE, TrialRecord
+from jax_party.trial.states import State
 
 ASSUMED_RATE = {
     NATIVE: {
@@ -97,8 +98,8 @@ def _records(root: Path) -> Iterator[TrialRecord]:
     if is_remote(root):  # reading through other sweeps there takes longer than it is worth
         return
     for sweep in sorted(root.glob("*/*"), reverse=True):
-        for path in sorted(sweep.glob(f"*/{records.RECORD_FILE}")):
+        for path in sorted(sweep.glob(f"*/{RECORD_FILE}")):
             try:
-                yield records.read_record(path.parent)
+                yield read_record(path.parent)
             except RecordError:
                 continue

@@ -9,8 +9,8 @@ from typing import Any
 from jax_party.config import with_values
 from jax_party.env.rank_mobility import RankMobility, mobility_in, rank_note
 from jax_party.errors import RecordError
-from jax_party.trial import records
-from jax_party.trial.records import TrialRecord
+from jax_party.trial.folder import read_config
+from jax_party.trial.record import TrialRecord
 from launcher.plan.study import PlannedTrial, Study
 
 SCENARIO = "env.scenario."
@@ -50,7 +50,7 @@ def _each_of(folder: Path, trials: Iterable[TrialRecord]) -> Iterator[tuple[str,
         group = record.algorithm, record.scenario
         if group not in configs:
             try:
-                configs[group] = records.read_config(folder / record.trial_id)
+                configs[group] = read_config(folder / record.trial_id)
             except RecordError:  # the next trial of the group may have one
                 continue
         mobility = _mobility(configs[group], record.hyperparameters)

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jax_party.judging.objectives import At, bound_metric
+from jax_party.judging.objectives import At, Objective, bound_metric
 from jax_party.judging.scores import UNTRAINED, evaluations_by_step, objective_of
 from jax_party.judging.standings import Candidate
-from jax_party.trial import records
-from jax_party.trial.records import Objective, State, TrialRecord
+from jax_party.trial.judged import candidate_of, judge_trial, judged_hyperparameters
+from jax_party.trial.metrics import read_metrics
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Evaluation:
 def evaluations(folder: Path, record: TrialRecord) -> list[Evaluation]:
     """The evaluations after each training period that have a number for the objective, in order, seeds aggregated."""
     found = []
-    for step, rows in evaluations_by_step(records.read_metrics(folder), record.num_seeds).items():
+    for step, rows in evaluations_by_step(read_metrics(folder), record.num_seeds).items():
         value = objective_of([row.get("evaluate") or {} for row in rows], record.objective)
         if value is not None and step > 0:
             found.append(Evaluation(int(step), value, any(bool(row.get(UNTRAINED)) for row in rows)))
@@ -35,24 +37,24 @@ def evaluations(folder: Path, record: TrialRecord) -> list[Evaluation]:
 
 def seed_scores(folder: Path, record: TrialRecord) -> list[float]:
     """The objective of each seed, in their order; empty where some seed has none."""
-    found = records.judgement(record, records.read_metrics(folder))
+    found = judge_trial(record, read_metrics(folder))
     return [] if found is None else found.values(record.objective.metric)
 
 
 def metrics(folder: Path, record: TrialRecord) -> Mapping[str, float | None]:
     """What the trial is judged by: metric -> number, seeds aggregated; empty where it has nothing."""
-    found = records.judgement(record, records.read_metrics(folder))
+    found = judge_trial(record, read_metrics(folder))
     return {} if found is None else found.metrics
 
 
 def candidate(folder: Path, record: TrialRecord) -> Candidate:
     """The trial as it is ranked."""
-    return records.candidate(record, records.read_metrics(folder))
+    return candidate_of(record, read_metrics(folder))
 
 
 def hyperparameters(folder: Path, record: TrialRecord) -> Mapping[str, Any]:
     """The values that gave the trial its score; those of a population's trial change while it trains."""
-    return records.judged_hyperparameters(record, records.read_metrics(folder) if record.lineage else ())
+    return judged_hyperparameters(record, read_metrics(folder) if record.lineage else ())
 
 
 def score(folder: Path, record: TrialRecord) -> float | None:
@@ -64,7 +66,7 @@ def score(folder: Path, record: TrialRecord) -> float | None:
 
 def complete_candidate(folder: Path, record: TrialRecord) -> Candidate | None:
     """A COMPLETE trial of the search as it is ranked, with no more metrics than that takes; None of any other trial."""
-    return _complete_candidate(record, records.read_metrics(folder)) if _is_candidate(record) else None
+    return _complete_candidate(record, read_metrics(folder)) if _is_candidate(record) else None
 
 
 def _is_candidate(record: TrialRecord) -> bool:
@@ -72,7 +74,7 @@ def _is_candidate(record: TrialRecord) -> bool:
 
 
 def _complete_candidate(record: TrialRecord, rows: Sequence[Mapping[str, Any]]) -> Candidate:
-    found = records.candidate(record, rows)
+    found = candidate_of(record, rows)
     return replace(found, of_seeds=[_ranked_by(one, record.objective) for one in found.of_seeds])
 
 
@@ -85,8 +87,8 @@ def so_far(folder: Path, record: TrialRecord) -> tuple[float | None, float | Non
     """What the trial is judged by so far, the objective at its last evaluation, and `complete_candidate`."""
     if not record.attempts and not record.env_steps:
         return None, None, None
-    rows = records.read_metrics(folder)
-    found = records.judgement(record, rows)
+    rows = read_metrics(folder)
+    found = judge_trial(record, rows)
     values = [
         objective_of([row.get("evaluate") or {} for row in of_seeds], record.objective)
         for of_seeds in list(evaluations_by_step(rows, record.num_seeds).values())[-1:]

@@ -6,8 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from jax_party.engines import get_engine
-from jax_party.trial import records
-from jax_party.trial.records import SweepManifest
+from jax_party.trial.manifest import MANIFEST_FILE, SweepManifest
 from launcher.ask.options import Duplicates, Sampler, Scheduler, Search
 from launcher.plan.combinations import default_sampler
 from launcher.plan.compose import compose_bases
@@ -40,7 +39,7 @@ def study_from_manifest(folder: Path, manifest: SweepManifest) -> Study:
         "space": manifest.space,
     }
     spec = dataclasses.replace(
-        parse_spec(raw, str(folder / records.MANIFEST_FILE)), scenarios=scenarios, objective=manifest.objective
+        parse_spec(raw, str(folder / MANIFEST_FILE)), scenarios=scenarios, objective=manifest.objective
     )
     algorithms = tuple(manifest.algorithms)
     engine = get_engine(manifest.engine)

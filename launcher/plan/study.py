@@ -12,8 +12,9 @@ from typing import Any
 from jax_party.config import with_values
 from jax_party.engines import Engine
 from jax_party.judging.objectives import Objective
-from jax_party.trial import records
-from jax_party.trial.records import TrialRecord, label_of
+from jax_party.trial.folder import create_trial_folder
+from jax_party.trial.identity import label_of, new_trial_id
+from jax_party.trial.record import TrialRecord
 from launcher.ask.options import Duplicates, Sampler, Scheduler, Search
 from sweeps.space import (
     Axis,
@@ -192,7 +193,7 @@ class Study:
         """The trial with these sampled values, from this seed on: the sweep's, unless the seed is among the values."""
         first = int(values.get(SEED_KEY, self.seed if seed is None else seed))
         trial = PlannedTrial(number, "", first, dict(values), base)
-        return dataclasses.replace(trial, trial_id=records.trial_id(self.name, trial.config(), first))
+        return dataclasses.replace(trial, trial_id=new_trial_id(self.name, trial.config(), first))
 
     def write(self, folder: Path, trial: PlannedTrial) -> TrialRecord:
         """Make the trial's folder, PENDING, in the sweep's folder."""
@@ -210,5 +211,5 @@ class Study:
             objective=self.objective,
             total_steps=trial.base.total_steps,
         )
-        records.create_trial_folder(folder / trial.trial_id, trial.config(), record)
+        create_trial_folder(folder / trial.trial_id, trial.config(), record)
         return record

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from jax_party.errors import ConfigError, StorageError, SweepError
 from jax_party.store import storage
-from jax_party.trial import records
-from jax_party.trial.records import SweepManifest
+from jax_party.store.locks import LOCK_FILE
+from jax_party.trial.manifest import SweepManifest, write_manifest
+from jax_party.trial.provenance import current_provenance
 from launcher.ask.options import Search, SweepOptions
 from launcher.ask.quantities import parse_budget
 from launcher.plan.read import study_from_manifest
@@ -92,7 +93,7 @@ def create_sweep_folder(options: SweepOptions, algorithm: str, now: datetime | N
 def _claim(folder: Path) -> bool:
     """Whether a folder on remote storage is nobody else's."""
     try:
-        return storage.claim(folder / records.LOCK_FILE)
+        return storage.claim(folder / LOCK_FILE)
     except StorageError as error:
         raise SweepError(f"STORAGE: {error}") from error
 
@@ -137,9 +138,9 @@ def write_plan(
         duplicates=study.duplicates.value,
         space=study.spec.space(),
         overrides={**scenarios, **study.spec.overrides},
-        provenance={**records.provenance(), "command": command},
+        provenance={**current_provenance(), "command": command},
     )
-    records.write_manifest(folder, manifest)
+    write_manifest(folder, manifest)
     _write_trials(folder, study, trials)
 
 

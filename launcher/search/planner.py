@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 from jax_party.judging.aggregate import Aggregate, aggregate_metrics
 from jax_party.judging.objectives import Objective, violations
 from jax_party.trial.draws import Draws
-from jax_party.trial.records import FIRST_FRESH_SEED
+from jax_party.trial.judged import FIRST_FRESH_SEED
 from launcher.ask.options import Duplicates, Sampler, Search
 from launcher.plan.axes import REDRAWS, Space, seed_of
 from launcher.plan.study import SEED_KEY, Group, PlannedTrial, Study

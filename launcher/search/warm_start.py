@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jax_party.errors import RecordError, SweepError
 from jax_party.judging.aggregate import Aggregate, aggregate_metrics
 from jax_party.store.storage import as_folder
-from jax_party.trial import records
-from jax_party.trial.records import State, TrialRecord
+from jax_party.trial.folder import read_record, trial_folders
+from jax_party.trial.manifest import read_manifest
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
 from launcher.plan import outcome
 from launcher.plan.study import SCENARIO_AXIS, Group, Study
 from sweeps.space import ScenarioMode
@@ -88,8 +90,8 @@ def _read(text: str, study: Study) -> list[tuple[Path, TrialRecord]]:
     """The finished trials of a sweep that can tell this one something."""
     try:
         folder = as_folder(text)
-        manifest = records.read_manifest(folder)
-        found = [(path, records.read_record(path)) for path in records.trial_folders(folder)]
+        manifest = read_manifest(folder)
+        found = [(path, read_record(path)) for path in trial_folders(folder)]
     except RecordError as error:
         raise SweepError(f"FROM={text}: {error}") from error
     if manifest.engine != study.engine.name:

@@ -16,7 +16,7 @@ from rich.text import Text
 from jax_party.judging.objectives import At, Objective
 from jax_party.judging.standings import ahead_unsettled, why_provisional
 from jax_party.store import storage
-from jax_party.trial.records import FINISHED, State
+from jax_party.trial.states import FINISHED, State
 from launcher.show.progress import Progress, Row, Snapshot
 
 if TYPE_CHECKING:

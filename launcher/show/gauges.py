@@ -9,7 +9,7 @@ from ray.tune import Callback
 from ray.util.metrics import Gauge
 
 from jax_party.judging.scores import is_number
-from jax_party.trial.records import State
+from jax_party.trial.states import State
 from launcher.show.progress import Progress
 
 TAGS: Final = ("sweep", "trial", "algorithm", "scenario")

@@ -10,7 +10,8 @@ from typing import Any
 from jax_party.judging import settling, standings
 from jax_party.judging.standings import Candidate, Standing
 from jax_party.store import storage
-from jax_party.trial.records import SweepManifest, TrialRecord
+from jax_party.trial.manifest import SweepManifest
+from jax_party.trial.record import TrialRecord
 from launcher.plan import outcome
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from jax_party.errors import SweepError
 from jax_party.store import storage
-from jax_party.trial import records
+from jax_party.store.storage import as_folder
 from launcher.ask.options import Track
 from launcher.show.progress import Progress
 
@@ -111,7 +111,7 @@ def _make_mlflow(folder: Path, sweep: str, facts: Callable[[Any], dict[str, Any]
             """End the run."""
             super().log_trial_end(trial, failed)
 
-    local = None if storage.is_remote(folder) else (records.as_folder(folder).absolute() / "mlruns").as_uri()
+    local = None if storage.is_remote(folder) else (as_folder(folder).absolute() / "mlruns").as_uri()
     where = os.environ.get("MLFLOW_TRACKING_URI") or local
     if where is None:
         raise SweepError(f"TRACK=mlflow: {folder} is remote; say where MLflow's server is: MLFLOW_TRACKING_URI")

@@ -17,8 +17,11 @@ from typing import Any
 
 from jax_party.config import ExperimentConfig, make_budget
 from jax_party.errors import SweepError
-from jax_party.trial import records
-from jax_party.trial.records import FINISHED, State
+from jax_party.trial.folder import read_record, update_record
+from jax_party.trial.metrics import append_metrics
+from jax_party.trial.provenance import utc_timestamp
+from jax_party.trial.record import spans_until_now
+from jax_party.trial.states import FINISHED, State
 from launcher.ask.experiment import EXPERIMENT_VARIABLE
 
 
@@ -28,10 +31,10 @@ class NoWork:
     def __init__(self, config: ExperimentConfig, folder: Path) -> None:
         self._folder = folder
         self._budget = make_budget(config)
-        self._record = records.read_record(folder)
-        self._since = records.timestamp()
+        self._record = read_record(folder)
+        self._since = utc_timestamp()
         if self._record.state not in FINISHED:
-            self._record = records.update_record(
+            self._record = update_record(
                 folder, state=State.RUNNING, attempts=self._record.attempts + 1, started_at=self._since
             )
 
@@ -41,12 +44,12 @@ class NoWork:
             steps = self._record.env_steps + self._budget.steps_per_evaluation
             row = {"evaluation": self._evaluation(steps), "step": steps, "seed": self._record.seed,
                    "evaluate": {"episode_return": 0.0}}  # fmt: skip
-            records.append_metrics(self._folder, row)
+            append_metrics(self._folder, row)
             changes: dict[str, Any] = {"env_steps": steps}
-            changes["spans"] = records.spans_until_now(self._record, self._since)
+            changes["spans"] = spans_until_now(self._record, self._since)
             if self._evaluation(steps) == self._budget.num_evaluations:
-                changes |= {"state": State.COMPLETE, "ended_at": records.timestamp()}
-            self._record = records.update_record(self._folder, **changes)
+                changes |= {"state": State.COMPLETE, "ended_at": utc_timestamp()}
+            self._record = update_record(self._folder, **changes)
         steps, finished = self._record.env_steps, self._record.state in FINISHED
         return {"evaluation": self._evaluation(steps), "env_steps": steps, "episode_return": 0.0, "finished": finished}
 
@@ -86,7 +89,7 @@ def measure(out: Path, trials: int = 8, workers: int = 1, timeout_s: float = 300
     began, clock = time.time(), time.perf_counter()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False)
     wall = time.perf_counter() - clock
-    found = [records.read_record(path.parent) for path in out.glob("*/*/*/*/record.json")]
+    found = [read_record(path.parent) for path in out.glob("*/*/*/*/record.json")]
     ended = sorted(_seconds(record.ended_at) for record in found if record.state is State.COMPLETE)
     if done.returncode or len(ended) != trials:
         raise SweepError(f"{len(ended)} of {trials} no-work trials completed: {done.stdout[-500:]}{done.stderr[-500:]}")

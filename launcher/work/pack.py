@@ -21,10 +21,12 @@ from typing import Any
 
 from jax_party.engines import NATIVE, get_engine
 from jax_party.errors import StorageRefused, SweepError, TrainingDiverged
+from jax_party.store.locks import lock_folder
 from jax_party.store.retry import patience_s, patiently, refusal
 from jax_party.store.storage import is_remote
-from jax_party.trial import records
+from jax_party.trial.folder import add_retry, read_config, read_record, update_record
 from jax_party.trial.mirror import Mirror
+from jax_party.trial.provenance import utc_timestamp
 from launcher.work.population import Inheritance, copy_learner, settle, take_over
 from launcher.work.watchdog import TRACE_FILE, Watchdog
 
@@ -182,9 +184,9 @@ class Pack:
         """Say in the record, once, for how long storage has refused: the first write that it takes again."""
         seconds, reason = time.monotonic() - outage[0][0], refusal(outage[0][1])
         folder = self._sweep / trial_id
-        kept = [note for note in records.read_record(folder).retries if note not in told]
-        note = f"{records.timestamp()} storage refused for {seconds:.0f} s ({reason}), then went on"
-        records.update_record(folder, retries=(*kept, note))
+        kept = [note for note in read_record(folder).retries if note not in told]
+        note = f"{utc_timestamp()} storage refused for {seconds:.0f} s ({reason}), then went on"
+        update_record(folder, retries=(*kept, note))
         told[:] = [note]
         logger.warning("%s: %s", trial_id, note)
 
@@ -268,7 +270,7 @@ class Pack:
 
         def tell(reason: str) -> None:
             for member in members:
-                records.update_record(self._sweep / member.trial_id, error=reason)
+                update_record(self._sweep / member.trial_id, error=reason)
 
         if not members:
             return contextlib.nullcontext()
@@ -299,8 +301,8 @@ class Pack:
             folder = member.take(self._sweep / member.trial_id)
             if member.inherited is not None:
                 take_over(folder, member.inherited)
-            settle(folder, records.read_record(folder))
-            config = self._engine.parse(records.read_config(folder))
+            settle(folder, read_record(folder))
+            config = self._engine.parse(read_config(folder))
             options = {"company": self.size, "most_at_once": self._most_at_once} if self._side_by_side else {}
             member.experiment = self._factory(config, folder, **options)
             member.push()
@@ -323,7 +325,7 @@ class Pack:
         reason = f"out of memory with {before} at once ({str(error).splitlines()[0][:200]}): {before // 2} from now on"
         for member in members:
             logger.warning("%s: %s", member.trial_id, reason)
-            records.add_retry(self._sweep / member.trial_id, reason)
+            add_retry(self._sweep / member.trial_id, reason)
         return True
 
 
@@ -344,7 +346,7 @@ class _Member:
     def take(self, folder: Path) -> Path:
         """Take the trial, so that nobody else writes in its folder; the local folder to play it in."""
         if not is_remote(folder):
-            self.held.enter_context(records.lock_folder(folder, timeout=LOCK_WAIT_S))
+            self.held.enter_context(lock_folder(folder, timeout=LOCK_WAIT_S))
             self.folder = folder
         else:
             self.mirror = Mirror(folder)

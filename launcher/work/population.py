@@ -16,8 +16,10 @@ from typing import Any
 
 from jax_party.config import with_values
 from jax_party.errors import SweepError
-from jax_party.trial import records
-from jax_party.trial.records import FINISHED, Takeover, TrialRecord
+from jax_party.store.files import write_yaml_atomically
+from jax_party.trial.folder import CONFIG_FILE, read_config, read_record, takeover_folder, update_record
+from jax_party.trial.record import Takeover, TrialRecord
+from jax_party.trial.states import FINISHED
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def copy_learner(folder: Path, to: Path) -> int:
     Raises:
       SweepError: it has none.
     """
-    record = records.read_record(folder)
+    record = read_record(folder)
     if record.checkpoint is None:
         raise SweepError(f"{record.trial_id}: has no checkpoint that another trial could go on from")
     shutil.copytree(folder / record.checkpoint, to)
@@ -64,7 +66,7 @@ def take_over(folder: Path, given: Inheritance) -> TrialRecord:
     Raises:
       OSError, RecordError: a file cannot be read or written.
     """
-    record = records.read_record(folder)
+    record = read_record(folder)
     done = {(takeover.source, takeover.source_step) for takeover in record.lineage}
     if record.state in FINISHED or (given.source, given.source_step) in done:
         return record
@@ -73,14 +75,14 @@ def take_over(folder: Path, given: Inheritance) -> TrialRecord:
     lineage = tuple(one for one in record.lineage if one.step <= step)
     undone = record.lineage[len(lineage) :]
     until_then = undone[0].hyperparameters if undone else record.hyperparameters
-    place = records.takeover_folder(folder, step)
+    place = takeover_folder(folder, step)
     aside = place.with_name(f".{place.name}.new")
     for old in (aside, place):
         shutil.rmtree(old, ignore_errors=True)
     shutil.copytree(given.learner, aside)
     os.replace(aside, place)
     lineage = (*lineage, Takeover(step, given.source, given.source_step, dict(until_then)))
-    record = records.update_record(folder, lineage=lineage, hyperparameters=dict(given.hyperparameters))
+    record = update_record(folder, lineage=lineage, hyperparameters=dict(given.hyperparameters))
     return settle(folder, record)
 
 
@@ -91,12 +93,12 @@ def settle(folder: Path, record: TrialRecord) -> TrialRecord:
     """
     began = record.lineage[0].hyperparameters if record.lineage else None
     if began is not None and not (folder / "checkpoints").is_dir():
-        record = records.update_record(folder, lineage=(), hyperparameters=dict(began), checkpoint=None)
+        record = update_record(folder, lineage=(), hyperparameters=dict(began), checkpoint=None)
     if began is not None:
-        config = records.read_config(folder)
+        config = read_config(folder)
         changed = with_values(config, record.hyperparameters)
         if changed != config:
-            records.write_yaml_atomically(folder / records.CONFIG_FILE, changed)
+            write_yaml_atomically(folder / CONFIG_FILE, changed)
     return record
 
 

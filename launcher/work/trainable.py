@@ -31,8 +31,10 @@ from jax_party.errors import (
 )
 from jax_party.store.retry import patiently, refusal
 from jax_party.store.scratch import make_scratch
-from jax_party.trial import records
-from jax_party.trial.records import State
+from jax_party.store.storage import as_folder
+from jax_party.trial.folder import add_retry, read_record, update_record
+from jax_party.trial.provenance import set_code, utc_timestamp
+from jax_party.trial.states import FINISHED, State
 from launcher.ask.experiment import load_factory
 from launcher.machine.join import NodeRefused, check_worker
 from launcher.machine.resources import prepare_worker
@@ -125,10 +127,10 @@ class ExperimentTrainable(tune.Trainable):
     def _fail(self, error: Exception) -> str:
         """See to it that the record says FAILED, and why; storage that refuses leaves it to the driver."""
         reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        folder = records.as_folder(self.config["sweep"]) / self.config["trial_id"]
+        folder = as_folder(self.config["sweep"]) / self.config["trial_id"]
         try:
-            if records.read_record(folder).state not in records.FINISHED:
-                records.update_record(folder, state=State.FAILED, error=reason, ended_at=records.timestamp())
+            if read_record(folder).state not in FINISHED:
+                update_record(folder, state=State.FAILED, error=reason, ended_at=utc_timestamp())
         except (OSError, RecordError) as problem:
             if refusal(problem) is None and not isinstance(problem, StorageError):
                 raise
@@ -203,7 +205,7 @@ class SharedRoom:
 
     def __init__(self, workers: str, sweep: str) -> None:
         self._prefix = workers
-        self._sweep = records.as_folder(sweep)
+        self._sweep = as_folder(sweep)
         self._alone = False
         self._worker: Any = None
         self._inherited: Inheritance | None = None
@@ -259,10 +261,10 @@ class SharedRoom:
 
     def _go_on_elsewhere(self, trial_id: str, error: BaseException) -> None:
         """Say in the record that, and why, the trial is taken up again, and find room for it."""
-        record = records.read_record(self._sweep / trial_id)
+        record = read_record(self._sweep / trial_id)
         reason = record.error if record.state is State.RUNNING and record.error else WORKER_DIED
         logger.warning("%s: %s: %s", trial_id, reason, error)
-        patiently()(records.add_retry, self._sweep / trial_id, f"{reason}, with others beside it")
+        patiently()(add_retry, self._sweep / trial_id, f"{reason}, with others beside it")
         self.join(trial_id, self._inherited, failed=True)
 
     def copy_learner(self, trial_id: str, to: Path) -> int:
@@ -378,11 +380,11 @@ def make_pack(settings: Mapping[str, Any]) -> tuple[Any, Pack]:
       What holds its cores, to be kept, and the pack.
     """
     if settings.get("versions") is not None:
-        check_worker(settings["versions"], records.as_folder(settings["sweep"]))
-        records.set_code(*settings["code"])
+        check_worker(settings["versions"], as_folder(settings["sweep"]))
+        set_code(*settings["code"])
     cores = prepare_worker(**settings["process"])
     chosen, engine = settings["experiment"], settings["engine"]
     factory = load_factory(chosen) if chosen else get_engine(engine).experiment()
-    folder = records.as_folder(settings["sweep"])
+    folder = as_folder(settings["sweep"])
     timeout_s = settings["period_timeout_s"]
     return cores, Pack(folder, settings["size"], factory, period_timeout_s=timeout_s, engine=engine)

@@ -23,8 +23,13 @@ from jax_party.errors import JaxPartyError, RecordError
 from jax_party.judging.aggregate import Aggregate
 from jax_party.judging.claims import welch_interval
 from jax_party.store import storage
-from jax_party.trial import records
-from jax_party.trial.records import TrialRecord
+from jax_party.store.files import plain_value
+from jax_party.store.storage import as_folder
+from jax_party.trial.folder import read_config, read_record
+from jax_party.trial.judged import judge_trial
+from jax_party.trial.manifest import MANIFEST_FILE, SweepManifest, read_manifest
+from jax_party.trial.metrics import read_metrics
+from jax_party.trial.record import RECORD_FILE, TrialRecord
 from results.analysis.comparison import compare
 from results.collector.configs import leaves_of
 from results.printing import print_table
@@ -94,15 +99,15 @@ def differences(a: str | Path, b: str | Path, root: str | Path = DEFAULT_ROOT) -
 
 def _find(given: str, name: str, root: Path) -> tuple[Path, bool]:
     """The folder of a trial or sweep, and whether it is a sweep's."""
-    folder = records.as_folder(given)
+    folder = as_folder(given)
     storage.check(folder)
-    if storage.is_file(folder / records.MANIFEST_FILE):
+    if storage.is_file(folder / MANIFEST_FILE):
         return folder, True
-    if storage.is_file(folder / records.RECORD_FILE):
+    if storage.is_file(folder / RECORD_FILE):
         return folder, False
     if storage.is_remote(folder):
         raise RecordError(f"{name}={given}: there is neither a trial nor a sweep there")
-    found = sorted(one.parent for one in root.glob(f"*/*/*/{folder.name}/{records.RECORD_FILE}")) if folder.name else []
+    found = sorted(one.parent for one in root.glob(f"*/*/*/{folder.name}/{RECORD_FILE}")) if folder.name else []
     if len(found) == 1:
         return found[0], False
     if found:
@@ -114,7 +119,7 @@ def _find(given: str, name: str, root: Path) -> tuple[Path, bool]:
 
 
 def _of_trials(folder_a: Path, folder_b: Path) -> Difference:
-    a, b = (records.read_record(folder) for folder in (folder_a, folder_b))
+    a, b = (read_record(folder) for folder in (folder_a, folder_b))
     parts_a, parts_b = (_parts_of_trial(*one) for one in ((folder_a, a), (folder_b, b)))
     note = None
     scores_a, scores_b = (_scores(*one) for one in ((folder_a, a), (folder_b, b)))
@@ -138,7 +143,7 @@ _Parts = Mapping[str, Mapping[str, Any]]
 
 def _parts_of_trial(folder: Path, record: TrialRecord) -> _Parts:
     hyperparameters = _flat(record.hyperparameters)
-    config = {key.removeprefix("config."): value for key, value in leaves_of(records.read_config(folder)).items()}
+    config = {key.removeprefix("config."): value for key, value in leaves_of(read_config(folder)).items()}
     return {
         "hyperparameters": hyperparameters,
         "settings": {key: value for key, value in config.items() if key not in hyperparameters},
@@ -159,14 +164,14 @@ def _parts_of_trial(folder: Path, record: TrialRecord) -> _Parts:
 
 def _scores(folder: Path, record: TrialRecord) -> dict[int, float]:
     """Seed -> score; empty where some seed has none."""
-    found = records.judgement(record, records.read_metrics(folder))
+    found = judge_trial(record, read_metrics(folder))
     values = [] if found is None else found.values(record.objective.metric)
     return {record.seed + index: value for index, value in enumerate(values)}
 
 
 def _evaluation_error(folder: Path, record: TrialRecord) -> float:
     """The standard error of the score that is due to its number of episodes; NaN where unknown."""
-    found = records.judgement(record, records.read_metrics(folder))
+    found = judge_trial(record, read_metrics(folder))
     return math.nan if found is None or found.se is None else found.se
 
 
@@ -213,7 +218,7 @@ def _seed_table(a: Mapping[int, float], b: Mapping[int, float], compared: bool) 
 
 
 def _of_sweeps(folder_a: Path, folder_b: Path) -> Difference:
-    a, b = (records.read_manifest(folder) for folder in (folder_a, folder_b))
+    a, b = (read_manifest(folder) for folder in (folder_a, folder_b))
     note, scores = None, pd.DataFrame()
     try:
         scores = compare(folder_a, folder_b)
@@ -226,7 +231,7 @@ def _of_sweeps(folder_a: Path, folder_b: Path) -> Difference:
     return Difference("sweeps", a.name, b.name, _differing(parts_a, parts_b), scores, nothing, note)
 
 
-def _parts_of_sweep(folder: Path, manifest: records.SweepManifest) -> _Parts:
+def _parts_of_sweep(folder: Path, manifest: SweepManifest) -> _Parts:
     values = dataclasses.asdict(manifest)
     known = manifest.provenance
     return {
@@ -252,7 +257,7 @@ def _devices(folder: Path) -> dict[str, str]:
 
 def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted key -> a scalar, or a list as JSON text."""
-    return {key.removeprefix("value."): one for key, one in leaves_of(records.plain(value, "value"), "value").items()}
+    return {key.removeprefix("value."): one for key, one in leaves_of(plain_value(value, "value"), "value").items()}
 
 
 def _differing(a: _Parts, b: _Parts) -> pd.DataFrame:

@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from jax_party.judging.standings import MEAN_OVER_SCENARIOS
-from jax_party.trial.records import State, SweepManifest
+from jax_party.trial.manifest import SweepManifest
+from jax_party.trial.states import State
 from results.collector.ranking import EVERY_SCENARIO, OVER_SCENARIOS, SCORE, mode_of
 from results.collector.write import hyperparameter_columns
 

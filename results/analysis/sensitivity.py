@@ -15,7 +15,7 @@ from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import RecordError
 from jax_party.judging.intervals import Interval
 from jax_party.judging.sensitivity import PEAK_SHARE, Card, Dimensionality, Played, assess
-from jax_party.trial.records import State
+from jax_party.trial.states import State
 from results.collector.ranking import mode_of, searched
 from results.collector.write import hyperparameter_columns
 from results.printing import print_table

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from jax_party.trial.records import SweepManifest
+from jax_party.trial.manifest import SweepManifest
 
 SCENARIO: Final = "scenario"
 """The parameter of a sweep with scenarios as an axis."""

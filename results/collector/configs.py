@@ -17,7 +17,7 @@ from typing import Any, Final
 import yaml
 
 from jax_party.store import storage
-from jax_party.trial import records
+from jax_party.trial.folder import CONFIG_FILE, read_config
 
 _KEPT: Final = 8  # templates for one number of lines
 _MARKS: Final = re.compile(r"[&*]|<<|^[|>]", re.MULTILINE)
@@ -61,16 +61,16 @@ def read_leaves(trial: Path) -> dict[str, Any]:
       RecordError: config.yaml is missing or not a YAML mapping.
     """
     try:
-        text = storage.read_bytes(trial / records.CONFIG_FILE).decode()
+        text = storage.read_bytes(trial / CONFIG_FILE).decode()
     except (OSError, UnicodeDecodeError):
-        return leaves_of(records.read_config(trial))
+        return leaves_of(read_config(trial))
     lines = text.removesuffix("\n").split("\n")
     templates = _templates.setdefault(len(lines), [])
     for template in templates:
         filled = template.fill(lines)
         if filled is not None:
             return filled
-    leaves = leaves_of(records.read_config(trial))
+    leaves = leaves_of(read_config(trial))
     if not _MARKS.search(text) and text.splitlines() == lines:
         templates.insert(0, _Template(lines, leaves, _slots(text, lines, leaves)))
         del templates[_KEPT:]

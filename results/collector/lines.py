@@ -11,7 +11,7 @@ import msgspec
 from jax_party.errors import RecordError
 from jax_party.judging.scores import EXTRA, UNTRAINED
 from jax_party.store import storage
-from jax_party.trial import records
+from jax_party.trial.metrics import METRICS_FILE, read_metrics
 from results.collector.rows import Evaluation
 
 Number = float | None
@@ -74,7 +74,7 @@ def read(trial: Path, place: PurePosixPath, seed: int) -> tuple[list[Evaluation]
       RecordError: a whole line is not an evaluation.
     """
     try:
-        content = storage.read_bytes(trial / records.METRICS_FILE)
+        content = storage.read_bytes(trial / METRICS_FILE)
     except OSError:
         return _read_any(trial, place, seed)
     rows: list[Mapping[str, Any]] = []
@@ -99,10 +99,10 @@ def read_with_training(trial: Path) -> list[Mapping[str, Any]]:
       RecordError: a whole line is not a row.
     """
     try:
-        content = storage.read_bytes(trial / records.METRICS_FILE)
+        content = storage.read_bytes(trial / METRICS_FILE)
         lines = _decoder_with_training.decode_lines(content[: content.rfind(b"\n") + 1])
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return [*records.read_metrics(trial)]
+        return [*read_metrics(trial)]
     rows: list[Mapping[str, Any]] = []
     for line in lines:
         row = msgspec.structs.asdict(line)
@@ -134,11 +134,11 @@ def _flat(evaluate: Mapping[str, Any]) -> Mapping[str, Number]:
 
 def _read_any(trial: Path, place: PurePosixPath, seed: int) -> tuple[list[Evaluation], list[Mapping[str, Any]]]:
     """The same from lines of any kind, with a message about the first that is none."""
-    rows: list[Mapping[str, Any]] = [*records.read_metrics(trial)]
+    rows: list[Mapping[str, Any]] = [*read_metrics(trial)]
     evaluations = []
     for row in rows:
         if not any(row.get(flag) for flag in EXTRA):
-            where = f"{place / records.METRICS_FILE}: step {row['step']}"
+            where = f"{place / METRICS_FILE}: step {row['step']}"
             of_seed: Any = row.get("seed", seed)
             if not isinstance(of_seed, int):
                 raise RecordError(f"{where}: seed: expected an integer, got {of_seed!r}; remove the line")

@@ -23,7 +23,11 @@ import pyarrow as pa
 
 from jax_party.errors import RecordError
 from jax_party.store import storage
-from jax_party.trial import records
+from jax_party.store.locks import lock_folder
+from jax_party.trial.folder import CONFIG_FILE
+from jax_party.trial.metrics import METRICS_FILE
+from jax_party.trial.record import RECORD_FILE
+from jax_party.trial.schema import SCHEMA_VERSION
 from results.collector import columns, evaluations
 from results.collector.rows import IndexRow
 
@@ -34,7 +38,7 @@ LAYOUT: Final = 2
 """To be counted up where trials are read in another way, so that what was kept of them is read again."""
 PROCESSES: Final = 2
 POOL_FROM: Final = 1000  # trials: below, starting processes takes longer than they save
-_FILES: Final = (records.RECORD_FILE, records.METRICS_FILE, records.CONFIG_FILE)
+_FILES: Final = (RECORD_FILE, METRICS_FILE, CONFIG_FILE)
 _LAYOUT_KEY: Final = b"layout"
 _BESIDE_KEY: Final = b"evaluations"
 _KEPT: Final = ("kept:trial", "kept:stamp", "kept:nulls", "kept:of_seeds")
@@ -56,9 +60,7 @@ class Reader:
     @property
     def layout(self) -> bytes:
         """What parts have to agree in."""
-        return repr(
-            (LAYOUT, PART_TRIALS, records.SCHEMA_VERSION, columns.INDEX_VERSION, sorted(self.fixed.items()))
-        ).encode()
+        return repr((LAYOUT, PART_TRIALS, SCHEMA_VERSION, columns.INDEX_VERSION, sorted(self.fixed.items()))).encode()
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def _stamp_of(found: os.stat_result) -> str:
 def _list_remote(folder: Path) -> Listing:
     tags = storage.tags_below(folder)
     own = "|".join(tags.get(name, "") for name in _FILES)
-    if records.RECORD_FILE in tags or records.METRICS_FILE in tags:
+    if RECORD_FILE in tags or METRICS_FILE in tags:
         trials = {".": own}
     else:
         names = sorted({name.partition("/")[0] for name in tags if name.partition("/")[2] in _FILES[:2]})
@@ -244,7 +246,7 @@ def alone(folder: Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         if not storage.is_remote(folder):
             with contextlib.suppress(RecordError):
-                held.enter_context(records.lock_folder(folder / KEPT_FOLDER, timeout=600.0))
+                held.enter_context(lock_folder(folder / KEPT_FOLDER, timeout=600.0))
         yield
 
 
@@ -320,7 +322,7 @@ class _Numbered(msgspec.Struct):
 def _number(trial: Path) -> int | None:
     """The part that a trial belongs to; None where its record does not say."""
     try:
-        number = msgspec.json.decode(storage.read_bytes(trial / records.RECORD_FILE), type=_Numbered).number
+        number = msgspec.json.decode(storage.read_bytes(trial / RECORD_FILE), type=_Numbered).number
     except (OSError, ValueError):
         return None
     return number // PART_TRIALS if 0 <= number < 2**63 else None

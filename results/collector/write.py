@@ -34,9 +34,16 @@ from jax_party.judging.scores import Judgement, best_step, trained_evaluations
 from jax_party.judging.settling import end_of
 from jax_party.judging.standings import Standing
 from jax_party.store import storage
-from jax_party.trial import records
+from jax_party.store.files import write_bytes_atomically
+from jax_party.store.storage import as_folder
 from jax_party.trial.draws import Draws
-from jax_party.trial.records import State, SweepManifest, TrialRecord
+from jax_party.trial.folder import read_record
+from jax_party.trial.identity import configuration_id
+from jax_party.trial.judged import hyperparameters_at, judge_trial
+from jax_party.trial.manifest import MANIFEST_FILE, SweepManifest, read_manifest
+from jax_party.trial.metrics import METRICS_FILE
+from jax_party.trial.record import RECORD_FILE, TrialRecord
+from jax_party.trial.states import State
 from results.collector import columns, configs, lines, parts
 from results.collector.parts import EVALUATIONS_FILE
 from results.collector.ranking import ranked_as
@@ -168,7 +175,7 @@ def write_index(sweep_folder: str | Path) -> CollectedPaths:
       RecordError: there is no such folder, no trial in it, its sweep.yaml cannot be read, or the folders of all trials
         that it once had are gone.
     """
-    return write_index_of(records.as_folder(sweep_folder))[0]
+    return write_index_of(as_folder(sweep_folder))[0]
 
 
 def write_index_of(folder: Path) -> tuple[CollectedPaths, Collection]:
@@ -179,8 +186,8 @@ def write_index_of(folder: Path) -> tuple[CollectedPaths, Collection]:
         found = _read_collection(folder)
         paths = CollectedPaths(folder / INDEX_FILE, folder / INDEX_CSV_FILE, folder / EVALUATIONS_FILE)
         table = index_table([found])
-        records.write_bytes_atomically(paths.index_csv, columns.as_csv(table))
-        records.write_bytes_atomically(paths.index, columns.as_parquet(table))
+        write_bytes_atomically(paths.index_csv, columns.as_csv(table))
+        write_bytes_atomically(paths.index, columns.as_parquet(table))
     return paths, found
 
 
@@ -189,7 +196,7 @@ def write_index_of(folder: Path) -> tuple[CollectedPaths, Collection]:
 
 def is_sweep_or_run(folder: Path) -> bool:
     """Whether `folder` is a sweep's or a single run's, so that `write_index` has something to read."""
-    return storage.is_file(folder / records.MANIFEST_FILE) or bool(parts.list_folder(folder).trials)
+    return storage.is_file(folder / MANIFEST_FILE) or bool(parts.list_folder(folder).trials)
 
 
 def check_folder(folder: Path) -> None:
@@ -199,11 +206,11 @@ def check_folder(folder: Path) -> None:
         raise RecordError(f"{folder}: no such folder; give a sweep's folder or a single run's")
     if not is_sweep_or_run(folder):
         raise RecordError(
-            f"{folder}: no trials in it (neither {records.MANIFEST_FILE} nor a folder with {records.RECORD_FILE}); "
+            f"{folder}: no trials in it (neither {MANIFEST_FILE} nor a folder with {RECORD_FILE}); "
             "give a sweep's folder or a single run's"
         )
-    if storage.is_file(folder / records.MANIFEST_FILE):
-        records.read_manifest(folder)
+    if storage.is_file(folder / MANIFEST_FILE):
+        read_manifest(folder)
 
 
 def _read_collection(folder: Path) -> Collection:
@@ -215,7 +222,7 @@ def _read_collection(folder: Path) -> Collection:
     listing = parts.list_folder(folder)
     if not listing.trials:
         _check_never_begun(folder)
-    manifest = records.read_manifest(folder) if storage.is_file(folder / records.MANIFEST_FILE) else None
+    manifest = read_manifest(folder) if storage.is_file(folder / MANIFEST_FILE) else None
     reader = parts.Reader(functools.partial(_read_trial, folder, manifest), _FIXED)
     tables, rows, unreadable = parts.update(folder, listing, reader)
     rows += unreadable
@@ -383,7 +390,7 @@ def _read_trial(sweep_folder: Path, manifest: SweepManifest | None, name: str) -
     trial = sweep_folder if name == "." else sweep_folder / name
     record: TrialRecord | None = None
     try:
-        record = records.read_record(trial)
+        record = read_record(trial)
         row = _trial_row(record, place, configs.read_leaves(trial), *lines.read(trial, place, record.seed))
         _check_cells(row)
     except (RecordError, ValueError, RecursionError) as error:
@@ -402,7 +409,7 @@ def _check_cells(row: IndexRow) -> None:
             raise ValueError(f"{name}: {value} has more than 64 bits; correct the record")
     for one in row.evaluations:
         if one.seed not in _INT64_RANGE or one.step not in _INT64_RANGE:
-            raise RecordError(f"{records.METRICS_FILE}: step {one.step}: more than 64 bits; remove the line")
+            raise RecordError(f"{METRICS_FILE}: step {one.step}: more than 64 bits; remove the line")
     with contextlib.suppress(OverflowError):  # of hyperparameters: they become text
         msgspec.json.encode((row.fixed, row.hyperparameters, row.metrics, row.config))
 
@@ -419,7 +426,7 @@ def _trial_row(
     of_steps = _by_step(evaluations, record.num_seeds)
     trained = trained_evaluations(rows, record.num_seeds)
     best = best_step(trained, objective)
-    judged = None if record.state is State.FAILED else records.judgement(record, rows)
+    judged = None if record.state is State.FAILED else judge_trial(record, rows)
     trend, settled = end_of(rows, record.num_seeds, objective)
     fixed = _fixed_values(record, place) | {
         "evaluations": sum(step > 0 for step in of_steps),
@@ -442,7 +449,7 @@ def _trial_row(
     }
     metrics = {prefix + name: value for prefix, values in sources.items() for name, value in values.items()}
     judged_step = best if judged is None else judged.step
-    sampled = _hyperparameters(records.hyperparameters_at(record, judged_step))
+    sampled = _hyperparameters(hyperparameters_at(record, judged_step))
     wanted = [*objective.metrics, *map(bound_metric, objective.constraints)]
     of_seeds = [] if judged is None else [{name: one.get(name) for name in wanted} for one in judged.of_seeds]
     return IndexRow(fixed, sampled, metrics, leaves, evaluations, of_seeds)
@@ -529,7 +536,7 @@ def _fixed_values(record: TrialRecord, place: PurePosixPath) -> dict[str, Any]:
     values = {name: getattr(record, name) for name in _COPIED}
     values["state"] = record.state.value
     values["retries"] = "; ".join(record.retries) or None
-    values["configuration"] = records.configuration_id(record)
+    values["configuration"] = configuration_id(record)
     values["lineage"] = json.dumps([dataclasses.asdict(one) for one in record.lineage]) if record.lineage else None
     values["spans"] = json.dumps([dataclasses.asdict(one) for one in record.spans]) if record.spans else None
     values["jax_version"] = record.versions.get("jax")

@@ -15,7 +15,8 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
-from jax_party.trial.records import FINISHED, TrialRecord
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import FINISHED
 from results.live.following import FollowedTrial, numbers, seconds
 
 EVENT_FILE: Final = "events.out.tfevents.0.jax_party"

@@ -14,11 +14,14 @@ from jax_party.judging.aggregate import aggregate_metrics
 from jax_party.judging.scores import evaluations_by_step
 from jax_party.judging.standings import Candidate
 from jax_party.store import storage
-from jax_party.trial import records
-from jax_party.trial.records import SweepManifest, TrialRecord
+from jax_party.trial.folder import read_record, trial_folders
+from jax_party.trial.judged import candidate_of, judged_hyperparameters
+from jax_party.trial.manifest import MANIFEST_FILE, SweepManifest, read_manifest
+from jax_party.trial.metrics import METRICS_FILE
+from jax_party.trial.record import RECORD_FILE, TrialRecord
 from results.collector import lines
 
-_FILES: Final = (records.RECORD_FILE, records.METRICS_FILE)
+_FILES: Final = (RECORD_FILE, METRICS_FILE)
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +61,12 @@ class FollowedTrial:
     @cached_property
     def hyperparameters(self) -> Mapping[str, Any]:
         """The sampled values: of a population's trial, which change, those that gave its score."""
-        return records.judged_hyperparameters(self.record, self.rows)
+        return judged_hyperparameters(self.record, self.rows)
 
     @cached_property
     def candidate(self) -> Candidate:
         """The trial as it is ranked."""
-        return records.candidate(self.record, self.rows)
+        return candidate_of(self.record, self.rows)
 
 
 def numbers(values: Any, prefix: str = "") -> Iterator[tuple[str, float | None]]:
@@ -98,14 +101,14 @@ class Follower:
         if not storage.is_remote(folder) and not folder.is_dir():
             raise RecordError(f"{folder}: no such folder; give a sweep's folder or a single run's")
         self.folder = folder
-        has_manifest = storage.is_file(folder / records.MANIFEST_FILE)
-        self._alone = not has_manifest and storage.is_file(folder / records.RECORD_FILE)
+        has_manifest = storage.is_file(folder / MANIFEST_FILE)
+        self._alone = not has_manifest and storage.is_file(folder / RECORD_FILE)
         if not has_manifest and not self._alone:
             raise RecordError(
-                f"{folder}: no trials in it (neither {records.MANIFEST_FILE} nor {records.RECORD_FILE}); "
+                f"{folder}: no trials in it (neither {MANIFEST_FILE} nor {RECORD_FILE}); "
                 "give a sweep's folder or a single run's"
             )
-        self.manifest: SweepManifest | None = records.read_manifest(folder) if has_manifest else None
+        self.manifest: SweepManifest | None = read_manifest(folder) if has_manifest else None
         self._seen: dict[str, tuple[Any, ...]] = {}
 
     def changed(self, settled: Container[str] = ()) -> list[FollowedTrial]:
@@ -122,7 +125,7 @@ class Follower:
     def _read(self, name: str) -> FollowedTrial | None:
         folder = self.folder / name
         try:
-            return FollowedTrial(name, records.read_record(folder), lines.read_with_training(folder))
+            return FollowedTrial(name, read_record(folder), lines.read_with_training(folder))
         except RecordError as error:
             logger.warning("%s", error)
             return None
@@ -131,7 +134,7 @@ class Follower:
         """Trial folder -> what changes with its files."""
         if storage.is_remote(self.folder):
             return self._remote_marks()
-        names = ["."] if self._alone else [path.name for path in records.trial_folders(self.folder)]
+        names = ["."] if self._alone else [path.name for path in trial_folders(self.folder)]
         return {name: tuple(_mark(self.folder / name / file) for file in _FILES) for name in names}
 
     def _remote_marks(self) -> dict[str, tuple[Any, ...]]:
@@ -139,7 +142,7 @@ class Follower:
         if self._alone:
             return {".": tuple(tags.get(file) for file in _FILES)}
         parts = (name.partition("/") for name in tags)
-        names = [name for name, _, rest in parts if rest == records.RECORD_FILE]
+        names = [name for name, _, rest in parts if rest == RECORD_FILE]
         return {name: tuple(tags.get(f"{name}/{file}") for file in _FILES) for name in names}
 
 

@@ -29,8 +29,11 @@ from jax_party.judging.objectives import Objective, bound_metric, violations
 from jax_party.judging.replicates import contender
 from jax_party.judging.standings import Candidate, Standing
 from jax_party.store import storage
-from jax_party.trial import records
-from jax_party.trial.records import FINISHED, State, SweepManifest, TrialRecord
+from jax_party.store.storage import as_folder
+from jax_party.trial.identity import configuration_id
+from jax_party.trial.manifest import SweepManifest
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import FINISHED, State
 from results.analysis.space import parameters
 from results.live.following import FollowedTrial, Follower
 
@@ -61,7 +64,7 @@ def update_journal(folder: str | Path) -> Path | None:
     Raises:
       RecordError: there is no such sweep, or its journal is damaged.
     """
-    folder = records.as_folder(folder)
+    folder = as_folder(folder)
     if storage.is_remote(folder):
         return None
     follower = Follower(folder)
@@ -447,7 +450,7 @@ def _facts(trial: FollowedTrial) -> dict[str, Any]:
         "number": record.number,
         "algorithm": record.algorithm,
         "scenario": record.scenario,
-        "configuration": records.configuration_id(record),
+        "configuration": configuration_id(record),
         "seed": record.seed,
         "num_seeds": record.num_seeds if record.num_seeds > 1 else None,
         "vaults": [entry.uid for entry in record.vaults] or None,

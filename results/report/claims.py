@@ -8,7 +8,8 @@ from typing import Any
 
 from jax_party.errors import RecordError
 from jax_party.judging import claims as judging
-from jax_party.trial import records
+from jax_party.trial.folder import CONFIG_FILE, holds_its_config, read_record, trial_folders
+from jax_party.trial.manifest import VERDICT_FILE, read_claim, read_verdict
 from results.report.data import SweepData
 from results.report.theme import number
 
@@ -21,22 +22,22 @@ def claims(data: SweepData) -> dict[str, Any] | None:
     if data.manifest is None:
         return None
     try:
-        found = records.read_claim(data.folder)
+        found = read_claim(data.folder)
         if found is None:
             return None
         content = found[0]
         edited = judging.edit(*found)
-        verdict = records.read_verdict(data.folder)
-        changed = [trial for trial in records.trial_folders(data.folder) if not _holds_its_config(trial)]
+        verdict = read_verdict(data.folder)
+        changed = [trial for trial in trial_folders(data.folder) if not _holds_its_config(trial)]
     except RecordError as error:
         return {"problem": str(error), "sha256": None, "rows": []}
     if edited is not None:
         return {"problem": f"{edited}: was edited since the claim", "sha256": None, "rows": []}
     if changed:
-        place = f"{changed[0].name}/{records.CONFIG_FILE}"
+        place = f"{changed[0].name}/{CONFIG_FILE}"
         return {"problem": f"{place}: was edited since the trial was made", "sha256": None, "rows": []}
     if verdict is not None and (part := judging.edit_of_verdict(verdict)) is not None:
-        problem = f"{records.VERDICT_FILE}: {part}: is not what its seeds give; give it anew: make verdict"
+        problem = f"{VERDICT_FILE}: {part}: is not what its seeds give; give it anew: make verdict"
         return {"problem": problem, "sha256": None, "rows": []}
     given = verdict if verdict is not None and verdict.get("claim_sha256") == content["sha256"] else None
     told: list[Mapping[str, Any]] = [{}] * len(content["claims"]) if given is None else given["claims"]
@@ -54,7 +55,7 @@ def claims(data: SweepData) -> dict[str, Any] | None:
 
 def _holds_its_config(trial: Path) -> bool:
     try:
-        return records.holds_its_config(trial, records.read_record(trial))
+        return holds_its_config(trial, read_record(trial))
     except RecordError:
         return True  # another section says what is wrong with it
 

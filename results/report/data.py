@@ -23,8 +23,13 @@ from jax_party.judging.objectives import At, Objective
 from jax_party.judging.replicates import means_over_scenarios, pool_seeds
 from jax_party.judging.standings import TIERS
 from jax_party.store import storage
-from jax_party.trial import records
-from jax_party.trial.records import State, SweepManifest
+from jax_party.store.storage import as_folder
+from jax_party.trial.folder import read_record, trial_folders
+from jax_party.trial.judged import judge_trial
+from jax_party.trial.manifest import MANIFEST_FILE, SweepManifest, read_manifest
+from jax_party.trial.metrics import read_metrics
+from jax_party.trial.record import RECORD_FILE
+from jax_party.trial.states import State
 from results.analysis.comparison import leaders_of
 from results.collector.ranking import EVERY_SCENARIO, behind, contenders, standing_of, without_copies
 from results.collector.write import INDEX_FILE, METRIC_PREFIXES, hyperparameter_columns, write_index
@@ -395,7 +400,7 @@ def load(folder: str | Path) -> SweepData:
     Raises:
       RecordError: there is no such sweep, its tables cannot be read, or no trial has been evaluated yet.
     """
-    place = records.as_folder(folder)
+    place = as_folder(folder)
     storage.check(place)
     collected = storage.is_file(place / INDEX_FILE)
     if collected:
@@ -412,7 +417,7 @@ def load(folder: str | Path) -> SweepData:
         if name not in index:
             index[name] = pd.NA
     _check(place, index, evaluations)
-    manifest = records.read_manifest(place) if storage.is_file(place / records.MANIFEST_FILE) else None
+    manifest = read_manifest(place) if storage.is_file(place / MANIFEST_FILE) else None
     return SweepData(place, index, evaluations, manifest, _scores(place, index))
 
 
@@ -429,7 +434,7 @@ def _tier(row: Mapping[Any, Any]) -> int:
 
 def _has_trials(folder: Path) -> bool:
     """Whether there are trials to collect: a folder that tables alone were copied to has none."""
-    return storage.is_file(folder / records.RECORD_FILE) or bool(records.trial_folders(folder))
+    return storage.is_file(folder / RECORD_FILE) or bool(trial_folders(folder))
 
 
 def _check(folder: Path, index: pd.DataFrame, evaluations: pd.DataFrame) -> None:
@@ -461,8 +466,8 @@ def _scores(folder: Path, index: pd.DataFrame) -> dict[str, list[float]]:
 def _seed_values(sweep: Path, trial: str, place: str, value: float) -> list[float]:
     folder = sweep / place if place != "." else sweep
     try:
-        record = records.read_record(folder)
-        found = records.judgement(record, records.read_metrics(folder))
+        record = read_record(folder)
+        found = judge_trial(record, read_metrics(folder))
         return (found.values(record.objective.metric) if found else []) or [float(value)]
     except (RecordError, OSError) as error:
         _log.warning("%s: the score of its seeds alone is not known (%s)", trial, " ".join(str(error).split()))

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from jax_party.trial.records import State
+from jax_party.trial.states import State
 from results.report.charts import Chart, figure, tags
 from results.report.data import SweepData
 from results.report.theme import STATE_COLOURS, number, styles

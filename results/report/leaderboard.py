@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from jax_party.judging.intervals import Interval
 from jax_party.judging.objectives import At
 from jax_party.judging.standings import why_provisional
-from jax_party.trial.records import State
+from jax_party.trial.states import State
 from results.collector.ranking import settling_note
 from results.report.charts import Chart, figure, tags
 from results.report.data import EVERY_SCENARIO, Configuration, SweepData, joined

@@ -16,7 +16,8 @@ from plotly.offline import get_plotlyjs
 
 from jax_party.judging.intervals import BOOTSTRAP_SEEDS
 from jax_party.judging.objectives import At
-from jax_party.trial.records import MANIFEST_FILE, SweepManifest, plain
+from jax_party.store.files import plain_value
+from jax_party.trial.manifest import MANIFEST_FILE, SweepManifest
 from results.report import (
     claims,
     comparison,
@@ -228,4 +229,4 @@ def _joined(values: Iterable[Any]) -> str:
 def _plain(manifest: SweepManifest) -> dict[str, Any]:
     """The manifest without its provenance, which stands beside it."""
     values = {name: value for name, value in dataclasses.asdict(manifest).items() if name != "provenance"}
-    return dict(plain(values, MANIFEST_FILE))
+    return dict(plain_value(values, MANIFEST_FILE))

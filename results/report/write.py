@@ -12,7 +12,7 @@ from rich.console import Console
 from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import RecordError
 from jax_party.store import storage
-from jax_party.trial import records
+from jax_party.store.files import write_bytes_atomically, write_text_atomically
 from results.report.data import load
 
 REPORT_FILE: Final = "report.html"
@@ -40,13 +40,13 @@ def write_report(sweep_folder: str | Path) -> ReportPaths:
     from results.report.paper import pictures
 
     page = data.folder / REPORT_FILE
-    records.write_text_atomically(page, render(data))
+    write_text_atomically(page, render(data))
     plots = []
     if not storage.is_remote(data.folder):
         (data.folder / PLOTS_FOLDER).mkdir(exist_ok=True)
     for name, content in pictures(data):
         plots.append(data.folder / PLOTS_FOLDER / name)
-        records.write_bytes_atomically(plots[-1], content)
+        write_bytes_atomically(plots[-1], content)
     return ReportPaths(page, plots)
 
 

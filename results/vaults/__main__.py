@@ -14,7 +14,7 @@ from rich.console import Console
 from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error, whole_number
 from jax_party.errors import JaxPartyError, VaultError
 from jax_party.store import storage
-from jax_party.trial import records
+from jax_party.store.files import write_text_atomically
 from results import vaults
 from results.printing import print_table
 from results.vaults.derive import ALONG
@@ -98,7 +98,7 @@ def _card(options: argparse.Namespace) -> int:
     with vaults.opened(_places(options)) as found:
         cards = [vaults.card(vault) for vault in found]
     if options.markdown:
-        records.write_text_atomically(Path(options.markdown), "\n".join(map(vaults.markdown, cards)))
+        write_text_atomically(Path(options.markdown), "\n".join(map(vaults.markdown, cards)))
         _say(options.markdown)
         return 0
     for card in cards:

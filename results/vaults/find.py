@@ -16,7 +16,10 @@ import pandas as pd
 
 from jax_party.errors import RecordError, VaultError
 from jax_party.store import storage
-from jax_party.trial import mirror, records
+from jax_party.store.storage import as_folder
+from jax_party.trial import mirror
+from jax_party.trial.folder import read_record
+from jax_party.trial.record import RECORD_FILE
 from results.tables import load_index
 from results.vaults.store import METADATA_FILE, Vault
 
@@ -78,12 +81,12 @@ def find(source: str | Path, query: str | None = None, kind: str | None = None) 
     """
     if kind not in (None, *KINDS):
         raise VaultError(f"kind {kind!r}: no such kind of vault; use {' or '.join(KINDS)}")
-    folder = records.as_folder(source)
+    folder = as_folder(source)
     storage.check(folder)
     if query is None and not storage.is_remote(folder) and (folder / METADATA_FILE).is_file():
         vault = Vault(folder)
         found = [Place(vault.uid, vault.kind, folder.absolute(), rows=vault.rows, steps=vault.steps)]
-    elif query is None and storage.is_file(folder / records.RECORD_FILE):
+    elif query is None and storage.is_file(folder / RECORD_FILE):
         found = of_trial(folder)
     else:
         found = _of_index(folder, query)
@@ -95,8 +98,8 @@ def find(source: str | Path, query: str | None = None, kind: str | None = None) 
 
 def of_trial(folder: str | Path) -> list[Place]:
     """The vaults of a trial, by its record."""
-    folder = storage.absolute(records.as_folder(folder))
-    record = records.read_record(folder)
+    folder = storage.absolute(as_folder(folder))
+    record = read_record(folder)
     return [
         Place(one.uid, one.kind, folder, record.trial_id, record.algorithm, record.scenario, one.rows, one.steps)
         for one in record.vaults

@@ -19,7 +19,7 @@ from benchmarks.flops import Matmul  # noqa: E402
 from benchmarks.harness import BenchmarkError, Options  # noqa: E402
 from benchmarks.sweep import split  # noqa: E402
 from jax_party.config import parse_config  # noqa: E402
-from jax_party.trial.records import TrialRecord  # noqa: E402
+from jax_party.trial.record import TrialRecord  # noqa: E402
 
 ACTOR = [(3, 4), (4, 2)]
 CRITIC = [(5, 4), (4, 1)]

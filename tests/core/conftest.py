@@ -23,9 +23,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from jax_party.config import ExperimentConfig, make_budget, parse_config
+from jax_party.judging.objectives import Objective
 from jax_party.training.experiment import Experiment
 from jax_party.training.program import Program, get_program, make_hyper
-from jax_party.trial import records
+from jax_party.trial.folder import create_trial_folder, read_config
+from jax_party.trial.identity import new_trial_id
+from jax_party.trial.record import TrialRecord
 from mava_configs import compose
 
 _ON_POLICY = ("system.ppo_epochs=2", "system.num_minibatches=2", "system.rollout_length=16")
@@ -133,15 +136,15 @@ def make_folder() -> Callable[..., Path]:
 
     def make(path: Path, mapping: dict[str, Any], metric: str = "episode_return") -> Path:
         config = parse_config(mapping)
-        record = records.TrialRecord(
-            trial_id=records.trial_id("core", mapping, config.system.seed),
+        record = TrialRecord(
+            trial_id=new_trial_id("core", mapping, config.system.seed),
             algorithm=config.logger.system_name,
             environment=config.env.env_name,
             scenario=config.env.scenario.task_name,
             seed=config.system.seed,
-            objective=records.Objective(metric, "max"),
+            objective=Objective(metric, "max"),
         )
-        records.create_trial_folder(path, mapping, record)
+        create_trial_folder(path, mapping, record)
         return path
 
     return make
@@ -153,7 +156,7 @@ def open_experiment() -> Iterator[Callable[[Path], Experiment]]:
     opened: list[Experiment] = []
 
     def take_up(folder: Path) -> Experiment:
-        opened.append(Experiment(parse_config(records.read_config(folder)), folder))
+        opened.append(Experiment(parse_config(read_config(folder)), folder))
         return opened[-1]
 
     yield take_up

@@ -25,7 +25,8 @@ from jax_party.errors import CheckpointError, TrainingDiverged, VaultError
 from jax_party.training.checkpointing import Checkpoints
 from jax_party.training.experiment import Experiment
 from jax_party.training.vault import VaultWriter, _chunk_steps
-from jax_party.trial import records
+from jax_party.trial.folder import read_record
+from jax_party.trial.metrics import read_metrics
 from mava_configs import ALGORITHMS
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +116,7 @@ def _read_vault(folder: Path, uid: str) -> dict[str, np.ndarray]:
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what a clock wrote."""
-    rows = records.read_metrics(folder)
+    rows = read_metrics(folder)
     for row in rows:
         row.pop("wall_time_s")
         row.pop("evaluation_time_s", None)
@@ -126,13 +127,13 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 def _same(folder: Path, unbroken: Unbroken) -> None:
     """Metrics and vaults are, bit for bit, those of the unbroken run."""
     assert _rows(folder) == _rows(unbroken.folder)
-    uid = records.read_record(folder).trial_id
+    uid = read_record(folder).trial_id
     for vault in (uid, f"{uid}-test"):
         ours, theirs = _read_vault(folder, vault), _read_vault(unbroken.folder, vault)
         assert ours.keys() == theirs.keys()
         for name, field in ours.items():
             np.testing.assert_array_equal(field, theirs[name], err_msg=f"{vault}: {name}")
-    mine, other = records.read_record(folder), records.read_record(unbroken.folder)
+    mine, other = read_record(folder), read_record(unbroken.folder)
     for name in ("state", "absolute_metrics", "vaults", "env_steps", "total_steps", "checkpoint"):
         assert getattr(mine, name) == getattr(other, name), name
     assert _marl_eval(folder) == _marl_eval(unbroken.folder)
@@ -212,7 +213,7 @@ def test_each_step_is_a_period(unbroken: Unbroken) -> None:
     assert [result["env_steps"] for result in unbroken.results] == [128, 256, 384, 512]
     assert [result["finished"] for result in unbroken.results] == [False, False, False, True]
     assert unbroken.last == unbroken.results[-1]
-    record = records.read_record(unbroken.folder)
+    record = read_record(unbroken.folder)
     assert (record.state, record.error, record.attempts) == ("COMPLETE", None, 1)
     assert (record.env_steps, record.total_steps, record.checkpoint) == (512, 512, "checkpoints/512")
     assert record.steps_per_second is not None and record.steps_per_second > 0
@@ -221,7 +222,7 @@ def test_each_step_is_a_period(unbroken: Unbroken) -> None:
 
 
 def test_metrics_rows(unbroken: Unbroken, algorithm: str) -> None:
-    rows = records.read_metrics(unbroken.folder)
+    rows = read_metrics(unbroken.folder)
     untrained, *evaluations, final, absolute = rows
     assert (untrained["evaluation"], untrained["step"], untrained["untrained"]) == (0, 0, True)
     assert "untrained" not in {name for row in evaluations for name in row}, "drawn, and never judged"
@@ -239,7 +240,7 @@ def test_metrics_rows(unbroken: Unbroken, algorithm: str) -> None:
     assert (final["final"], absolute["absolute"]) == (True, True)
     for closing in (final, absolute):
         assert all(len(values) == 6 for values in closing["episodes"].values())
-    record = records.read_record(unbroken.folder)
+    record = read_record(unbroken.folder)
     assert (record.final_metrics, record.absolute_metrics) == (final["evaluate"], absolute["evaluate"])
     best = max(evaluations, key=lambda row: row["evaluate"]["episode_return"])
     assert (final["episodes"] == absolute["episodes"]) == (best["step"] == 512), "the same networks are played once"
@@ -251,7 +252,7 @@ def test_marl_evals_file(unbroken: Unbroken, algorithm: str) -> None:
     tree = json.loads((unbroken.folder / "metrics/metrics.json").read_text())
     run = tree["JaxParty"]["p-short"][algorithm]["seed_42"]
     assert list(run) == ["step_0", "step_1", "step_2", "step_3", "absolute_metrics"]
-    rows = records.read_metrics(unbroken.folder)
+    rows = read_metrics(unbroken.folder)
     for index, row in enumerate(rows[1:5]):
         assert run[f"step_{index}"]["step_count"] == row["step"]
         assert run[f"step_{index}"]["episode_return"] == row["episodes"]["episode_return"]
@@ -259,7 +260,7 @@ def test_marl_evals_file(unbroken: Unbroken, algorithm: str) -> None:
 
 
 def test_the_train_vault_holds_every_step_trained(unbroken: Unbroken, algorithm: str) -> None:
-    record = records.read_record(unbroken.folder)
+    record = read_record(unbroken.folder)
     fields = _read_vault(unbroken.folder, record.trial_id)
     _check_fields(algorithm, fields, ENVS, STEPS)
     assert [(e.uid, e.kind, e.rows, e.steps) for e in record.vaults] == [
@@ -279,17 +280,17 @@ def test_the_train_vault_holds_every_step_trained(unbroken: Unbroken, algorithm:
 
 
 def test_the_test_vault_holds_the_evaluations_episodes(unbroken: Unbroken, algorithm: str) -> None:
-    fields = _read_vault(unbroken.folder, f"{records.read_record(unbroken.folder).trial_id}-test")
+    fields = _read_vault(unbroken.folder, f"{read_record(unbroken.folder).trial_id}-test")
     _check_fields(algorithm, fields, EPISODES, PERIODS * TIME_LIMIT)
     starts = np.arange(PERIODS * TIME_LIMIT) % TIME_LIMIT == 0
     np.testing.assert_array_equal(fields["done"], np.broadcast_to(starts, (EPISODES, PERIODS * TIME_LIMIT)))
     returns = fields["reward"].mean(-1).reshape(EPISODES, PERIODS, TIME_LIMIT).sum(-1)
-    for period, row in enumerate(records.read_metrics(unbroken.folder)[1:-2]):
+    for period, row in enumerate(read_metrics(unbroken.folder)[1:-2]):
         np.testing.assert_allclose(returns[:, period], row["episodes"]["episode_return"], rtol=1e-4, atol=1e-3)
 
 
 def test_the_vaults_metadata(unbroken: Unbroken, algorithm: str) -> None:
-    record = records.read_record(unbroken.folder)
+    record = read_record(unbroken.folder)
     metadata = json.loads((unbroken.folder / "vaults/jax_party" / record.trial_id / "metadata.json").read_text())
     ours = metadata["jax_party"]
     assert (ours["trial_id"], ours["kind"]) == (record.trial_id, "train")
@@ -315,9 +316,9 @@ def test_a_closed_run_goes_on_as_if_unbroken(
     unbroken: Unbroken, halfway: Path, tmp_path: Path, open_experiment: Callable[[Path], Experiment]
 ) -> None:
     folder = Path(shutil.copytree(halfway, tmp_path / "trial"))
-    assert len(records.read_metrics(folder)) == 3
+    assert len(read_metrics(folder)) == 3
     _resume(folder, unbroken, open_experiment)
-    assert records.read_record(folder).attempts == 2
+    assert read_record(folder).attempts == 2
 
 
 def test_a_run_killed_before_its_checkpoint_goes_on_as_if_unbroken(
@@ -332,8 +333,8 @@ def test_a_run_killed_before_its_checkpoint_goes_on_as_if_unbroken(
             experiment.step()
     experiment.close()
     # Vault and metrics are a period ahead of the checkpoint, and a line was cut short.
-    assert len(records.read_metrics(folder)) == 4
-    assert _read_vault(folder, records.read_record(folder).trial_id)["done"].shape == (ENVS, 96)
+    assert len(read_metrics(folder)) == 4
+    assert _read_vault(folder, read_record(folder).trial_id)["done"].shape == (ENVS, 96)
     with (folder / "metrics/metrics.jsonl").open("a") as file:
         file.write('{"evaluation": 4, "st')
     _resume(folder, unbroken, open_experiment)
@@ -357,7 +358,7 @@ def test_a_run_killed_before_its_end_is_recorded_goes_on_as_if_unbroken(
         with pytest.raises(KeyboardInterrupt):
             _run(experiment)
     experiment.close()
-    assert records.read_metrics(folder)[-1]["absolute"] is True
+    assert read_metrics(folder)[-1]["absolute"] is True
     _resume(folder, unbroken, open_experiment)
 
 
@@ -385,7 +386,7 @@ def test_a_corrupt_checkpoint_is_passed_over(
         experiment = open_experiment(folder)
     assert f"{folder / 'checkpoints'}: checkpoint 256 cannot be read" in caplog.text
     assert experiment.evaluations == 1
-    (told,) = records.read_record(folder).retries
+    (told,) = read_record(folder).retries
     assert "checkpoint 256 cannot be read (" in told and told.endswith(": went on from checkpoint 128")
     experiment.close()
     _resume(folder, unbroken, open_experiment)
@@ -417,7 +418,7 @@ def test_a_complete_experiment_gives_its_last_result(
     experiment = open_experiment(unbroken.folder)
     assert experiment.finished
     assert experiment.step() == unbroken.last
-    assert records.read_record(unbroken.folder).attempts == 1
+    assert read_record(unbroken.folder).attempts == 1
 
 
 def test_a_diverged_run_has_failed(
@@ -431,7 +432,7 @@ def test_a_diverged_run_has_failed(
     with pytest.raises(TrainingDiverged, match="try a smaller learning rate"):
         _run(experiment)
     experiment.close()
-    record = records.read_record(folder)
+    record = read_record(folder)
     assert record.state == "FAILED"
     assert record.error is not None and record.error.startswith("TrainingDiverged: ")
     assert "in update 1 (step 64)" in record.error
@@ -453,9 +454,9 @@ def test_every_other_update_up_to_a_limit(
     experiment.step()
     experiment.close()
     _run(open_experiment(folder))
-    record = records.read_record(folder)
+    record = read_record(folder)
     ours, whole = _read_vault(folder, record.trial_id), _read_vault(
-        unbroken.folder, records.read_record(unbroken.folder).trial_id)  # fmt: skip
+        unbroken.folder, read_record(unbroken.folder).trial_id)  # fmt: skip
     kept = [*range(16), *range(32, 48), *range(64, 72)]  # updates 1, 3 and half of 5
     for name, field in ours.items():
         np.testing.assert_array_equal(field, whole[name][:, kept], err_msg=name)
@@ -477,13 +478,13 @@ def test_a_half_written_vault_is_made_anew(
 ) -> None:
     """No checkpoint fits a vault that holds nothing: the trial begins again, and says so."""
     folder = Path(shutil.copytree(halfway, tmp_path / "trial"))
-    uid = records.read_record(folder).trial_id
+    uid = read_record(folder).trial_id
     metadata = folder / "vaults/jax_party" / f"{uid}-test" / "metadata.json"
     metadata.write_bytes(metadata.read_bytes()[:20])
     experiment = open_experiment(folder)
     assert experiment.evaluations == 0
     experiment.close()
-    (told,) = records.read_record(folder).retries
+    (told,) = read_record(folder).retries
     assert f"is ahead of vault {uid}-test, which holds 0 of" in told and told.endswith(": went on from the start")
     assert (metadata.parent.parent / f".{uid}-test.broken").is_dir(), "put aside, not removed"
     _resume(folder, unbroken, open_experiment)

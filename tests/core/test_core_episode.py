@@ -14,7 +14,11 @@ from jax_party import episode
 from jax_party.config import parse_config
 from jax_party.errors import CheckpointError, ConfigError
 from jax_party.judging.scores import ends_a_period
-from jax_party.trial import records
+from jax_party.trial.folder import create_trial_folder, read_config, read_record
+from jax_party.trial.identity import new_trial_id
+from jax_party.trial.manifest import MANIFEST_FILE
+from jax_party.trial.metrics import read_metrics
+from jax_party.trial.record import TrialRecord
 from results import vaults
 
 
@@ -26,11 +30,11 @@ def trial(tiny_mapping: Callable[..., dict[str, Any]], tmp_path_factory: pytest.
     mapping = tiny_mapping("ff_ippo", "arch.num_seeds=2", "arch.batch=map", "vault=both", "arch.num_evaluation=2")
     folder = tmp_path_factory.mktemp("episode") / "trial"
     config = parse_config(mapping)
-    record = records.TrialRecord(
-        trial_id=records.trial_id("episode", mapping, config.system.seed), algorithm="ff_ippo",
+    record = TrialRecord(
+        trial_id=new_trial_id("episode", mapping, config.system.seed), algorithm="ff_ippo",
         environment="JaxParty", scenario="p-short", seed=config.system.seed, num_seeds=2,
     )  # fmt: skip
-    records.create_trial_folder(folder, mapping, record)
+    create_trial_folder(folder, mapping, record)
     experiment = Experiment(config, folder)
     try:
         while not experiment.finished:
@@ -55,7 +59,7 @@ def test_totals_are_what_was_paid(trial: Path) -> None:
     again = episode.play_episode(trial, seed=1, steps=5)
     assert again.rewards == played.rewards[:5]
     assert episode.play_episode(trial, seed=2, steps=5).rewards != again.rewards
-    seed = records.read_record(trial).seed
+    seed = read_record(trial).seed
     assert [episode.play_episode(trial, steps=1, learner=seed + k).seed for k in (0, 1)] == [seed, seed + 1]
 
 
@@ -64,7 +68,7 @@ def test_what_cannot_be_shown_is_named(trial: Path, tmp_path: Path, capsys: pyte
         episode.play_episode(trial, learner=7)
     with pytest.raises(ConfigError, match="STEPS=0: give a number of 1 or more"):
         episode.play_episode(trial, steps=0)
-    (tmp_path / records.MANIFEST_FILE).touch()
+    (tmp_path / MANIFEST_FILE).touch()
     for words, message in (
         (
             [str(tmp_path)],
@@ -76,11 +80,11 @@ def test_what_cannot_be_shown_is_named(trial: Path, tmp_path: Path, capsys: pyte
         assert episode.main(words) == 2
         assert message in capsys.readouterr().err
     foreign = tmp_path / "foreign"
-    records.create_trial_folder(foreign, records.read_config(trial) | {"engine": "mava"}, records.read_record(trial))
+    create_trial_folder(foreign, read_config(trial) | {"engine": "mava"}, read_record(trial))
     with pytest.raises(ConfigError, match="foreign: its policy is mava's, and only those of ENGINE=native are played"):
         episode.play_episode(foreign)
     empty = tmp_path / "empty"
-    records.create_trial_folder(empty, records.read_config(trial), records.read_record(trial))
+    create_trial_folder(empty, read_config(trial), read_record(trial))
     with pytest.raises(CheckpointError, match="it has no checkpoint"):
         episode.play_episode(empty)
 
@@ -95,10 +99,10 @@ def test_every_system_plays(algorithm: str, tiny_mapping: Callable[..., dict[str
 
     mapping = tiny_mapping(algorithm, "arch.num_evaluation=2")
     folder = tmp_path / "trial"
-    record = records.TrialRecord(
+    record = TrialRecord(
         trial_id="t-1", algorithm=algorithm, environment="JaxParty", scenario="p-short", seed=42,
     )  # fmt: skip
-    records.create_trial_folder(folder, mapping, record)
+    create_trial_folder(folder, mapping, record)
     experiment = Experiment(parse_config(mapping), folder)
     try:
         experiment.step()
@@ -110,12 +114,12 @@ def test_every_system_plays(algorithm: str, tiny_mapping: Callable[..., dict[str
 
 def test_the_vaults_of_a_real_trial(trial: Path) -> None:
     """Metrics say what the test episodes returned; training rollouts and test episodes are whole and counted."""
-    record = records.read_record(trial)
+    record = read_record(trial)
     places = vaults.find(trial)
     assert sorted((place.kind, place.uid[-8:]) for place in places) == sorted(
         (entry.kind, entry.uid[-8:]) for entry in record.vaults
     )
-    rows = records.read_metrics(trial)
+    rows = read_metrics(trial)
     with vaults.opened(places) as found:
         assert [vaults.verify(vault, place) for vault, place in zip(found, places, strict=True)] == [[]] * 4
         for vault in (one for one in found if one.kind == "test"):

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 def test_cheap_imports_bring_in_neither_jax_nor_ray() -> None:
     modules = (
         "jax_party", "jax_party.config", "jax_party.engines", "jax_party.engines.native", "jax_party.engines.mava",
-        "jax_party.trial.records", "jax_party.errors", "jax_party.env.settings", "jax_party.env.rank_mobility",
+        "jax_party.trial.folder", "jax_party.errors", "jax_party.env.settings", "jax_party.env.rank_mobility",
         "mava_configs", "sweeps", "results", "results.report", "results.vaults",
     )  # fmt: skip
     script = f"""

@@ -15,8 +15,10 @@ import pytest
 from jax_party.config import ExperimentConfig, evaluation_metrics, make_budget, parse_config
 from jax_party.envs.adapter import make_environment
 from jax_party.errors import ConfigError, SweepError
+from jax_party.judging.objectives import Objective
 from jax_party.training.program import Program, make_hyper
-from jax_party.trial.records import Objective, State, TrialRecord
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
 from launcher.ask.options import parse_sweep_options
 from launcher.plan import outcome
 from launcher.plan.compose import read_study

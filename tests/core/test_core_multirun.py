@@ -14,7 +14,8 @@ import yaml
 import results
 from jax_party.cli.multirun import CommandLine, Plan
 from jax_party.errors import ConfigError, JaxPartyError
-from jax_party.trial import records
+from jax_party.trial.folder import read_record
+from jax_party.trial.manifest import read_manifest
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +39,7 @@ def test_seeds_of_two_systems_are_one_sweep(tiny_overrides: Callable[[str], tupl
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = place.glob("experiment_results/ff_ippo-ff_mappo/*/*-look")
-    manifest = records.read_manifest(folder)
+    manifest = read_manifest(folder)
     assert (manifest.num_trials, manifest.algorithms) == (4, ("ff_ippo", "ff_mappo"))
     assert manifest.space == {"system.seed": {"type": "grid", "values": [3, 4]}}
     assert manifest.overrides is not None and manifest.overrides["system.total_timesteps"] == 64
@@ -135,7 +136,7 @@ def test_a_plan_has_every_combination(tmp_path: Path) -> None:
     assert plan.overrides == {"arch.num_envs": 8, "logger.base_exp_path": str(tmp_path)}
     name, folder = plan.write()
     assert yaml.safe_load((folder / "sweep.yaml").read_text())["num_trials"] == 4
-    found = [records.read_record(path.parent) for path in folder.glob("*/record.json")]
+    found = [read_record(path.parent) for path in folder.glob("*/record.json")]
     assert {record.state for record in found} == {"PENDING"} and len(found) == 4
     assert {record.sweep for record in found} == {name}
 

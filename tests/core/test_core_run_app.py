@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from jax_party.trial import records
+from jax_party.trial.folder import read_record, update_record
+from jax_party.trial.states import State
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +44,7 @@ def test_a_run_says_what_it_did(tiny_overrides: Callable[[str], tuple[str, ...]]
     assert "cooperation_rate" in text and "absolute (best parameters)" in text
     folders = list(tmp_path.glob("ff_ippo/*/*-look"))
     assert len(folders) == 1 and str(folders[0]) in text
-    record = records.read_record(folders[0])
+    record = read_record(folders[0])
     assert (record.state, record.env_steps) == ("COMPLETE", 256)
     assert {path.name for path in folders[0].iterdir()} >= {
         "config.yaml", "record.json", "metrics", "checkpoints", "vaults",
@@ -52,9 +53,9 @@ def test_a_run_says_what_it_did(tiny_overrides: Callable[[str], tuple[str, ...]]
     again = _call("--resume", str(folders[0]))
     assert again.returncode == 0, again.stderr
     assert "cooperation_rate" in again.stdout
-    assert records.read_record(folders[0]).attempts == 1
+    assert read_record(folders[0]).attempts == 1
 
-    records.update_record(folders[0], state=records.State.FAILED, error="TrainingDiverged: policy_loss became nan")
+    update_record(folders[0], state=State.FAILED, error="TrainingDiverged: policy_loss became nan")
     failed = _call("--resume", str(folders[0]))
     assert failed.returncode == 2
     assert "TrainingDiverged: policy_loss became nan" in failed.stderr

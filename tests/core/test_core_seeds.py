@@ -20,8 +20,10 @@ from jax_party.errors import TrainingDiverged
 from jax_party.judging.aggregate import aggregate, aggregate_metrics, interquartile_mean, spread
 from jax_party.training.batching import Batch, Form, Learners, choose, stack, unstack
 from jax_party.training.experiment import Experiment, advance
-from jax_party.trial import records
-from jax_party.trial.records import State
+from jax_party.trial.folder import read_config, read_record, update_record, write_record
+from jax_party.trial.marl_eval import MARL_EVAL_FILE
+from jax_party.trial.metrics import METRICS_FILE, read_metrics
+from jax_party.trial.states import State
 from mava_configs import ALGORITHMS
 
 IN_MAKE_TEST = ("ff_ippo", "rec_qmix")
@@ -31,7 +33,7 @@ TIMES = ("wall_time_s", "evaluation_time_s")
 
 
 def _run(folder: Path) -> Experiment:
-    experiment = Experiment(parse_config(records.read_config(folder)), folder)
+    experiment = Experiment(parse_config(read_config(folder)), folder)
     while not experiment.finished:
         experiment.step()
     experiment.close()
@@ -40,7 +42,7 @@ def _run(folder: Path) -> Experiment:
 
 def _rows(folder: Path, seed: int | None = None) -> list[dict[str, Any]]:
     """Rows of the metrics without what a clock says."""
-    rows = [row for row in records.read_metrics(folder) if seed in (None, row["seed"])]
+    rows = [row for row in read_metrics(folder) if seed in (None, row["seed"])]
     for row in rows:
         for name in TIMES:
             row.pop(name, None)
@@ -65,10 +67,10 @@ def trial(tiny_mapping: Callable[..., Any], make_folder: Callable[..., Path]) ->
     def make(path: Path, algorithm: str, *overrides: str, how: str = "mean") -> Path:
         mapping = tiny_mapping(algorithm, *overrides)
         folder = make_folder(path, mapping)
-        record = records.read_record(folder)
+        record = read_record(folder)
         objective = dataclasses.replace(record.objective, aggregate=how)
-        records.update_record(folder, num_seeds=mapping["arch"]["num_seeds"])
-        records.write_record(folder, dataclasses.replace(records.read_record(folder), objective=objective))
+        update_record(folder, num_seeds=mapping["arch"]["num_seeds"])
+        write_record(folder, dataclasses.replace(read_record(folder), objective=objective))
         return folder
 
     return make
@@ -97,7 +99,7 @@ def test_each_seed_of_a_trial_is_the_trial_of_that_seed(algorithm: str, tmp_path
     assert several.record.final_metrics["episode_return"] == lowest
     finals = [_rows(single.folder)[-3]["evaluate"]["episode_return"] for single in alone]
     assert several.last_result()["episode_return"] == min(finals)
-    file = json.loads((several.folder / records.MARL_EVAL_FILE).read_text())
+    file = json.loads((several.folder / MARL_EVAL_FILE).read_text())
     assert sorted(next(iter(next(iter(next(iter(file.values())).values())).values()))) == [
         "seed_42",
         "seed_43",
@@ -134,9 +136,9 @@ def test_a_batched_program_does_what_each_learner_does_alone(algorithm: str, beg
 def test_a_seeds_absolute_metric_that_a_kill_cut_off_is_made_again(tmp_path: Path, trial: Any) -> None:
     folder = trial(tmp_path / "trial", "ff_ippo", "arch.num_seeds=2", "arch.batch=map")
     whole = _rows(_run(folder).folder)
-    path = folder / records.METRICS_FILE
+    path = folder / METRICS_FILE
     path.write_bytes(path.read_bytes()[:-40])
-    records.update_record(folder, state=State.RUNNING, absolute_metrics=None)
+    update_record(folder, state=State.RUNNING, absolute_metrics=None)
     assert len(_rows(folder)) == len(whole) - 1
     again = _run(folder)
     assert _rows(folder) == whole
@@ -147,7 +149,7 @@ def test_the_batched_form_resumes_bit_for_bit(tmp_path: Path, trial: Any) -> Non
     options = ("arch.num_seeds=2", "arch.batch=vmap", "vault=both")
     unbroken = _run(trial(tmp_path / "unbroken", "ff_ippo", *options))
     folder = trial(tmp_path / "broken", "ff_ippo", *options)
-    broken = Experiment(parse_config(records.read_config(folder)), folder)
+    broken = Experiment(parse_config(read_config(folder)), folder)
     broken.step()
     broken.step()
     broken.close()
@@ -168,7 +170,7 @@ def test_trials_side_by_side_are_what_they_are_alone(form: Form, tmp_path: Path,
     config = [(*options, f"system.actor_lr={rate}") for rate in rates]
     together = [trial(tmp_path / f"t{i}", "ff_ippo", *one) for i, one in enumerate(config)]
     experiments = [
-        Experiment(parse_config(records.read_config(folder)), folder, company=3, most_at_once=4) for folder in together
+        Experiment(parse_config(read_config(folder)), folder, company=3, most_at_once=4) for folder in together
     ]
     assert {one.batch.width for one in experiments} == {4 if form is Form.VMAP else 1}
     while any(not one.finished for one in experiments):

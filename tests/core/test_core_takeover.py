@@ -17,8 +17,18 @@ from jax_party.config import parse_config, with_values
 from jax_party.errors import CheckpointError
 from jax_party.systems.base import LearnerState
 from jax_party.training.experiment import Experiment
-from jax_party.trial import records
-from jax_party.trial.records import State
+from jax_party.trial.folder import (
+    CONFIG_FILE,
+    create_trial_folder,
+    read_config,
+    read_record,
+    takeover_folder,
+    update_record,
+    write_record,
+)
+from jax_party.trial.metrics import read_metrics
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
 from launcher.work.population import Inheritance, checkpoint_step, copy_learner, settle, take_over
 
 LR = "system.actor_lr"
@@ -26,8 +36,8 @@ RATES = {"weak": 1e-3, "good": 2e-3}
 
 
 def _open(folder: Path) -> Experiment:
-    settle(folder, records.read_record(folder))
-    return Experiment(parse_config(records.read_config(folder)), folder)
+    settle(folder, read_record(folder))
+    return Experiment(parse_config(read_config(folder)), folder)
 
 
 def _play(folder: Path, periods: int) -> Experiment:
@@ -60,9 +70,9 @@ def population(tmp_path: Path, tiny_mapping: Callable[..., Any], make_folder: Ca
     for index, (name, rate) in enumerate(RATES.items()):
         mapping = with_values(tiny_mapping("ff_ippo", f"system.seed={index}", "vault=train"), {LR: rate})
         folders[name] = make_folder(tmp_path / name, mapping)
-        records.update_record(folders[name], hyperparameters={LR: rate})
-        record = records.read_record(folders[name])
-        records.write_record(folders[name], dataclasses.replace(record, trial_id=name))
+        update_record(folders[name], hyperparameters={LR: rate})
+        record = read_record(folders[name])
+        write_record(folders[name], dataclasses.replace(record, trial_id=name))
         _play(folders[name], 1)
     return folders
 
@@ -74,18 +84,18 @@ def _inherit(population: dict[str, Path], tmp_path: Path, rate: float) -> Inheri
 
 def test_a_learner_is_taken_over_whole(population: dict[str, Path], tmp_path: Path) -> None:
     weak, good = population["weak"], population["good"]
-    step = checkpoint_step(records.read_record(weak))
-    before = records.read_metrics(weak)
+    step = checkpoint_step(read_record(weak))
+    before = read_metrics(weak)
     record = take_over(weak, _inherit(population, tmp_path, 4e-3))
     assert (record.lineage[0].step, record.lineage[0].source, record.lineage[0].source_step) == (step, "good", step)
     assert record.lineage[0].hyperparameters == {LR: RATES["weak"]}
-    assert records.read_config(weak)["system"]["actor_lr"] == 4e-3 == record.hyperparameters[LR]
+    assert read_config(weak)["system"]["actor_lr"] == 4e-3 == record.hyperparameters[LR]
     ours, theirs = _open(weak), _open(good)
     state, source = ours.learners[0].state, theirs.learners[0].state
     _equal(_without_keys(state), _without_keys(source))
     for own, others in zip(_keys(state), _keys(source), strict=True):
         assert not np.any(np.all(own == others, axis=-1)), "its random numbers are its own, the environments' too"
-    assert records.read_metrics(weak) == before, "what it has measured stays"
+    assert read_metrics(weak) == before, "what it has measured stays"
     assert ours.env_steps == step
     ours.close()
     theirs.close()
@@ -98,20 +108,20 @@ def test_a_takeover_is_the_same_after_a_kill(population: dict[str, Path], tmp_pa
     take_over(weak, given)
     unbroken = _play(weak, 3)
     vault = Vault(rel_dir=str(weak / "vaults"), vault_name="jax_party", vault_uid=unbroken.record.trial_id).read()
-    rows = [row["evaluate"] for row in records.read_metrics(weak)]
+    rows = [row["evaluate"] for row in read_metrics(weak)]
     again = population["good"].with_name("again")
-    mapping = with_values(records.read_config(weak), {LR: RATES["weak"]})
-    records.create_trial_folder(
-        again, mapping, dataclasses.replace(_fresh(records.read_record(weak)), hyperparameters={LR: RATES["weak"]})
+    mapping = with_values(read_config(weak), {LR: RATES["weak"]})
+    create_trial_folder(
+        again, mapping, dataclasses.replace(_fresh(read_record(weak)), hyperparameters={LR: RATES["weak"]})
     )
     _play(again, 1)
     take_over(again, given)
     _open(again).close()
     take_over(again, given)
-    assert len(records.read_record(again).lineage) == 1, "Tune may give the same learner again"
+    assert len(read_record(again).lineage) == 1, "Tune may give the same learner again"
     _play(again, 1)
     _play(again, 2)
-    assert [row["evaluate"] for row in records.read_metrics(again)] == rows
+    assert [row["evaluate"] for row in read_metrics(again)] == rows
     uid = unbroken.record.trial_id
     same = Vault(rel_dir=str(again / "vaults"), vault_name="jax_party", vault_uid=uid).read()
     _equal(same.experience, vault.experience)
@@ -127,9 +137,9 @@ def _damage_newest(folder: Path) -> int:
 
 
 def _same_results(one: Path, other: Path) -> None:
-    rows, again = ([row["evaluate"] for row in records.read_metrics(folder)] for folder in (one, other))
+    rows, again = ([row["evaluate"] for row in read_metrics(folder)] for folder in (one, other))
     assert rows == again
-    uid = records.read_record(one).trial_id
+    uid = read_record(one).trial_id
     vaults = [Vault(rel_dir=str(at / "vaults"), vault_name="jax_party", vault_uid=uid).read() for at in (one, other)]
     _equal(vaults[0].experience, vaults[1].experience)
 
@@ -151,7 +161,7 @@ def test_a_takeover_is_made_again_where_the_checkpoint_beside_it_is_damaged(
     _play(unbroken, 2)
     step = _damage_newest(weak)
     experiment = _play(weak, 3)
-    assert experiment.record.env_steps == records.read_record(unbroken).env_steps > step
+    assert experiment.record.env_steps == read_record(unbroken).env_steps > step
     (note,) = experiment.record.retries
     assert f"checkpoint {step} cannot be read" in note
     assert f"to take over another at step {step} again" in note
@@ -164,7 +174,7 @@ def test_a_learner_taken_over_that_is_lost_is_an_error(population: dict[str, Pat
     _play(weak, 1)
     take_over(weak, _inherit(population, tmp_path, 4e-3))
     step = _damage_newest(weak)
-    shutil.rmtree(records.takeover_folder(weak, step))
+    shutil.rmtree(takeover_folder(weak, step))
     with pytest.raises(CheckpointError, match=rf"takeover\.{step}: the learner .* is missing; restore it, or remove"):
         _open(weak)
 
@@ -173,13 +183,13 @@ def test_a_trial_without_its_checkpoints_begins_as_it_first_began(
     population: dict[str, Path], tmp_path: Path
 ) -> None:  # fmt: skip
     weak = population["weak"]
-    first = [row["evaluate"] for row in records.read_metrics(weak)]
+    first = [row["evaluate"] for row in read_metrics(weak)]
     take_over(weak, _inherit(population, tmp_path, 4e-3))
     for name in ("checkpoints", "metrics", "vaults"):
         shutil.rmtree(weak / name)
     experiment = _play(weak, 1)
     assert (experiment.record.lineage, experiment.record.hyperparameters) == ((), {LR: RATES["weak"]})
-    assert [row["evaluate"] for row in records.read_metrics(weak)] == first
+    assert [row["evaluate"] for row in read_metrics(weak)] == first
 
 
 def test_a_takeover_of_a_trial_that_was_put_back_undoes_later_ones(
@@ -187,16 +197,16 @@ def test_a_takeover_of_a_trial_that_was_put_back_undoes_later_ones(
 ) -> None:  # fmt: skip
     weak = population["weak"]
     given = _inherit(population, tmp_path, 4e-3)
-    begun = checkpoint_step(records.read_record(weak))
+    begun = checkpoint_step(read_record(weak))
     _play(weak, 1)
     take_over(weak, given)
-    records.update_record(weak, checkpoint=f"checkpoints/{begun}")
+    update_record(weak, checkpoint=f"checkpoints/{begun}")
     record = take_over(weak, Inheritance("another", given.source_step, given.learner, {LR: 3e-3}))
     assert [(one.step, one.source) for one in record.lineage] == [(begun, "another")]
     assert record.lineage[0].hyperparameters == {LR: RATES["weak"]}
 
 
-def _fresh(record: records.TrialRecord) -> records.TrialRecord:
+def _fresh(record: TrialRecord) -> TrialRecord:
     return dataclasses.replace(
         record, state=State.PENDING, lineage=(), env_steps=0, checkpoint=None, vaults=(), attempts=0, ended_at=None
     )
@@ -204,19 +214,19 @@ def _fresh(record: records.TrialRecord) -> records.TrialRecord:
 
 def test_a_kill_between_record_and_config_is_put_right(population: dict[str, Path], tmp_path: Path) -> None:
     weak = population["weak"]
-    old = (weak / records.CONFIG_FILE).read_text()
+    old = (weak / CONFIG_FILE).read_text()
     take_over(weak, _inherit(population, tmp_path, 4e-3))
-    (weak / records.CONFIG_FILE).write_text(old)
+    (weak / CONFIG_FILE).write_text(old)
     experiment = _open(weak)
     assert experiment.config.system.actor_lr == 4e-3
-    assert records.read_config(weak)["system"]["actor_lr"] == 4e-3
+    assert read_config(weak)["system"]["actor_lr"] == 4e-3
     experiment.close()
 
 
 def test_what_lies_beside_kept_checkpoints_goes_with_them(population: dict[str, Path], tmp_path: Path) -> None:
     weak = population["weak"]
     take_over(weak, _inherit(population, tmp_path, 4e-3))
-    taken = records.takeover_folder(weak, checkpoint_step(records.read_record(weak)))
+    taken = takeover_folder(weak, checkpoint_step(read_record(weak)))
     assert taken.is_dir()
     experiment = _open(weak)
     while not experiment.finished:

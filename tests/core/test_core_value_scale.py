@@ -17,7 +17,7 @@ from jax_party.ops import value_scale
 from jax_party.ops.value_scale import ValueScale, for_network, from_network, no_statistics, with_targets
 from jax_party.systems.on_policy import Learned
 from jax_party.training.experiment import Experiment, first_nonfinite
-from jax_party.trial import records
+from jax_party.trial.folder import read_record
 
 SYSTEMS = ["ff_ippo", "ff_mappo", "rec_ippo", "rec_mappo", "ff_sable", "rec_sable", "mat"]
 
@@ -156,5 +156,5 @@ def test_a_checkpoint_whose_statistics_are_not_finite_is_passed_over_before_anyt
     experiment.close()
     again = Experiment(config, folder)
     assert again.env_steps == first
-    assert "parameter scale.mean is not finite" in records.read_record(folder).retries[-1]
+    assert "parameter scale.mean is not finite" in read_record(folder).retries[-1]
     again.close()

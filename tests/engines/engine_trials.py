@@ -14,7 +14,9 @@ from jax_party.engines import Engine, get_engine
 from jax_party.errors import ConfigError
 from jax_party.judging.objectives import Objective
 from jax_party.judging.scores import ABSOLUTE, FINAL, UNTRAINED
-from jax_party.trial import records
+from jax_party.trial.folder import create_trial_folder, read_record
+from jax_party.trial.metrics import read_metrics
+from jax_party.trial.record import TrialRecord
 
 TINY = (
     "env/scenario=p-short", "env.scenario.task_config.time_limit=16", "arch.num_envs=4", "arch.num_eval_episodes=4",
@@ -57,7 +59,7 @@ class Trial:
         mapping = mava_configs.compose(algorithm, [*tiny_overrides(algorithm), *overrides], engine.name)
         self.config = engine.parse(mapping)
         self.outline = engine.outline(self.config)
-        record = records.TrialRecord(
+        record = TrialRecord(
             trial_id="tiny",
             engine=engine.name,
             algorithm=algorithm,
@@ -67,12 +69,12 @@ class Trial:
             num_seeds=self.outline.num_seeds,
             **({} if objective is None else {"objective": objective}),
         )
-        records.create_trial_folder(folder, mapping, record)
+        create_trial_folder(folder, mapping, record)
 
     @property
-    def record(self) -> records.TrialRecord:
+    def record(self) -> TrialRecord:
         """As it is on disk."""
-        return records.read_record(self.folder)
+        return read_record(self.folder)
 
     def play(self, periods: int | None = None) -> list[dict[str, Any]]:
         """Take it up and play so many periods more, or all; then let go of it."""
@@ -89,7 +91,7 @@ class Trial:
 
 def places_of(trial: Trial, seeds: Sequence[int] = (42,)) -> list[tuple[int, str]]:
     """The step and flag of each line of metrics.jsonl; of several seeds, which go side by side, one line for all."""
-    rows = records.read_metrics(trial.folder)
+    rows = read_metrics(trial.folder)
     groups = [rows[place : place + len(seeds)] for place in range(0, len(rows), len(seeds))]
     places = []
     for group in groups:

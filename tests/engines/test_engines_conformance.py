@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from engine_trials import PLACES, places_of, vaults_of
 
+import jax_party.engines.mava.experiment
+import jax_party.training.experiment
 import mava_configs
 from jax_party.engines import ENGINES, Engine, engine_of, get_engine
 from jax_party.errors import ConfigError, TrainingDiverged
-from jax_party.trial import records
-from jax_party.trial.records import State
+from jax_party.trial.folder import update_record
+from jax_party.trial.metrics import append_metrics, read_metrics
+from jax_party.trial.states import State
 from launcher.commands.rerun import compare
 from sweeps.space import check_axes, find_spec, load_spec
 
@@ -94,7 +97,7 @@ def test_static_and_traced_names_are_apart(engine: Engine) -> None:
 def test_a_trial_leaves_what_the_design_says(make_trial: Callable[..., Any]) -> None:
     trial = make_trial("whole", "ff_mappo", "vault=both")
     results = trial.play()
-    record, rows = trial.record, records.read_metrics(trial.folder)
+    record, rows = trial.record, read_metrics(trial.folder)
     assert (record.state, record.engine, record.attempts) == (State.COMPLETE, trial.engine.name, 1)
     (span,) = record.spans
     assert record.started_at is not None and record.ended_at is not None
@@ -133,7 +136,7 @@ def test_the_vaults_hold_what_was_played(make_trial: Callable[..., Any]) -> None
         chosen = np.take_along_axis(fields["legal_action_mask"], fields["action"][..., None].astype(int), axis=-1)
         assert chosen.all(), "an agent never plays what it may not"
     played = found["test"]["reward"].reshape(4, 3, 16, 3).sum(2).mean(-1)
-    told = [row["episodes"]["episode_return"] for row in records.read_metrics(trial.folder)[1:4]]
+    told = [row["episodes"]["episode_return"] for row in read_metrics(trial.folder)[1:4]]
     assert np.allclose(played.T, told, rtol=1e-5), "what is in the vault is what was evaluated"
 
 
@@ -157,7 +160,7 @@ def test_a_trial_that_was_killed_at_its_end_ends_as_if_it_had_not_been(
     seeds = ("arch.num_seeds=2", "arch.batch=map")
     whole, broken = (make_trial(name, "ff_ippo", *seeds) for name in ("whole", "broken"))
     whole.play()
-    append, update = records.append_metrics, records.update_record
+    append, update = append_metrics, update_record
 
     def killed_at_rows(folder: Path, *rows: Any) -> None:
         if any(row.get("absolute") for row in rows):
@@ -174,7 +177,8 @@ def test_a_trial_that_was_killed_at_its_end_ends_as_if_it_had_not_been(
         ("update_record", killed_at_record, PLACES),
     ):
         with monkeypatch.context() as patched:
-            patched.setattr(records, name, killed)
+            for room in (jax_party.training.experiment, jax_party.engines.mava.experiment):
+                patched.setattr(room, name, killed)
             with pytest.raises(InterruptedError):
                 broken.play()
         assert places_of(broken, (42, 43)) == there and broken.record.state is State.RUNNING
@@ -208,7 +212,7 @@ def test_several_seeds_are_those_of_single_trials(make_trial: Callable[..., Any]
         trial.play()
     assert places_of(together, (5, 6)) == places_of(alone, (6,)) == PLACES
     rows, single = (  # the absolute metric is of the step that is best for both
-        [row for row in records.read_metrics(trial.folder) if row["seed"] == 6 and not row.get("absolute")]
+        [row for row in read_metrics(trial.folder) if row["seed"] == 6 and not row.get("absolute")]
         for trial in (together, alone)
     )
     assert [row["evaluate"] for row in rows] == [row["evaluate"] for row in single]
@@ -219,7 +223,7 @@ def test_shared_reward_is_everybodys_mean(make_trial: Callable[..., Any]) -> Non
     trial.play(periods=1)
     for fields in vaults_of(trial).values():
         assert np.ptp(fields["reward"], axis=-1).max() == 0 and fields["reward"].any()
-    means = records.read_metrics(trial.folder)[0]["evaluate"]
+    means = read_metrics(trial.folder)[0]["evaluate"]
     assert means["episode_return_agent_0"] == means["episode_return_agent_2"]
     assert 0.0 < means["equality"] <= 1.0
 

@@ -22,8 +22,9 @@ from jax_party.engines.mava.config import OWN_CHECKPOINTS
 from jax_party.errors import ConfigError
 from jax_party.judging.objectives import Objective
 from jax_party.judging.scores import ABSOLUTE, FINAL
-from jax_party.trial import records
-from jax_party.trial.records import State
+from jax_party.trial.judged import judge_trial
+from jax_party.trial.metrics import read_metrics
+from jax_party.trial.states import State
 from launcher.commands.rerun import compare
 
 pytestmark = [pytest.mark.needs_mava, pytest.mark.filterwarnings("ignore")]
@@ -87,7 +88,7 @@ def test_without_being_asked_mava_leaves_no_checkpoints(tmp_path: Path) -> None:
 def test_every_scenario_is_played(scenario: str, tmp_path: Path) -> None:
     trial = Trial(get_engine("mava"), tmp_path, "ff_mappo", f"env/scenario={scenario}", "arch.absolute_metric=false")
     trial.play()
-    rows = records.read_metrics(tmp_path)
+    rows = read_metrics(tmp_path)
     assert [row["evaluate"]["episode_length"] for row in rows] == [16.0] * 4
     assert trial.record.state is State.COMPLETE and trial.record.scenario == scenario
 
@@ -149,9 +150,9 @@ def test_an_evaluation_is_of_what_its_period_ended_with(
         assert all(np.array_equal(one, other) for one, other in pairs), step
     assert spy.same(final, third) and spy.same(best, first), "and the untrained ones, which are better, are no best"
     assert not any(spy.same(one, other) for one, other in itertools.combinations(range(4), 2))
-    rows = records.read_metrics(trial.folder)
+    rows = read_metrics(trial.folder)
     assert [row["evaluate"]["episode_return"] for row in rows[:4]] == [99.0, 3.0, 2.0, 1.0]
-    judged = records.judgement(trial.record, rows)
+    judged = judge_trial(trial.record, rows)
     assert judged is not None and (judged.step, judged.source) == (768, "final")
     assert judged.metrics["episode_return"] == rows[4]["evaluate"]["episode_return"]
 
@@ -169,7 +170,7 @@ def test_the_best_step_is_the_objectives_and_the_same_for_all_seeds(
     trial.play()
     assert places_of(trial, (42, 43)) == PLACES
     final, absolute = (
-        [row["episodes"] for row in records.read_metrics(tmp_path) if row.get(flag)] for flag in (FINAL, ABSOLUTE)
+        [row["episodes"] for row in read_metrics(tmp_path) if row.get(flag)] for flag in (FINAL, ABSOLUTE)
     )
     at_end = spy.played[len(told) :]
     if best == 768:  # the last ones are the best: they are played once

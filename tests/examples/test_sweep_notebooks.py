@@ -9,8 +9,8 @@ import nbformat
 import pytest
 
 import results
-from jax_party.trial import records
-from jax_party.trial.records import VaultEntry
+from jax_party.trial.folder import read_record, trial_folders, update_record
+from jax_party.trial.record import VaultEntry
 from tests.examples.test_vault_reading import ROOT, figures, printed, run
 from tests.results.synthetic_sweep import make_sweep
 from tests.results.vault_factory import fields_of, write_vault
@@ -22,11 +22,11 @@ NOTEBOOKS = ("analysing_a_sweep", "comparing_algorithms")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four trials, two of each algorithm; the vault of each has environments of 25 steps."""
     folder = make_sweep(tmp_path_factory.mktemp("notebooks") / "sweep", 4)
-    for trial in records.trial_folders(folder):
-        record = records.read_record(trial)
+    for trial in trial_folders(folder):
+        record = read_record(trial)
         write_vault(trial / "vaults" / "jax_party" / record.trial_id, fields_of(2, 25, record.number))
         changes = {"vaults": (VaultEntry(record.trial_id, "train", 2, 25),)}
-        records.update_record(trial, **changes, algorithm=("ff_ippo", "ff_mappo")[record.number % 2])
+        update_record(trial, **changes, algorithm=("ff_ippo", "ff_mappo")[record.number % 2])
     results.write_index(folder)
     return folder
 

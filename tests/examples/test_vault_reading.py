@@ -16,7 +16,9 @@ import pytest
 
 from jax_party.config import parse_config
 from jax_party.runtime import prepare_process
-from jax_party.trial import records
+from jax_party.trial.folder import create_trial_folder, read_record
+from jax_party.trial.identity import new_trial_id
+from jax_party.trial.record import TrialRecord
 from mava_configs import compose
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,11 +44,11 @@ def trial_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mapping = compose("ff_ippo", TINY)
     config = parse_config(mapping)
     folder = tmp_path_factory.mktemp("run") / "trial"
-    record = records.TrialRecord(
-        trial_id=records.trial_id("example", mapping, config.system.seed), algorithm="ff_ippo",
+    record = TrialRecord(
+        trial_id=new_trial_id("example", mapping, config.system.seed), algorithm="ff_ippo",
         environment="JaxParty", scenario="p-short", seed=config.system.seed,
     )  # fmt: skip
-    records.create_trial_folder(folder, mapping, record)
+    create_trial_folder(folder, mapping, record)
     experiment = Experiment(config, folder)
     try:
         while not experiment.finished:
@@ -61,7 +63,7 @@ def fields(trial_folder: Path) -> Fields:
     """The vault, read directly."""
     from flashbax.vault import Vault
 
-    uid = records.read_record(trial_folder).trial_id
+    uid = read_record(trial_folder).trial_id
     vault = Vault(rel_dir=str(trial_folder.resolve() / "vaults"), vault_name="jax_party", vault_uid=uid)
     return {name: np.asarray(values) for name, values in vault.read().experience.items()}
 

@@ -15,7 +15,7 @@ from jax_party.errors import SweepError
 from jax_party.judging import claims
 from jax_party.judging.claims import Claim, Claims, Evidence, parse_claims
 from jax_party.judging.seeds import BLOCK, fresh_seeds
-from jax_party.trial.records import FIRST_FRESH_SEED
+from jax_party.trial.judged import FIRST_FRESH_SEED
 
 MANIFEST: dict[str, Any] = {
     "name": "demo", "algorithms": ["ff_ippo", "ff_mappo"], "num_trials": 8, "created": "2026-01-02", "pack": 1,

@@ -23,7 +23,7 @@ import tensorstore
 
 from jax_party.config import ExperimentConfig
 from jax_party.training.experiment import Experiment
-from jax_party.trial import records
+from jax_party.trial.folder import read_record
 
 VARIABLE = "JAX_PARTY_MISBEHAVIOUR"
 FACTORY = "tests.launcher.misbehaving:Misbehaving"
@@ -34,7 +34,7 @@ class Misbehaving(Experiment):
     """Does what it does at its moment, and is the real experiment otherwise."""
 
     def __init__(self, config: ExperimentConfig, folder: Path, **options: Any) -> None:
-        record = records.read_record(folder)
+        record = read_record(folder)
         given = json.loads(os.environ.get(VARIABLE, "{}")).get(str(record.number))
         self._kind, self._period, self._moment = given if given and not record.attempts else ("none", 0, 0)
         super().__init__(config, folder, **options)

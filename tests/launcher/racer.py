@@ -15,8 +15,10 @@ import numpy as np
 
 from jax_party.config import ExperimentConfig, make_budget
 from jax_party.errors import TrainingDiverged
-from jax_party.trial import records
-from jax_party.trial.records import FINISHED, State
+from jax_party.trial.folder import read_record, update_record
+from jax_party.trial.metrics import append_metrics
+from jax_party.trial.provenance import utc_timestamp
+from jax_party.trial.states import FINISHED, State
 
 
 def score(actor_lr: float, seed: int, noise: float = 1.0) -> float:
@@ -29,18 +31,16 @@ class Racer:
     def __init__(self, config: ExperimentConfig, folder: Path) -> None:
         self._config, self._folder = config, folder
         self._steps = make_budget(config).num_evaluations * make_budget(config).steps_per_evaluation
-        record = records.read_record(folder)
+        record = read_record(folder)
         if record.state not in FINISHED:
-            records.update_record(
-                folder, state=State.RUNNING, attempts=record.attempts + 1, started_at=records.timestamp()
-            )
+            update_record(folder, state=State.RUNNING, attempts=record.attempts + 1, started_at=utc_timestamp())
 
     def step(self) -> dict[str, Any]:
         steer = json.loads(os.environ.get("JAX_PARTY_RACER", "{}"))
-        record = records.read_record(self._folder)
+        record = read_record(self._folder)
         if record.state not in FINISHED:
             if record.number in steer.get("fail", []):
-                records.update_record(self._folder, state=State.FAILED, error="TrainingDiverged: nan")
+                update_record(self._folder, state=State.FAILED, error="TrainingDiverged: nan")
                 raise TrainingDiverged("nan")
             rate, noise = self._config.system.actor_lr, steer.get("noise", 1.0)
             seeds = range(record.seed, record.seed + record.num_seeds)
@@ -50,10 +50,10 @@ class Racer:
                 for flags in ({}, {"final": True}, {"absolute": True})
                 for seed, value in scores.items()
             ]
-            records.append_metrics(self._folder, *rows)
+            append_metrics(self._folder, *rows)
             mean = float(np.mean(list(scores.values())))
-            records.update_record(
-                self._folder, state=State.COMPLETE, env_steps=self._steps, ended_at=records.timestamp(),
+            update_record(
+                self._folder, state=State.COMPLETE, env_steps=self._steps, ended_at=utc_timestamp(),
                 final_metrics={"episode_return": mean}, absolute_metrics={"episode_return": mean},
             )  # fmt: skip
         return {"env_steps": self._steps, "evaluation": 1, "episode_return": 0.0, "steps_per_second": 1.0,

@@ -20,8 +20,11 @@ from typing import Any
 
 from jax_party.config import ExperimentConfig, make_budget
 from jax_party.errors import TrainingDiverged
-from jax_party.trial import records
-from jax_party.trial.records import FINISHED, State
+from jax_party.trial import folder as trial_folder
+from jax_party.trial.folder import read_record, update_record
+from jax_party.trial.metrics import append_metrics, read_metrics
+from jax_party.trial.provenance import current_provenance, utc_timestamp
+from jax_party.trial.states import FINISHED, State
 
 
 class StandIn:
@@ -32,18 +35,18 @@ class StandIn:
         self._budget = make_budget(config)
         self._lr = config.system.actor_lr
         self._steer = json.loads(os.environ.get("JAX_PARTY_STANDIN", "{}"))
-        record = records.read_record(folder)
+        record = read_record(folder)
         self._fault = self._steer.get("faults", {}).get(str(record.number), ["none", 0])
         self._attempt = record.attempts + 1
-        self._periods = len(records.read_metrics(folder))
+        self._periods = len(read_metrics(folder))
         self.finished = record.state in FINISHED
         (folder / "pid").write_text(str(os.getpid()))
         with (folder / "pids").open("a") as pids:
             pids.write(f"{os.getpid()}\n")
         if not self.finished:
-            records.update_record(
+            update_record(
                 folder, state=State.RUNNING, attempts=self._attempt, error=None, device=f"cpu:{len(cores())}",
-                started_at=record.started_at or records.timestamp(), host=records.provenance()["host"],
+                started_at=record.started_at or utc_timestamp(), host=current_provenance()["host"],
             )  # fmt: skip
 
     def step(self) -> dict[str, Any]:
@@ -72,13 +75,13 @@ class StandIn:
         row = {"evaluation": self._periods, "step": steps, "seed": 0, "wall_time_s": 0.1,
                "evaluate": {"episode_return": value}, "episodes": {"episode_return": [value]},
                "train": whereabouts(self._folder)}  # fmt: skip
-        records.append_metrics(self._folder, row)
+        append_metrics(self._folder, row)
         changes: dict[str, Any] = {"env_steps": steps, "steps_per_second": 10_000.0, "duration_s": 0.1}
         if self._periods == self._budget.num_evaluations:
             self.finished = True
-            changes |= {"state": State.COMPLETE, "ended_at": records.timestamp()}
+            changes |= {"state": State.COMPLETE, "ended_at": utc_timestamp()}
             changes |= {name: {"episode_return": value} for name in ("final_metrics", "absolute_metrics")}
-        records.update_record(self._folder, **changes)
+        update_record(self._folder, **changes)
 
     def _misbehave(self, period: int) -> None:
         kind, when = self._fault
@@ -103,13 +106,13 @@ class StandIn:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
         if kind == "diverge":
             reason = "TrainingDiverged: policy_loss is nan at 512 steps"
-            records.update_record(self._folder, state=State.FAILED, error=reason, ended_at=records.timestamp())
+            update_record(self._folder, state=State.FAILED, error=reason, ended_at=utc_timestamp())
             raise TrainingDiverged(reason)
 
 
 def whereabouts(folder: Path) -> dict[str, str]:
     """What tells nodes apart that are processes of one machine, and where their code is from."""
-    return {"folder": str(folder), "code": records.__file__, "key": os.environ.get("AWS_ACCESS_KEY_ID", "")}
+    return {"folder": str(folder), "code": trial_folder.__file__, "key": os.environ.get("AWS_ACCESS_KEY_ID", "")}
 
 
 def cores() -> set[int]:

@@ -15,8 +15,10 @@ from typing import Any
 
 from jax_party.config import ExperimentConfig, make_budget
 from jax_party.errors import TrainingDiverged
-from jax_party.trial import records
-from jax_party.trial.records import FINISHED, State
+from jax_party.trial.folder import read_record, takeover_folder, update_record
+from jax_party.trial.metrics import append_metrics, truncate_metrics
+from jax_party.trial.provenance import utc_timestamp
+from jax_party.trial.states import FINISHED, State
 
 
 def gain(actor_lr: float, ent_coef: float, scenario: str = "p-base") -> float:
@@ -39,17 +41,17 @@ class Synthetic:
         self._folder = folder
         self._config = config
         self._budget = make_budget(config)
-        self._record = records.read_record(folder)
+        self._record = read_record(folder)
         self.learned = 0.0
         self.periods = 0
         if self._record.checkpoint:
             self.periods, self.learned = _read(folder / self._record.checkpoint)
         lineage = self._record.lineage
         if lineage and lineage[-1].step == self._step():
-            _, self.learned = _read(records.takeover_folder(folder, self._step()))
-        records.truncate_metrics(folder, self._step())
+            _, self.learned = _read(takeover_folder(folder, self._step()))
+        truncate_metrics(folder, self._step())
         if self._record.state not in FINISHED:
-            self._update(state=State.RUNNING, attempts=self._record.attempts + 1, started_at=records.timestamp())
+            self._update(state=State.RUNNING, attempts=self._record.attempts + 1, started_at=utc_timestamp())
 
     def step(self) -> dict[str, Any]:
         if self._record.state not in FINISHED:
@@ -63,21 +65,21 @@ class Synthetic:
     def _play(self) -> None:
         system = self._config.system
         if self._record.number in json.loads(os.environ.get("JAX_PARTY_DIVERGE", "[]")) and self.periods == 1:
-            self._update(state=State.FAILED, error="TrainingDiverged: nan", ended_at=records.timestamp())
+            self._update(state=State.FAILED, error="TrainingDiverged: nan", ended_at=utc_timestamp())
             raise TrainingDiverged("nan")
         self.learned += gain(system.actor_lr, system.ent_coef, self._config.env.scenario.task_name)
         self.periods += 1
         metrics = self._metrics()
         row = {"evaluation": self.periods, "step": self._step(), "seed": 0, "wall_time_s": 0.0,
                "evaluate": metrics, "episodes": {}, "train": {}}  # fmt: skip
-        records.append_metrics(self._folder, row)
+        append_metrics(self._folder, row)
         checkpoint = self._folder / "checkpoints" / str(self._step())
         shutil.rmtree(checkpoint, ignore_errors=True)
         checkpoint.mkdir(parents=True)
         (checkpoint / "state.json").write_text(json.dumps([self.periods, self.learned]))
         changes: dict[str, Any] = {"env_steps": self._step(), "checkpoint": f"checkpoints/{self._step()}"}
         if self.periods == self._budget.num_evaluations:
-            changes |= {"state": State.COMPLETE, "ended_at": records.timestamp()}
+            changes |= {"state": State.COMPLETE, "ended_at": utc_timestamp()}
             changes |= dict.fromkeys(("final_metrics", "absolute_metrics"), metrics)
         self._update(**changes)
 
@@ -90,7 +92,7 @@ class Synthetic:
         return self.periods * self._budget.steps_per_evaluation
 
     def _update(self, **changes: Any) -> None:
-        self._record = records.update_record(self._folder, **changes)
+        self._record = update_record(self._folder, **changes)
 
 
 def _read(folder: Path) -> tuple[int, float]:

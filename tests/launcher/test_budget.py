@@ -11,8 +11,9 @@ from rich.console import Console
 
 from jax_party.errors import SweepError
 from jax_party.judging.seeds import fresh_seeds
-from jax_party.trial import records
-from jax_party.trial.records import State
+from jax_party.trial.folder import update_record
+from jax_party.trial.manifest import read_manifest
+from jax_party.trial.states import State
 from launcher import sweep
 from launcher.ask.options import parse_resume_options, parse_sweep_options
 from launcher.ask.quantities import parse_budget
@@ -114,7 +115,7 @@ def test_a_spent_budget_adds_nothing_and_does_not_hold_tests_back(
     for _ in range(2):
         assert sweep.main(["extend", str(found.folder), "SAMPLES=2"]) == 2
         assert "BUDGET: is spent already (trials 3 of 3); give a larger one" in capsys.readouterr().err
-        assert records.read_manifest(found.folder).num_trials == len(Sweep.read(found.folder).records) == 3
+        assert read_manifest(found.folder).num_trials == len(Sweep.read(found.folder).records) == 3
     promote.write_promotions(found, promote.winners(found, 1), fresh_seeds(found.manifest.name)[:2])
     found = Sweep.read(found.folder)
     asked = []
@@ -131,7 +132,7 @@ def test_trials_that_are_left_without_a_budget_are_no_spent_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     found = make_sweep(tmp_path, scores={0: 2.0, 1: 1.0, 2: 3.0})
-    records.update_record(found.folder / next(iter(found.records)), state=State.PENDING)
+    update_record(found.folder / next(iter(found.records)), state=State.PENDING)
     monkeypatch.setattr(run, "_run_trials", lambda *given: None)
     console = Console(file=io.StringIO(), width=300)
     crew = Crew.of(Machine((0, 1), 0), 1)
@@ -150,5 +151,5 @@ def test_the_budget_is_kept_with_the_sweep(tmp_path: Path) -> None:
     options = parse_sweep_options(["ALG=mappo", "SAMPLES=1", "BUDGET=time=2h,trials=3"])
     study, samples = read_study(options, "sweep-1")
     write_plan(tmp_path / "sweep", study, draw_plan(study, samples), 1, options, "")
-    assert records.read_manifest(tmp_path / "sweep").budget == {"time": 7200.0, "trials": 3.0}
+    assert read_manifest(tmp_path / "sweep").budget == {"time": 7200.0, "trials": 3.0}
     assert parse_resume_options([str(tmp_path), "BUDGET=steps=10"]).budget == "steps=10"

@@ -20,9 +20,12 @@ import pandas as pd
 import psutil
 import pytest
 
+from jax_party.store.locks import LOCK_FILE
 from jax_party.store.retry import PATIENCE_VARIABLE
-from jax_party.trial import records
-from jax_party.trial.records import FINISHED, State, TrialRecord
+from jax_party.trial.folder import read_record
+from jax_party.trial.metrics import read_metrics
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import FINISHED, State
 from launcher.work.watchdog import TRACE_FILE
 from tests.launcher import misbehaving
 from tests.launcher.drivers import Driver, kill_driver, sweep_folder
@@ -52,7 +55,7 @@ DIED = "the worker process died"
 
 
 def read(out: Path) -> dict[int, TrialRecord]:
-    return {number: records.read_record(folder) for number, folder in trials(out).items()}
+    return {number: read_record(folder) for number, folder in trials(out).items()}
 
 
 def trained(out: Path) -> float:
@@ -70,7 +73,7 @@ def moments(generator: np.random.Generator, number: int) -> list[tuple[float, fl
 def holder(folder: Path, driver: Driver) -> int | None:
     """The pid of the process that holds a trial's folder now, if one does."""
     driver.look()
-    lock = folder / records.LOCK_FILE
+    lock = folder / LOCK_FILE
     try:
         pid = int(lock.read_text().split()[1])
         held = str(lock) in {file.path for file in psutil.Process(pid).open_files()}
@@ -116,7 +119,7 @@ def test_killed_workers(real_sweep: Begin, tmp_path: Path, unbroken: dict[int, P
         psutil.wait_procs([worker], timeout=30)
         for number in played:
             hits[number] += 1
-            broken[number] += records.read_record(trials(tmp_path)[number]).state not in FINISHED
+            broken[number] += read_record(trials(tmp_path)[number]).state not in FINISHED
     assert driver.wait(LIMIT_S) == 0, driver.output()
     assert_all_complete(tmp_path, unbroken)
     for number, record in read(tmp_path).items():
@@ -170,7 +173,7 @@ def test_trials_that_misbehave(real_sweep: Begin, tmp_path: Path, unbroken: dict
             update = (period - 1) * UPDATES + int(moment) + 1
             assert record.state is State.FAILED and record.retries == (), faults
             assert f"nan in update {update} " in table.loc[number, "error"]
-            assert [row["evaluation"] for row in records.read_metrics(folder)] == list(range(period))
+            assert [row["evaluation"] for row in read_metrics(folder)] == list(range(period))
             assert_vaults_begin_alike(folder, unbroken[number])
         else:
             assert_same(folder, unbroken[number])
@@ -193,9 +196,9 @@ def fault(kind: str, generator: np.random.Generator) -> tuple[str, int, int | st
 
 def assert_vaults_begin_alike(folder: Path, whole: Path) -> None:
     """A trial that failed midway has the rows of its periods, and no others."""
-    entries = records.read_record(folder).vaults
+    entries = read_record(folder).vaults
     assert [entry.kind for entry in entries] == ["train", "test"]
-    for entry, longer in zip(entries, records.read_record(whole).vaults, strict=True):
+    for entry, longer in zip(entries, read_record(whole).vaults, strict=True):
         mine, theirs = vault(folder, entry.uid), vault(whole, longer.uid)
         for name, field in mine.items():
             assert 0 < entry.steps <= field.shape[1] < theirs[name].shape[1], (entry, name)
@@ -248,7 +251,7 @@ def check_hanging(sweep: Begin, out: Path, faults: dict[str, list[object]], pack
         elif pack == 1:
             assert record.retries == ()
         assert record.error is None
-        assert [row["step"] for row in records.read_metrics(trials(out)[number])] == [4096 * k for k in range(1, 7)]
+        assert [row["step"] for row in read_metrics(trials(out)[number])] == [4096 * k for k in range(1, 7)]
     stacks = [path.read_text() for path in out.glob(f"*/*/*/*/{TRACE_FILE}")]
     assert stacks and all("standin.py" in stack for stack in stacks)
     assert_retries_are_told(out)
@@ -359,12 +362,12 @@ def test_damaged_checkpoints_and_half_made_vaults(
 
     def running() -> list[Path]:
         """The trials that run and have a checkpoint before their last one."""
-        found = [f for f in trials(tmp_path).values() if records.read_record(f).state is State.RUNNING]
+        found = [f for f in trials(tmp_path).values() if read_record(f).state is State.RUNNING]
         return [folder for folder in found if len(checkpoints(folder)) >= 2]
 
     def waiting() -> list[Path]:
         """The trials that have not begun."""
-        return [f for f in trials(tmp_path).values() if records.read_record(f).started_at is None]
+        return [f for f in trials(tmp_path).values() if read_record(f).started_at is None]
 
     def midway() -> bool:
         return trained(tmp_path) >= share and bool(waiting()) and bool(running())

@@ -15,8 +15,12 @@ from rich.console import Console
 from jax_party.errors import SweepError
 from jax_party.judging.seeds import fresh_seeds
 from jax_party.store import storage
-from jax_party.trial import records
-from jax_party.trial.records import State
+from jax_party.store.files import write_text_atomically
+from jax_party.store.storage import as_folder
+from jax_party.trial.folder import read_record, update_record
+from jax_party.trial.manifest import read_manifest, write_manifest
+from jax_party.trial.metrics import append_metrics
+from jax_party.trial.states import State
 from launcher import sweep
 from launcher.commands import claim
 from launcher.commands.extend import extended
@@ -43,13 +47,13 @@ def claimed(path: Path, text: str = CLAIM, *words: str, samples: int = 2) -> Pat
 
 def end(folder: Path, values: list[float], welfare: list[float] | None = None) -> None:
     """End a trial with the final parameters' score of each seed, or as FAILED."""
-    record = records.read_record(folder)
+    record = read_record(folder)
     for index, value in enumerate(values):
         metrics = {"episode_return": value, "welfare_per_step": (welfare or values)[index]}
-        records.append_metrics(folder, {"step": 8192, "seed": record.seed + index, "evaluate": metrics, "final": True})
+        append_metrics(folder, {"step": 8192, "seed": record.seed + index, "evaluate": metrics, "final": True})
     mean = {"episode_return": float(np.mean(values))} if values else None
     error = None if values else "TrainingDiverged: nan"
-    records.update_record(folder, state=State.COMPLETE if values else State.FAILED, final_metrics=mean, error=error)
+    update_record(folder, state=State.COMPLETE if values else State.FAILED, final_metrics=mean, error=error)
 
 
 def search(folder: Path, failed: tuple[int, ...] = ()) -> Sweep:
@@ -77,7 +81,7 @@ def test_a_claim_is_written_before_anything_runs(tmp_path: Path, capsys: pytest.
     folder = claimed(tmp_path)
     said = capsys.readouterr().out
     content = yaml.safe_load((folder / "claim.yaml").read_text())
-    manifest = records.read_manifest(folder)
+    manifest = read_manifest(folder)
     assert content["sha256"] in said and manifest.provenance["claim"]["sha256"] == content["sha256"]
     assert "welfare is welfare_per_step here" in said and f"make verdict SWEEP={folder}" in said
     (written,) = content["claims"]
@@ -248,8 +252,8 @@ def test_a_verdict_needs_claims_and_an_ended_search(tmp_path: Path, capsys: pyte
     (folder / "claim.yaml").unlink()
     assert sweep.main(["verdict", str(folder)]) == 2
     assert "claim.yaml: no such file; restore it: verdicts are on the claims" in capsys.readouterr().err
-    manifest = records.read_manifest(folder)
-    records.write_manifest(folder, type(manifest)(**{**vars(manifest), "provenance": {}}))
+    manifest = read_manifest(folder)
+    write_manifest(folder, type(manifest)(**{**vars(manifest), "provenance": {}}))
     assert sweep.main(["verdict", str(folder)]) == 2
     assert "nothing was claimed before it ran; claim first" in capsys.readouterr().err
 
@@ -258,10 +262,10 @@ def test_claims_on_remote_storage(bucket: Path, capsys: pytest.CaptureFixture[st
     words = ["ALG=mappo,ippo", "SCENARIO=p-short", "SAMPLES=1", f"STORAGE={bucket / 'sweeps'}"]
     assert sweep.main(["claim", f"CLAIM={CLAIM}", *words]) == 0
     said = capsys.readouterr().out
-    folder = records.as_folder(said.partition("make verdict SWEEP=")[2].split()[0])
+    folder = as_folder(said.partition("make verdict SWEEP=")[2].split()[0])
     content = claim.read_intact(folder)
     assert content["sha256"] in said
     text = storage.read_bytes(folder / "claim.yaml").decode().replace("number: 5", "number: 50")
-    records.write_text_atomically(folder / "claim.yaml", text)
+    write_text_atomically(folder / "claim.yaml", text)
     assert sweep.main(["verdict", str(folder)]) == 2
     assert f"{folder}/claim.yaml: seeds.number: was edited" in capsys.readouterr().err

@@ -18,8 +18,12 @@ import pytest
 
 import results
 from jax_party.store import storage
-from jax_party.trial import records
-from jax_party.trial.records import State, TrialRecord
+from jax_party.trial.folder import read_record, trial_folders
+from jax_party.trial.manifest import MANIFEST_FILE
+from jax_party.trial.metrics import read_metrics
+from jax_party.trial.provenance import current_provenance
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
 from results.fetch import fetch
 from tests.launcher.drivers import ROOT, Driver, kill_driver
 from tests.launcher.nodes import HEAD, Nodes
@@ -73,13 +77,13 @@ def begin(bucket: Path, s3_endpoint: str, tmp_path: Path) -> Iterator[Begin]:
 
 def sweep_of(bucket: Path) -> Path | None:
     """The one sweep's folder, once it is planned."""
-    found = [name for name in storage.files_below(bucket) if name.endswith(records.MANIFEST_FILE)]
+    found = [name for name in storage.files_below(bucket) if name.endswith(MANIFEST_FILE)]
     return bucket / found[0].rpartition("/")[0] if found else None
 
 
 def trials(bucket: Path) -> dict[int, TrialRecord]:
     sweep = sweep_of(bucket)
-    found = [records.read_record(folder) for folder in records.trial_folders(sweep)] if sweep else []
+    found = [read_record(folder) for folder in trial_folders(sweep)] if sweep else []
     return {record.number: record for record in found}
 
 
@@ -94,7 +98,7 @@ def whereabouts(bucket: Path, what: str) -> dict[int, list[str]]:
     sweep = sweep_of(bucket)
     assert sweep is not None
     return {
-        number: [row["train"][what] for row in records.read_metrics(sweep / record.trial_id)]
+        number: [row["train"][what] for row in read_metrics(sweep / record.trial_id)]
         for number, record in trials(bucket).items()
     }
 
@@ -115,14 +119,14 @@ def test_a_sweep_over_two_nodes(nodes: Nodes, begin: Begin, bucket: Path, tmp_pa
     assert [ended[number].state for number in range(6)] == states, driver.output()
     assert [ended[number].attempts for number in range(6)] == [1, 2, 1, 1, 1, 1]
     assert [reason.split(" ", 1)[1] for reason in ended[1].retries] == ["RuntimeError: the disk is made of cheese"]
-    here = records.provenance()
+    here = current_provenance()
     assert {(record.host, record.git_sha) for record in ended.values()} <= {(here["host"], here["git_sha"]),
                                                                             (here["host"], None)}  # fmt: skip
 
     sweep = sweep_of(bucket)
     assert sweep is not None and str(sweep).startswith(f"{bucket / 'here' / 'ff_mappo'}/")
     for number, record in ended.items():
-        steps = [row["step"] for row in records.read_metrics(sweep / record.trial_id)]
+        steps = [row["step"] for row in read_metrics(sweep / record.trial_id)]
         assert steps == [4096, 8192, 12288, 16384][: 1 if number == 2 else 4]
     index = results.load_index(str(sweep))
     assert list(index["state"]) == states
@@ -336,7 +340,7 @@ def test_a_node_with_other_versions_is_refused_by_name(
     nodes.add("odd", environment={"PYTHONPATH": str(tmp_path)})
     driver = begin("ALG=mappo", f"ADDRESS={nodes.address}", f"STORAGE={bucket}", token=nodes.token)
     try:
-        here = records.provenance()["versions"]["jax"]
+        here = current_provenance()["versions"]["jax"]
         named = rf"node {socket.gethostname()} \(127\.0\.0\.5\): jax 0\.9\.1, here {here}; install the same"
         refused(driver, named, bucket)
     finally:

@@ -13,8 +13,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from jax_party.trial import records
-from jax_party.trial.records import State, TrialRecord
+from jax_party.trial.folder import read_config, update_record
+from jax_party.trial.manifest import read_manifest
+from jax_party.trial.metrics import read_metrics
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
 from launcher import sweep
 from launcher.drive.run import Sweep
 from results import load_index
@@ -113,10 +116,10 @@ def test_a_population_of_a_seed_is_the_same_again(scheduler: str, tmp_path: Path
 
 def check_trial(folder: Path, record: TrialRecord, others: Mapping[str, TrialRecord]) -> None:
     """Each evaluation is what its values give, on from what the trial had learned or taken over."""
-    rows = records.read_metrics(folder / record.trial_id)
+    rows = read_metrics(folder / record.trial_id)
     assert [row["evaluation"] for row in rows] == list(range(1, len(rows) + 1))
     values = [taken.hyperparameters for taken in record.lineage] + [record.hyperparameters]
-    config = records.read_config(folder / record.trial_id)
+    config = read_config(folder / record.trial_id)
     assert config["system"]["actor_lr"] == record.hyperparameters["system.actor_lr"]
     learned, part = 0.0, 0
     taken_at = {taken.step: taken for taken in record.lineage}
@@ -124,9 +127,7 @@ def check_trial(folder: Path, record: TrialRecord, others: Mapping[str, TrialRec
         before = row["step"] - 8192
         if before in taken_at and before:
             taken, part = taken_at[before], part + 1
-            (of_source,) = (
-                one for one in records.read_metrics(folder / taken.source) if one["step"] == taken.source_step
-            )
+            (of_source,) = (one for one in read_metrics(folder / taken.source) if one["step"] == taken.source_step)
             learned = of_source["evaluate"]["episode_return"]
             assert others[taken.source].trial_id != record.trial_id
         learned += gain(values[part]["system.actor_lr"], values[part]["system.ent_coef"], record.scenario)
@@ -171,7 +172,7 @@ def test_one_configuration_for_all_scenarios_under_a_constraint(tmp_path: Path) 
     assert 6e-4 < best["system.actor_lr"] < 5e-3
     output = (tmp_path / "log").read_text()
     assert "(mean of 2 scenarios)" in output and best["trial_id"] in output
-    assert records.read_manifest(folder).objective.constraints == {"min_cooperation_rate": 0.6}
+    assert read_manifest(folder).objective.constraints == {"min_cooperation_rate": 0.6}
 
 
 @pytest.mark.slow
@@ -260,7 +261,7 @@ def test_a_warm_start_from_another_space_is_refused(
     earlier = plan_of(["ALG=mappo", f"SPACE={file}", "SAMPLES=2"], tmp_path / "earlier")
     for record in Sweep.read(earlier).records.values():
         metrics = {"episode_return": 1.0}
-        records.update_record(earlier / record.trial_id, state=State.COMPLETE, absolute_metrics=metrics)
+        update_record(earlier / record.trial_id, state=State.COMPLETE, absolute_metrics=metrics)
     file.write_text(SPACE.replace(*change) if change[0] else SPACE)
     command = [*given, f"FROM={earlier}", f"OUT={out}", "DRY_RUN=1", *words.split()]
     assert sweep.main(command) == sweep.BAD_INPUT

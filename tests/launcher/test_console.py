@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from jax_party.judging.objectives import Objective
 from jax_party.judging.standings import Candidate, rank
-from jax_party.trial import records
-from jax_party.trial.records import Objective, State, TrialRecord
+from jax_party.trial.folder import create_trial_folder, update_record
+from jax_party.trial.metrics import append_metrics
+from jax_party.trial.provenance import current_provenance
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
 from launcher.plan import outcome
 from launcher.plan.estimate import ASSUMED_RATE, COLD_COMPILE_S, START_S, TRIAL_S, estimate
 from launcher.show import console
@@ -164,26 +168,26 @@ def test_durations(seconds: float | None, shown: str) -> None:
 
 def test_scores_come_from_the_folder(tmp_path: Path) -> None:
     found = record(0, objective=Objective("score", "min", at="best"))
-    records.create_trial_folder(tmp_path / "t-0", {}, found)
+    create_trial_folder(tmp_path / "t-0", {}, found)
     assert outcome.score(tmp_path / "t-0", found) is None
     for step, value in ((10, 3.0), (20, 1.0), (30, None)):
-        records.append_metrics(tmp_path / "t-0", {"step": step, "evaluate": {"score": value}})
-    records.append_metrics(tmp_path / "t-0", {"step": 30, "evaluate": {"score": 0.5}, "absolute": True})
+        append_metrics(tmp_path / "t-0", {"step": step, "evaluate": {"score": value}})
+    append_metrics(tmp_path / "t-0", {"step": 30, "evaluate": {"score": 0.5}, "absolute": True})
     assert outcome.score(tmp_path / "t-0", found) == 0.5, "played again"
     assert outcome.quick_score(found) is None
-    done = records.update_record(tmp_path / "t-0", absolute_metrics={"score": 0.5})
+    done = update_record(tmp_path / "t-0", absolute_metrics={"score": 0.5})
     assert outcome.quick_score(done) == 0.5
 
 
 def test_untrained_networks_do_not_make_the_score(tmp_path: Path) -> None:
     found = record(0, objective=Objective("score", "max", at="best"))
     folder = tmp_path / "t-0"
-    records.create_trial_folder(folder, {}, found)
-    records.append_metrics(folder, {"step": 10, "evaluate": {"score": 9.0}, "untrained": True})
+    create_trial_folder(folder, {}, found)
+    append_metrics(folder, {"step": 10, "evaluate": {"score": 9.0}, "untrained": True})
     assert outcome.score(folder, found) is None and outcome.metrics(folder, found) == {}
     assert outcome.seed_scores(folder, found) == []
     for step, value in ((20, 3.0), (30, 1.0)):
-        records.append_metrics(folder, {"step": step, "evaluate": {"score": value}})
+        append_metrics(folder, {"step": step, "evaluate": {"score": value}})
     assert outcome.score(folder, found) == 3.0 and outcome.metrics(folder, found) == {"score": 3.0}
     assert outcome.seed_scores(folder, found) == [3.0]
     assert len(outcome.evaluations(folder, found)) == 3
@@ -202,13 +206,13 @@ def test_estimates_rest_on_earlier_trials_of_this_machine(tmp_path: Path) -> Non
     assert guess.seconds == pytest.approx(START_S + COLD_COMPILE_S + running)
     assert set(ASSUMED_RATE["native"]) == set(ALGORITHMS)
     assert "assumed" in guess.source
-    here = records.provenance()["host"]
+    here = current_provenance()["host"]
     for number, (host, device, rate) in enumerate(
         [(here, "cpu:1", 1000.0), (here, "cpu:1", 3000.0), ("elsewhere", "cpu:1", 9.0), (here, "NVIDIA H100", 9.0)]
     ):
         folder = tmp_path / "ff_mappo" / "2026-01-01" / "00-00-00" / f"t-{number}"
         found = record(number, state=State.COMPLETE, host=host, device=device, steps_per_second=rate)
-        records.create_trial_folder(folder, {}, found)
+        create_trial_folder(folder, {}, found)
     guess = estimate(tmp_path, {"ff_mappo": 1_000_000}, False, 4, 2)
     assert guess.seconds == pytest.approx(START_S + (1_000_000 / 2000.0 + 4 * TRIAL_S) / 2)
     assert guess.source == "2,000 steps/s a worker, the median of 2 earlier trials here"

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from jax_party.errors import RecordError
-from jax_party.trial import records
 from jax_party.trial.draws import DRAWS_FILE, Draws
-from jax_party.trial.records import FIRST_FRESH_SEED, State
+from jax_party.trial.judged import FIRST_FRESH_SEED
+from jax_party.trial.manifest import read_manifest
+from jax_party.trial.states import State
 from launcher import sweep
 from launcher.ask.options import parse_sweep_options
 from launcher.drive.run import Sweep
@@ -235,7 +236,7 @@ def ended(out: Path) -> int:
 def check(folder: Path, policy: str, output: str) -> None:
     """What holds of a sweep of twelve samples in a space of four configurations, however it came to its end."""
     index, found = load_index(folder), Sweep.read(folder)
-    assert records.read_manifest(folder).duplicates == policy
+    assert read_manifest(folder).duplicates == policy
     assert set(index["state"]) == {"COMPLETE"}
     assert not index.duplicated(["configuration", "scenario", "seed"]).any()
     assert not index["trial_id"].str.contains("-r").any()

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from jax_party.trial import records
-from jax_party.trial.records import TrialRecord
+from jax_party.trial.folder import CONFIG_FILE, read_config
+from jax_party.trial.record import TrialRecord
 from launcher.ask.options import parse_sweep_options
+from launcher.plan import fixed_ranks
 from launcher.plan.compose import read_study
 from launcher.plan.fixed_ranks import note_of_plan, note_of_trials
 from launcher.plan.study import PlannedTrial, Study
@@ -96,11 +97,11 @@ def test_one_config_is_read_for_a_scenario_and_damaged_ones_are_passed_over(
 ) -> None:
     study, trials = planned("SCENARIO=p-base,p-short", "SAMPLES=3")
     found = written(tmp_path, study, trials)
-    (tmp_path / found[0].trial_id / records.CONFIG_FILE).write_text("- no mapping")
+    (tmp_path / found[0].trial_id / CONFIG_FILE).write_text("- no mapping")
     shutil.rmtree(tmp_path / found[1].trial_id)
     read: list[Path] = []
-    real = records.read_config
-    monkeypatch.setattr(records, "read_config", lambda folder: (read.append(folder), real(folder))[1])
+    real = read_config
+    monkeypatch.setattr(fixed_ranks, "read_config", lambda folder: (read.append(folder), real(folder))[1])
     assert note_of_trials(tmp_path, found) == f"p-base, p-short: {BASE}; {ADVICE}"
     assert len(read) == 4, "two that cannot be read, and one for each scenario"
     for record in found[2:]:

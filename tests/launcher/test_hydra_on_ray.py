@@ -15,7 +15,8 @@ import pytest
 from omegaconf import OmegaConf
 
 import results
-from jax_party.trial import records
+from jax_party.trial.folder import read_record
+from jax_party.trial.manifest import read_manifest
 from launcher import hydra_ray
 from mava_configs import compose
 from tests.launcher.drivers import ROOT, Driver, sweep_folder
@@ -75,7 +76,7 @@ def test_three_seeds_on_ray_are_a_sweep(tmp_path: Path) -> None:
     assert index["device"].tolist() == ["cpu:1"] * 3
     assert index["env_steps"].tolist() == [256] * 3
     assert len(results.load_evaluations(folder).query("metric == 'episode_return'")) == 6
-    manifest_read = records.read_manifest(folder)
+    manifest_read = read_manifest(folder)
     assert (manifest_read.name, manifest_read.num_trials) == (index["sweep"][0], 3)
 
 
@@ -92,7 +93,7 @@ def test_what_was_stopped_is_finished_by_resume(tmp_path: Path) -> None:
     driver.assert_nothing_left()
     folder = sweep_folder(tmp_path / "results")
     assert f"Stopped. Finish it with: python -m launcher.sweep resume {folder}" in driver.output()
-    found = [records.read_record(path.parent) for path in folder.glob("*/record.json")]
+    found = [read_record(path.parent) for path in folder.glob("*/record.json")]
     assert {record.state for record in found} == {"PENDING"} and any(record.env_steps for record in found)
 
     done = subprocess.run(

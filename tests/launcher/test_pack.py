@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 import pytest
 
 from jax_party.errors import RecordError, SweepError, TrainingDiverged
-from jax_party.trial import records
+from jax_party.store.locks import lock_folder
+from jax_party.trial.folder import read_record
+from jax_party.trial.record import RECORD_FILE
 from launcher.ask.experiment import load_factory
 from launcher.ask.options import parse_sweep_options
 from launcher.plan.compose import read_study
@@ -32,7 +34,7 @@ class Counting:
 
     def __init__(self, config: Any, folder: Path) -> None:
         self.name = folder.name
-        self.number = records.read_record(folder).number
+        self.number = read_record(folder).number
         self.period = 0
         self.open_now.add(self.name)
 
@@ -154,7 +156,7 @@ def test_what_goes_wrong_with_one_is_its_own(pack: Callable[..., Pack], folders:
     begun = time.monotonic()
     step_all(four, names[:1])
     assert time.monotonic() - begun < 10.0, "those that have ended are not waited for"
-    (folders[3] / records.RECORD_FILE).unlink()
+    (folders[3] / RECORD_FILE).unlink()
     four.leave(names[3])
     assert four.join(names[3])
     outcomes = step_all(four, names)
@@ -180,7 +182,7 @@ def test_one_that_cannot_be_closed_ends_alone(pack: Callable[..., Pack], folders
     assert [outcomes[n]["env_steps"] for n in (0, 2, 3)] == [1, 1, 1]
     four.leave(names[1])
     assert four.members == 3
-    with records.lock_folder(folders[1], timeout=0.0):
+    with lock_folder(folders[1], timeout=0.0):
         pass
 
 
@@ -250,12 +252,12 @@ def test_out_of_memory_halves_what_goes_at_once(pack: Callable[..., Pack], folde
     assert Together.widths == [4, 2, 1]
     assert [outcome["env_steps"] for outcome in step_all(four, names)] == [2, 2, 2]
     assert Together.widths == [4, 2, 1, 1], "it stays small"
-    retries = [reason.split(" ", 1)[1] for reason in records.read_record(folders[0]).retries]
+    retries = [reason.split(" ", 1)[1] for reason in read_record(folders[0]).retries]
     assert retries == [
         "out of memory with 4 at once (RESOURCE_EXHAUSTED: Out of memory allocating 4 bytes.): 2 from now on",
         "out of memory with 2 at once (RESOURCE_EXHAUSTED: Out of memory allocating 2 bytes.): 1 from now on",
     ]
-    assert records.read_record(folders[1]).retries == ()
+    assert read_record(folders[1]).retries == ()
 
 
 def test_out_of_memory_while_a_trial_is_taken_up_halves_too(pack: Callable[..., Pack], folders: list[Path]) -> None:
@@ -287,10 +289,10 @@ def test_the_folder_is_held_while_the_trial_is_here(pack: Callable[..., Pack], f
     one = pack(1)
     assert one.join(folders[0].name)
     one.step(folders[0].name)
-    with pytest.raises(RecordError, match="holds this folder"), records.lock_folder(folders[0], timeout=0.0):
+    with pytest.raises(RecordError, match="holds this folder"), lock_folder(folders[0], timeout=0.0):
         pass
     one.leave(folders[0].name)
-    with records.lock_folder(folders[0], timeout=0.0):
+    with lock_folder(folders[0], timeout=0.0):
         pass
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from jax_party.errors import SweepError
-from jax_party.trial import records
-from jax_party.trial.records import State, label_of
+from jax_party.trial.folder import read_config, read_record
+from jax_party.trial.identity import label_of
+from jax_party.trial.manifest import read_manifest
+from jax_party.trial.states import State
 from launcher.ask.options import SweepOptions, parse_sweep_options
 from launcher.plan.compose import read_study
 from launcher.plan.read import study_from_manifest
@@ -103,7 +105,7 @@ def test_a_trial_may_have_several_seeds(tmp_path: Path) -> None:
         arch = trial.config()["arch"]
         assert (trial.seed, arch["num_seeds"], arch["batch"]) == (5, 8, "map")
     write_plan(tmp_path, found, drawn, 2, parse_sweep_options(["ALG=mappo", *words]), "")
-    record, manifest = records.read_record(tmp_path / drawn[0].trial_id), records.read_manifest(tmp_path)
+    record, manifest = read_record(tmp_path / drawn[0].trial_id), read_manifest(tmp_path)
     assert (record.num_seeds, record.objective.aggregate) == (manifest.num_seeds, manifest.objective.aggregate)
     assert (record.num_seeds, record.objective.aggregate) == (8, "iqm")
     again = study_from_manifest(tmp_path, manifest)
@@ -161,7 +163,7 @@ def test_a_preset_lies_below_the_space_and_what_is_fixed(in_file: bool, tmp_path
     assert (config["arch"]["num_envs"], config["arch"]["num_evaluation"]) == (16, 2)
     assert found.spec.overrides["+preset"] == "mava"
     write_plan(tmp_path / "sweep", found, drawn, 1, parse_sweep_options(["ALG=mappo", *words]), "")
-    again = study_from_manifest(tmp_path / "sweep", records.read_manifest(tmp_path / "sweep"))
+    again = study_from_manifest(tmp_path / "sweep", read_manifest(tmp_path / "sweep"))
     assert [base.config for base in again.bases] == [base.config for base in found.bases]
 
 
@@ -191,15 +193,15 @@ def test_the_plan_on_disk_makes_the_same_study(tmp_path: Path) -> None:
     found, samples = study(*words, name="sweep-1")
     planned = draw_plan(found, samples)
     write_plan(tmp_path, found, planned, len(planned), parse_sweep_options(["ALG=mappo", *words]), "the command")
-    manifest = records.read_manifest(tmp_path)
+    manifest = read_manifest(tmp_path)
     assert (manifest.num_trials, manifest.seed, manifest.search) == (4, 5, "random")
     assert manifest.provenance["command"] == "the command"
     for trial in planned:
-        record = records.read_record(tmp_path / trial.trial_id)
+        record = read_record(tmp_path / trial.trial_id)
         assert (record.state, record.number, record.seed) == (State.PENDING, trial.number, 5)
         assert record.hyperparameters == trial.hyperparameters
         assert record.total_steps == trial.base.total_steps
-        assert records.read_config(tmp_path / trial.trial_id) == trial.config()
+        assert read_config(tmp_path / trial.trial_id) == trial.config()
     again = study_from_manifest(tmp_path, manifest)
     assert [again.trial(t.number, again.bases[t.number % 2], t.hyperparameters).trial_id for t in planned] == [
         trial.trial_id for trial in planned
@@ -227,11 +229,11 @@ def test_several_algorithms_share_a_sweep(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     options = parse_sweep_options(["ALG=mappo,ippo,sable", "SAMPLES=2"])
     write_plan(folder, found, drawn, len(drawn), options, "")
-    manifest = records.read_manifest(folder)
+    manifest = read_manifest(folder)
     assert manifest.algorithms == ("ff_mappo", "ff_ippo", "ff_sable")
     again = draw_plan(study_from_manifest(folder, manifest), 2)
     assert [trial.trial_id for trial in again] == [trial.trial_id for trial in drawn]
-    assert {records.read_record(folder / trial.trial_id).algorithm for trial in drawn} == set(found.algorithms)
+    assert {read_record(folder / trial.trial_id).algorithm for trial in drawn} == set(found.algorithms)
 
 
 def test_what_differs_only_in_an_axis_that_does_not_exist_is_one_trial(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import given
 
+from jax_party.judging.objectives import Objective
 from jax_party.judging.standings import Candidate
-from jax_party.trial.records import FINISHED, Objective, State, TrialRecord
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import FINISHED, State
 from launcher.show.console import status_line
 from launcher.show.progress import Progress, Snapshot, best_row
 

@@ -17,8 +17,12 @@ from jax_party.errors import SweepError
 from jax_party.judging.aggregate import interquartile_mean
 from jax_party.judging.intervals import interval
 from jax_party.judging.seeds import fresh_seeds
-from jax_party.trial import records
-from jax_party.trial.records import FIRST_FRESH_SEED, State
+from jax_party.trial.folder import read_config, read_record, update_record
+from jax_party.trial.judged import FIRST_FRESH_SEED
+from jax_party.trial.manifest import write_manifest
+from jax_party.trial.metrics import append_metrics
+from jax_party.trial.record import Takeover
+from jax_party.trial.states import State
 from launcher.ask.options import PromoteOptions, parse_promote_options, parse_sweep_options
 from launcher.commands import promote
 from launcher.commands.extend import extended
@@ -52,12 +56,12 @@ def make_sweep(path: Path, *words: str, samples: int = 3, scores: dict[int, floa
 
 def end(folder: Path, values: list[float]) -> None:
     """End a trial with the final parameters' score of each seed, or as FAILED."""
-    record = records.read_record(folder)
+    record = read_record(folder)
     for index, value in enumerate(values):
         row = {"step": 8192, "seed": record.seed + index, "evaluate": {"episode_return": value}}
-        records.append_metrics(folder, row | {"final": True}, row | {"absolute": True})
+        append_metrics(folder, row | {"final": True}, row | {"absolute": True})
     mean = {"episode_return": float(np.mean(values))} if values else None
-    records.update_record(folder, state=State.COMPLETE if values else State.FAILED, final_metrics=mean)
+    update_record(folder, state=State.COMPLETE if values else State.FAILED, final_metrics=mean)
 
 
 def _lr(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +99,7 @@ def test_tests_have_the_winners_config_and_seeds_of_their_own(tmp_path: Path) ->
     for winner, record in zip(chosen, written, strict=True):
         assert (record.seed, record.num_seeds, record.state) == (SEEDS.start, 4, State.PENDING)
         assert record.promoted_from == winner.record.trial_id
-        ours, theirs = (records.read_config(sweep.folder / one.trial_id) for one in (record, winner.record))
+        ours, theirs = (read_config(sweep.folder / one.trial_id) for one in (record, winner.record))
         assert ours["system"].pop("seed") == SEEDS.start > theirs["system"].pop("seed")
         assert (ours["arch"].pop("num_seeds"), theirs["arch"].pop("num_seeds")) == (4, 1)
         assert ours == theirs
@@ -118,15 +122,15 @@ def test_a_winner_of_a_population_is_tested_with_the_values_that_won(rule: str, 
     folder = sweep.folder / winner.record.trial_id
     for step, value in ((4096, 9.0), (8192, 3.0)):
         row = {"step": step, "seed": winner.record.seed, "evaluate": {"episode_return": value}}
-        records.append_metrics(folder, row)
+        append_metrics(folder, row)
     then = {"system.actor_lr": 0.0005}
-    records.update_record(folder, lineage=(records.Takeover(4096, "other", 4096, then),))
+    update_record(folder, lineage=(Takeover(4096, "other", 4096, then),))
     again = Sweep.read(sweep.folder)
     (test,) = promote.write_promotions(again, promote.winners(again, 1), SEEDS[:4])
     assert then != winner.record.hyperparameters
     assert test.hyperparameters == (then if rule == "best" else winner.record.hyperparameters)
-    assert records.read_config(sweep.folder / test.trial_id)["system"] == (
-        records.read_config(folder)["system"] | {"seed": SEEDS.start, **_lr(test.hyperparameters)}
+    assert read_config(sweep.folder / test.trial_id)["system"] == (
+        read_config(folder)["system"] | {"seed": SEEDS.start, **_lr(test.hyperparameters)}
     )
 
 
@@ -136,7 +140,7 @@ def test_a_sweep_that_is_extended_after_a_promotion_has_a_number_a_trial(tmp_pat
     promote.write_promotions(sweep, promote.winners(sweep, 2), SEEDS[:4])
     sweep = Sweep.read(sweep.folder)
     sweep.manifest = extended(sweep, 2)
-    records.write_manifest(sweep.folder, sweep.manifest)
+    write_manifest(sweep.folder, sweep.manifest)
     sweep.complete_plan()
     if words:
         (part,) = run.search_passes(sweep, run.make_progress(sweep), 9)

@@ -18,8 +18,10 @@ from rich.console import Console
 from jax_party.errors import SweepError
 from jax_party.judging.intervals import interval
 from jax_party.judging.seeds import fresh_seeds
-from jax_party.trial import records
-from jax_party.trial.records import State, TrialRecord
+from jax_party.trial.folder import read_record, update_record
+from jax_party.trial.identity import configuration_id
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
 from launcher import sweep as command
 from launcher.ask.options import PromoteOptions, parse_promote_options
 from launcher.commands.promote import Winner, show_promotions, winners, write_promotions
@@ -69,7 +71,7 @@ class Rounds:
             seeds = range(record.seed, record.seed + record.num_seeds)
             failed = (tuned_number(record), record.seed) in self.fail
             end(self.sweep.folder / record.trial_id, [] if failed else [self._score(record, seed) for seed in seeds])
-            self.sweep.records[record.trial_id] = records.read_record(self.sweep.folder / record.trial_id)
+            self.sweep.records[record.trial_id] = read_record(self.sweep.folder / record.trial_id)
         return 0
 
     def promote(self, chosen: list[Winner], seeds: range) -> None:
@@ -100,7 +102,7 @@ def made(path: Path, *words: str, quality: dict[int, float] = QUALITY) -> Path:
     averaged = sweep.manifest.scenario_mode == "mean"
     for record in sweep.records.values():
         number = record.number // 2 if averaged else record.number
-        records.update_record(sweep.folder / record.trial_id, hyperparameters={"number": number})
+        update_record(sweep.folder / record.trial_id, hyperparameters={"number": number})
     return sweep.folder
 
 
@@ -124,7 +126,7 @@ def test_what_is_worse_is_stopped_and_the_others_go_on(tmp_path: Path) -> None:
     searched = index[index["promoted_from"].isna()].set_index("number")
     assert searched["fresh.num_seeds"].tolist() == [6, 20, 20, 6]
     assert searched["tests"].tolist() == [1, 1, 1, 1]
-    origin = records.read_record(folder / searched.loc[1, "trial_id"])
+    origin = read_record(folder / searched.loc[1, "trial_id"])
     values = [close_and_poor(next(r for r in rounds.played[0] if tuned_number(r) == 1), seed) for seed in SEEDS[:20]]
     assert searched.loc[1, "fresh.value"] == pytest.approx(interval(values).value) and origin.num_seeds == 1
     assert re.search(r"fresh \S+ \[\S+, \S+\] \(iqm of 20 seeds\)", rounds.text)
@@ -135,7 +137,7 @@ def test_a_winner_ends_the_race(tmp_path: Path) -> None:
     rounds = Rounds(folder, lambda record, seed: 3.0 * tuned_number(record) + 0.01 * (seed % 3))
     assert rounds(options(folder)) == 0
     assert len(rounds.played) == 1, "six seeds are enough"
-    (name,) = {records.configuration_id(r) for r in rounds.played[0] if tuned_number(r) == 3}
+    (name,) = {configuration_id(r) for r in rounds.played[0] if tuned_number(r) == 3}
     assert f"ff_mappo p-base: {name} is the best after 6 seeds (RACE=0.95)" in rounds.text
 
 
@@ -143,7 +145,7 @@ def test_less_is_better_in_min(tmp_path: Path) -> None:
     folder = made(tmp_path, "MODE=min")
     rounds = Rounds(folder, lambda record, seed: 3.0 * tuned_number(record) + 0.01 * (seed % 3))
     assert rounds(options(folder)) == 0
-    (name,) = {records.configuration_id(r) for r in rounds.played[0] if tuned_number(r) == 0}
+    (name,) = {configuration_id(r) for r in rounds.played[0] if tuned_number(r) == 0}
     assert f"{name} is the best after 6 seeds" in rounds.text
     assert "is out after 6 seeds (mean 9.01, where the best has 0.01;" in rounds.text
 
@@ -191,7 +193,7 @@ def test_a_trial_that_fails_is_out(tmp_path: Path) -> None:
     assert rounds(options(folder)) == 0
     assert "is out after 8 seeds (its trial failed)" in rounds.text
     assert len(rounds.played) == 2
-    (name,) = {records.configuration_id(r) for r in rounds.played[0] if tuned_number(r) == 2}
+    (name,) = {configuration_id(r) for r in rounds.played[0] if tuned_number(r) == 2}
     assert f"{name} is the best after 8 seeds" in rounds.text
 
 
@@ -206,7 +208,7 @@ def test_over_scenarios_a_seed_counts_by_its_mean(tmp_path: Path) -> None:
     rounds = Rounds(folder, score)
     assert rounds(options(folder)) == 0
     assert len(rounds.played[0]) == 4 and len(rounds.played) == 1
-    (name,) = {records.configuration_id(r) for r in rounds.played[0] if tuned_number(r) == 1}
+    (name,) = {configuration_id(r) for r in rounds.played[0] if tuned_number(r) == 1}
     assert "Racing 2 configurations of ff_mappo in 2 scenarios" in rounds.text
     assert f"ff_mappo: {name} is the best after 6 seeds" in rounds.text
 
@@ -217,13 +219,13 @@ def test_configurations_found_after_the_test_are_told(tmp_path: Path) -> None:
     early, late = "2026-01-01T00:00:00.000+00:00", "2026-01-03T00:00:00.000+00:00"
     rounds = Rounds(folder)
     for record in rounds.sweep.searched:
-        records.update_record(folder / record.trial_id, started_at=late if record.number == 3 else early)
+        update_record(folder / record.trial_id, started_at=late if record.number == 3 else early)
     rounds.sweep = Sweep.read(folder)
     chosen = winners(rounds.sweep, 4)
     for some in (chosen[:3], chosen[3:]):
         rounds.promote(some, SEEDS[:4])
     for record in rounds.played[0]:
-        records.update_record(folder / record.trial_id, ended_at="2026-01-02T00:00:00.000+00:00")
+        update_record(folder / record.trial_id, ended_at="2026-01-02T00:00:00.000+00:00")
     rounds.sweep = Sweep.read(folder)
     tests = [record for record in rounds.sweep.records.values() if record.promoted_from]
     show_promotions(rounds.sweep, tests, rounds.screen)

@@ -28,8 +28,11 @@ import pytest
 from flashbax.vault import Vault
 
 from jax_party.judging.seeds import fresh_seeds
-from jax_party.trial import records
-from jax_party.trial.records import State, TrialRecord
+from jax_party.store.locks import LOCK_FILE
+from jax_party.trial.folder import read_config, read_record
+from jax_party.trial.metrics import METRICS_FILE, read_metrics
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
 from launcher.ask.options import parse_sweep_options
 from launcher.plan.compose import read_study
 from launcher.plan.write import draw_plan, write_plan
@@ -57,11 +60,11 @@ import os, sys
 from pathlib import Path
 from launcher.machine.resources import prepare_worker
 core = prepare_worker(sorted(os.sched_getaffinity(0)), uses_gpu=False)
-from jax_party.trial import records
+from jax_party.trial.folder import read_config
 from jax_party.config import parse_config
 from jax_party.training.experiment import Experiment
 for folder in map(Path, sys.argv[1:]):
-    experiment = Experiment(parse_config(records.read_config(folder)), folder)
+    experiment = Experiment(parse_config(read_config(folder)), folder)
     while not experiment.finished:
         experiment.step()
     experiment.close()
@@ -105,12 +108,12 @@ def real_sweep(tmp_path: Path) -> Iterator[Begin]:
 def trials(out: Path) -> dict[int, Path]:
     """The folders of the one sweep in `out`, by trial number."""
     folders = [path.parent for path in out.glob("*/*/*/*/record.json")]
-    return {records.read_record(folder).number: folder for folder in folders}
+    return {read_record(folder).number: folder for folder in folders}
 
 
 def ahead_of_its_checkpoint(folder: Path) -> bool:
     """Whether the trial is in its fourth period: three are recorded, and the checkpoint is that of the second."""
-    record = records.read_record(folder)
+    record = read_record(folder)
     period = record.total_steps // EVALUATIONS
     return (record.state, record.env_steps, record.checkpoint) == (
         State.RUNNING, 3 * period, f"checkpoints/{2 * period}",
@@ -120,7 +123,7 @@ def ahead_of_its_checkpoint(folder: Path) -> bool:
 def worker_of(folder: Path, driver: Driver) -> int:
     """The pid of the process that holds the trial's folder: one of the driver's, with its lock open."""
     driver.look()
-    lock = folder / records.LOCK_FILE
+    lock = folder / LOCK_FILE
     pid = int(lock.read_text().split()[1])
     assert pid in driver.descendants
     assert str(lock) in {file.path for file in psutil.Process(pid).open_files()}
@@ -132,7 +135,7 @@ def worker_of(folder: Path, driver: Driver) -> int:
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what a clock wrote."""
-    rows = records.read_metrics(folder)
+    rows = read_metrics(folder)
     for row in rows:
         row.pop("wall_time_s")
         row.pop("evaluation_time_s", None)
@@ -162,8 +165,8 @@ def checkpoint(folder: Path, record: TrialRecord) -> dict[str, Any]:
 
 def assert_same(folder: Path, other: Path) -> None:
     """Metrics, both vaults, learner and best parameters are equal bit for bit."""
-    mine, theirs = records.read_record(folder), records.read_record(other)
-    assert records.read_config(folder) == records.read_config(other)
+    mine, theirs = read_record(folder), read_record(other)
+    assert read_config(folder) == read_config(other)
     assert metrics(folder) == metrics(other)
     assert len(metrics(folder)) == EVALUATIONS + 3, "untrained networks, and the episodes at the end"
     for suffix in ("", "-test"):
@@ -211,7 +214,7 @@ def test_a_killed_worker_costs_no_bit(real_sweep: Begin, tmp_path: Path, unbroke
     os.kill(worker_of(trials(tmp_path)[0], driver), signal.SIGKILL)
     assert driver.wait() == 0, driver.output()
 
-    ended = {number: records.read_record(folder) for number, folder in trials(tmp_path).items()}
+    ended = {number: read_record(folder) for number, folder in trials(tmp_path).items()}
     assert [ended[number].attempts for number in range(TRIALS)] == [2, 1, 1, 1, 1], driver.output()
     assert {record.device for record in ended.values()} == {"cpu:1"}, "so the program of chunks is what ran"
     assert "trial 0 tried again (1): the worker process died" in driver.output()
@@ -231,13 +234,13 @@ def test_packed_trials_lose_no_bit_with_their_worker(
     """SIGKILL to a worker that three trials share: all three are taken up again by the worker that takes its place."""
     driver = real_sweep(*WORDS, f"OUT={tmp_path}", "WORKERS=1", "PACK=3")
     driver.until(lambda: 0 in trials(tmp_path) and ahead_of_its_checkpoint(trials(tmp_path)[0]))
-    running = [n for n, folder in trials(tmp_path).items() if records.read_record(folder).state is State.RUNNING]
+    running = [n for n, folder in trials(tmp_path).items() if read_record(folder).state is State.RUNNING]
     workers = {worker_of(trials(tmp_path)[number], driver) for number in running}
     assert (len(running), len(workers)) == (3, 1)
     os.kill(workers.pop(), signal.SIGKILL)
     assert driver.wait() == 0, driver.output()
 
-    ended = {number: records.read_record(folder) for number, folder in trials(tmp_path).items()}
+    ended = {number: read_record(folder) for number, folder in trials(tmp_path).items()}
     for number, record in ended.items():
         again = number in running
         assert record.attempts == 1 + again, driver.output()
@@ -253,7 +256,7 @@ def test_a_killed_driver_costs_no_bit(real_sweep: Begin, tmp_path: Path, unbroke
 
     def midway() -> bool:
         folders = trials(tmp_path).values()
-        return any(records.read_record(folder).state is State.COMPLETE for folder in folders) and any(
+        return any(read_record(folder).state is State.COMPLETE for folder in folders) and any(
             map(ahead_of_its_checkpoint, folders)
         )
 
@@ -261,7 +264,7 @@ def test_a_killed_driver_costs_no_bit(real_sweep: Begin, tmp_path: Path, unbroke
     os.killpg(driver.process.pid, signal.SIGKILL)
     driver.process.wait()
     driver.assert_nothing_left()
-    before = {number: records.read_record(folder) for number, folder in trials(tmp_path).items()}
+    before = {number: read_record(folder) for number, folder in trials(tmp_path).items()}
     assert len(before) == TRIALS
     assert State.RUNNING in {record.state for record in before.values()}
 
@@ -269,7 +272,7 @@ def test_a_killed_driver_costs_no_bit(real_sweep: Begin, tmp_path: Path, unbroke
     assert resumed.wait() == 0, resumed.output()
     for number, folder in trials(tmp_path).items():
         again = before[number].state is State.RUNNING
-        assert records.read_record(folder).attempts == max(1, before[number].attempts + again)
+        assert read_record(folder).attempts == max(1, before[number].attempts + again)
     assert_all_complete(tmp_path, unbroken)
     resumed.assert_nothing_left()
 
@@ -282,7 +285,7 @@ def test_a_trial_is_repeated_exactly(real_sweep: Begin, tmp_path: Path, unbroken
     assert metrics(again) == metrics(unbroken[0])
     changed = tmp_path / "changed"
     shutil.copytree(unbroken[0], changed)
-    path = changed / records.METRICS_FILE
+    path = changed / METRICS_FILE
     path.write_text(path.read_text().replace('"policy_loss": ', '"policy_loss": 7.0, "was": ', 1))
     driver = real_sweep("rerun", str(changed), f"OUT={tmp_path}")
     assert driver.wait() == 1, driver.output()
@@ -321,7 +324,7 @@ def test_winners_are_played_again_on_fresh_seeds(real_sweep: Begin, tmp_path: Pa
     ranked = index[index["promoted_from"].isna()].sort_values("standing")
     assert sorted(tests["promoted_from"]) == sorted(ranked.index[:2])
     for trial_id, test in tests.iterrows():
-        rows = [row for row in records.read_metrics(sweep_folder(tmp_path) / trial_id) if row.get("final")]
+        rows = [row for row in read_metrics(sweep_folder(tmp_path) / trial_id) if row.get("final")]
         assert [row["seed"] for row in rows] == list(fresh_seeds(index["sweep"].iloc[0])[:3])
         winner = index.loc[test["promoted_from"]]
         fresh = np.mean([row["evaluate"]["episode_return"] for row in rows])

@@ -11,8 +11,11 @@ import pytest
 from rich.console import Console
 
 from jax_party.errors import SweepError
-from jax_party.trial import records
-from jax_party.trial.records import State, Takeover, TrialRecord
+from jax_party.trial.folder import create_trial_folder, read_config, read_record, update_record
+from jax_party.trial.metrics import METRICS_FILE, append_metrics
+from jax_party.trial.provenance import current_provenance
+from jax_party.trial.record import Takeover, TrialRecord
+from jax_party.trial.states import State
 from launcher.ask.options import RerunOptions, parse_rerun_options
 from launcher.commands import rerun
 
@@ -21,23 +24,23 @@ def make_trial(folder: Path, *values: float, state: State = State.COMPLETE, erro
     """A trial with an evaluation each value, the last of them absolute."""
     record = TrialRecord(
         trial_id=folder.name, algorithm="ff_ippo", environment="JaxParty", scenario="p-short", seed=3,
-        hyperparameters={"system.actor_lr": 0.1}, versions=records.provenance()["versions"],
-        git_sha=records.provenance()["git_sha"], git_dirty=False, host=records.provenance()["host"],
+        hyperparameters={"system.actor_lr": 0.1}, versions=current_provenance()["versions"],
+        git_sha=current_provenance()["git_sha"], git_dirty=False, host=current_provenance()["host"],
     )  # fmt: skip
-    records.create_trial_folder(folder, {"system": {"seed": 3}}, record)
+    create_trial_folder(folder, {"system": {"seed": 3}}, record)
     for index, value in enumerate(values):
         row: dict[str, Any] = {
             "step": 10 * index, "seed": 3, "wall_time_s": float(index), "evaluate": {"episode_return": value},
             "train": {"policy_loss": 2 * value, "steps_per_second": 1e4 + index},
         }  # fmt: skip
-        records.append_metrics(folder, row | ({"absolute": True} if index == len(values) - 1 else {}))
-    records.update_record(folder, state=state, error=error)
+        append_metrics(folder, row | ({"absolute": True} if index == len(values) - 1 else {}))
+    update_record(folder, state=state, error=error)
     return folder
 
 
 def test_equal_numbers_are_the_same_whatever_the_clock_says(tmp_path: Path) -> None:
     one, other = make_trial(tmp_path / "one", 1.0, 2.0, 3.0), make_trial(tmp_path / "other", 1.0, 2.0, 3.0)
-    path = other / records.METRICS_FILE
+    path = other / METRICS_FILE
     path.write_text(path.read_text().replace('"wall_time_s": 1.0', '"wall_time_s": 9.0').replace("10001.0", "7.0"))
     assert "9.0" in path.read_text()
     assert rerun.compare(one, other) is None
@@ -59,7 +62,7 @@ def test_the_first_number_that_differs_is_named(values: tuple[float, ...], messa
 
 def test_a_trial_with_others_learners_is_refused(tmp_path: Path) -> None:
     trial = make_trial(tmp_path / "one", 1.0, 2.0)
-    records.update_record(trial, lineage=(Takeover(10, "other", 10, {"system.actor_lr": 0.2}),))
+    update_record(trial, lineage=(Takeover(10, "other", 10, {"system.actor_lr": 0.2}),))
     with pytest.raises(
         SweepError, match=r"learners of others of its population \(other\), and cannot be repeated alone"
     ):
@@ -79,8 +82,8 @@ def test_a_failure_is_repeated_too(tmp_path: Path) -> None:
 
 
 def test_what_is_not_as_it_was_is_named(tmp_path: Path) -> None:
-    record = records.read_record(make_trial(tmp_path / "one", 1.0))
-    dirty = records.provenance()["git_dirty"]
+    record = read_record(make_trial(tmp_path / "one", 1.0))
+    dirty = current_provenance()["git_dirty"]
     assert list(rerun.differences(record)) == (["the code had changes that were not committed (now)"] if dirty else [])
     older = dataclasses.replace(
         record, versions={**record.versions, "jax": "0.4.30"}, git_sha="abc", host="elsewhere", batch="vmap"
@@ -105,13 +108,13 @@ def test_trials_are_found_by_folder_and_by_id(tmp_path: Path) -> None:
 
 def test_a_repetition_is_a_run_of_its_own(tmp_path: Path) -> None:
     folder = make_trial(tmp_path / "trial-1", 1.0)
-    record = dataclasses.replace(records.read_record(folder), batch="map", num_seeds=2, sweep="s", number=7)
+    record = dataclasses.replace(read_record(folder), batch="map", num_seeds=2, sweep="s", number=7)
     first, second = (rerun.create_rerun(folder, record, tmp_path / "out") for _ in range(2))
     assert first != second and first.parent.parent == tmp_path / "out" / "ff_ippo"
-    again = records.read_record(first)
+    again = read_record(first)
     assert (again.trial_id, again.state, again.sweep) == ("trial-1-rerun", State.PENDING, None)
     assert (again.seed, again.num_seeds, again.batch) == (3, 2, "map")
-    assert records.read_config(first) == records.read_config(folder)
+    assert read_config(first) == read_config(folder)
 
 
 def test_options() -> None:

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from jax_party.errors import SweepError
-from jax_party.trial import records
-from jax_party.trial.records import State
+from jax_party.store.locks import lock_folder
+from jax_party.trial.folder import read_record, update_record
+from jax_party.trial.metrics import append_metrics
+from jax_party.trial.provenance import utc_timestamp
+from jax_party.trial.states import State
 from launcher import sweep
 from launcher.ask.options import parse_sweep_options
 from launcher.drive import run
@@ -42,8 +45,8 @@ def trial_folder(found: Sweep, number: int) -> Path:
 
 def end(found: Sweep, number: int, state: State, value: float, **changes: Any) -> None:
     folder = trial_folder(found, number)
-    records.append_metrics(folder, {"step": 4096, "evaluate": {"episode_return": value}})
-    records.update_record(folder, state=state, env_steps=4096, **changes)
+    append_metrics(folder, {"step": 4096, "evaluate": {"episode_return": value}})
+    update_record(folder, state=state, env_steps=4096, **changes)
 
 
 def test_reads_what_is_left_in_order(tmp_path: Path) -> None:
@@ -80,17 +83,17 @@ def test_trials_of_one_compiled_program_follow_each_other(tmp_path: Path) -> Non
 def test_sets_back_the_dead_and_keeps_the_ended(tmp_path: Path) -> None:
     found = write_sweep(tmp_path)
     end(found, 0, State.COMPLETE, 3.0)
-    end(found, 1, State.FAILED, 3.0, error="no", ended_at=records.timestamp())
+    end(found, 1, State.FAILED, 3.0, error="no", ended_at=utc_timestamp())
     end(found, 2, State.RUNNING, 1.0)
     found = Sweep.read(tmp_path)
     assert len(found.set_back([State.RUNNING])) == 1
-    states = [records.read_record(trial_folder(found, number)).state for number in range(4)]
+    states = [read_record(trial_folder(found, number)).state for number in range(4)]
     assert states == [State.COMPLETE, State.FAILED, State.PENDING, State.PENDING]
     found.set_back([State.FAILED])
-    again = records.read_record(trial_folder(found, 1))
+    again = read_record(trial_folder(found, 1))
     assert (again.state, again.error, again.ended_at) == (State.PENDING, None, None)
     assert [reason.split(" ", 1)[1] for reason in again.retries] == ["was FAILED, and RETRY_FAILED was asked for: no"]
-    running = records.read_record(trial_folder(found, 2))
+    running = read_record(trial_folder(found, 2))
     assert [reason.split(" ", 1)[1] for reason in running.retries] == ["its driver had died"]
 
 
@@ -98,7 +101,7 @@ def test_a_driver_that_is_stopped_notes_nothing_of_it(tmp_path: Path) -> None:
     found = write_sweep(tmp_path)
     end(found, 0, State.RUNNING, 3.0)
     assert len(found.set_back([State.RUNNING], stopped=True)) == 1
-    record = records.read_record(trial_folder(found, 0))
+    record = read_record(trial_folder(found, 0))
     assert (record.state, record.retries) == (State.PENDING, ())
 
 
@@ -202,7 +205,7 @@ def test_two_configurations_with_the_same_digits_have_folders_of_their_own(tmp_p
 
 def test_a_second_driver_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_sweep(tmp_path)
-    with records.lock_folder(tmp_path):
+    with lock_folder(tmp_path):
         assert sweep.main(["resume", str(tmp_path)]) == 2
     assert "holds this folder" in capsys.readouterr().err
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from jax_party.trial import records
-from jax_party.trial.records import State, TrialRecord
+from jax_party.trial.folder import read_record
+from jax_party.trial.metrics import read_metrics
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
 from tests.launcher.drivers import Driver, sweep_folder
 
 pytestmark = pytest.mark.timeout(400)
@@ -19,13 +21,13 @@ Begin = Callable[..., Driver]
 
 
 def trials(out: Path) -> dict[int, TrialRecord]:
-    found = [records.read_record(path.parent) for path in out.glob("*/*/*/*/record.json")]
+    found = [read_record(path.parent) for path in out.glob("*/*/*/*/record.json")]
     assert len({record.number for record in found}) == len(found)
     return {record.number: record for record in sorted(found, key=lambda record: record.number)}
 
 
 def steps(out: Path, record: TrialRecord) -> list[int]:
-    return [row["step"] for row in records.read_metrics(sweep_folder(out) / record.trial_id)]
+    return [row["step"] for row in read_metrics(sweep_folder(out) / record.trial_id)]
 
 
 def planned(out: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jax_party.trial import records
+from jax_party.trial.folder import create_trial_folder
 
 # `synthetic_sweep` lies beside this file, under every import mode of pytest.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -30,5 +30,5 @@ def sweep(tmp_path: Path) -> Callable[..., Path]:
 def trial(tmp_path: Path) -> Path:
     """A planned trial's folder."""
     folder = tmp_path / "trial"
-    records.create_trial_folder(folder, synthetic_sweep.config_of(0), synthetic_sweep.record_of(0))
+    create_trial_folder(folder, synthetic_sweep.config_of(0), synthetic_sweep.record_of(0))
     return folder

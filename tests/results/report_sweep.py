@@ -13,8 +13,12 @@ from typing import Any
 import yaml
 from synthetic_sweep import yaml_lines
 
-from jax_party.trial import records
-from jax_party.trial.records import Objective, State, SweepManifest, Takeover, TrialRecord
+from jax_party.judging.objectives import Objective
+from jax_party.trial.folder import read_record, update_record
+from jax_party.trial.identity import label_of
+from jax_party.trial.manifest import SweepManifest, write_manifest
+from jax_party.trial.record import Takeover, TrialRecord
+from jax_party.trial.states import State
 
 STEPS = (100, 200, 300, 400)
 BEGIN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -44,7 +48,7 @@ def manifest(
     scenario_mode: str = "grid",
 ) -> SweepManifest:
     return SweepManifest(
-        name="demo", algorithm=records.label_of(algorithms), algorithms=tuple(algorithms),
+        name="demo", algorithm=label_of(algorithms), algorithms=tuple(algorithms),
         created="2026-01-02T03:04:05+00:00", num_trials=trials, objective=objective, seed=1, search="random",
         scenario_mode=scenario_mode,
         space={
@@ -123,7 +127,7 @@ def make(
 ) -> Path:
     """A sweep of every configuration of every algorithm in every scenario, all complete."""
     count = len(algorithms) * len(scenarios) * configurations
-    records.write_manifest(folder, manifest(algorithms, scenarios, count, objective, scenario_mode))
+    write_manifest(folder, manifest(algorithms, scenarios, count, objective, scenario_mode))
     number = 0
     for configuration in range(configurations):
         for place, algorithm in enumerate(algorithms):
@@ -138,7 +142,7 @@ def make(
 def rewrite(folder: Path, number: int, finals: Sequence[float]) -> None:
     """Give a trial other scores."""
     trial = folder / f"demo-{number:08x}"
-    record = records.read_record(trial)
+    record = read_record(trial)
     shutil.rmtree(trial)
     write_trial(folder, record, finals)
 
@@ -153,7 +157,7 @@ def add_incidents(folder: Path) -> None:
 
 
 def change(trial: Path, **changes: Any) -> None:
-    records.update_record(trial, **changes)
+    update_record(trial, **changes)
 
 
 def composed(folder: Path) -> dict[str, Any]:

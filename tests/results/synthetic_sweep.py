@@ -6,8 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jax_party.trial import records
-from jax_party.trial.records import Objective, State, SweepManifest, TrialRecord, VaultEntry
+from jax_party.judging.objectives import Objective
+from jax_party.trial.folder import create_trial_folder, update_record
+from jax_party.trial.identity import new_trial_id
+from jax_party.trial.manifest import SweepManifest, write_manifest
+from jax_party.trial.metrics import append_metrics
+from jax_party.trial.record import TrialRecord, VaultEntry
+from jax_party.trial.states import State
 
 EVALUATIONS = 3
 
@@ -23,7 +28,7 @@ def config_of(number: int) -> dict[str, Any]:
 def record_of(number: int, **changes: Any) -> TrialRecord:
     config = config_of(number)
     values: dict[str, Any] = {
-        "trial_id": records.trial_id("demo", config, 42 + number),
+        "trial_id": new_trial_id("demo", config, 42 + number),
         "number": number,
         "sweep": "demo",
         "algorithm": "ff_mappo",
@@ -56,10 +61,10 @@ def complete(folder: Path, number: int) -> None:
     """A trial that ran to its end."""
     trial_id = record_of(number).trial_id
     for evaluation in range(1, EVALUATIONS + 1):
-        records.append_metrics(folder, row_of(number, evaluation))
+        append_metrics(folder, row_of(number, evaluation))
     absolute = {**row_of(number, EVALUATIONS), "absolute": True, "episodes": {"episode_return": [4.0, 6.0, 8.0]}}
-    records.append_metrics(folder, absolute)
-    records.update_record(
+    append_metrics(folder, absolute)
+    update_record(
         folder, state=State.COMPLETE, attempts=1, started_at="2026-01-02T03:04:05+00:00", duration_s=12.5,
         device="cpu:1", env_steps=300, compile_time_s=1.5, steps_per_second=2000.0, checkpoint="checkpoints/300",
         git_dirty=False, absolute_metrics=absolute["evaluate"],
@@ -75,10 +80,10 @@ def make_sweep(folder: Path, trials: int = 3, planned: int | None = None) -> Pat
         objective=Objective("episode_return", "max", at="best"), seed=1, search="random", scheduler=None,
         space={"system.actor_lr": {"type": "log_uniform", "low": 1e-4, "high": 1e-2}}, overrides=["arch.num_envs=16"],
     )  # fmt: skip
-    records.write_manifest(folder, manifest)
+    write_manifest(folder, manifest)
     for number in range(trials):
         trial = folder / record_of(number).trial_id
-        records.create_trial_folder(trial, config_of(number), record_of(number))
+        create_trial_folder(trial, config_of(number), record_of(number))
         complete(trial, number)
     return folder
 

@@ -11,8 +11,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 import results
-from jax_party.trial import records
-from jax_party.trial.records import Objective, State, Takeover
+from jax_party.judging.objectives import Objective
+from jax_party.trial.folder import read_record
+from jax_party.trial.identity import configuration_id
+from jax_party.trial.metrics import append_metrics, read_metrics
+from jax_party.trial.record import Takeover
+from jax_party.trial.states import State
 from results.analysis import power
 from results.collector.ranking import best_rows
 from results.command import show_main
@@ -115,9 +119,9 @@ def test_too_few_evaluations_to_tell_are_named_as_the_reason(
 ) -> None:
     folder = report_sweep.make(tmp_path / "s", ["ff_ippo"], ["p-base"], configurations=1, seeds=1)
     trial = folder / "demo-00000000"
-    rows = [row for row in records.read_metrics(trial) if row["step"] in (200, 400)]
+    rows = [row for row in read_metrics(trial) if row["step"] in (200, 400)]
     (trial / "metrics" / "metrics.jsonl").unlink()
-    records.append_metrics(trial, *rows)
+    append_metrics(trial, *rows)
     results.write_index(folder)
     assert show_main([str(folder)]) == 0
     assert "cannot be told" in (said := capsys.readouterr().out) and "EVALUATIONS=4" in said
@@ -134,7 +138,7 @@ def test_after_a_race_the_top_two_are_those_that_stayed_longest_in_it(tmp_path: 
         report_sweep.write_trial(folder, test, [value + gap + 0.1 * (place % 2) * number
                                                 for place, value in enumerate(seeds[:played])])  # fmt: skip
     results.write_index(folder)
-    names = [records.configuration_id(records.read_record(folder / f"demo-{number:08x}")) for number in range(3)]
+    names = [configuration_id(read_record(folder / f"demo-{number:08x}")) for number in range(3)]
     (row,) = power.power(folder).to_dict("records")
     assert (row["first"], row["second"]) == (names[0], names[1])
     assert row["paired"] == 6 and row["difference"] == pytest.approx(0.95)
@@ -223,11 +227,11 @@ def test_a_trial_without_a_number_counts_nowhere_and_its_configuration_by_the_ot
     again = report_sweep.record_of(2, "ff_ippo", "p-base", 0, 1, seed=1)
     trial = report_sweep.write_trial(folder, again, [50.0])
     path = trial / "metrics" / "metrics.jsonl"
-    rows = records.read_metrics(trial)
+    rows = read_metrics(trial)
     for row in rows:
         row["evaluate"]["episode_return"] = None
     path.unlink()
-    records.append_metrics(trial, *rows)
+    append_metrics(trial, *rows)
     report_sweep.change(trial, final_metrics={"episode_return": None}, absolute_metrics={"episode_return": None})
     made = load(folder)
     update_journal(folder)
@@ -267,7 +271,7 @@ def test_optuna_names_the_settled_one_of_all_scenarios_where_the_scenario_is_an_
         rows.append({"step": 400, "seed": 0, "final": True, "evaluate": {"episode_return": curve[-1]},
                      "se": {"episode_return": 0.1}})  # fmt: skip
         (trial / "metrics" / "metrics.jsonl").unlink()
-        records.append_metrics(trial, *rows)
+        append_metrics(trial, *rows)
     results.write_index(folder)
     update_journal(folder)
     assert study_of(folder, "ff_ippo").best_trial.user_attrs["trial_id"] == "demo-00000000"

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 import results
 from jax_party.errors import RecordError
 from jax_party.judging.replicates import Played, are_copies, means_over_scenarios, values_by_seed
-from jax_party.trial import records
 from jax_party.trial.draws import Draws
-from jax_party.trial.records import State, Takeover
+from jax_party.trial.folder import update_record
+from jax_party.trial.manifest import MANIFEST_FILE, read_manifest, write_manifest
+from jax_party.trial.record import Takeover
+from jax_party.trial.states import State
 from results import command as show
 from results.report.data import ALL, BEST, load
 from results.report.hyperparameters import importance, table
@@ -57,14 +59,14 @@ def test_means_over_scenarios_are_of_the_seeds_that_all_have() -> None:
 def copied(folder: Path, copies: int = 2, scenario_mode: str = "grid") -> Path:
     """A sweep of three configurations in two scenarios with three seeds, the best of them there several times more."""
     report_sweep.make(folder, algorithms=("ff_mappo",), scenario_mode=scenario_mode)
-    manifest = records.read_manifest(folder)
+    manifest = read_manifest(folder)
     number = manifest.num_trials
     for _ in range(copies):
         for where, scenario in enumerate(manifest.scenarios):
             finals = [report_sweep.final_return(0, where, 0, seed) for seed in range(3)]
             report_sweep.write_trial(folder, report_sweep.record_of(number, "ff_mappo", scenario, 0, 3), finals)
             number += 1
-    records.write_manifest(folder, dataclasses.replace(manifest, num_trials=number))
+    write_manifest(folder, dataclasses.replace(manifest, num_trials=number))
     results.write_index(folder)
     return folder
 
@@ -99,7 +101,7 @@ def test_seeds_drawn_later_are_replicates_and_match_over_scenarios(tmp_path: Pat
     for number, scenario, state in ((2, "p-base", State.COMPLETE), (3, "p-no-rank", State.FAILED)):
         record = report_sweep.record_of(number, "ff_mappo", scenario, 0, 3, seed=3, state=state)
         report_sweep.write_trial(folder, record, [30.0, 31.0, 32.0])
-    records.write_manifest(folder, dataclasses.replace(records.read_manifest(folder), num_trials=4))
+    write_manifest(folder, dataclasses.replace(read_manifest(folder), num_trials=4))
     results.write_index(folder)
     found = results.compare(folder, folder).set_index("scenario")
     assert found["n_a"].to_dict() == {"p-base": 6, "p-no-rank": 3, "mean of p-base, p-no-rank": 3}
@@ -154,7 +156,7 @@ def test_make_index_shows_no_copies_but_all_members_of_a_population(
     assert "4 trials that repeat another, seed for seed, are left out." in output
     for number in range(6, 10):
         lineage = (Takeover(200, "demo-00000000", 200, {"system.actor_lr": 0.5}),)
-        records.update_record(folder / f"demo-{number:08x}", lineage=lineage)
+        update_record(folder / f"demo-{number:08x}", lineage=lineage)
     results.write_index(folder)
     assert show.show_main([str(folder), "--top", "20"]) == 0
     assert "left out" not in capsys.readouterr().out
@@ -162,7 +164,7 @@ def test_make_index_shows_no_copies_but_all_members_of_a_population(
 
 def test_a_complete_trial_counts_before_one_that_was_stopped(tmp_path: Path) -> None:
     folder = copied(tmp_path, copies=1)
-    records.update_record(folder / "demo-00000000", state=State.PRUNED)
+    update_record(folder / "demo-00000000", state=State.PRUNED)
     results.write_index(folder)
     data = load(folder)
     assert "demo-00000000" not in data.replicates and "demo-00000006" in data.replicates
@@ -170,8 +172,8 @@ def test_a_complete_trial_counts_before_one_that_was_stopped(tmp_path: Path) -> 
 
 def test_draws_without_a_trial_are_not_pending(tmp_path: Path) -> None:
     folder = report_sweep.make(tmp_path, algorithms=("ff_mappo",), scenarios=("p-base",))
-    manifest = records.read_manifest(folder)
-    records.write_manifest(folder, dataclasses.replace(manifest, num_trials=8, search="optuna", duplicates="reuse"))
+    manifest = read_manifest(folder)
+    write_manifest(folder, dataclasses.replace(manifest, num_trials=8, search="optuna", duplicates="reuse"))
     Draws({3: ("demo-00000000",), 5: ("demo-00000001",)}, {"ff_mappo p-base": (6,)}).write(folder)
     results.write_index(folder)
     index = results.load_index(folder)
@@ -180,11 +182,11 @@ def test_draws_without_a_trial_are_not_pending(tmp_path: Path) -> None:
 
 def test_sweeps_of_before_have_the_default_and_unknown_answers_are_refused(tmp_path: Path) -> None:
     folder = report_sweep.make(tmp_path)
-    path = folder / records.MANIFEST_FILE
+    path = folder / MANIFEST_FILE
     text = path.read_text()
     assert "duplicates: seeds\n" in text
     path.write_text(text.replace("duplicates: seeds\n", ""))
-    assert records.read_manifest(folder).duplicates == "seeds"
+    assert read_manifest(folder).duplicates == "seeds"
     path.write_text(text.replace("duplicates: seeds\n", "duplicates: twice\n"))
     with pytest.raises(RecordError, match=r"duplicates: expected seeds, reuse or refuse, got 'twice'"):
-        records.read_manifest(folder)
+        read_manifest(folder)

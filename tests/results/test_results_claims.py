@@ -11,7 +11,10 @@ import report_sweep
 
 from jax_party.judging import claims as judging
 from jax_party.judging.claims import Claim, Claims, Evidence
-from jax_party.trial import records
+from jax_party.store.files import write_yaml_atomically
+from jax_party.trial.folder import CONFIG_FILE, holds_its_config
+from jax_party.trial.identity import new_trial_id
+from jax_party.trial.manifest import CLAIM_FILE, VERDICT_FILE, read_manifest, read_sweep_file, write_manifest
 from results.report.claims import claims
 from results.report.data import load
 from results.report.page import command, render
@@ -23,7 +26,8 @@ CLAIM = Claim("ff_mappo", ">", "ff_ippo", "episode_return", "p-base")
 def made_up_ids(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The synthetic sweep's ids are no digests of its trials' configs."""
     if "own_ids" not in request.fixturenames:
-        monkeypatch.setattr(records, "holds_its_config", lambda folder, record: True)
+        monkeypatch.setattr("results.report.claims.holds_its_config", lambda folder, record: True)
+        monkeypatch.setattr("launcher.commands.claim.holds_its_config", lambda folder, record: True)
 
 
 @pytest.fixture
@@ -34,11 +38,11 @@ def own_ids() -> None:
 def make(folder: Path) -> dict[str, Any]:
     """A sweep with a claim; the content of claim.yaml."""
     report_sweep.make(folder, scenarios=("p-base",), configurations=1)
-    manifest = records.read_manifest(folder)
-    content = judging.compose(Claims((CLAIM,), 0.05, 4), 1_000_010_000, records.read_sweep_file(folder), "2026-01-02")
+    manifest = read_manifest(folder)
+    content = judging.compose(Claims((CLAIM,), 0.05, 4), 1_000_010_000, read_sweep_file(folder), "2026-01-02")
     provenance = {**manifest.provenance, "claim": judging.kept_in_provenance(content)}
-    records.write_yaml_atomically(folder / records.CLAIM_FILE, content)
-    records.write_manifest(folder, type(manifest)(**{**vars(manifest), "provenance": provenance}))
+    write_yaml_atomically(folder / CLAIM_FILE, content)
+    write_manifest(folder, type(manifest)(**{**vars(manifest), "provenance": provenance}))
     return content
 
 
@@ -49,7 +53,7 @@ def give(folder: Path, sha256: str) -> None:
             "low": judged.low, "high": judged.high, "p": judged.p, "p_holm": judged.adjusted,
             "a": {"values": a}, "b": {"values": b}}  # fmt: skip
     verdict = {"claim_sha256": sha256, "given": "2026-01-03", "alpha": 0.05, "claims": [told]}
-    (folder / records.VERDICT_FILE).write_text(json.dumps(verdict))
+    (folder / VERDICT_FILE).write_text(json.dumps(verdict))
 
 
 def test_a_sweep_without_claims_has_no_such_section(tmp_path: Path) -> None:
@@ -82,7 +86,7 @@ def test_a_verdict_on_other_claims_is_none(tmp_path: Path) -> None:
 def test_claims_that_are_not_intact_have_no_verdict(gone: bool, tmp_path: Path) -> None:
     give_to = make(tmp_path)
     give(tmp_path, give_to["sha256"])
-    path = tmp_path / records.CLAIM_FILE
+    path = tmp_path / CLAIM_FILE
     if gone:
         path.unlink()
     else:
@@ -103,7 +107,7 @@ def test_the_command_of_a_claimed_sweep_is_makes() -> None:
 def test_a_verdict_that_is_not_what_its_seeds_give_is_not_shown(name: str, value: Any, tmp_path: Path) -> None:
     content = make(tmp_path)
     give(tmp_path, content["sha256"])
-    path = tmp_path / records.VERDICT_FILE
+    path = tmp_path / VERDICT_FILE
     verdict = json.loads(path.read_text())
     verdict["claims"][0][name] = value
     path.write_text(json.dumps(verdict))
@@ -115,12 +119,12 @@ def test_a_verdict_that_is_not_what_its_seeds_give_is_not_shown(name: str, value
 def test_a_trial_whose_config_was_edited_decides_no_claim(tmp_path: Path, own_ids: None) -> None:
     """An id is a digest of the config that the trial was made with."""
     config = {"system": {"name": "ff_ippo", "actor_lr": 0.001}}
-    record = report_sweep.record_of(0, "ff_ippo", "p-base", 0, 1, trial_id=records.trial_id("demo", config, 0))
+    record = report_sweep.record_of(0, "ff_ippo", "p-base", 0, 1, trial_id=new_trial_id("demo", config, 0))
     trial = report_sweep.write_trial(tmp_path, record, [1.0])
-    records.write_yaml_atomically(trial / records.CONFIG_FILE, config)
-    assert records.holds_its_config(trial, record)
-    (trial / records.CONFIG_FILE).write_text((trial / records.CONFIG_FILE).read_text().replace("0.001", "99.0"))
-    assert not records.holds_its_config(trial, record)
+    write_yaml_atomically(trial / CONFIG_FILE, config)
+    assert holds_its_config(trial, record)
+    (trial / CONFIG_FILE).write_text((trial / CONFIG_FILE).read_text().replace("0.001", "99.0"))
+    assert not holds_its_config(trial, record)
     folder = tmp_path / "claimed"
     make(folder)
     found = claims(load(folder))

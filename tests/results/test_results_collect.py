@@ -21,8 +21,11 @@ import synthetic_sweep
 
 import results
 from jax_party.errors import RecordError
-from jax_party.trial import records
-from jax_party.trial.records import Objective, State
+from jax_party.judging.objectives import Objective
+from jax_party.trial.folder import create_trial_folder, read_record, update_record, write_record
+from jax_party.trial.manifest import read_manifest, write_manifest
+from jax_party.trial.metrics import append_metrics
+from jax_party.trial.states import State
 from results import command as show
 from results.collector import ranking
 from results.collector.write import hyperparameter_columns
@@ -110,11 +113,11 @@ def test_csv_and_parquet_agree(sweep: SweepMaker) -> None:
 def test_best_follows_the_objective_and_takes_the_earliest_of_equals(sweep: SweepMaker) -> None:
     folder = sweep(trials=1)
     trial = trial_of(folder, 0)
-    records.append_metrics(trial, synthetic_sweep.row_of(0, 5) | {"step": 500})
+    append_metrics(trial, synthetic_sweep.row_of(0, 5) | {"step": 500})
     assert best_of(folder) == (5.0, 200)
-    records.update_record(trial, objective=records.Objective("episode_return", "min"))
+    update_record(trial, objective=Objective("episode_return", "min"))
     assert best_of(folder) == (1.0, 100)
-    records.update_record(trial, objective=records.Objective("absent", "max"))
+    update_record(trial, objective=Objective("absent", "max"))
     row = rows_of(folder)[0]
     assert row["last.episode_return"] == 5.0
     assert "best.episode_return" not in row and pd.isna(row["best_step"])
@@ -123,17 +126,17 @@ def test_best_follows_the_objective_and_takes_the_earliest_of_equals(sweep: Swee
 def test_untrained_networks_are_no_best(sweep: SweepMaker) -> None:
     folder = sweep(trials=1)
     trial = trial_of(folder, 0)
-    records.append_metrics(trial, {"step": 500, "evaluate": {"episode_return": 99.0}, "untrained": True})
+    append_metrics(trial, {"step": 500, "evaluate": {"episode_return": 99.0}, "untrained": True})
     row = rows_of(folder)[0]
     assert row["best.episode_return"] == 5.0 and row["last.episode_return"] == 99.0
-    records.append_metrics(trial, {"step": 600, "evaluate": {"outcome": {"win": 0.25}}})  # a line that is read in full
+    append_metrics(trial, {"step": 600, "evaluate": {"outcome": {"win": 0.25}}})  # a line that is read in full
     assert best_of(folder) == (5.0, 200)
 
 
 def test_nulls_are_no_best_and_lists_become_columns(sweep: SweepMaker) -> None:
     folder = sweep(trials=1)
     means = {"episode_return": math.nan, "agent_return": [1.0, 2.0], "outcome": {"win": 0.25}}
-    records.append_metrics(trial_of(folder, 0), {"step": 400, "evaluate": means})
+    append_metrics(trial_of(folder, 0), {"step": 400, "evaluate": means})
     row = rows_of(folder)[0]
     assert row["best.episode_return"] == 5.0 and math.isnan(row["last.episode_return"])
     assert [row[f"last.{name}"] for name in ("agent_return.0", "agent_return.1", "outcome.win")] == [1.0, 2.0, 0.25]
@@ -144,22 +147,22 @@ def test_seeds_are_aggregated_and_their_spread_is_told(sweep: SweepMaker) -> Non
     trial = trial_of(folder, 0)
     (trial / "metrics" / "metrics.jsonl").unlink()
     objective = Objective("episode_return", "max", "median", at="best")
-    records.write_record(trial, dataclasses.replace(records.read_record(trial), num_seeds=3, objective=objective))
+    write_record(trial, dataclasses.replace(read_record(trial), num_seeds=3, objective=objective))
     values = {100: (1.0, 9.0, 2.0), 200: (4.0, 3.0, 3.5)}
     for step, returns in values.items():
         rows = [{"step": step, "seed": s, "evaluate": {"episode_return": r}} for s, r in enumerate(returns)]
-        records.append_metrics(trial, *rows)
-    records.append_metrics(trial, {"step": 300, "seed": 0, "evaluate": {"episode_return": 99.0}})  # others to come
+        append_metrics(trial, *rows)
+    append_metrics(trial, {"step": 300, "seed": 0, "evaluate": {"episode_return": 99.0}})  # others to come
     row = rows_of(folder)[0]
     assert (row["best.episode_return"], row["best_step"], row["last.episode_return"]) == (3.5, 200, 3.5)
     assert row["evaluations"] == 2
     spread = {name: row[f"objective.{name}"] for name in ("value", "min", "max", "std")}
     assert spread == {"value": 3.5, "min": 3.0, "max": 4.0, "std": pytest.approx(0.5)}
-    records.append_metrics(trial, {"step": 300, "seed": 1, "evaluate": {"episode_return": 1.0}})
+    append_metrics(trial, {"step": 300, "seed": 1, "evaluate": {"episode_return": 1.0}})
     rows = [
         {"step": 300, "seed": s, "evaluate": {"episode_return": r}, "absolute": True} for s, r in enumerate((5, 7, 9))
     ]
-    records.append_metrics(trial, *rows)
+    append_metrics(trial, *rows)
     row = rows_of(folder)[0]
     assert (row["objective.value"], row["objective.std"], row["num_seeds"]) == (7.0, 2.0, 3)
     long = results.load_evaluations(folder)
@@ -175,12 +178,12 @@ def test_a_promotion_stands_in_the_winners_row_too(mode: str, gap: float, sweep:
     origin, test = trial_of(folder, 0), trial_of(folder, 1)
     for trial, changes in ((origin, {}), (test, {"promoted_from": origin.name, "num_seeds": 3})):
         objective = Objective("episode_return", mode, at="best")
-        records.write_record(trial, dataclasses.replace(records.read_record(trial), objective=objective, **changes))
+        write_record(trial, dataclasses.replace(read_record(trial), objective=objective, **changes))
         (trial / "metrics" / "metrics.jsonl").unlink()
-    records.append_metrics(origin, {"step": 1, "seed": 42, "evaluate": {"episode_return": 4.0}, "absolute": True})
+    append_metrics(origin, {"step": 1, "seed": 42, "evaluate": {"episode_return": 4.0}, "absolute": True})
     for seed, value in enumerate((1.0, 2.0, 3.0)):
         row = {"step": 1, "seed": seed, "evaluate": {"episode_return": value}, "absolute": True}
-        records.append_metrics(test, row)
+        append_metrics(test, row)
     winner, tested = rows_of(folder)
     for row in (winner, tested):
         assert (row["fresh.value"], row["fresh.num_seeds"], row["fresh.estimator"]) == (2.0, 3, "mean")
@@ -196,7 +199,7 @@ def test_a_promotion_stands_in_the_winners_row_too(mode: str, gap: float, sweep:
 def test_unlike_hyperparameters_share_a_column_as_text(sweep: SweepMaker) -> None:
     folder = sweep()
     for number, value in enumerate(("relu", 3, [1, 2])):
-        records.update_record(trial_of(folder, number), hyperparameters={"system.x": value, "seed": number})
+        update_record(trial_of(folder, number), hyperparameters={"system.x": value, "seed": number})
     index = collected(folder)
     assert index["system.x"].tolist() == ["relu", "3", "[1, 2]"]
     assert index["hyperparameters.seed"].tolist() == [0, 1, 2] and index["seed"].tolist() == [42, 43, 44]
@@ -288,7 +291,7 @@ def test_a_folder_that_is_being_created_is_not_yet_a_trial(sweep: SweepMaker) ->
 
 def test_a_single_run_is_a_sweep_of_one(tmp_path: Path) -> None:
     folder = tmp_path / "12-00-00"
-    records.create_trial_folder(folder, synthetic_sweep.config_of(0), synthetic_sweep.record_of(0, sweep=None))
+    create_trial_folder(folder, synthetic_sweep.config_of(0), synthetic_sweep.record_of(0, sweep=None))
     synthetic_sweep.complete(folder, 0)
     (row,) = rows_of(folder)
     assert pd.isna(row["sweep"])
@@ -335,7 +338,7 @@ def test_a_crash_while_writing_leaves_the_old_index(sweep: SweepMaker, monkeypat
     folder = sweep()
     results.write_index(folder)
     before = tables(folder)
-    records.update_record(trial_of(folder, 0), state=State.FAILED, error="boom")
+    update_record(trial_of(folder, 0), state=State.FAILED, error="boom")
 
     def crash(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -350,11 +353,13 @@ def test_it_runs_while_the_sweep_does(sweep: SweepMaker) -> None:
     folder = sweep(trials=2)
     trial = trial_of(folder, 0)
     code = (
-        "import sys; from pathlib import Path; from jax_party.trial import records; f = Path(sys.argv[1]); step = 400\n"
+        "import sys; from pathlib import Path; f = Path(sys.argv[1]); step = 400\n"
+        "from jax_party.trial.folder import update_record\n"
+        "from jax_party.trial.metrics import append_metrics\n"
         "print('go', flush=True)\n"
         "while True:\n"
-        "  records.append_metrics(f, {'step': step, 'evaluate': {'episode_return': 1.0}}); step += 1\n"
-        "  records.update_record(f, env_steps=step)\n"
+        "  append_metrics(f, {'step': step, 'evaluate': {'episode_return': 1.0}}); step += 1\n"
+        "  update_record(f, env_steps=step)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(trial)], cwd=ROOT, stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None and writer.stdout.readline() == b"go\n"
@@ -404,7 +409,7 @@ def experiments(tmp_path: Path) -> Path:
     synthetic_sweep.make_sweep(day / "10-00-00-demo", trials=2, planned=3)
     synthetic_sweep.make_sweep(day / "09-00-00-demo", trials=1)
     run = synthetic_sweep.record_of(0, trial_id="solo-1", sweep=None, hyperparameters={"system.actor_lr": "auto"})
-    records.create_trial_folder(root / "ff_mappo" / "2026-01-03" / "08-00-00", synthetic_sweep.config_of(0), run)
+    create_trial_folder(root / "ff_mappo" / "2026-01-03" / "08-00-00", synthetic_sweep.config_of(0), run)
     (day / "11-00-00").mkdir()
     return root
 
@@ -526,8 +531,8 @@ def scored(folder: Path, number: int, best: float, score: float, **changes: Any)
     (trial / "metrics" / "metrics.jsonl").unlink()
     rows = [{"step": 100, "evaluate": {"episode_return": best}}]
     rows.append({"step": 300, "evaluate": {"episode_return": score}, "absolute": True})
-    records.append_metrics(trial, *({"seed": 42, **row} for row in rows))
-    records.update_record(trial, seed=42, absolute_metrics={"episode_return": score}, **changes)
+    append_metrics(trial, *({"seed": 42, **row} for row in rows))
+    update_record(trial, seed=42, absolute_metrics={"episode_return": score}, **changes)
 
 
 def shown_first(folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
@@ -555,9 +560,9 @@ def test_where_scenarios_are_averaged_the_best_have_the_best_mean(
 ) -> None:
     """One scenario's 10 is not the sweep's best: the mean with the other's 0 is 5, and 6 and 6 have 6."""
     folder = sweep(trials=4)
-    manifest = records.read_manifest(folder)
+    manifest = read_manifest(folder)
     scenarios = {"env/scenario": ["a", "b"]}
-    records.write_manifest(folder, dataclasses.replace(manifest, scenario_mode="mean", overrides=scenarios))
+    write_manifest(folder, dataclasses.replace(manifest, scenario_mode="mean", overrides=scenarios))
     for number, score in enumerate((10.0, 0.0, 6.0, 6.0)):
         values = {"system.actor_lr": 0.1 * (1 + number // 2)}
         scored(folder, number, score, score, scenario="ab"[number % 2], hyperparameters=values)
@@ -573,7 +578,7 @@ def test_best_rows_go_by_mode_and_leave_out_the_unmeasured(sweep: SweepMaker) ->
 
 def test_importing_results_and_records_imports_neither_jax_nor_ray() -> None:
     code = (
-        "import sys, json, jax_party.trial.records; light = sorted(sys.modules)\n"
+        "import sys, json, jax_party.trial.folder; light = sorted(sys.modules)\n"
         "import results; results.write_index; results.load_index; import results.command\n"
         "print(json.dumps([light, sorted(sys.modules)]))"
     )

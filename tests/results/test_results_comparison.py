@@ -14,8 +14,11 @@ from scipy import stats
 
 import results
 from jax_party.errors import RecordError
-from jax_party.trial import records
-from jax_party.trial.records import Objective, State
+from jax_party.judging.objectives import Objective
+from jax_party.trial.folder import read_record, update_record, write_record
+from jax_party.trial.manifest import read_manifest, write_manifest
+from jax_party.trial.metrics import append_metrics
+from jax_party.trial.states import State
 from results import ls
 
 
@@ -23,15 +26,15 @@ def sweep_of(folder: Path, seeds: dict[int, list[float]], mode: str = "max", alg
     """A collected sweep whose trials have these values, one a seed."""
     synthetic_sweep.make_sweep(folder, trials=len(seeds))
     objective = Objective("episode_return", mode, at="best")
-    records.write_manifest(folder, dataclasses.replace(records.read_manifest(folder), objective=objective))
+    write_manifest(folder, dataclasses.replace(read_manifest(folder), objective=objective))
     for number, values in seeds.items():
         trial = folder / synthetic_sweep.record_of(number).trial_id
         changes = {"objective": objective, "num_seeds": len(values), "algorithm": algorithm}
-        records.write_record(trial, dataclasses.replace(records.read_record(trial), **changes))
+        write_record(trial, dataclasses.replace(read_record(trial), **changes))
         rows = [{"step": 300, "seed": seed, "absolute": True, "evaluate": {"episode_return": value}}
                 for seed, value in enumerate(values)]  # fmt: skip
         (trial / "metrics" / "metrics.jsonl").unlink()
-        records.append_metrics(trial, *rows)
+        append_metrics(trial, *rows)
     results.write_index(folder)
     return folder
 
@@ -84,7 +87,7 @@ def test_fresh_seeds_are_compared_where_both_have_them(tmp_path: Path) -> None:
         folder = sweep_of(tmp_path / name, {0: [50.0, 51.0], 1: [fresh, fresh + 1]})
         trial = folder / synthetic_sweep.record_of(1).trial_id
         origin = synthetic_sweep.record_of(0).trial_id
-        records.write_record(trial, dataclasses.replace(records.read_record(trial), promoted_from=origin))
+        write_record(trial, dataclasses.replace(read_record(trial), promoted_from=origin))
         results.write_index(folder)
         folders.append(folder)
     (row,) = results.compare(*folders).to_dict("records")
@@ -95,9 +98,9 @@ def test_the_best_keeps_to_the_constraints(tmp_path: Path) -> None:
     a, b = (sweep_of(tmp_path / name, {0: [50.0, 51.0], 1: [4.0, 5.0]}) for name in "ab")
     bound = Objective("episode_return", "max", constraints={"max_episode_return": 20.0}, at="best")
     for folder in (a, b):
-        records.write_manifest(folder, dataclasses.replace(records.read_manifest(folder), objective=bound))
+        write_manifest(folder, dataclasses.replace(read_manifest(folder), objective=bound))
         for number in (0, 1):
-            records.update_record(folder / synthetic_sweep.record_of(number).trial_id, objective=bound)
+            update_record(folder / synthetic_sweep.record_of(number).trial_id, objective=bound)
         results.write_index(folder)
     (row,) = results.compare(a, b).to_dict("records")
     assert (row["value_a"], row["value_b"]) == (4.5, 4.5)
@@ -153,7 +156,7 @@ def test_what_cannot_be_compared_says_why(tmp_path: Path) -> None:
         results.compare(a, b)
     with pytest.raises(RecordError, match="by: 'scenario' is no way to compare; use one of best, configuration"):
         results.compare(a, a, by="scenario")
-    records.update_record(a / synthetic_sweep.record_of(0).trial_id, state=State.FAILED, error="boom")
+    update_record(a / synthetic_sweep.record_of(0).trial_id, state=State.FAILED, error="boom")
     results.write_index(a)
     with pytest.raises(RecordError, match="in common; nothing to compare"):
         results.compare(a, a)
@@ -163,9 +166,7 @@ def test_sweeps_are_listed_the_newest_first(tmp_path: Path, capsys: pytest.Captu
     day = tmp_path / "ff_mappo" / "2026-01-02"
     sweep_of(day / "10-00-00-demo", {0: [1.0], 1: [5.0]})
     later = synthetic_sweep.make_sweep(day / "11-00-00-demo", trials=1)
-    records.write_manifest(
-        later, dataclasses.replace(records.read_manifest(later), created="2026-01-03T00:00:00+00:00")
-    )
+    write_manifest(later, dataclasses.replace(read_manifest(later), created="2026-01-03T00:00:00+00:00"))
     found = results.list_sweeps(tmp_path)
     assert found["folder"].tolist() == [str(later), str(day / "10-00-00-demo")]
     assert found["states"].tolist() == ["not collected yet", "2 COMPLETE"]

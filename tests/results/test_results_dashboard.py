@@ -26,7 +26,8 @@ import synthetic_sweep
 from rich.console import Console
 
 from jax_party.errors import RecordError
-from jax_party.trial import records
+from jax_party.trial.folder import create_trial_folder
+from jax_party.trial.metrics import append_metrics, read_metrics
 from results.collector import lines
 from results.collector.ranking import best_score
 from results.collector.write import write_index
@@ -88,7 +89,7 @@ def test_both_dashboards_follow_a_sweep_and_end_with_it(sweep: Callable[..., Pat
         runs = eventually(urls["TensorBoard"] + "data/runs", lambda found: len(found) == 2)  # type: ignore[arg-type]
         assert runs == [f"ff_mappo/p-base/000{n}-{synthetic_sweep.record_of(n).trial_id[-8:]}" for n in range(2)]
         record = synthetic_sweep.record_of(2)
-        records.create_trial_folder(folder / record.trial_id, synthetic_sweep.config_of(2), record)
+        create_trial_folder(folder / record.trial_id, synthetic_sweep.config_of(2), record)
         synthetic_sweep.complete(folder / record.trial_id, 2)
         eventually(optuna_api, lambda found: len(found["trials"]) == 3)  # type: ignore[index]
         children = psutil.Process(process.pid).children()
@@ -163,7 +164,7 @@ def test_watch_reads_the_index_again_when_it_has_changed(sweep: Callable[..., Pa
     assert (seen.look(), seen.over) == (True, False)
     assert seen.look() is False
     record = synthetic_sweep.record_of(1)
-    records.create_trial_folder(folder / record.trial_id, synthetic_sweep.config_of(1), record)
+    create_trial_folder(folder / record.trial_id, synthetic_sweep.config_of(1), record)
     synthetic_sweep.complete(folder / record.trial_id, 1)
     write_index(folder)
     assert (seen.look(), seen.over) == (True, True)
@@ -248,14 +249,14 @@ def test_what_dashboards_read_is_what_records_read(sweep: Callable[..., Path]) -
          "train": {"loss": None}, "episodes": {"a": [1.0] * 9}, "absolute": True},
         {"step": 500, "evaluate": {"a": 2}},
     ):  # fmt: skip
-        records.append_metrics(trial, line)
+        append_metrics(trial, line)
 
     def shown(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         names = ("step", "seed", "evaluation", "wall_time_s", "evaluate", "train")
         return [{name: row.get(name) for name in names} | {"absolute": bool(row.get("absolute"))} for row in rows]
 
     found = lines.read_with_training(trial)
-    assert shown(found) == shown(records.read_metrics(trial)) and len(found) == 6
+    assert shown(found) == shown(read_metrics(trial)) and len(found) == 6
     assert "seed" not in found[-1] and not any("episodes" in row for row in found)
     with (trial / "metrics" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 600, "evaluate": {"a": NaN}}\n{"step": 700, "eval')

@@ -16,8 +16,12 @@ from scipy import stats
 
 from jax_party.errors import RecordError
 from jax_party.judging.objectives import Objective
-from jax_party.trial import records
-from jax_party.trial.records import State, TrialRecord
+from jax_party.store.files import write_bytes_atomically
+from jax_party.trial.folder import create_trial_folder, read_record, trial_folders
+from jax_party.trial.judged import judge_trial
+from jax_party.trial.metrics import append_metrics, read_metrics
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
 from results import compare, differences, write_index
 from results.analysis import diff
 from results.analysis.diff import ABSENT, Difference
@@ -39,10 +43,10 @@ def make_trial(
         "git_sha": "abc", "git_dirty": False, "host": "alpha", "device": "cpu:1", "state": State.COMPLETE,
     }  # fmt: skip
     record = TrialRecord(**{**given, **changes})
-    records.create_trial_folder(folder, config or CONFIG, record)
+    create_trial_folder(folder, config or CONFIG, record)
     for index, value in enumerate(values):
         row = {"step": 10, "seed": record.seed + index, "final": True, "evaluate": {"episode_return": value}}
-        records.append_metrics(folder, row)
+        append_metrics(folder, row)
     return folder
 
 
@@ -149,8 +153,8 @@ def make_sweeps(path: Path) -> tuple[Path, Path]:
     content["overrides"]["arch.num_envs"] = 64
     content["provenance"]["versions"]["jax"] = "0.10.3"
     (b / "sweep.yaml").write_text(yaml.safe_dump(content))
-    for record in [records.read_record(folder) for folder in records.trial_folders(b)]:
-        judged = records.judgement(record, records.read_metrics(b / record.trial_id))
+    for record in [read_record(folder) for folder in trial_folders(b)]:
+        judged = judge_trial(record, read_metrics(b / record.trial_id))
         values = [] if judged is None else judged.values("episode_return")
         report_sweep.rewrite(b, record.number, [value + 4.0 for value in values])
     for folder in (a, b):
@@ -213,7 +217,7 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     second = tmp_path / "ff_ippo" / "2026-01-02" / "09-09-09" / "one"
     second.mkdir(parents=True)
     first = tmp_path / "ff_ippo" / "2026-01-02" / "03-04-05" / "one"
-    (second / "record.json").write_text(json.dumps(records.read_record(first).to_dict()))
+    (second / "record.json").write_text(json.dumps(read_record(first).to_dict()))
     with pytest.raises(RecordError, match=rf"^A=one: there are 2 trials of that id; give the path of one: {first}"):
         differences("one", first, tmp_path)
 
@@ -222,7 +226,7 @@ def test_trials_and_sweeps_on_remote_storage(bucket: Path, tmp_path: Path) -> No
     a, b = make_sweeps(tmp_path)
     for folder in (a, b):
         for path in (path for path in folder.rglob("*") if path.is_file()):
-            records.write_bytes_atomically(bucket / folder.name / str(path.relative_to(folder)), path.read_bytes())
+            write_bytes_atomically(bucket / folder.name / str(path.relative_to(folder)), path.read_bytes())
     found, local = differences(f"{bucket}/a", b), differences(a, b)
     assert rows(found) == rows(local) and not found.scores.empty
     pd.testing.assert_frame_equal(found.scores, local.scores)

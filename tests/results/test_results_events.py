@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import synthetic_sweep
 
-from jax_party.trial import records
-from jax_party.trial.records import State
+from jax_party.store.files import write_bytes_atomically
+from jax_party.trial.folder import create_trial_folder
+from jax_party.trial.metrics import append_metrics, truncate_metrics
+from jax_party.trial.states import State
 from results.live.events import EventFiles, run_name
 from results.live.following import Follower
 
@@ -54,7 +56,7 @@ def test_a_trial_on_object_storage_has_its_run_here(
 ) -> None:  # fmt: skip
     folder = sweep(1)
     for path in (path for path in folder.rglob("*") if path.is_file()):
-        records.write_bytes_atomically(bucket / "sweep" / str(path.relative_to(folder)), path.read_bytes())
+        write_bytes_atomically(bucket / "sweep" / str(path.relative_to(folder)), path.read_bytes())
     files = EventFiles(tmp_path / "events")
     files.update(Follower(bucket / "sweep").changed())
     run = tmp_path / "events" / run_name(synthetic_sweep.record_of(0))
@@ -68,7 +70,7 @@ def test_files_grow_by_what_is_new(trial: Path, tmp_path: Path) -> None:
     files.update(follower.changed(), "24th")
     assert not run.exists()  # nothing to draw yet
     for evaluation in (1, 2):
-        records.append_metrics(trial, synthetic_sweep.row_of(0, evaluation))
+        append_metrics(trial, synthetic_sweep.row_of(0, evaluation))
         files.update(follower.changed(), "24th")
         assert follower.changed() == []
     assert scalars(run)["evaluate/episode_return"] == [(100, 1.0), (200, 5.0)]
@@ -76,11 +78,11 @@ def test_files_grow_by_what_is_new(trial: Path, tmp_path: Path) -> None:
 
 def test_a_replay_after_a_kill_is_not_written_twice(trial: Path, tmp_path: Path) -> None:
     files, follower = EventFiles(tmp_path / "events"), Follower(trial)
-    records.append_metrics(trial, synthetic_sweep.row_of(0, 1), synthetic_sweep.row_of(0, 2))
+    append_metrics(trial, synthetic_sweep.row_of(0, 1), synthetic_sweep.row_of(0, 2))
     files.update(follower.changed())
-    records.truncate_metrics(trial, 100)
+    truncate_metrics(trial, 100)
     files.update(follower.changed())
-    records.append_metrics(trial, synthetic_sweep.row_of(0, 2), synthetic_sweep.row_of(0, 3))
+    append_metrics(trial, synthetic_sweep.row_of(0, 2), synthetic_sweep.row_of(0, 3))
     files.update(follower.changed())
     run = tmp_path / "events" / run_name(synthetic_sweep.record_of(0))
     assert [step for step, _ in scalars(run)["evaluate/episode_return"]] == [100, 200, 300]
@@ -89,9 +91,9 @@ def test_a_replay_after_a_kill_is_not_written_twice(trial: Path, tmp_path: Path)
 def test_seeds_have_runs_of_their_own_below_their_mean(tmp_path: Path) -> None:
     folder = tmp_path / "trial"
     record = synthetic_sweep.record_of(0, num_seeds=2, state=State.RUNNING)
-    records.create_trial_folder(folder, synthetic_sweep.config_of(0), record)
+    create_trial_folder(folder, synthetic_sweep.config_of(0), record)
     row = synthetic_sweep.row_of(0, 1)
-    records.append_metrics(folder, row, {**row, "seed": 43, "evaluate": {"episode_return": 4.0}})
+    append_metrics(folder, row, {**row, "seed": 43, "evaluate": {"episode_return": 4.0}})
     EventFiles(tmp_path / "events").update(Follower(folder).changed())
     run = tmp_path / "events" / run_name(record)
     found = {name: scalars(run / name)["evaluate/episode_return"] for name in ("", "s42", "s43")}

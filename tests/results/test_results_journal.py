@@ -18,8 +18,12 @@ from optuna.trial import TrialState
 
 from jax_party.errors import RecordError
 from jax_party.judging.objectives import Objective
-from jax_party.trial import records
-from jax_party.trial.records import State, SweepManifest, TrialRecord
+from jax_party.store.files import write_bytes_atomically
+from jax_party.trial.folder import change_record, create_trial_folder, update_record
+from jax_party.trial.manifest import SweepManifest, write_manifest
+from jax_party.trial.metrics import METRICS_FILE, append_metrics
+from jax_party.trial.record import RECORD_FILE, Takeover, TrialRecord
+from jax_party.trial.states import State
 from results.live.following import Follower
 from results.live.journal import JOURNAL_FILE, Journal, update_journal
 
@@ -45,7 +49,7 @@ def manifest(**changes: Any) -> SweepManifest:
 def plan(folder: Path, number: int, **changes: Any) -> Path:
     trial = folder / synthetic_sweep.record_of(number).trial_id
     record = synthetic_sweep.record_of(number, **changes)
-    records.create_trial_folder(trial, synthetic_sweep.config_of(number), record)
+    create_trial_folder(trial, synthetic_sweep.config_of(number), record)
     return trial
 
 
@@ -57,7 +61,7 @@ def studies(journal: Path) -> dict[str, list[optuna.trial.FrozenTrial]]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    records.write_manifest(tmp_path / "sweep", manifest())
+    write_manifest(tmp_path / "sweep", manifest())
     return tmp_path / "sweep"
 
 
@@ -91,13 +95,13 @@ def test_it_follows_a_trial_and_never_repeats_itself(folder: Path) -> None:
         seen.append((found.state, dict(found.intermediate_values)))
 
     look()
-    records.update_record(trial, state=State.RUNNING, attempts=1, started_at="2026-01-02T03:04:05+00:00")
+    update_record(trial, state=State.RUNNING, attempts=1, started_at="2026-01-02T03:04:05+00:00")
     look()
-    records.append_metrics(trial, synthetic_sweep.row_of(0, 1))
+    append_metrics(trial, synthetic_sweep.row_of(0, 1))
     look()
-    records.update_record(trial, state=State.PENDING)  # set back: its worker has died
+    update_record(trial, state=State.PENDING)  # set back: its worker has died
     look()
-    records.update_record(trial, state=State.PRUNED, error="asha")
+    update_record(trial, state=State.PRUNED, error="asha")
     look()
     one = {1: 1.0}
     assert seen == [(TrialState.WAITING, {}), (TrialState.RUNNING, {}), (TrialState.RUNNING, one),
@@ -107,7 +111,7 @@ def test_it_follows_a_trial_and_never_repeats_itself(folder: Path) -> None:
 def test_a_failed_trial_that_is_played_again_has_a_second_row(folder: Path) -> None:
     trial = plan(folder, 0, state=State.FAILED, error="nan")
     update_journal(folder)
-    records.update_record(trial, state=State.RUNNING, error=None)
+    update_record(trial, state=State.RUNNING, error=None)
     update_journal(folder)
     synthetic_sweep.complete(trial, 0)
     update_journal(folder)
@@ -133,7 +137,7 @@ def test_a_complete_trial_without_a_number_counts_as_failed(folder: Path) -> Non
     ],
 )
 def test_a_study_for_each_search(folder: Path, mode: str, names: list[str], scenarios: list[str]) -> None:
-    records.write_manifest(folder, manifest(scenario_mode=mode))
+    write_manifest(folder, manifest(scenario_mode=mode))
     for number, scenario in enumerate(("p-base", "p-noisy")):
         values = {"system.gamma": 0.95 if scenario == "p-base" else 0.5}
         plan(folder, number, scenario=scenario, hyperparameters=values)
@@ -150,7 +154,7 @@ def test_a_study_for_each_search(folder: Path, mode: str, names: list[str], scen
 def test_a_configuration_over_scenarios_is_one_trial_of_the_mean(folder: Path) -> None:
     """Once it has been played in every scenario."""
     objective = Objective("episode_return", "max", constraints={"min_episode_return": 9.0}, at="best")
-    records.write_manifest(folder, manifest(scenario_mode="mean", objective=objective))
+    write_manifest(folder, manifest(scenario_mode="mean", objective=objective))
     for number, (scenario, rate) in enumerate([("p-base", 0.001), ("p-noisy", 0.001), ("p-base", 0.002)]):
         trial = plan(folder, number, scenario=scenario, hyperparameters={"system.actor_lr": rate}, seed=42,
                      objective=objective)  # fmt: skip
@@ -174,7 +178,7 @@ def test_a_configuration_over_scenarios_is_one_trial_of_the_mean(folder: Path) -
 
 
 def test_a_populations_trial_has_the_values_of_its_best_evaluation(folder: Path) -> None:
-    lineage = (records.Takeover(200, "other", 100, {"system.actor_lr": 0.01}),)
+    lineage = (Takeover(200, "other", 100, {"system.actor_lr": 0.01}),)
     trial = plan(folder, 1, hyperparameters={"system.actor_lr": 0.002}, lineage=lineage)
     synthetic_sweep.complete(trial, 1)  # its best evaluation is at step 200, when it had the first ones still
     update_journal(folder)
@@ -185,9 +189,7 @@ def test_a_populations_trial_has_the_values_of_its_best_evaluation(folder: Path)
 def test_a_population_changes_its_values(folder: Path) -> None:
     trial = plan(folder, 0, state=State.RUNNING, hyperparameters={"system.actor_lr": 0.001})
     update_journal(folder)
-    records.change_record(
-        trial, lambda old: TrialRecord(**{**vars(old), "hyperparameters": {"system.actor_lr": 0.005}})
-    )
+    change_record(trial, lambda old: TrialRecord(**{**vars(old), "hyperparameters": {"system.actor_lr": 0.005}}))
     update_journal(folder)
     (found,) = studies(folder / JOURNAL_FILE)["ff_mappo p-base"]
     assert found.params == {"system.actor_lr": 0.005}
@@ -196,11 +198,11 @@ def test_a_population_changes_its_values(folder: Path) -> None:
 def test_several_objectives_have_their_names_directions_and_constraints(folder: Path) -> None:
     objective = Objective("episode_return", "max", others=(("episode_length", "min"),),
                           constraints={"min_episode_return": 4.0}, at="best")  # fmt: skip
-    records.write_manifest(folder, manifest(objective=objective))
+    write_manifest(folder, manifest(objective=objective))
     trial = plan(folder, 0, objective=objective)
     for evaluation in (1, 2):
-        records.append_metrics(trial, synthetic_sweep.row_of(0, evaluation))
-    records.update_record(trial, state=State.COMPLETE)
+        append_metrics(trial, synthetic_sweep.row_of(0, evaluation))
+    update_record(trial, state=State.COMPLETE)
     update_journal(folder)
     storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL_FILE)))
     study = optuna.load_study(study_name="ff_mappo p-base", storage=storage)
@@ -252,12 +254,12 @@ def test_a_single_run_and_remote_storage_have_none(sweep: Callable[..., Path], t
 
 def test_on_remote_storage_it_is_made_from_the_trials_there(bucket: Path, tmp_path: Path) -> None:
     local = tmp_path / "trial"
-    records.create_trial_folder(local, synthetic_sweep.config_of(0), synthetic_sweep.record_of(0))
+    create_trial_folder(local, synthetic_sweep.config_of(0), synthetic_sweep.record_of(0))
     synthetic_sweep.complete(local, 0)
     remote = bucket / "sweep"
-    records.write_manifest(remote, manifest())
-    for name in (records.RECORD_FILE, records.METRICS_FILE):
-        records.write_bytes_atomically(remote / "one" / name, (local / name).read_bytes())
+    write_manifest(remote, manifest())
+    for name in (RECORD_FILE, METRICS_FILE):
+        write_bytes_atomically(remote / "one" / name, (local / name).read_bytes())
     follower = Follower(remote)
     journal = Journal(tmp_path / JOURNAL_FILE)
     journal.update(follower.manifest, follower.changed(), "here")

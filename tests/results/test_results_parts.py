@@ -17,9 +17,12 @@ import synthetic_sweep
 
 import results
 from jax_party.errors import RecordError
+from jax_party.judging.objectives import Objective
 from jax_party.store import storage
-from jax_party.trial import records
-from jax_party.trial.records import State
+from jax_party.store.files import write_yaml_atomically
+from jax_party.trial.folder import add_retry, create_trial_folder, update_record
+from jax_party.trial.metrics import append_metrics, truncate_metrics
+from jax_party.trial.states import State
 from results.collector import columns, parts
 from results.collector import write as collector
 
@@ -65,32 +68,32 @@ def trials_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def goes_on(folder: Path) -> None:
-    records.append_metrics(trial_of(folder, 4), synthetic_sweep.row_of(4, 5))
-    records.update_record(trial_of(folder, 4), env_steps=500)
+    append_metrics(trial_of(folder, 4), synthetic_sweep.row_of(4, 5))
+    update_record(trial_of(folder, 4), env_steps=500)
 
 
 def fails(folder: Path) -> None:
-    records.update_record(trial_of(folder, 0), state=State.FAILED, error="boom")
+    update_record(trial_of(folder, 0), state=State.FAILED, error="boom")
 
 
 def is_retried(folder: Path) -> None:
-    records.truncate_metrics(trial_of(folder, 3), 100)
-    records.add_retry(trial_of(folder, 3), "a worker died")
-    records.update_record(trial_of(folder, 3), state=State.RUNNING, attempts=2)
+    truncate_metrics(trial_of(folder, 3), 100)
+    add_retry(trial_of(folder, 3), "a worker died")
+    update_record(trial_of(folder, 3), state=State.RUNNING, attempts=2)
 
 
 def is_promoted(folder: Path) -> None:
     record = synthetic_sweep.record_of(9, promoted_from=trial_of(folder, 2).name, num_seeds=2)
     trial = folder / record.trial_id
-    records.create_trial_folder(trial, synthetic_sweep.config_of(9), record)
+    create_trial_folder(trial, synthetic_sweep.config_of(9), record)
     for seed in (51, 52):
-        records.append_metrics(trial, synthetic_sweep.row_of(9, 1) | {"seed": seed, "absolute": True})
-    records.update_record(trial, state=State.COMPLETE)
+        append_metrics(trial, synthetic_sweep.row_of(9, 1) | {"seed": seed, "absolute": True})
+    update_record(trial, state=State.COMPLETE)
 
 
 def is_new(folder: Path) -> None:
     record = synthetic_sweep.record_of(7)
-    records.create_trial_folder(folder / record.trial_id, synthetic_sweep.config_of(7), record)
+    create_trial_folder(folder / record.trial_id, synthetic_sweep.config_of(7), record)
     synthetic_sweep.complete(folder / record.trial_id, 7)
 
 
@@ -112,16 +115,16 @@ def loses_its_config(folder: Path) -> None:
 
 
 def has_another_config(folder: Path) -> None:
-    records.write_yaml_atomically(trial_of(folder, 1) / "config.yaml", {"system": {"actor_lr": "auto", "new": None}})
+    write_yaml_atomically(trial_of(folder, 1) / "config.yaml", {"system": {"actor_lr": "auto", "new": None}})
 
 
 def has_other_values(folder: Path) -> None:
-    records.update_record(trial_of(folder, 1), hyperparameters={"system.actor_lr": "auto", "system.new": [1]})
+    update_record(trial_of(folder, 1), hyperparameters={"system.actor_lr": "auto", "system.new": [1]})
 
 
 def is_of_no_metric(folder: Path) -> None:
     for number in range(TRIALS):
-        records.update_record(trial_of(folder, number), objective=records.Objective("absent", "max"))
+        update_record(trial_of(folder, number), objective=Objective("absent", "max"))
 
 
 CHANGES = (

@@ -10,7 +10,8 @@ import report_sweep
 import results
 from jax_party.errors import RecordError
 from jax_party.judging.power import least_seeds, paired_power
-from jax_party.trial import records
+from jax_party.trial.folder import read_record
+from jax_party.trial.identity import configuration_id
 from results.analysis import power
 
 
@@ -41,7 +42,7 @@ def test_fresh_seeds_count_where_two_have_them_and_those_of_all_rounds(tmp_path:
         report_sweep.write_trial(folder, test, finals)
     results.write_index(folder)
     (row,) = power.power(folder).to_dict("records")
-    first = records.configuration_id(records.read_record(folder / "demo-00000001"))
+    first = configuration_id(read_record(folder / "demo-00000001"))
     assert (row["first"], row["tried_on"], row["seeds_first"], row["paired"]) == (first, "fresh", 4, 4)
     assert row["difference"] == pytest.approx((8.0 + 9.0 + 9.0 + 8.5 - 23.0) / 4), "seed 1002 counts once, as 9"
     index = results.load_index(folder)

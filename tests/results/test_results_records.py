@@ -1,4 +1,4 @@
-"""What `jax_party.trial.records` promises of the files in a trial's folder."""
+"""What `jax_party.trial` promises of the files in a trial's folder."""
 
 from __future__ import annotations
 
@@ -22,8 +22,20 @@ from hypothesis import strategies as st
 
 from jax_party.errors import RecordError
 from jax_party.judging.aggregate import Aggregate
-from jax_party.trial import records
-from jax_party.trial.records import Objective, Span, State, SweepManifest, Takeover, TrialRecord, VaultEntry
+from jax_party.judging.objectives import Objective
+from jax_party.store.locks import lock_folder
+from jax_party.trial import provenance
+from jax_party.trial import record as record_module
+from jax_party.trial.folder import create_trial_folder, read_config, read_record, update_record, write_record
+from jax_party.trial.identity import new_trial_id
+from jax_party.trial.judged import hyperparameters_at, judged_hyperparameters
+from jax_party.trial.manifest import SweepManifest, read_manifest, write_manifest
+from jax_party.trial.marl_eval import write_marl_eval
+from jax_party.trial.metrics import append_metrics, read_metrics, truncate_metrics
+from jax_party.trial.provenance import PACKAGES, _git_state, current_provenance, utc_timestamp
+from jax_party.trial.record import Span, Takeover, TrialRecord, VaultEntry, spans_until_now
+from jax_party.trial.schema import SCHEMA_VERSION
+from jax_party.trial.states import State
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +46,7 @@ cells = st.none() | st.booleans() | st.integers() | numbers | texts | st.lists(s
 modes = st.sampled_from(["max", "min"])
 some_records = st.builds(
     TrialRecord,
-    schema_version=st.just(records.SCHEMA_VERSION),
+    schema_version=st.just(SCHEMA_VERSION),
     trial_id=texts,
     number=counts,
     sweep=st.none() | texts,
@@ -143,14 +155,14 @@ def before_rules(**changes: Any) -> TrialRecord:
 
 def test_spans_grow_as_long_as_one_process_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     record = synthetic_sweep.record_of(0, spans=(Span("alpha:1", "then", "later"),))
-    monkeypatch.setattr(records, "timestamp", lambda: "now")
-    first = records.spans_until_now(record, "start")
+    monkeypatch.setattr(record_module, "utc_timestamp", lambda: "now")
+    first = spans_until_now(record, "start")
     worker = f"{socket.gethostname()}:{os.getpid()}"
     assert first == (*record.spans, Span(worker, "start", "now"))
-    monkeypatch.setattr(records, "timestamp", lambda: "after that")
+    monkeypatch.setattr(record_module, "utc_timestamp", lambda: "after that")
     went_on = dataclasses.replace(record, spans=first)
-    assert records.spans_until_now(went_on, "start") == (*record.spans, Span(worker, "start", "after that"))
-    assert len(records.spans_until_now(went_on, "again")) == 3, "one that was taken up once more"
+    assert spans_until_now(went_on, "start") == (*record.spans, Span(worker, "start", "after that"))
+    assert len(spans_until_now(went_on, "again")) == 3, "one that was taken up once more"
 
 
 def test_a_populations_trial_is_judged_by_the_values_of_its_best_evaluation() -> None:
@@ -158,22 +170,22 @@ def test_a_populations_trial_is_judged_by_the_values_of_its_best_evaluation() ->
     values = [{"system.actor_lr": float(value)} for value in (1, 2, 3)]
     lineage = (Takeover(200, "other", 100, values[0]), Takeover(400, "other", 300, values[1]))
     record = synthetic_sweep.record_of(0, lineage=lineage, hyperparameters=values[2], num_seeds=1)
-    assert [records.hyperparameters_at(record, step) for step in (200, 300, 400, 500, None)] == [
+    assert [hyperparameters_at(record, step) for step in (200, 300, 400, 500, None)] == [
         values[0], values[1], values[1], values[2], values[2],
     ]  # fmt: skip
     for best, expected in ((200, values[0]), (300, values[1]), (500, values[2])):
         rows = [{"step": step, "seed": 0, "evaluate": {"episode_return": float(step == best)}}
                 for step in range(100, 600, 100)]  # fmt: skip
-        assert records.judged_hyperparameters(record, rows) == expected
-    assert records.judged_hyperparameters(record, []) == values[2], "nothing measured yet"
+        assert judged_hyperparameters(record, rows) == expected
+    assert judged_hyperparameters(record, []) == values[2], "nothing measured yet"
 
 
 @settings(max_examples=15, deadline=None)
 @given(record=some_records)
 def test_a_record_comes_back_from_its_file_as_it_was(record: TrialRecord) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        records.write_record(Path(folder), record)
-        assert records.read_record(Path(folder)) == record
+        write_record(Path(folder), record)
+        assert read_record(Path(folder)) == record
         assert os.listdir(folder) == ["record.json"]
 
 
@@ -207,7 +219,7 @@ def test_a_bad_key_is_named_with_its_file(trial: Path, change: dict[str, Any], m
     path = trial / "record.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(RecordError) as caught:
-        records.read_record(trial)
+        read_record(trial)
     assert str(caught.value).startswith(f"{path}: {message}")
 
 
@@ -217,34 +229,34 @@ def test_a_missing_key_is_named_with_its_file(trial: Path) -> None:
     del data["algorithm"]
     path.write_text(json.dumps(data))
     with pytest.raises(RecordError, match=re.escape(f"{path}: algorithm: missing; expected a string")):
-        records.read_record(trial)
+        read_record(trial)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "nonsense"])
 def test_a_file_that_is_no_record_is_one_error(trial: Path, content: str) -> None:
     (trial / "record.json").write_text(content)
     with pytest.raises(RecordError, match=r"record\.json: (not JSON|expected an object)"):
-        records.read_record(trial)
+        read_record(trial)
 
 
 def test_a_folder_without_a_record_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"record\.json: no such file; give a trial's folder"):
-        records.read_record(tmp_path)
+        read_record(tmp_path)
 
 
 def test_update_changes_the_named_fields_alone(trial: Path) -> None:
-    before = records.read_record(trial)
-    after = records.update_record(trial, state="RUNNING", attempts=1, steps_per_second=float("nan"))
+    before = read_record(trial)
+    after = update_record(trial, state="RUNNING", attempts=1, steps_per_second=float("nan"))
     assert after.state is State.RUNNING
     assert (after.attempts, after.steps_per_second) == (1, None)
-    assert after == records.read_record(trial) == dataclasses.replace(before, state=State.RUNNING, attempts=1)
+    assert after == read_record(trial) == dataclasses.replace(before, state=State.RUNNING, attempts=1)
 
 
 @pytest.mark.parametrize("change", [{"colour": "red"}, {"attempts": "one"}, {"state": "DONE"}, {"duration_s": np.inf}])
 def test_an_update_that_is_refused_leaves_the_file(trial: Path, change: dict[str, Any]) -> None:
     before = (trial / "record.json").read_bytes()
     with pytest.raises(RecordError, match=next(iter(change))):
-        records.update_record(trial, **change)
+        update_record(trial, **change)
     assert (trial / "record.json").read_bytes() == before
 
 
@@ -259,41 +271,41 @@ def test_an_infinite_hyperparameter_is_refused_not_dropped() -> None:
 def test_a_trial_id_is_the_sweep_name_and_eight_hex_digits_of_the_content() -> None:
     config = {"b": 1e-05, "a": [1, 2]}
     # sha256 of '{"config":{"a":[1,2],"b":1e-05},"seed":7}'
-    assert records.trial_id("demo", config, 7) == "demo-46b1b32c"
-    assert records.trial_id("demo", {"a": (1, 2), "b": np.float64(1e-05)}, 7) == "demo-46b1b32c"
+    assert new_trial_id("demo", config, 7) == "demo-46b1b32c"
+    assert new_trial_id("demo", {"a": (1, 2), "b": np.float64(1e-05)}, 7) == "demo-46b1b32c"
 
 
 def test_a_trial_id_depends_on_config_and_seed() -> None:
-    ids = {records.trial_id("demo", {"lr": lr}, seed) for lr in (0.1, 0.10000000000000001, 0.2) for seed in (1, 2)}
+    ids = {new_trial_id("demo", {"lr": lr}, seed) for lr in (0.1, 0.10000000000000001, 0.2) for seed in (1, 2)}
     assert len(ids) == 4
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "-x", "a b"])
 def test_a_name_that_cannot_name_a_folder_is_refused(name: str) -> None:
     with pytest.raises(RecordError, match="it names folders"):
-        records.trial_id(name, {}, 0)
+        new_trial_id(name, {}, 0)
 
 
 def test_a_config_that_json_cannot_hold_is_refused_by_its_key() -> None:
     with pytest.raises(RecordError, match=r"config: config: system: net: .* is a object"):
-        records.trial_id("demo", {"system": {"net": object()}}, 0)
+        new_trial_id("demo", {"system": {"net": object()}}, 0)
 
 
 # -- The folder --------------------------------------------------------------------------------------------------------
 
 
 def test_creating_a_folder_again_keeps_what_its_trial_has_reached(trial: Path) -> None:
-    records.update_record(trial, state=State.RUNNING, attempts=2)
-    records.create_trial_folder(trial, synthetic_sweep.config_of(0), synthetic_sweep.record_of(0))
-    assert records.read_record(trial).attempts == 2
-    assert records.read_config(trial) == synthetic_sweep.config_of(0)
+    update_record(trial, state=State.RUNNING, attempts=2)
+    create_trial_folder(trial, synthetic_sweep.config_of(0), synthetic_sweep.record_of(0))
+    assert read_record(trial).attempts == 2
+    assert read_config(trial) == synthetic_sweep.config_of(0)
 
 
 def test_creating_another_trial_in_the_folder_is_refused(trial: Path) -> None:
     with pytest.raises(RecordError, match="trial_id: the folder holds another trial"):
-        records.create_trial_folder(trial, synthetic_sweep.config_of(1), synthetic_sweep.record_of(1))
+        create_trial_folder(trial, synthetic_sweep.config_of(1), synthetic_sweep.record_of(1))
     with pytest.raises(RecordError, match="another config"):
-        records.create_trial_folder(trial, synthetic_sweep.config_of(1), synthetic_sweep.record_of(0))
+        create_trial_folder(trial, synthetic_sweep.config_of(1), synthetic_sweep.record_of(0))
 
 
 def test_the_record_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,14 +317,14 @@ def test_the_record_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", note)
-    records.create_trial_folder(tmp_path / "t", synthetic_sweep.config_of(0), synthetic_sweep.record_of(0))
+    create_trial_folder(tmp_path / "t", synthetic_sweep.config_of(0), synthetic_sweep.record_of(0))
     assert written == ["config.yaml", "record.json"]
 
 
 def test_a_folder_whose_creation_was_killed_is_made_whole(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("half: [")
-    records.create_trial_folder(tmp_path, synthetic_sweep.config_of(0), synthetic_sweep.record_of(0))
-    assert records.read_config(tmp_path) == synthetic_sweep.config_of(0)
+    create_trial_folder(tmp_path, synthetic_sweep.config_of(0), synthetic_sweep.record_of(0))
+    assert read_config(tmp_path) == synthetic_sweep.config_of(0)
 
 
 def test_a_crash_before_the_rename_leaves_the_old_file(trial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +335,7 @@ def test_a_crash_before_the_rename_leaves_the_old_file(trial: Path, monkeypatch:
 
     monkeypatch.setattr(os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
-        records.update_record(trial, state=State.RUNNING)
+        update_record(trial, state=State.RUNNING)
     assert (trial / "record.json").read_bytes() == before
     assert sorted(os.listdir(trial)) == ["config.yaml", "record.json"]
 
@@ -331,7 +343,8 @@ def test_a_crash_before_the_rename_leaves_the_old_file(trial: Path, monkeypatch:
 def python(code: str, folder: Path) -> subprocess.Popen[str]:
     """Another process that runs `code` with the trial's folder as `folder`."""
     begin = (
-        "import os, sys, time; from pathlib import Path; from jax_party.trial import records\n"
+        "import os, sys, time; from pathlib import Path; from jax_party.trial.folder import update_record\n"
+        "from jax_party.store.locks import lock_folder\n"
         "folder = Path(sys.argv[1])\n"
     )
     command = [sys.executable, "-c", begin + code, str(folder)]
@@ -339,28 +352,28 @@ def python(code: str, folder: Path) -> subprocess.Popen[str]:
 
 
 def test_a_process_killed_before_the_rename_leaves_the_old_file(trial: Path) -> None:
-    code = "os.replace = lambda *_: os._exit(9)\nrecords.update_record(folder, state='RUNNING')"
+    code = "os.replace = lambda *_: os._exit(9)\nupdate_record(folder, state='RUNNING')"
     with python(code, trial) as process:
         assert process.wait(30) == 9
     assert len(list(trial.glob(".record.json.*.tmp"))) == 1
-    assert records.read_record(trial).state is State.PENDING
-    assert records.update_record(trial, state=State.RUNNING).state is State.RUNNING
+    assert read_record(trial).state is State.PENDING
+    assert update_record(trial, state=State.RUNNING).state is State.RUNNING
 
 
 def test_a_folder_has_one_holder_at_a_time(trial: Path) -> None:
-    code = "with records.lock_folder(folder):\n  print('held', flush=True)\n  time.sleep(60)"
+    code = "with lock_folder(folder):\n  print('held', flush=True)\n  time.sleep(60)"
     with python(code, trial) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
-        with pytest.raises(RecordError) as caught, records.lock_folder(trial, timeout=0.05):
+        with pytest.raises(RecordError) as caught, lock_folder(trial, timeout=0.05):
             pass
         process.kill()
     assert f"{trial}: process {process.pid} on " in str(caught.value)
-    with records.lock_folder(trial, timeout=5):
+    with lock_folder(trial, timeout=5):
         pass
 
 
 def test_locking_nothing_is_one_error(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="no such folder to lock"), records.lock_folder(tmp_path / "absent"):
+    with pytest.raises(RecordError, match="no such folder to lock"), lock_folder(tmp_path / "absent"):
         pass
 
 
@@ -368,9 +381,9 @@ def test_locking_nothing_is_one_error(tmp_path: Path) -> None:
 
 
 def test_rows_come_back_in_order_and_nan_is_null(trial: Path) -> None:
-    records.append_metrics(trial, {"step": 1, "evaluate": {"r": float("nan"), "s": np.float32(0.5)}, "x": np.arange(2)})
-    records.append_metrics(trial, {"step": np.int64(2), "evaluate": {"r": float("-inf")}})
-    assert records.read_metrics(trial) == [
+    append_metrics(trial, {"step": 1, "evaluate": {"r": float("nan"), "s": np.float32(0.5)}, "x": np.arange(2)})
+    append_metrics(trial, {"step": np.int64(2), "evaluate": {"r": float("-inf")}})
+    assert read_metrics(trial) == [
         {"step": 1, "evaluate": {"r": None, "s": 0.5}, "x": [0, 1]},
         {"step": 2, "evaluate": {"r": None}},
     ]
@@ -378,8 +391,8 @@ def test_rows_come_back_in_order_and_nan_is_null(trial: Path) -> None:
 
 
 def test_a_trial_without_metrics_has_no_rows(trial: Path) -> None:
-    records.truncate_metrics(trial, 0)
-    assert records.read_metrics(trial) == []
+    truncate_metrics(trial, 0)
+    assert read_metrics(trial) == []
 
 
 @settings(max_examples=40, deadline=None)
@@ -389,17 +402,17 @@ def test_whatever_a_kill_cuts_off_the_whole_lines_stay(cut: int, then: str) -> N
         folder = Path(name)
         rows = [synthetic_sweep.row_of(0, evaluation) for evaluation in (1, 2)]
         for row in rows:
-            records.append_metrics(folder, row)
+            append_metrics(folder, row)
         path = folder / "metrics" / "metrics.jsonl"
         content = path.read_bytes()[: -min(cut, path.stat().st_size)]
         path.write_bytes(content)
         whole = rows[: content.count(b"\n")]
-        assert records.read_metrics(folder) == whole
+        assert read_metrics(folder) == whole
         if then == "append":
-            records.append_metrics(folder, {"step": 300})
-            assert records.read_metrics(folder) == [*whole, {"step": 300}]
+            append_metrics(folder, {"step": 300})
+            assert read_metrics(folder) == [*whole, {"step": 300}]
         else:
-            records.truncate_metrics(folder, 10**9)
+            truncate_metrics(folder, 10**9)
             assert path.read_bytes() == content[: content.rfind(b"\n") + 1]
 
 
@@ -408,30 +421,30 @@ def test_whatever_a_kill_cuts_off_the_whole_lines_stay(cut: int, then: str) -> N
     [("{nonsense", "not JSON"), ("[]", "expected an object"), ('{"step": "1"}', "step: expected an")],
 )
 def test_a_corrupt_whole_line_is_named(trial: Path, line: str, reason: str) -> None:
-    records.append_metrics(trial, {"step": 1})
+    append_metrics(trial, {"step": 1})
     path = trial / "metrics" / "metrics.jsonl"
     path.write_text(path.read_text() + line + '\n{"step": 3}\n')
-    for act in (lambda: records.read_metrics(trial), lambda: records.truncate_metrics(trial, 1)):
+    for act in (lambda: read_metrics(trial), lambda: truncate_metrics(trial, 1)):
         with pytest.raises(RecordError, match=re.escape(f"{path}: line 2: {reason}")):
             act()
 
 
 def test_a_row_without_a_step_is_not_written(trial: Path) -> None:
     with pytest.raises(RecordError, match="step: expected an integer, got None"):
-        records.append_metrics(trial, {"evaluate": {}})
-    assert records.read_metrics(trial) == []
+        append_metrics(trial, {"evaluate": {}})
+    assert read_metrics(trial) == []
 
 
 def test_truncating_keeps_rows_up_to_the_step(trial: Path) -> None:
     for step in (100, 200, 300):
-        records.append_metrics(trial, {"step": step})
-    records.append_metrics(trial, {"step": 300, "absolute": True})
-    records.truncate_metrics(trial, 300)
-    assert len(records.read_metrics(trial)) == 4
-    records.truncate_metrics(trial, 299)
-    assert records.read_metrics(trial) == [{"step": 100}, {"step": 200}]
-    records.truncate_metrics(trial, 0)
-    assert records.read_metrics(trial) == []
+        append_metrics(trial, {"step": step})
+    append_metrics(trial, {"step": 300, "absolute": True})
+    truncate_metrics(trial, 300)
+    assert len(read_metrics(trial)) == 4
+    truncate_metrics(trial, 299)
+    assert read_metrics(trial) == [{"step": 100}, {"step": 200}]
+    truncate_metrics(trial, 0)
+    assert read_metrics(trial) == []
 
 
 # -- marl-eval ---------------------------------------------------------------------------------------------------------
@@ -439,7 +452,7 @@ def test_truncating_keeps_rows_up_to_the_step(trial: Path) -> None:
 
 def test_marl_eval_has_its_levels_steps_and_absolute_metrics(trial: Path) -> None:
     synthetic_sweep.complete(trial, 0)
-    records.write_marl_eval(trial)
+    write_marl_eval(trial)
     assert json.loads((trial / "metrics" / "metrics.json").read_text()) == {
         "JaxParty": {"p-base": {"ff_mappo": {"seed_42": {
             "step_0": {"step_count": 100, "elapsed_time": 0.0, "episode_return": [0.0, 2.0]},
@@ -451,10 +464,10 @@ def test_marl_eval_has_its_levels_steps_and_absolute_metrics(trial: Path) -> Non
 
 
 def test_marl_eval_uses_means_where_there_are_no_episodes(trial: Path) -> None:
-    records.append_metrics(trial, {"step": 1, "evaluate": {"a": 1.0, "b": 2.0, "c": float("nan")}})
-    records.append_metrics(trial, {"step": 2, "evaluate": {"a": 3.0, "b": None, "c": 1.0}})
-    records.update_record(trial, absolute_metrics={"a": 3.5, "b": 1.0})
-    records.write_marl_eval(trial)
+    append_metrics(trial, {"step": 1, "evaluate": {"a": 1.0, "b": 2.0, "c": float("nan")}})
+    append_metrics(trial, {"step": 2, "evaluate": {"a": 3.0, "b": None, "c": 1.0}})
+    update_record(trial, absolute_metrics={"a": 3.5, "b": 1.0})
+    write_marl_eval(trial)
     run = json.loads((trial / "metrics" / "metrics.json").read_text())["JaxParty"]["p-base"]["ff_mappo"]["seed_42"]
     assert run == {
         "step_0": {"step_count": 1, "elapsed_time": 0.0, "a": [1.0]},
@@ -464,7 +477,7 @@ def test_marl_eval_uses_means_where_there_are_no_episodes(trial: Path) -> None:
 
 
 def test_marl_eval_of_a_trial_that_has_not_begun_is_empty(trial: Path) -> None:
-    records.write_marl_eval(trial)
+    write_marl_eval(trial)
     run = json.loads((trial / "metrics" / "metrics.json").read_text())["JaxParty"]["p-base"]["ff_mappo"]["seed_42"]
     assert run == {"absolute_metrics": {}}
 
@@ -474,7 +487,7 @@ def test_marl_eval_of_a_trial_that_has_not_begun_is_empty(trial: Path) -> None:
 
 def manifest(**changes: Any) -> SweepManifest:
     values: dict[str, Any] = {
-        "name": "demo", "algorithm": "ff_mappo", "created": records.timestamp(), "num_trials": 4,
+        "name": "demo", "algorithm": "ff_mappo", "created": utc_timestamp(), "num_trials": 4,
         "objective": Objective("episode_return", "max"), "seed": 1, "search": "optuna", "algorithms": ("ff_mappo",),
         "scheduler": {"name": "asha"}, "space": {"system.actor_lr": {"low": 1e-5}}, "overrides": ["a=1"],
         "provenance": {"git_sha": None},
@@ -483,13 +496,13 @@ def manifest(**changes: Any) -> SweepManifest:
 
 
 def test_a_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
-    records.write_manifest(tmp_path / "new", manifest())
-    back = records.read_manifest(tmp_path / "new")
+    write_manifest(tmp_path / "new", manifest())
+    back = read_manifest(tmp_path / "new")
     assert dataclasses.replace(back, created="") == manifest(created="")
 
 
 def test_a_manifest_from_before_there_were_several_seeds_is_read(tmp_path: Path) -> None:
-    records.write_manifest(tmp_path, manifest())
+    write_manifest(tmp_path, manifest())
     written = yaml.safe_load((tmp_path / "sweep.yaml").read_text())
     new = ("samples", "sampler", "scenario_mode", "warm_start")
     for key in ("algorithms", "num_seeds", "pack", "gpus_per_trial", "budget", *new):
@@ -497,7 +510,7 @@ def test_a_manifest_from_before_there_were_several_seeds_is_read(tmp_path: Path)
     for key in ("aggregate", "others", "constraints"):
         del written["objective"][key]
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(written))
-    back = records.read_manifest(tmp_path)
+    back = read_manifest(tmp_path)
     assert (back.num_seeds, back.objective) == (1, Objective("episode_return", "max", "mean"))
     assert back.algorithms == (back.algorithm,)
 
@@ -515,24 +528,24 @@ def test_a_bad_manifest_is_one_error(tmp_path: Path, content: str | None, messag
     if content is not None:
         (tmp_path / "sweep.yaml").write_text(content)
     with pytest.raises(RecordError, match=r"sweep\.yaml: .*" + message):
-        records.read_manifest(tmp_path)
+        read_manifest(tmp_path)
 
 
 def test_a_manifest_with_an_ill_typed_field_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="num_trials: expected an integer of 0 or more, got 'x'"):
-        records.write_manifest(tmp_path, manifest(num_trials="x"))
+        write_manifest(tmp_path, manifest(num_trials="x"))
     assert not (tmp_path / "sweep.yaml").exists()
 
 
 def test_provenance_names_what_is_needed_and_cannot_be_spoilt() -> None:
-    found = records.provenance()
+    found = current_provenance()
     assert list(found) == ["git_sha", "git_dirty", "versions", "host", "python", "platform"]
     assert found["versions"]["numpy"] == np.__version__
-    assert list(found["versions"]) == list(records.PACKAGES)
+    assert list(found["versions"]) == list(PACKAGES)
     found["versions"].clear()
-    assert records.provenance()["versions"]["numpy"] == np.__version__
+    assert current_provenance()["versions"]["numpy"] == np.__version__
 
 
 def test_there_is_no_git_state_outside_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "_git", lambda *_: None)
-    assert records._git_state() == (None, None)
+    monkeypatch.setattr(provenance, "_git", lambda *_: None)
+    assert _git_state() == (None, None)

@@ -19,9 +19,11 @@ from scipy import stats
 
 import results
 from jax_party.errors import RecordError
+from jax_party.judging.objectives import Objective
 from jax_party.store import storage
-from jax_party.trial import records
-from jax_party.trial.records import Objective, Span, State, Takeover
+from jax_party.trial.folder import read_record
+from jax_party.trial.record import Span, Takeover
+from jax_party.trial.states import State
 from results.report import (
     comparison,
     game,
@@ -260,7 +262,7 @@ def test_few_trials_have_no_importance(data: SweepData) -> None:
 def test_ranks_that_cannot_change_are_named_by_the_settings_of_the_trials(tmp_path: Path) -> None:
     made = report_sweep.make(tmp_path / "sweep", scenarios=("p-base", "p-contest"), configurations=2, seeds=1)
     assert game.ranks(load(made)) is None, "configs that do not tell"
-    for number, record in enumerate(map(records.read_record, sorted(made.glob("demo-*")))):
+    for number, record in enumerate(map(read_record, sorted(made.glob("demo-*")))):
         scenario = yaml.safe_load((SCENARIOS / f"{record.scenario}.yaml").read_text())
         if number == 0:
             scenario["task_config"]["rank_reward"] = 1.0  # of one of p-base's four trials

@@ -12,8 +12,9 @@ import report_sweep
 import results
 from jax_party.errors import RecordError
 from jax_party.judging.objectives import Objective
-from jax_party.trial import records
-from jax_party.trial.records import State, Takeover
+from jax_party.trial.folder import read_record
+from jax_party.trial.record import Takeover
+from jax_party.trial.states import State
 from results.analysis.sensitivity import cards_of, main
 from results.report.data import load
 from results.report.page import render
@@ -47,7 +48,7 @@ def collected(folder: Path) -> Path:
 
 def again(folder: Path, number: int, of: int, finals: list[float], **changes: Any) -> None:
     """A further trial of another's configuration and scenario."""
-    record = records.read_record(folder / f"demo-{of:08x}")
+    record = read_record(folder / f"demo-{of:08x}")
     other = dataclasses.replace(record, trial_id=f"demo-{number:08x}", number=number, **changes)
     report_sweep.write_trial(folder, other, finals)
 
@@ -109,7 +110,7 @@ def grid_of(folder: Path) -> Path:
     for configuration, of_scenarios in enumerate(scores):
         for where, score in enumerate(of_scenarios):
             number = number_of(configuration, where)
-            record = records.read_record(folder / f"demo-{number:08x}")
+            record = read_record(folder / f"demo-{number:08x}")
             values = {"system.actor_lr": (0.1, 0.2)[configuration // 2], "system.clip_eps": "xy"[configuration % 2]}
             report_sweep.change(folder / record.trial_id, hyperparameters=values)
             report_sweep.rewrite(folder, number, [score] * 3)

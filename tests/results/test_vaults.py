@@ -17,8 +17,8 @@ from vault_factory import AGENTS, CONFIG, LIMIT, fields_of, read_with_flashbax, 
 
 import results
 from jax_party.errors import RecordError, VaultError
-from jax_party.trial import records
-from jax_party.trial.records import VaultEntry
+from jax_party.trial.folder import read_record, trial_folders, update_record
+from jax_party.trial.record import VaultEntry
 from results import vaults
 from results.vaults.__main__ import main
 from results.vaults.find import select
@@ -36,13 +36,13 @@ def vault(tmp_path: Path) -> vaults.Vault:
 def sweep_of_vaults(sweep: Callable[..., Path]) -> Path:
     """Three trials with both vaults each; the objective of trial n is best at 10 n + 5."""
     folder = sweep(3)
-    for trial in records.trial_folders(folder):
-        record = records.read_record(trial)
+    for trial in trial_folders(folder):
+        record = read_record(trial)
         place = trial / "vaults" / "jax_party"
         write_vault(place / record.trial_id, fields_of(4, 25, 10 * record.number))
         write_vault(place / f"{record.trial_id}-test", fields_of(2, 20, 10 * record.number), kind="test")
         entries = (VaultEntry(record.trial_id, "train", 4, 25), VaultEntry(f"{record.trial_id}-test", "test", 2, 20))
-        records.update_record(trial, vaults=entries)
+        update_record(trial, vaults=entries)
     results.write_index(folder)
     return folder
 
@@ -332,7 +332,7 @@ def test_a_whole_vault_has_no_problems(sweep_of_vaults: Path) -> None:
 
 def test_counts_are_compared_with_record_and_index(sweep_of_vaults: Path) -> None:
     place = vaults.find(sweep_of_vaults)[0]
-    records.update_record(place.folder, vaults=(VaultEntry(place.uid, "train", 4, 30),))
+    update_record(place.folder, vaults=(VaultEntry(place.uid, "train", 4, 30),))
     assert vaults.verify(place.open(), place) == ["holds 4 environments × 25 steps, but record.json says 4 × 30"]
 
 
@@ -502,7 +502,7 @@ def test_an_empty_sweep_is_told(sweep: Callable[..., Path], capsys: pytest.Captu
                             (1, "no vaults; record them with OVERRIDES='vault=both'")):  # fmt: skip
         folder = sweep(trials, planned=2)
         for record in folder.glob("*/record.json"):
-            records.update_record(record.parent, vaults=())
+            update_record(record.parent, vaults=())
         results.write_index(folder)
         assert main(["find", str(folder)]) == 2
         assert message in capsys.readouterr().err

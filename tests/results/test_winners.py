@@ -12,8 +12,11 @@ from optuna.storages.journal import JournalFileBackend
 from report_sweep import manifest, record_of
 
 import results
-from jax_party.trial import records
-from jax_party.trial.records import Objective, State
+from jax_party.judging.objectives import Objective
+from jax_party.trial.folder import create_trial_folder
+from jax_party.trial.manifest import read_manifest, write_manifest
+from jax_party.trial.metrics import append_metrics
+from jax_party.trial.states import State
 from launcher.commands.promote import winners
 from launcher.drive.run import Sweep
 from launcher.show.ranking import rank
@@ -43,7 +46,7 @@ def write(folder: Path, number: int, curve: list[float], at: str) -> str:
         final_metrics={"episode_return": curve[-1]}, absolute_metrics={"episode_return": max(curve[1:])},
     )  # fmt: skip
     trial = folder / record.trial_id
-    records.create_trial_folder(trial, {"system": {"name": "ff_mappo"}}, record)
+    create_trial_folder(trial, {"system": {"name": "ff_mappo"}}, record)
     rows: list[dict[str, Any]] = [
         {"evaluation": place, "step": 100 * place, "seed": 0, "evaluate": {"episode_return": value},
          "se": {"episode_return": 0.2}} | ({} if place else {"untrained": True})
@@ -53,14 +56,14 @@ def write(folder: Path, number: int, curve: list[float], at: str) -> str:
         last = {"step": 800, "seed": 0, "se": {"episode_return": 0.05}}
         rows.append(last | {"evaluate": {"episode_return": curve[-1]}, "final": True})
         rows.append(last | {"evaluate": {"episode_return": max(curve[1:])}, "absolute": True})
-    records.append_metrics(trial, *rows)
+    append_metrics(trial, *rows)
     return record.trial_id
 
 
 def make(folder: Path, names: list[str], at: str = "final") -> dict[str, str]:
     """A sweep of these curves; name -> trial id."""
     plan = manifest(["ff_mappo"], ["p-base"], len(names), Objective("episode_return", "max", at=at))
-    records.write_manifest(folder, plan)
+    write_manifest(folder, plan)
     return {name: write(folder, number, CURVES[name], at) for number, name in enumerate(names)}
 
 
@@ -122,8 +125,8 @@ def test_a_trial_that_settles_later_takes_the_lead_in_optunas_journal_too(
     folder = tmp_path / "s"
     ids = make(folder, ["slow"])
     assert set(named_by_all(folder, capsys).values()) == {ids["slow"]}
-    plan = records.read_manifest(folder)
-    records.write_manifest(folder, type(plan)(**{**vars(plan), "num_trials": 2}))
+    plan = read_manifest(folder)
+    write_manifest(folder, type(plan)(**{**vars(plan), "num_trials": 2}))
     later = write(folder, 1, CURVES["settled"], "final")
     assert set(named_by_all(folder, capsys).values()) == {later}
     size = (folder / JOURNAL_FILE).stat().st_size

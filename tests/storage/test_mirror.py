@@ -13,9 +13,12 @@ import pytest
 
 from jax_party.errors import CheckpointError, RecordError, StorageError, VaultError
 from jax_party.store import scratch, storage
-from jax_party.trial import mirror, records
+from jax_party.trial import mirror
+from jax_party.trial.folder import add_retry, create_trial_folder, read_record, update_record
+from jax_party.trial.metrics import append_metrics
 from jax_party.trial.mirror import Contents, Mirror, fetch
-from jax_party.trial.records import State, TrialRecord
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
 
 RECORD = TrialRecord(trial_id="t", algorithm="a", environment="e", scenario="s", seed=0)
 
@@ -24,14 +27,14 @@ RECORD = TrialRecord(trial_id="t", algorithm="a", environment="e", scenario="s",
 def trial(bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(scratch, "scratch_folder", lambda: tmp_path / "scratch")
     folder = bucket / "sweep" / "t"
-    records.create_trial_folder(folder, {"x": 1}, RECORD)
+    create_trial_folder(folder, {"x": 1}, RECORD)
     return folder
 
 
 def begin(trial: Path) -> Mirror:
     taken = Mirror(trial)
     taken.open()
-    play(taken, 0, state=State.RUNNING, attempts=records.read_record(taken.local).attempts + 1)
+    play(taken, 0, state=State.RUNNING, attempts=read_record(taken.local).attempts + 1)
     return taken
 
 
@@ -49,9 +52,9 @@ def play(taken: Mirror, period: int, wait: bool = True, **changes: Any) -> None:
         for old in sorted((folder / "checkpoints").iterdir(), key=lambda path: int(path.name))[:-2]:
             (old / "state").unlink()
             old.rmdir()
-        records.append_metrics(folder, {"step": 10 * period})
+        append_metrics(folder, {"step": 10 * period})
         changes |= {"env_steps": 10 * period, "checkpoint": f"checkpoints/{10 * period}"}
-    records.update_record(folder, **changes)
+    update_record(folder, **changes)
     taken.push()
     if wait:
         taken.wait()
@@ -67,7 +70,7 @@ def files(folder: Path) -> dict[str, str]:
 
 def test_a_trial_is_few_objects_and_comes_back_whole(trial: Path, tmp_path: Path) -> None:
     taken = begin(trial)
-    assert records.read_record(trial).state is State.RUNNING
+    assert read_record(trial).state is State.RUNNING
     for period in (1, 2, 3):
         play(taken, period, wait=period == 3)
     assert names(trial) == [
@@ -109,7 +112,7 @@ def test_the_last_tar_holds_what_the_earlier_ones_did(trial: Path, tmp_path: Pat
         assert len([name for name in names(trial) if name.startswith("vaults")]) == 1
         fetch(trial, tmp_path / f"fetched-{last}")
         assert files(tmp_path / f"fetched-{last}") == expected
-        records.update_record(trial, state=State.PENDING)
+        update_record(trial, state=State.PENDING)
 
 
 def test_what_is_pushed_is_what_was_there_then(trial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +175,7 @@ def test_who_loses_the_trial_in_the_middle_of_a_push_changes_nothing_that_counts
     monkeypatch.setattr(storage, "put_file", meanwhile)
     with pytest.raises(StorageError, match="another worker has taken this trial"):
         play(zombie, 2)
-    assert records.read_record(trial).attempts == 2
+    assert read_record(trial).attempts == 2
     fetch(trial, tmp_path / "fetched")
     assert files(tmp_path / "fetched") == files(heirs[0].local)
     assert any(name.endswith("-1.tar") and name.startswith("vaults/20") for name in names(trial)), "a stray"
@@ -236,7 +239,7 @@ def test_a_damaged_checkpoint_is_passed_over(trial: Path, caplog: pytest.LogCapt
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["10"]
     again.push()
     again.close()
-    (note,) = records.read_record(trial).retries
+    (note,) = read_record(trial).retries
     assert re.search(r" checkpoint 20 cannot be read \(.*\): went on from checkpoint 10$", note), "the index says so"
     (trial / "checkpoints/10-1.tar").write_bytes((trial / "checkpoints/10-1.tar").read_bytes()[:700])
     with pytest.raises(CheckpointError, match=r"none of checkpoints/10-1\.tar can be read"):
@@ -257,10 +260,10 @@ def test_damage_elsewhere_is_named(trial: Path) -> None:
 
 def test_what_the_driver_has_noted_stays(trial: Path) -> None:
     taken = begin(trial)
-    records.add_retry(trial, "why")
-    records.update_record(trial, state=State.PRUNED, error="asha", ended_at="then")
+    add_retry(trial, "why")
+    update_record(trial, state=State.PRUNED, error="asha", ended_at="then")
     play(taken, 1)
-    there = records.read_record(trial)
+    there = read_record(trial)
     assert (there.state, there.error, there.ended_at, there.env_steps) == (State.PRUNED, "asha", "then", 10)
     assert [reason.split(" ", 1)[1] for reason in there.retries] == ["why"]
     taken.close()

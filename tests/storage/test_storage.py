@@ -14,9 +14,19 @@ from botocore.exceptions import EndpointConnectionError
 
 from jax_party.errors import StorageError
 from jax_party.store import storage
+from jax_party.store.locks import LOCK_FILE, lock_folder
 from jax_party.store.retry import PATIENCE_VARIABLE
-from jax_party.trial import records
-from jax_party.trial.records import State, TrialRecord
+from jax_party.trial.folder import (
+    add_retry,
+    create_trial_folder,
+    read_config,
+    read_record,
+    trial_folders,
+    update_record,
+)
+from jax_party.trial.metrics import METRICS_FILE, read_metrics
+from jax_party.trial.record import RECORD_FILE, TrialRecord
+from jax_party.trial.states import State
 
 RECORD = TrialRecord(trial_id="t", algorithm="a", environment="e", scenario="s", seed=0)
 
@@ -39,7 +49,7 @@ def test_other_uris_are_refused(text: str) -> None:
 
 def test_what_speaks_s3_is_not_imported_for_local_folders() -> None:
     script = (
-        "import sys; from jax_party.trial import records; records.as_folder('here'); "
+        "import sys; from jax_party.store import storage; storage.as_folder('here'); "
         "print(sorted({'upath', 'fsspec', 's3fs', 'botocore', 'tenacity'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -61,61 +71,61 @@ def test_only_the_version_that_was_read_is_replaced(bucket: Path) -> None:
 
 
 def test_records_of_several_writers_keep_every_change(bucket: Path) -> None:
-    records.create_trial_folder(bucket / "t", {"x": 1}, RECORD)
+    create_trial_folder(bucket / "t", {"x": 1}, RECORD)
 
     def note(writer: int) -> None:
         for number in range(5):
-            records.add_retry(bucket / "t", f"{writer} {number}")
+            add_retry(bucket / "t", f"{writer} {number}")
 
     threads = [threading.Thread(target=note, args=(writer,)) for writer in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    kept = [reason.split(" ", 1)[1] for reason in records.read_record(bucket / "t").retries]
+    kept = [reason.split(" ", 1)[1] for reason in read_record(bucket / "t").retries]
     assert sorted(kept) == sorted(f"{writer} {number}" for writer in range(4) for number in range(5))
 
 
 def test_trials_are_found_and_read(bucket: Path) -> None:
     for name in ("b", "a"):
-        records.create_trial_folder(bucket / "sweep" / name, {"x": 1}, RECORD)
-    (bucket / "sweep" / "lost" / records.METRICS_FILE).write_text('{"step": 1}\n')
-    (bucket / "sweep" / "tune" / "deeper" / records.RECORD_FILE).write_text("{}")
-    folders = records.trial_folders(bucket / "sweep", records.RECORD_FILE, records.METRICS_FILE)
-    assert records.trial_folders(bucket / "sweep") == folders[:2]
+        create_trial_folder(bucket / "sweep" / name, {"x": 1}, RECORD)
+    (bucket / "sweep" / "lost" / METRICS_FILE).write_text('{"step": 1}\n')
+    (bucket / "sweep" / "tune" / "deeper" / RECORD_FILE).write_text("{}")
+    folders = trial_folders(bucket / "sweep", RECORD_FILE, METRICS_FILE)
+    assert trial_folders(bucket / "sweep") == folders[:2]
     assert [folder.name for folder in folders] == ["a", "b", "lost"]
-    assert records.read_config(folders[0]) == {"x": 1}
-    assert records.update_record(folders[0], state=State.RUNNING) == records.read_record(folders[0])
-    assert records.read_metrics(folders[2]) == [{"step": 1}]
+    assert read_config(folders[0]) == {"x": 1}
+    assert update_record(folders[0], state=State.RUNNING) == read_record(folders[0])
+    assert read_metrics(folders[2]) == [{"step": 1}]
 
 
 def test_a_lease_is_held_by_one_that_lives(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "REFRESH_S", 0.2)
     with (
-        records.lock_folder(bucket),
+        lock_folder(bucket),
         pytest.raises(StorageError, match=rf"process {os.getpid()} on .* holds this folder"),
-        records.lock_folder(bucket),
+        lock_folder(bucket),
     ):
         pass
-    with records.lock_folder(bucket):  # it was let go of
+    with lock_folder(bucket):  # it was let go of
         pass
-    assert not storage.claim(bucket / records.LOCK_FILE)
-    assert storage.claim(bucket / "new" / records.LOCK_FILE)
-    with records.lock_folder(bucket / "new"):
+    assert not storage.claim(bucket / LOCK_FILE)
+    assert storage.claim(bucket / "new" / LOCK_FILE)
+    with lock_folder(bucket / "new"):
         pass
 
 
 def test_the_lease_of_the_dead_is_taken(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = bucket / records.LOCK_FILE
+    path = bucket / LOCK_FILE
     gone = subprocess.Popen(["true"])
     gone.wait()
     holder = {"process": gone.pid, "host": storage.socket.gethostname(), "boot": storage._boot_id()}
     path.write_text(json.dumps(holder))
-    with records.lock_folder(bucket):
+    with lock_folder(bucket):
         assert json.loads(path.read_text())["process"] == os.getpid()
     path.write_text(json.dumps(holder | {"host": "another"}))
     monkeypatch.setattr(storage, "STALE_S", 1.0)
-    with records.lock_folder(bucket):
+    with lock_folder(bucket):
         assert json.loads(path.read_text())["process"] == os.getpid()
 
 

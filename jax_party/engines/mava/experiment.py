@@ -37,8 +37,12 @@ from jax_party.training.recorder import (
     vault_steps,
 )
 from jax_party.training.vault import VaultWriter
-from jax_party.trial import records
-from jax_party.trial.records import State, TrialRecord
+from jax_party.trial.folder import add_retry, read_record, update_record
+from jax_party.trial.marl_eval import write_marl_eval
+from jax_party.trial.metrics import append_metrics, read_metrics, truncate_metrics
+from jax_party.trial.provenance import current_provenance, utc_timestamp
+from jax_party.trial.record import TrialRecord, spans_until_now
+from jax_party.trial.states import FINISHED, State
 
 KEPT_CHECKPOINTS = 2
 _MOST_MAPPINGS = Path("/proc/sys/vm/max_map_count")
@@ -86,17 +90,17 @@ class MavaExperiment:
         self.config = config
         self.folder = folder
         self.budget = config.budget
-        self.record: TrialRecord = records.read_record(folder)
+        self.record: TrialRecord = read_record(folder)
         self._learners: list[_Learner] = []
         self.evaluations = 0
         self._closed = self._played = False
         self._trained_seconds = 0.0
         self._started = time.perf_counter()
-        self._since = records.timestamp()
+        self._since = utc_timestamp()
         self._duration_before = 0.0
         self._compiled_before = 0.0
         self._cache_before = cache_counts()
-        if self.record.state in records.FINISHED:
+        if self.record.state in FINISHED:
             return
         installation.check()  # a node of a cluster may lack what the driver has
         if jax.device_count() > 1:
@@ -120,7 +124,7 @@ class MavaExperiment:
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
-        return self.record.state in records.FINISHED
+        return self.record.state in FINISHED
 
     @property
     def env_steps(self) -> int:
@@ -183,10 +187,10 @@ class MavaExperiment:
             for vault in learner.vaults.values():
                 vault.flush()
         rows += [self._period_row(*both) for both in zip(self._learners, periods, strict=True)]
-        records.append_metrics(self.folder, *rows)
+        append_metrics(self.folder, *rows)
         self._keep_best()
         path = self._checkpoints.save(self.env_steps, self._checkpoint_tree())
-        records.write_marl_eval(self.folder)
+        write_marl_eval(self.folder)
         self._update_record(checkpoint=str(path.relative_to(self.folder.resolve())))
 
     def _check_room(self, of_seed: int) -> None:
@@ -207,7 +211,7 @@ class MavaExperiment:
                 f"a process here has at most {most:,}; take {fitting} seeds (SEEDS), or raise the limit (sysctl "
                 "vm.max_map_count)"
             )
-            self._update_record(state=State.FAILED, error=f"ConfigError: {reason}", ended_at=records.timestamp())
+            self._update_record(state=State.FAILED, error=f"ConfigError: {reason}", ended_at=utc_timestamp())
             raise ConfigError(f"{self.record.trial_id}: {reason}")
 
     def _keep_best(self) -> None:
@@ -216,7 +220,7 @@ class MavaExperiment:
         Raises:
           ConfigError: the objective is no metric of the evaluation.
         """
-        rows = records.read_metrics(self.folder)
+        rows = read_metrics(self.folder)
         metric, known = self.record.objective.metric, rows[-1]["evaluate"]
         if metric not in known:
             names = ", ".join(sorted(known))
@@ -241,16 +245,16 @@ class MavaExperiment:
 
         Where the last evaluation was the best one, both are the same parameters, and are played once.
         """
-        rows = records.read_metrics(self.folder)
+        rows = read_metrics(self.folder)
         closings = [learner.session.finish(self._params_to_measure(learner, rows)) for learner in self._learners]
         measured = [closing for closing in closings if closing is not None]
         final = absolute = None
         if measured:
             final = self._close_with(FINAL, [closing.final for closing in measured])
             absolute = self._close_with(ABSOLUTE, [closing.best for closing in measured])
-        records.write_marl_eval(self.folder)
+        write_marl_eval(self.folder)
         self._update_record(
-            state=State.COMPLETE, final_metrics=final, absolute_metrics=absolute, ended_at=records.timestamp()
+            state=State.COMPLETE, final_metrics=final, absolute_metrics=absolute, ended_at=utc_timestamp()
         )
 
     def _params_to_measure(self, learner: _Learner, rows: list[dict[str, Any]]) -> Any:
@@ -264,7 +268,7 @@ class MavaExperiment:
             self._row(learner, episodes, {}) | {flag: True}
             for learner, episodes in zip(self._learners, of_seeds, strict=True)
         ]
-        records.append_metrics(self.folder, *missing_rows(self.folder, rows))
+        append_metrics(self.folder, *missing_rows(self.folder, rows))
         return aggregate_metrics([row["evaluate"] for row in rows], self.record.objective.aggregate)
 
     def _row(self, learner: _Learner, episodes: Episodes, train: dict[str, float]) -> dict[str, Any]:
@@ -314,7 +318,7 @@ class MavaExperiment:
         of_seed = f"seed {learner.seed}: " if len(self._learners) > 1 else ""
         end = (self.evaluations + 1) * self.budget.steps_per_evaluation
         reason = f"{of_seed}{what} in the period that ends with step {end:,}"
-        self._update_record(state=State.FAILED, error=f"TrainingDiverged: {reason}", ended_at=records.timestamp())
+        self._update_record(state=State.FAILED, error=f"TrainingDiverged: {reason}", ended_at=utc_timestamp())
         raise TrainingDiverged(f"{self.record.trial_id}: {reason}; try a smaller learning rate or gradient norm")
 
     # -- On disk -------------------------------------------------------------------------------------------------------
@@ -365,7 +369,7 @@ class MavaExperiment:
             if self._checkpoints.passed_over:
                 where = "from the start" if restored is None else f"from checkpoint {restored[0]}"
                 reason = f"{', '.join(self._checkpoints.passed_over)}: went on {where}"
-                self.record = records.add_retry(self.folder, reason)
+                self.record = add_retry(self.folder, reason)
         if restored is None:
             for learner in self._learners:
                 learner.best_params = learner.session.params
@@ -373,7 +377,7 @@ class MavaExperiment:
                     vault.truncate(0)
         else:
             self._take_up(restored[1])
-        records.truncate_metrics(self.folder, self.env_steps if self.evaluations else -1)
+        truncate_metrics(self.folder, self.env_steps if self.evaluations else -1)
 
     def _misfit(self, tree: dict[str, Any]) -> str | None:
         """Which vault holds less than it did when the checkpoint was saved."""
@@ -408,12 +412,12 @@ class MavaExperiment:
             learner.vaults = open_vaults(self.folder, self.record, self.config.vault, learner.seed, rows)
 
     def _begin_record(self) -> None:
-        versions = records.provenance()
+        versions = current_provenance()
         device = jax.devices()[0]
         self._update_record(
             state=State.RUNNING,
             attempts=self.record.attempts + 1,
-            started_at=self.record.started_at or records.timestamp(),
+            started_at=self.record.started_at or utc_timestamp(),
             error=None,
             device=f"cpu:{usable_cores()}" if device.platform == "cpu" else device.device_kind,
             host=versions["host"],
@@ -433,8 +437,8 @@ class MavaExperiment:
                 "vaults": vault_entries(learner.vaults for learner in self._learners),
             }
         changes |= {"duration_s": self._duration(), "compile_time_s": self._compile_seconds(), **self._compile_cache()}
-        changes["spans"] = records.spans_until_now(self.record, self._since)
-        self.record = records.update_record(self.folder, **changes)
+        changes["spans"] = spans_until_now(self.record, self._since)
+        self.record = update_record(self.folder, **changes)
 
     def _compile_cache(self) -> dict[str, Any]:
         """Where compiled programs came from, and the seconds that this saved; every trial of Mava's traces anew."""

@@ -1,0 +1,70 @@
+"""A folder for one process at a time, by an advisory lock that ends with the process."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from jax_party.errors import RecordError
+from jax_party.store import storage
+from jax_party.store.storage import as_folder, is_remote
+
+LOCK_FILE: Final = ".lock"
+
+
+class FolderHeld(RecordError):
+    """Another process holds the folder."""
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path, timeout: float = 5.0) -> Iterator[None]:
+    """Hold `<folder>/.lock` for this process; the kernel lets go of it when the process dies.
+
+    On remote storage the file is a lease (`storage.lease`), which waits for no holder that lives.
+
+    Args:
+      folder: an existing folder.
+      timeout: seconds to wait for another holder.
+
+    Raises:
+      FolderHeld: another process still holds it after `timeout`.
+      RecordError: there is no such folder, or it cannot be locked.
+    """
+    folder = as_folder(folder)
+    if is_remote(folder):
+        with storage.lease(folder / LOCK_FILE):
+            yield
+        return
+    if not folder.is_dir():
+        raise RecordError(f"{folder}: no such folder to lock; create it first")
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        _wait_for_lock(descriptor, folder, timeout)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int, folder: Path, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise RecordError(f"{folder}: cannot be locked ({error}); use a file system with flock") from error
+            if time.monotonic() >= deadline:
+                holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+                raise FolderHeld(
+                    f"{folder}: {holder} holds this folder (waited {timeout:g} s); let it finish or stop it"
+                ) from None
+        time.sleep(0.02)

@@ -1,0 +1,162 @@
+"""A trial's folder: its config and its record."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from jax_party.errors import RecordError
+from jax_party.store import storage
+from jax_party.store.files import json_bytes, read_text, read_yaml, write_json_atomically, write_yaml_atomically
+from jax_party.store.storage import as_folder, is_remote
+from jax_party.trial.identity import canonical_json, new_trial_id
+from jax_party.trial.provenance import utc_timestamp
+from jax_party.trial.record import RECORD_FILE, TrialRecord, parse_record
+from jax_party.trial.schema import RECORD_CHECKS
+
+CONFIG_FILE: Final = "config.yaml"
+TAKEOVER: Final = "takeover."
+"""Begins the name of a folder beside a trial's checkpoints with a learner that it took over; then comes the step."""
+_IDENTITY: Final = (
+    "trial_id", "number", "sweep", "algorithm", "environment", "scenario", "seed", "hyperparameters", "objective",
+)  # fmt: skip
+
+
+def create_trial_folder(folder: Path, config: Mapping[str, Any], record: TrialRecord) -> None:
+    """Make a trial's folder with config.yaml and then record.json, so that a folder with a record is whole.
+
+    A folder that holds this very trial is left as it is, with the state it has reached.
+
+    Raises:
+      RecordError: the folder holds another trial.
+    """
+    folder = as_folder(folder)
+    if storage.is_file(folder / RECORD_FILE):
+        _check_same_trial(folder, config, record)
+        return
+    if not is_remote(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_yaml_atomically(folder / CONFIG_FILE, config)
+    write_record(folder, record)
+
+
+def _check_same_trial(folder: Path, config: Mapping[str, Any], record: TrialRecord) -> None:
+    there, here = read_record(folder).to_dict(), record.to_dict()
+    if there["lineage"]:  # its values have changed since, which its id has not
+        there["hyperparameters"] = there["lineage"][0]["hyperparameters"]
+        config = read_config(folder)
+    for key in _IDENTITY:
+        if there[key] != here[key]:
+            raise RecordError(
+                f"{folder / RECORD_FILE}: {key}: the folder holds another trial ({there[key]!r}, not {here[key]!r}); "
+                "choose another folder"
+            )
+    if canonical_json(read_config(folder), "config") != canonical_json(config, "config"):
+        raise RecordError(
+            f"{folder / CONFIG_FILE}: the folder holds this trial with another config; choose another folder"
+        )
+
+
+def read_record(folder: Path) -> TrialRecord:
+    """The record of the trial in `folder`.
+
+    Raises:
+      RecordError: it is missing, not JSON, or not a record that this version reads.
+    """
+    path = as_folder(folder) / RECORD_FILE
+    return parse_record(read_text(path, "give a trial's folder"), path)
+
+
+def write_record(folder: Path, record: TrialRecord) -> None:
+    """Write record.json whole.
+
+    Raises:
+      RecordError: a field has the wrong type; the file stays as it was.
+    """
+    path = as_folder(folder) / RECORD_FILE
+    data = record.to_dict()
+    TrialRecord.from_dict(data, path)
+    write_json_atomically(path, data)
+
+
+def change_record(folder: Path, change: Callable[[TrialRecord], TrialRecord]) -> TrialRecord:
+    """Read the record, change it, write it, and return it; on remote storage again from the start where another process
+    has changed it meanwhile.
+
+    Raises:
+      RecordError: it cannot be read, or a field has the wrong type; the file stays as it was.
+    """
+    path = as_folder(folder) / RECORD_FILE
+    if not is_remote(path):
+        record = change(read_record(folder))
+        write_record(folder, record)
+        return TrialRecord.from_dict(record.to_dict())
+    while True:
+        there = storage.read_version(path)
+        if there is None:
+            raise RecordError(f"{path}: no such file; give a trial's folder")
+        data = change(parse_record(there.content, path)).to_dict()
+        record = TrialRecord.from_dict(data, path)
+        with contextlib.suppress(storage.ChangedError):
+            storage.write_version(path, json_bytes(data, path), there.tag)
+            return record
+
+
+def update_record(folder: Path, **changes: Any) -> TrialRecord:
+    """Read the record, change the named fields, write it, and return it.
+
+    Raises:
+      RecordError: a name is no field of a record, or a value has the wrong type.
+    """
+    for name in changes:
+        if name not in RECORD_CHECKS:
+            raise RecordError(
+                f"{as_folder(folder) / RECORD_FILE}: {name}: no such field; use one of {', '.join(RECORD_CHECKS)}"
+            )
+    return change_record(folder, lambda record: dataclasses.replace(record, **changes))
+
+
+def add_retry(folder: Path, reason: str) -> TrialRecord:
+    """Note why the trial is tried again.
+
+    Raises:
+      RecordError: the record cannot be read.
+    """
+    note = f"{utc_timestamp()} {reason}"
+    return change_record(folder, lambda record: dataclasses.replace(record, retries=(*record.retries, note)))
+
+
+def trial_folders(sweep: Path, *files: str) -> list[Path]:
+    """The folders right below a sweep's that hold one of these files, by default a record; by name."""
+    wanted = files or (RECORD_FILE,)
+    if is_remote(sweep):
+        names = (name.partition("/") for name in storage.files_below(sweep))
+        found = {name for name, _, rest in names if rest in wanted}
+    else:
+        found = {path.relative_to(sweep).parts[0] for name in wanted for path in sweep.glob(f"*/{name}")}
+    return [sweep / name for name in sorted(found)]
+
+
+def takeover_folder(folder: Path, step: int) -> Path:
+    """Where a trial keeps the learner that it took over after `step` environment steps: an Orbax checkpoint."""
+    return Path(folder) / "checkpoints" / f"{TAKEOVER}{step}"
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The composed config of the trial in `folder`.
+
+    Raises:
+      RecordError: it is missing or not a YAML mapping.
+    """
+    return read_yaml(as_folder(folder) / CONFIG_FILE, "restore the file or remove the folder")
+
+
+def holds_its_config(folder: Path, record: TrialRecord) -> bool:
+    """Whether config.yaml is what the trial's id is a digest of. Those of a population change, which is no edit."""
+    name = re.sub(r"-r\d+$", "", record.trial_id)  # an older sweep's copies
+    sweep = name.rpartition("-")[0]
+    return bool(record.lineage) or not sweep or new_trial_id(sweep, read_config(folder), record.seed) == name

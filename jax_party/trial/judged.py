@@ -1,0 +1,94 @@
+"""What a trial is judged by, and as whom."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from jax_party.judging import replicates
+from jax_party.judging import seeds as judging_seeds
+from jax_party.judging.scores import Judgement, judge
+from jax_party.judging.settling import end_of
+from jax_party.judging.standings import Candidate
+from jax_party.trial.folder import read_record
+from jax_party.trial.identity import configuration_id
+from jax_party.trial.metrics import read_metrics
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
+
+FIRST_FRESH_SEED: Final = judging_seeds.FIRST_FRESH_SEED
+"""Seeds of sweeps are below; from here on they are kept for testing what sweeps have chosen."""
+
+
+def judge_trial(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> Judgement | None:
+    """What a trial is judged by, as its objective says; None where the objective has not been measured.
+
+    Args:
+      record: of the trial.
+      rows: of its metrics.jsonl.
+    """
+    return judge(record.objective, record.num_seeds, rows)
+
+
+def score_in(folder: Path) -> float:
+    """What the trial in `folder` is judged by; NaN where it has failed, or has nothing.
+
+    Raises:
+      RecordError: its record or its metrics cannot be read.
+    """
+    record = read_record(folder)
+    found = None if record.state is State.FAILED else judge_trial(record, read_metrics(folder))
+    value = None if found is None else found.metrics.get(record.objective.metric)
+    return math.nan if value is None else value
+
+
+def contender_of(record: TrialRecord) -> str:
+    """Return what a trial is ranked as (`judging.replicates.contender`)."""
+    return replicates.contender(configuration_id(record), record.trial_id, bool(record.lineage))
+
+
+def candidate_of(record: TrialRecord, rows: Sequence[Mapping[str, Any]]) -> Candidate:
+    """A trial as it is ranked; without seeds where its objective has not been measured.
+
+    Args:
+      record: of the trial.
+      rows: of its metrics.jsonl.
+    """
+    found = judge_trial(record, rows)
+    trend, settled = end_of(rows, record.num_seeds, record.objective)
+    return Candidate(
+        trial_id=record.trial_id,
+        number=record.number,
+        algorithm=record.algorithm,
+        scenario=record.scenario,
+        configuration=contender_of(record),
+        state=record.state.value,
+        first_seed=record.seed,
+        of_seeds=() if found is None else found.of_seeds,
+        settled=settled,
+        trend=trend,
+    )
+
+
+def hyperparameters_at(record: TrialRecord, step: int | None) -> Mapping[str, Any]:
+    """The values in force when the trial had trained `step` steps; None: those that it has now."""
+    if step is not None:
+        for takeover in record.lineage:
+            if takeover.step >= step:
+                return takeover.hyperparameters
+    return record.hyperparameters
+
+
+def judged_hyperparameters(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The values that gave the trial its score: those of a population change while it trains.
+
+    Args:
+      record: of the trial.
+      rows: of its metrics.jsonl.
+    """
+    if not record.lineage:
+        return record.hyperparameters
+    found = judge_trial(record, rows)
+    return hyperparameters_at(record, None if found is None else found.step)

@@ -1,0 +1,135 @@
+"""A sweep's manifest, and what lies beside it: the claim that was made before it, and the verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from jax_party.errors import RecordError
+from jax_party.judging.objectives import Objective
+from jax_party.store import storage
+from jax_party.store.files import has_string_keys, plain_value, read_text, read_yaml, write_yaml_atomically
+from jax_party.store.storage import as_folder, is_remote
+from jax_party.trial.schema import MANIFEST_CHECKS, check_fields, parse_objective, upgraded_objective
+
+MANIFEST_FILE: Final = "sweep.yaml"
+CLAIM_FILE: Final = "claim.yaml"
+VERDICT_FILE: Final = "verdict.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepManifest:
+    """The content of sweep.yaml: the sweep as composed, and its provenance."""
+
+    name: str
+    engine: str = "native"
+    algorithm: str
+    algorithms: tuple[str, ...]
+    created: str
+    num_trials: int
+    samples: int | None = None
+    objective: Objective
+    seed: int
+    num_seeds: int = 1
+    pack: int = 1
+    gpus_per_trial: float | None = None
+    budget: Mapping[str, float] = field(default_factory=dict)
+    search: Any = None
+    sampler: Any = None
+    scheduler: Any = None
+    scenario_mode: str = "grid"
+    warm_start: tuple[str, ...] = ()
+    duplicates: str = "seeds"
+    space: Any = None
+    overrides: Any = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def scenarios(self) -> tuple[str, ...]:
+        """Those that were asked for, in their order; none where the config's own is meant."""
+        named = self.overrides.get("env/scenario") if isinstance(self.overrides, Mapping) else None
+        return (named,) if isinstance(named, str) else tuple(dict.fromkeys(named or ()))
+
+
+def read_manifest(folder: Path) -> SweepManifest:
+    """The manifest of the sweep in `folder`.
+
+    Raises:
+      RecordError: it is missing, not YAML, or a key is missing, unknown or ill-typed.
+    """
+    path = as_folder(folder) / MANIFEST_FILE
+    data = read_yaml(path, "give a sweep's folder")
+    if "num_seeds" not in data:  # written before a trial could have several seeds
+        data |= {"algorithms": [data.get("algorithm")], "num_seeds": 1, "pack": 1, "gpus_per_trial": None}
+        data |= {"budget": {}}
+    data["objective"] = upgraded_objective(data.get("objective"))
+    if "scenario_mode" not in data:  # nor several objectives, nor scenarios but as a grid
+        data |= {"samples": None, "sampler": None, "scenario_mode": "grid", "warm_start": []}
+    data.setdefault("engine", "native")  # there was one
+    data.setdefault("duplicates", "seeds")  # earlier sweeps ran copies; what is still to be drawn runs none
+    check_fields(data, MANIFEST_CHECKS, path)
+    tuples = {name: tuple(data[name]) for name in ("algorithms", "warm_start")}
+    return SweepManifest(**{**data, **tuples, "objective": parse_objective(data["objective"])})
+
+
+def write_manifest(folder: Path, manifest: SweepManifest) -> None:
+    """Write sweep.yaml whole, making the folder where there is none.
+
+    Raises:
+      RecordError: a field has the wrong type; the file stays as it was.
+    """
+    path = as_folder(folder) / MANIFEST_FILE
+    data = {item.name: getattr(manifest, item.name) for item in dataclasses.fields(manifest)}
+    data["objective"] = dataclasses.asdict(manifest.objective)
+    content = plain_value(data, str(path))
+    check_fields(content, MANIFEST_CHECKS, path)
+    if not is_remote(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_yaml_atomically(path, content)
+
+
+def read_sweep_file(folder: Path) -> dict[str, Any]:
+    """The content of sweep.yaml as it is written, whatever its version.
+
+    Raises:
+      RecordError: it is missing or not a YAML mapping.
+    """
+    return read_yaml(as_folder(folder) / MANIFEST_FILE, "give a sweep's folder")
+
+
+def read_claim(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The contents of claim.yaml and sweep.yaml as they are written; None where nothing was claimed.
+
+    Raises:
+      RecordError: claim.yaml is gone although sweep.yaml's provenance knows of it, or one of them is not YAML.
+    """
+    folder = as_folder(folder)
+    manifest = read_sweep_file(folder)
+    provenance = manifest.get("provenance")
+    known = isinstance(provenance, Mapping) and "claim" in provenance
+    if not known and not storage.is_file(folder / CLAIM_FILE):
+        return None
+    return read_yaml(folder / CLAIM_FILE, "restore it: verdicts are on the claims as they were made"), manifest
+
+
+def read_verdict(folder: Path) -> dict[str, Any] | None:
+    """The content of verdict.json; None where none was given.
+
+    Raises:
+      RecordError: it is not a JSON object.
+    """
+    path = as_folder(folder) / VERDICT_FILE
+    if not storage.is_file(path):
+        return None
+    remedy = "remove it, and give the verdict again: make verdict SWEEP=…"
+    try:
+        found = json.loads(read_text(path, remedy))
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{path}: not JSON ({error}); {remedy}") from error
+    if not has_string_keys(found) or not isinstance(found.get("claims"), list):
+        raise RecordError(f"{path}: expected an object with claims; {remedy}")
+    return dict(found)

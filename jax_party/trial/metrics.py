@@ -1,0 +1,105 @@
+"""A trial's evaluations: metrics.jsonl, a line each."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from jax_party.errors import RecordError
+from jax_party.store import storage
+from jax_party.store.files import finite_value, plain_value, sync_folder, write_bytes_atomically
+from jax_party.store.storage import as_folder
+from jax_party.trial.schema import _is_int
+
+METRICS_FILE: Final = "metrics/metrics.jsonl"
+
+
+def append_metrics(folder: Path, *rows: Mapping[str, Any]) -> None:
+    """Add lines to metrics.jsonl and sync it; numbers that are not finite become null.
+
+    What a kill left of an unfinished line is cut first.
+
+    Raises:
+      RecordError: a row has no integer `step`, or holds what JSON cannot.
+    """
+    path = as_folder(folder) / METRICS_FILE
+    lines = []
+    for row in rows:
+        values = finite_value(plain_value(row, str(path)))
+        if not _is_int(values.get("step")):
+            raise RecordError(f"{path}: step: expected an integer, got {values.get('step')!r}; give the row its step")
+        lines.append(json.dumps(values) + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with open(path, "x+b" if new else "r+b") as file:
+        _cut_unfinished_line(file)
+        file.write("".join(lines).encode())
+        file.flush()
+        os.fsync(file.fileno())
+    if new:
+        sync_folder(path.parent)
+
+
+def _cut_unfinished_line(file: BinaryIO) -> None:
+    """Leave `file` at its end, which is after a newline or at its beginning."""
+    size = file.seek(0, os.SEEK_END)
+    if size:
+        file.seek(size - 1)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            file.seek(_whole_length(file.read()))
+            file.truncate()
+
+
+def _whole_length(content: bytes) -> int:
+    """Bytes of `content` up to and with its last newline."""
+    return content.rfind(b"\n") + 1
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl in order; empty where there is no file. A line without its newline is not read.
+
+    Raises:
+      RecordError: a whole line is not a JSON object.
+    """
+    path = as_folder(folder) / METRICS_FILE
+    try:
+        content = storage.read_bytes(path)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error}); restore the file") from error
+    lines = content[: _whole_length(content)].splitlines()
+    return [_parse_row(line, path, number) for number, line in enumerate(lines, start=1)]
+
+
+def _parse_row(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise RecordError(f"{path}: line {number}: not JSON ({error}); remove the line or restore the file") from error
+    if not isinstance(row, dict):
+        raise RecordError(f"{path}: line {number}: expected an object, got {type(row).__name__}; remove the line")
+    if not _is_int(row.get("step")):
+        raise RecordError(f"{path}: line {number}: step: expected an integer, got {row.get('step')!r}; remove the line")
+    return row
+
+
+def truncate_metrics(folder: Path, step: int) -> None:
+    """Keep the rows of metrics.jsonl with a step of at most `step`, and drop an unfinished last line.
+
+    Raises:
+      RecordError: a whole line is not a row.
+    """
+    path = as_folder(folder) / METRICS_FILE
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    lines = content[: _whole_length(content)].splitlines(keepends=True)
+    kept = [line for number, line in enumerate(lines, start=1) if _parse_row(line, path, number)["step"] <= step]
+    result = b"".join(kept)
+    if result != content:
+        write_bytes_atomically(path, result)

@@ -1,0 +1,178 @@
+"""A trial's record."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from jax_party.errors import RecordError
+from jax_party.judging.objectives import Objective
+from jax_party.store.files import finite_value, plain_value
+from jax_party.trial.provenance import utc_timestamp
+from jax_party.trial.schema import (
+    RECORD_CHECKS,
+    SCHEMA_VERSION,
+    check_fields,
+    check_schema_version,
+    parse_objective,
+    upgraded,
+)
+from jax_party.trial.states import State
+
+RECORD_FILE: Final = "record.json"
+
+
+@dataclass(frozen=True)
+class Takeover:
+    """A trial of a population went on from another's learner, with new values.
+
+    Attributes:
+      step: environment steps that the trial had trained.
+      source: the other trial's id.
+      source_step: environment steps that its learner had trained.
+      hyperparameters: the values that the trial had until then.
+    """
+
+    step: int
+    source: str
+    source_step: int
+    hyperparameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of time in which a worker played a trial.
+
+    Attributes:
+      worker: its host and process id, `node-1:4711`.
+      start: when it began.
+      end: when it last wrote the record.
+    """
+
+    worker: str
+    start: str
+    end: str
+
+
+@dataclass(frozen=True)
+class VaultEntry:
+    """One Flashbax vault of a trial: `kind` is `train` or `test`, `rows` batch rows, `steps` its time axis."""
+
+    uid: str
+    kind: str
+    rows: int
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """The content of record.json; `docs/design.md` has the meaning of each field."""
+
+    schema_version: int = SCHEMA_VERSION
+    trial_id: str
+    number: int = 0
+    sweep: str | None = None
+    engine: str = "native"
+    engine_version: str | None = None
+    algorithm: str
+    environment: str
+    scenario: str
+    seed: int
+    num_seeds: int = 1
+    promoted_from: str | None = None
+    lineage: tuple[Takeover, ...] = ()
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    objective: Objective = field(default_factory=lambda: Objective("episode_return", "max"))
+    state: State = State.PENDING
+    error: str | None = None
+    attempts: int = 0
+    retries: tuple[str, ...] = ()
+    started_at: str | None = None
+    ended_at: str | None = None
+    spans: tuple[Span, ...] = ()
+    duration_s: float = 0.0
+    device: str | None = None
+    host: str | None = None
+    git_sha: str | None = None
+    git_dirty: bool | None = None
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    compile_signature: str | None = None
+    compile_time_s: float | None = None
+    compile_time_saved_s: float | None = None
+    compile_cache: str | None = None
+    batch: str | None = None
+    steps_per_second: float | None = None
+    env_steps: int = 0
+    total_steps: int = 0
+    final_metrics: Mapping[str, float | None] | None = None
+    absolute_metrics: Mapping[str, float | None] | None = None
+    vaults: tuple[VaultEntry, ...] = ()
+    checkpoint: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON can hold it; measurements that are not finite become null.
+
+        Raises:
+          RecordError: a hyperparameter is not finite, or a value has no place in JSON.
+        """
+        place = f"record of {self.trial_id}"
+        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        fields["objective"] = dataclasses.asdict(self.objective)
+        fields["lineage"] = [dataclasses.asdict(takeover) for takeover in self.lineage]
+        fields["spans"] = [dataclasses.asdict(span) for span in self.spans]
+        fields["vaults"] = [dataclasses.asdict(entry) for entry in self.vaults]
+        values: dict[str, Any] = plain_value(fields, place)
+        if finite_value(values["hyperparameters"]) != values["hyperparameters"]:
+            raise RecordError(
+                f"{place}: hyperparameters: {values['hyperparameters']} holds a number that is not finite, "
+                "which JSON cannot keep; sample finite values or null"
+            )
+        return {key: finite_value(value) for key, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], source: str | Path = RECORD_FILE) -> TrialRecord:
+        """The record in `data`, checked.
+
+        Args:
+          data: what JSON gave.
+          source: the file's name, for messages.
+
+        Raises:
+          RecordError: an unknown schema version, or a key that is missing, unknown or ill-typed.
+        """
+        check_schema_version(data, source)
+        data = upgraded(data)
+        check_fields(data, RECORD_CHECKS, source)
+        values = dict(data)
+        values["state"] = State(data["state"])
+        values["objective"] = parse_objective(data["objective"])
+        values["lineage"] = tuple(Takeover(**takeover) for takeover in data["lineage"])
+        values["retries"] = tuple(data["retries"])
+        values["spans"] = tuple(Span(**span) for span in data["spans"])
+        values["vaults"] = tuple(VaultEntry(**entry) for entry in data["vaults"])
+        return cls(**values)
+
+
+def parse_record(text: str | bytes, path: Path) -> TrialRecord:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{path}: not JSON ({error}); restore the file or remove the folder") from error
+    if not isinstance(data, dict):
+        raise RecordError(
+            f"{path}: expected an object, got {type(data).__name__}; restore the file or remove the folder"
+        )
+    return TrialRecord.from_dict(data, path)
+
+
+def spans_until_now(record: TrialRecord, start: str) -> tuple[Span, ...]:
+    """The record's spans with the one that this process began at `start`, now that it is being written."""
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+    before = [span for span in record.spans if (span.worker, span.start) != (worker, start)]
+    return (*before, Span(worker, start, utc_timestamp()))
