@@ -77,7 +77,7 @@ def _end(folder: Path) -> None:
     """End Ray and set back what was running: nobody runs it now."""
     import ray
 
-    from launcher.drive.run import Sweep
+    from launcher.plan.sweep import Sweep
 
     stop_ray(ray, keep_logs=True)
     Sweep.read(folder).set_back([State.RUNNING], stopped=True)

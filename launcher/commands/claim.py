@@ -32,12 +32,12 @@ from jax_party.trial.metrics import read_metrics
 from jax_party.trial.provenance import utc_timestamp
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import State
-from launcher.commands.promote import winners, write_promotions
+from launcher.commands.winners import winners, write_promotions
 from launcher.plan.study import Study
 from launcher.show.console import plain, show_facts
 
 if TYPE_CHECKING:
-    from launcher.drive.run import Sweep
+    from launcher.plan.sweep import Sweep
 
 _WIDE = 10_000
 

@@ -5,16 +5,26 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from jax_party.errors import SweepError
 from jax_party.store import storage
-from jax_party.trial.manifest import CLAIM_FILE, SweepManifest
-from launcher.ask.options import Scheduler, Search
+from jax_party.trial.manifest import CLAIM_FILE, SweepManifest, write_manifest
+from jax_party.trial.states import State
+from launcher.ask.options import (
+    ExtendOptions,
+    Scheduler,
+    Search,
+)
+from launcher.ask.quantities import parse_budget
+from launcher.commands.opening import crew_for, drive_alone, read_sweep
+from launcher.commands.resume import show_resume
 from launcher.plan.numbers import check_number
 from launcher.plan.read import study_from_manifest
 from launcher.plan.write import check_plan, draw_plan
 
 if TYPE_CHECKING:
-    from launcher.drive.run import Sweep
+    from launcher.plan.sweep import Sweep
 
 
 def extended(sweep: Sweep, samples: int) -> SweepManifest:
@@ -57,3 +67,24 @@ def extended(sweep: Sweep, samples: int) -> SweepManifest:
 
 
 __all__ = ["extended"]
+
+
+def extend(options: ExtendOptions, console: Console) -> int:
+    """Add configurations to a sweep, and run them."""
+    from launcher.drive.run import check_budget
+
+    asked = options.resume
+    sweep = read_sweep(asked.folder, asked)
+    manifest = extended(sweep, options.samples)
+
+    def take_up() -> None:
+        check_budget(sweep, budget)
+        write_manifest(sweep.folder, manifest)
+        sweep.manifest = manifest
+        sweep.complete_plan()
+        sweep.set_back([State.RUNNING])
+        show_resume(sweep.remaining, len(sweep.records), crew.workers, sweep.folder, console)
+
+    crew = crew_for(sweep, asked)
+    budget = parse_budget(asked.budget) if asked.budget else manifest.budget
+    return drive_alone(sweep, crew, console, budget, take_up)

@@ -21,12 +21,12 @@ from jax_party.trial.judged import contender_of
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import State
 from launcher.ask.options import PromoteOptions
-from launcher.commands.promote import Winner, fresh_values, show_promotions, tests_of, winners, write_promotions
+from launcher.commands.winners import Winner, fresh_values, show_promotions, tests_of, winners, write_promotions
 from launcher.show.console import plain
 from sweeps.space import ScenarioMode
 
 if TYPE_CHECKING:
-    from launcher.drive.run import Sweep
+    from launcher.plan.sweep import Sweep
 
 
 @dataclass(frozen=True)

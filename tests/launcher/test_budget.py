@@ -17,12 +17,12 @@ from jax_party.trial.states import State
 from launcher import sweep
 from launcher.ask.options import parse_resume_options, parse_sweep_options
 from launcher.ask.quantities import parse_budget
-from launcher.commands import promote
+from launcher.commands import winners as promote
 from launcher.drive import run
-from launcher.drive.run import Sweep
 from launcher.drive.spending import SPENT_FILE, WRITE_EVERY_S, Spending
 from launcher.machine.resources import Crew, Machine
 from launcher.plan.compose import read_study
+from launcher.plan.sweep import Sweep
 from launcher.plan.write import draw_plan, write_plan
 from tests.launcher.test_promote import make_sweep
 
@@ -119,7 +119,7 @@ def test_a_spent_budget_adds_nothing_and_does_not_hold_tests_back(
     promote.write_promotions(found, promote.winners(found, 1), fresh_seeds(found.manifest.name)[:2])
     found = Sweep.read(found.folder)
     asked = []
-    monkeypatch.setattr(run, "_tune_run", lambda sweep, crew, part, *rest: asked.append((part.tests, rest[-1])))
+    monkeypatch.setattr(run, "run_in_tune", lambda sweep, crew, part, *rest: asked.append((part.tests, rest[-1])))
     monkeypatch.setattr(run, "start_ray", lambda *given: SimpleNamespace(kill=None))
     monkeypatch.setattr(run, "stop_ray", lambda *given, **options: None)
     crew = Crew.of(Machine((0, 1), 0), 1, pack=2)

@@ -24,7 +24,7 @@ from jax_party.trial.states import State
 from launcher import sweep
 from launcher.commands import claim
 from launcher.commands.extend import extended
-from launcher.drive.run import Sweep
+from launcher.plan.sweep import Sweep
 
 SPACE = (
     "algorithms: [ff_mappo, ff_ippo]\nscenarios: [p-base, p-short]\n"

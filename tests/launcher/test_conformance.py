@@ -19,7 +19,7 @@ from jax_party.trial.metrics import read_metrics
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import State
 from launcher import sweep
-from launcher.drive.run import Sweep
+from launcher.plan.sweep import Sweep
 from results import load_index
 from tests.launcher.drivers import start_driver, sweep_folder
 from tests.launcher.synthetic import cooperation, gain

@@ -19,9 +19,9 @@ from jax_party.trial.manifest import read_manifest
 from jax_party.trial.states import State
 from launcher import sweep
 from launcher.ask.options import parse_sweep_options
-from launcher.drive.run import Sweep
 from launcher.plan.compose import read_study
 from launcher.plan.study import PlannedTrial, Study
+from launcher.plan.sweep import Sweep
 from launcher.search.planner import Planner, Told
 from results import compare, load_index
 from tests.launcher.drivers import Driver, kill_driver, start_driver, sweep_folder

@@ -11,7 +11,15 @@ import pytest
 
 from jax_party.errors import SweepError
 from launcher import sweep
-from launcher.ask.options import Sampler, Scheduler, Search, SweepOptions, parse_resume_options, parse_sweep_options
+from launcher.ask.options import (
+    HELP,
+    Sampler,
+    Scheduler,
+    Search,
+    SweepOptions,
+    parse_resume_options,
+    parse_sweep_options,
+)
 from sweeps.space import ScenarioMode
 
 GRID = "{type: grid, values: [1.0e-4, 1.0e-3]}"
@@ -42,7 +50,7 @@ def test_make_variables() -> None:
 
 
 def test_empty_values_mean_the_default() -> None:
-    words = ["ALG=mappo", *(f"{key}=" for key in sweep.HELP if key != "ALG")]
+    words = ["ALG=mappo", *(f"{key}=" for key in HELP if key != "ALG")]
     assert parse_sweep_options(words) == SweepOptions(("mappo",))
 
 
@@ -227,7 +235,7 @@ def test_grid_takes_no_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_help_and_algorithms(capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep.main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"  {key} " in text for key in sweep.HELP)
+    assert all(f"  {key} " in text for key in HELP)
     assert sweep.main(["list-algorithms"]) == 0
     assert {"ff_ippo (ippo)", "ff_mappo (mappo)"} <= set(capsys.readouterr().out.splitlines())
 

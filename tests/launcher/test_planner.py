@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,8 @@ from launcher.plan.write import draw_plan
 from launcher.search.planner import Configuration, Planner, Told
 from sweeps.space import Axis, AxisType
 
-WORDS = ("ALG=mappo", "SCENARIO=p-base,p-short", "SEED=4")
+SPACE = Path(__file__).parent / "data" / "planner_space.yaml"
+WORDS = ("ALG=mappo", "SCENARIO=p-base,p-short", "SEED=4", f"SPACE={SPACE}")
 RANGES = ("OVERRIDES=system.clip_eps=0.2 system.gamma=0.99",)
 TWO = ("OVERRIDES=system.clip_eps=0.2 system.gamma=0.99 system.critic_lr=0.001 system.gae_lambda=0.95",)
 

@@ -24,11 +24,11 @@ from jax_party.trial.metrics import append_metrics
 from jax_party.trial.record import Takeover
 from jax_party.trial.states import State
 from launcher.ask.options import PromoteOptions, parse_promote_options, parse_sweep_options
-from launcher.commands import promote
+from launcher.commands import winners as promote
 from launcher.commands.extend import extended
-from launcher.drive import run
-from launcher.drive.run import Sweep
+from launcher.drive import passes, run
 from launcher.plan.compose import read_study
+from launcher.plan.sweep import Sweep
 from launcher.plan.write import draw_plan, write_plan
 from results.collector.write import write_index
 from results.tables import load_index
@@ -143,7 +143,7 @@ def test_a_sweep_that_is_extended_after_a_promotion_has_a_number_a_trial(tmp_pat
     write_manifest(sweep.folder, sweep.manifest)
     sweep.complete_plan()
     if words:
-        (part,) = run.search_passes(sweep, run.make_progress(sweep), 9)
+        (part,) = passes.search_passes(sweep, run.make_progress(sweep), 9)
         assert [bool(part.planner.suggest(name)) for name in "ab"] == [True, True]
     numbers = [record.number for record in Sweep.read(sweep.folder).records.values()]
     assert numbers == [0, 1, 2, 3, 4, promote.FIRST_NUMBER, promote.FIRST_NUMBER + 1]
@@ -202,7 +202,7 @@ def test_winners_are_tested_apart_from_the_search(tmp_path: Path) -> None:
     promote.write_promotions(sweep, promote.winners(sweep, 1), SEEDS[:3])
     sweep = Sweep.read(sweep.folder)
     failed = sweep.set_back([State.FAILED])
-    (part,) = run.search_passes(sweep, run.make_progress(sweep), 9)
+    (part,) = passes.search_passes(sweep, run.make_progress(sweep), 9)
     planner = part.planner
     assert planner.remaining == len(failed) == 4
     given = [planner.suggest(str(index))["trial_id"] for index in range(4)]

@@ -24,9 +24,9 @@ from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import State
 from launcher import sweep as command
 from launcher.ask.options import PromoteOptions, parse_promote_options
-from launcher.commands.promote import Winner, show_promotions, winners, write_promotions
 from launcher.commands.race import run_race
-from launcher.drive.run import Sweep
+from launcher.commands.winners import Winner, show_promotions, winners, write_promotions
+from launcher.plan.sweep import Sweep
 from results.collector.write import write_index
 from results.tables import load_index
 from tests.launcher.drivers import ROOT, sweep_folder

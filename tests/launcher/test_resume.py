@@ -16,10 +16,10 @@ from jax_party.trial.provenance import utc_timestamp
 from jax_party.trial.states import State
 from launcher import sweep
 from launcher.ask.options import parse_sweep_options
-from launcher.drive import run
-from launcher.drive.run import Sweep
+from launcher.drive import passes, run
 from launcher.plan.axes import Space
 from launcher.plan.compose import read_study
+from launcher.plan.sweep import Sweep
 from launcher.plan.write import draw_plan, write_plan
 from launcher.search.schedulers import GroupedStopping
 
@@ -35,7 +35,7 @@ def write_sweep(folder: Path, *words: str) -> Sweep:
 
 
 def planner_of(found: Sweep) -> Any:
-    (part,) = run.search_passes(found, run.make_progress(found), 9)
+    (part,) = passes.search_passes(found, run.make_progress(found), 9)
     return part.planner
 
 
@@ -123,7 +123,7 @@ def test_asha_is_told_what_is_recorded(tmp_path: Path) -> None:
     for number, value in ((0, 10.0), (2, 11.0), (4, 12.0)):
         end(found, number, State.COMPLETE, value)
     found = Sweep.read(tmp_path)
-    (part,) = run.search_passes(found, run.make_progress(found), 2)
+    (part,) = passes.search_passes(found, run.make_progress(found), 2)
     scheduler = part.scheduler
     assert isinstance(scheduler, GroupedStopping)
 
@@ -178,7 +178,7 @@ def test_axes_that_did_not_exist_teach_a_resumed_searcher_nothing(tmp_path: Path
         planner.suggest(str(index))
     asked = {one.key: dict(one.encoded) for one, _ in planner._running.values()}
     found = Sweep.read(tmp_path / "sweep")
-    known, again = (run.known_configurations(found, study, lambda trial: trial) for _ in range(2))
+    known, again = (passes.known_configurations(found, study, lambda trial: trial) for _ in range(2))
     assert [one.values for one in known] == [one.values for one in again]
     told = {one.key: Space(study.groups[0].axes).encode(one.values) for one in known}
     assert set(told) == set(asked)
@@ -194,13 +194,13 @@ def test_axes_that_did_not_exist_teach_a_resumed_searcher_nothing(tmp_path: Path
 
 
 def test_two_configurations_with_the_same_digits_have_folders_of_their_own(tmp_path: Path) -> None:
-    assert run.unused_id(tmp_path, "t") == "t"
+    assert passes.unused_id(tmp_path, "t") == "t"
     (tmp_path / "t").mkdir()
-    assert run.unused_id(tmp_path, "t") == "t", "a folder without a record is what a killed driver left of it"
+    assert passes.unused_id(tmp_path, "t") == "t", "a folder without a record is what a killed driver left of it"
     for name, following in (("t", "t-2"), ("t-2", "t-3")):
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "record.json").touch()
-        assert run.unused_id(tmp_path, "t") == following
+        assert passes.unused_id(tmp_path, "t") == following
 
 
 def test_a_second_driver_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

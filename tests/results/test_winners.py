@@ -17,8 +17,8 @@ from jax_party.trial.folder import create_trial_folder
 from jax_party.trial.manifest import read_manifest, write_manifest
 from jax_party.trial.metrics import append_metrics
 from jax_party.trial.states import State
-from launcher.commands.promote import winners
-from launcher.drive.run import Sweep
+from launcher.commands.winners import winners
+from launcher.plan.sweep import Sweep
 from launcher.show.ranking import rank
 from results.command import show_main
 from results.live.journal import JOURNAL_FILE, update_journal

@@ -1,0 +1,112 @@
+"""What the verbs share: a sweep's folder, who does the work, and driving as the folder's only driver."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from jax_party.engines import Engine, get_engine
+from jax_party.errors import RecordError, StorageError, SweepError
+from jax_party.store import storage
+from jax_party.store.locks import lock_folder
+from launcher.ask.options import (
+    PromoteOptions,
+    ResumeOptions,
+    Scheduler,
+    SweepOptions,
+)
+from launcher.drive.dashboards import check_watching
+from launcher.machine.resources import Crew, Machine, check_token, find_machine
+from launcher.plan.study import NUM_DEVICES_KEY
+
+if TYPE_CHECKING:  # it imports Ray, which bad input need not wait for
+    from launcher.plan.sweep import Sweep
+
+
+def read_sweep(folder: Path, options: SweepOptions | ResumeOptions | PromoteOptions) -> Sweep:
+    from launcher.plan.sweep import Sweep
+
+    check_watching(options.watching, options.address)
+    folder = storage.absolute(folder)
+    check_sweep_storage(folder)
+    return dataclasses.replace(Sweep.read(folder), address=options.address, watching=options.watching)
+
+
+def check_sweep_storage(folder: Path, writing: bool = True) -> None:
+    """See that the sweep's storage answers, and takes a file; without `writing` one, that a folder could be made."""
+    try:
+        storage.check(folder, writing)
+    except StorageError as error:
+        raise SweepError(f"STORAGE: {error}") from error
+    if not writing and not storage.is_remote(folder):
+        there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise SweepError(f"{folder}: cannot make a folder there, in {there}; name one that can be written to")
+
+
+def find_workers_machine(address: str | None, folder: Path, shared: bool) -> Machine:
+    """This machine, or the cluster at `address`, whose nodes see the folder."""
+    check_token()
+    if address is None:
+        return find_machine()
+    from launcher.machine.join import find_cluster
+
+    return find_cluster(address, folder, shared)
+
+
+def check_pack(scheduler: Scheduler, crew: Crew, address: str | None, folder: Path, engine: Engine) -> None:
+    """Refuse to share workers where trials cannot, or where a scheduler lets them wait and could not keep their places.
+
+    Raises:
+      SweepError: with what to do instead.
+    """
+    if crew.pack > 1 and not engine.side_by_side:
+        raise SweepError(f"PACK={crew.pack}: ENGINE={engine.name} has one trial a worker; leave PACK out")
+    if not (crew.shared and scheduler.by_group):
+        return
+    if address is not None:
+        raise SweepError(
+            f"PACK={crew.pack}: with SCHEDULER={scheduler} trials wait and go on, and a cluster cannot keep places "
+            "for them with workers that they share; leave PACK out"
+        )
+    if scheduler.is_population and storage.is_remote(folder):
+        raise SweepError(
+            f"PACK={crew.pack}: with SCHEDULER={scheduler} and STORAGE={folder} learners pass between workers of one "
+            "trial each; leave PACK out"
+        )
+
+
+def crew_for(sweep: Sweep, options: ResumeOptions | PromoteOptions) -> Crew:
+    """The crew that a sweep began with, but for what is asked for now."""
+    manifest = sweep.manifest
+    devices = (manifest.overrides or {}).get(NUM_DEVICES_KEY, 1)
+    gpus = options.gpus_per_trial or manifest.gpus_per_trial
+    machine = find_workers_machine(sweep.address, sweep.folder, shared=True)
+    crew = Crew.of(machine, options.workers, options.pack or manifest.pack, devices, gpus)
+    engine = get_engine(manifest.engine)
+    engine.check()
+    check_pack(Scheduler(manifest.scheduler), crew, sweep.address, sweep.folder, engine)
+    return dataclasses.replace(crew, period_timeout_s=options.period_timeout)
+
+
+def drive_alone(
+    sweep: Sweep,
+    crew: Crew,
+    console: Console,
+    budget: Mapping[str, float],
+    prepare: Callable[[], None] = lambda: None,
+) -> int:
+    """Run a sweep as its folder's only driver; `prepare` is called once that is sure."""
+    from launcher.drive.run import run_sweep
+
+    try:
+        with lock_folder(sweep.folder, timeout=0.0):
+            prepare()
+            return run_sweep(sweep, crew, console, budget)
+    except RecordError as error:
+        raise SweepError(str(error)) from error

@@ -1,0 +1,39 @@
+"""Run what is left of a sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from jax_party.trial.states import State
+from launcher.ask.options import (
+    ResumeOptions,
+)
+from launcher.ask.quantities import parse_budget
+from launcher.show.console import plain
+
+if TYPE_CHECKING:  # it imports Ray, which bad input need not wait for
+    pass
+from launcher.commands.opening import crew_for, drive_alone, read_sweep
+
+
+def resume(options: ResumeOptions, console: Console) -> int:
+    """Run what is left of a sweep."""
+    sweep = read_sweep(options.folder, options)
+
+    def take_up() -> None:
+        sweep.complete_plan()
+        sweep.set_back([State.RUNNING, State.FAILED] if options.retry_failed else [State.RUNNING])
+        show_resume(sweep.remaining, len(sweep.records), crew.workers, sweep.folder, console)
+
+    crew = crew_for(sweep, options)
+    budget = parse_budget(options.budget) if options.budget else sweep.manifest.budget
+    if not options.budget and not options.retry_failed and not sweep.searching:
+        budget = {}  # what is left are tests of winners, which it does not count
+    return drive_alone(sweep, crew, console, budget, take_up)
+
+
+def show_resume(remaining: int, known: int, workers: int, folder: Path, console: Console) -> None:
+    plain(console, f"Resuming {folder}: {remaining} trials to run, {known} have folders, {workers} workers")

@@ -1,0 +1,225 @@
+"""The parts of a sweep that go to Tune at once: the search, group by group where a scheduler judges groups, then the
+tests of its winners."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jax_party.store import storage
+from jax_party.store.retry import patiently
+from jax_party.trial.folder import read_record
+from jax_party.trial.record import RECORD_FILE, TrialRecord
+from jax_party.trial.states import FINISHED, State
+from launcher.ask.options import Scheduler, Search
+from launcher.plan import outcome
+from launcher.plan.read import study_from_manifest
+from launcher.plan.study import SCENARIO_AXIS, PlannedTrial, Study
+from launcher.plan.sweep import Sweep
+from launcher.show.progress import Progress
+from sweeps.space import ScenarioMode
+
+
+def all_passes(sweep: Sweep, progress: Progress, max_concurrent: int) -> Iterator[Pass]:
+    """The search, and then the tests of its winners: they play their whole budget, and tell the search nothing."""
+    if sweep.searching:
+        yield from search_passes(sweep, progress, max_concurrent)
+    tests = [record.trial_id for record in sweep.unfinished if record.promoted_from is not None]
+    if tests:
+        yield Pass(tests, tests=True)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A part of a sweep that goes to Tune at once.
+
+    Attributes:
+      ids: of the trials to play, unless a planner draws them.
+      scheduler: Tune's; None for first in, first out.
+      planner: draws the trials.
+      values: of a population, what Tune may change, by trial id.
+      group: whose trials these are, where it is those of one.
+      tests: whether they are tests of winners.
+    """
+
+    ids: Sequence[str] = ()
+    scheduler: Any = None
+    planner: Any = None
+    values: Mapping[str, Mapping[str, Any]] | None = None
+    group: str | None = None
+    tests: bool = False
+
+    @property
+    def reason(self) -> Callable[[str], str | None]:
+        """Why the scheduler has stopped a trial, by our id."""
+        reasons: Mapping[str, str] = getattr(self.scheduler, "reasons", {})
+        return reasons.get
+
+
+def search_passes(sweep: Sweep, progress: Progress, max_concurrent: int) -> Iterator[Pass]:
+    """The passes of the search itself, each made once those before it have ended."""
+    manifest = sweep.manifest
+    search, scheduler = Search(manifest.search), Scheduler(manifest.scheduler)
+    if scheduler is Scheduler.FIFO and not search.learns:
+        yield Pass([record.trial_id for record in sweep.unfinished if record.promoted_from is None])
+        return
+    study = study_from_manifest(sweep.folder, manifest)
+    if not scheduler.by_group:
+        planner = make_planner(sweep, study, progress, max_concurrent) if search.learns else None
+        ids = [record.trial_id for record in sweep.unfinished if record.promoted_from is None]
+        yield Pass(ids, make_stopping(sweep, study, scheduler, progress), planner)
+        return
+    groups = dict.fromkeys(f"{base.algorithm} {base.scenario}" for base in study.bases)
+    for name in groups:
+        ids = [
+            record.trial_id
+            for record in sweep.unfinished
+            if record.promoted_from is None and f"{record.algorithm} {record.scenario}" == name
+        ]
+        part = group_pass(sweep, study, name, ids, progress, max_concurrent)
+        if part.ids or (part.planner is not None and part.planner.remaining):
+            yield part
+
+
+def group_pass(
+    sweep: Sweep, study: Study, name: str, ids: Sequence[str], progress: Progress, max_concurrent: int
+) -> Pass:
+    """The pass of one algorithm and scenario, whose trials a scheduler looks at together."""
+    from launcher.plan.axes import seed_of
+    from launcher.search import schedulers
+
+    base = next(base for base in study.bases if f"{base.algorithm} {base.scenario}" == name)
+    length = schedulers.Length(base.total_steps, base.num_evaluations)
+    objective, scheduler = study.objective, study.scheduler
+    seed = seed_of(study.seed, *name.encode(), len(ids))
+    random.seed(seed)  # what BOHB draws from
+    np.random.seed(seed)
+    if not scheduler.is_population:
+        planner = None
+        if study.search.learns:
+            (group,) = [index for index, one in enumerate(study.groups) if base in one.bases]
+            planner = make_planner(sweep, study, progress, max_concurrent, [group])
+        hyperband = schedulers.make_hyperband(study.search is Search.BOHB, objective.metric, objective.mode, length)
+        return Pass(() if planner else ids, hyperband, planner, group=name)
+    axes = study.axes_of(base)
+    values = {
+        trial_id: {
+            axis.key: schedulers.travelling(axis, value) if scheduler is Scheduler.PB2 else value
+            for axis in axes
+            for value in [sweep.records[trial_id].hyperparameters[axis.key]]
+        }
+        for trial_id in ids
+    }
+    trained = max((sweep.records[trial_id].env_steps for trial_id in ids), default=0)
+    own = seed_of(study.seed, *name.encode())
+    population = schedulers.make_population(scheduler, objective.metric, objective.mode, length, axes, trained, own)
+    return Pass(ids, population, values=values, group=name)
+
+
+def make_stopping(sweep: Sweep, study: Study, kind: Scheduler, progress: Progress) -> Any:
+    """ASHA or the median rule with every recorded evaluation replayed into it; None for FIFO."""
+    if kind is Scheduler.FIFO:
+        return None
+    from launcher.search.schedulers import GroupedStopping, Length
+
+    groups = {f"{b.algorithm} {b.scenario}": Length(b.total_steps, b.num_evaluations) for b in study.bases}
+    stopping = GroupedStopping(kind, study.objective.metric, study.objective.mode, groups, progress.group_of)
+    for record, evaluations in zip(sweep.searched, sweep.evaluations(sweep.searched), strict=True):
+        stopping.remember(record.trial_id, evaluations)
+    return stopping
+
+
+def make_planner(
+    sweep: Sweep, study: Study, progress: Progress, max_concurrent: int, groups: Sequence[int] | None = None
+) -> Any:
+    """A planner that knows every trial of the sweep, and of those that it begins from; for these groups, or all."""
+    from launcher.search.planner import Planner, Told
+    from launcher.search.warm_start import earlier_trials
+
+    def write(trial: PlannedTrial) -> PlannedTrial:
+        trial = dataclasses.replace(trial, trial_id=unused_id(sweep.folder, trial.trial_id))
+        progress.add(patiently()(study.write, sweep.folder, trial))
+        return trial
+
+    def reached(trial_id: str) -> Told | None:
+        folder = sweep.folder / trial_id
+        record = patiently()(read_record, folder)
+        if record.state is State.FAILED:
+            return None
+        found = outcome.evaluations(folder, record)
+        pruned = record.state is not State.COMPLETE and record.env_steps < record.total_steps
+        return Told({}, outcome.metrics(folder, record), len(found), pruned)
+
+    def keep() -> None:
+        patiently()(sweep.draws.write, sweep.folder)
+        progress.planned = sweep.planned
+
+    chosen = list(range(len(study.groups))) if groups is None else list(groups)
+    return Planner(
+        study,
+        sweep.manifest.num_trials,
+        chosen,
+        earlier_trials(study),
+        known_configurations(sweep, study, write),
+        write,
+        reached,
+        max_concurrent,
+        sweep.draws,
+        keep,
+    )
+
+
+def known_configurations(sweep: Sweep, study: Study, write: Callable[[PlannedTrial], PlannedTrial]) -> list[Any]:
+    """What a searcher has drawn already, by number; trials of it that a killed driver did not write are written."""
+    from launcher.plan.axes import seed_of, with_absent
+    from launcher.search.planner import Configuration
+
+    of_configuration: dict[tuple[int, int], list[TrialRecord]] = {}
+    for record in sorted(sweep.searched, key=lambda record: record.number):
+        configuration, group = study.place(record.number)
+        of_configuration.setdefault((study.first_number(configuration, group), group), []).append(record)
+    for number, ids in sweep.draws.answered.items():
+        if all(trial_id in sweep.records for trial_id in ids):  # else drawn by this driver, for an earlier pass
+            of_configuration[number, study.place(number)[1]] = [sweep.records[trial_id] for trial_id in ids]
+    known = []
+    for (number, group), found in sorted(of_configuration.items()):
+        values = {
+            axis.name: record.hyperparameters[axis.key]
+            for record in found
+            for axis in study.axes_of(study.base_of(record))
+        }
+        if study.spec.scenario_mode is ScenarioMode.AXIS:
+            values[SCENARIO_AXIS] = found[0].scenario
+        values = with_absent(study.groups[group].axes, values, seed_of(study.seed, group, number))
+        there = {(record.algorithm, record.scenario): record for record in found}
+        trials = []
+        for trial in study.trials_of(study.groups[group], number, values, found[0].seed):
+            planned = there.get((trial.base.algorithm, trial.base.scenario))
+            trials.append(write(trial) if planned is None else _planned(study, planned))
+        ended = {record.trial_id for record in found if record.state in FINISHED}
+        repeats = number in sweep.draws.answered
+        known.append(Configuration(group, number, values, trials, ended=ended, repeats=repeats))
+    return known
+
+
+def unused_id(folder: Path, trial_id: str) -> str:
+    """The id, or with `-2`, `-3`, … where another configuration's digits are the same.
+
+    Among ten thousand trials that is a chance of one in a hundred.
+    """
+    count, candidate = 1, trial_id
+    while storage.is_file(folder / candidate / RECORD_FILE):
+        count += 1
+        candidate = f"{trial_id}-{count}"
+    return candidate
+
+
+def _planned(study: Study, record: TrialRecord) -> PlannedTrial:
+    base = study.base_of(record)
+    return PlannedTrial(record.number, record.trial_id, record.seed, record.hyperparameters, base)

@@ -1,0 +1,157 @@
+"""A sweep folder as its driver sees it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jax_party.engines import get_engine
+from jax_party.errors import RecordError, SweepError
+from jax_party.store import storage
+from jax_party.store.locks import lock_folder
+from jax_party.trial.draws import Draws
+from jax_party.trial.folder import change_record, read_config, read_record, trial_folders
+from jax_party.trial.manifest import MANIFEST_FILE, SweepManifest, read_manifest
+from jax_party.trial.provenance import utc_timestamp
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import FINISHED, State
+from launcher.ask.options import Search, Watching
+from launcher.plan import outcome
+from launcher.plan.write import complete_plan
+
+DYING_WORKER_S = 30.0
+
+
+@dataclass
+class Sweep:
+    """A sweep folder as its driver sees it."""
+
+    folder: Path
+    manifest: SweepManifest
+    records: dict[str, TrialRecord]
+    address: str | None = None
+    watching: Watching = field(default_factory=Watching)
+    draws: Draws = field(default_factory=Draws)
+
+    @classmethod
+    def read(cls, folder: Path) -> Sweep:
+        """Read the manifest and every trial's record.
+
+        Raises:
+          SweepError: it is no sweep's folder, or something in it cannot be read.
+        """
+        try:
+            storage.check(folder)
+            if not storage.is_file(folder / MANIFEST_FILE):
+                raise SweepError(f"{folder}: no sweep's folder ({MANIFEST_FILE} is missing); give the path of one")
+            manifest = read_manifest(folder)
+            found = storage.each(read_record, trial_folders(folder), storage.is_remote(folder))
+            draws = Draws.read(folder)
+        except RecordError as error:
+            raise SweepError(str(error)) from error
+        by_id = {item.trial_id: item for item in sorted(found, key=lambda item: item.number)}
+        draws.forget_missing(by_id)
+        return cls(folder, manifest, by_id, draws=draws)
+
+    @property
+    def unfinished(self) -> list[TrialRecord]:
+        """Trials to run: those that had begun come first, then by compiled program, in the plan's order otherwise."""
+        left = [record for record in self.records.values() if record.state not in FINISHED]
+        keys = self._static_keys(left)
+        programs = {record.trial_id: _program_of(record, keys[record.algorithm]) for record in left}
+        first = {program: number for number, program in reversed(list(enumerate(programs.values())))}
+        return sorted(left, key=lambda r: (r.env_steps == 0, first[programs[r.trial_id]], r.number))
+
+    def _static_keys(self, trials: Sequence[TrialRecord]) -> dict[str, set[str]]:
+        """The keys, by algorithm, of which every value has a compiled program of its own."""
+        first = {record.algorithm: record.trial_id for record in reversed(trials)}
+        engine = get_engine(self.manifest.engine)
+        return {
+            algorithm: set(engine.static_names(engine.parse(read_config(self.folder / trial_id))))
+            for algorithm, trial_id in first.items()
+        }
+
+    @property
+    def searched(self) -> list[TrialRecord]:
+        """The trials of the search itself, those that were promoted left out."""
+        return [record for record in self.records.values() if record.promoted_from is None]
+
+    @property
+    def undrawn(self) -> int:
+        """How many trials of the search may still be drawn: draws that no trial was made for are not among them."""
+        return max(0, self.manifest.num_trials - len(self.draws) - len(self.searched))
+
+    @property
+    def searching(self) -> bool:
+        """Whether a trial of the search itself is still to be run or drawn."""
+        return self.undrawn > 0 or any(record.state not in FINISHED for record in self.searched)
+
+    @property
+    def planned(self) -> int:
+        """Trials in all, those not yet drawn among them."""
+        return len(self.records) + self.undrawn
+
+    @property
+    def remaining(self) -> int:
+        """Trials still to run, those not yet drawn among them."""
+        left = sum(record.state not in FINISHED for record in self.records.values())
+        return left + self.planned - len(self.records)
+
+    def evaluations(self, trials: Iterable[TrialRecord]) -> list[list[outcome.Evaluation]]:
+        """The recorded evaluations of each; none of those that have not begun, which are not looked for."""
+
+        def read(record: TrialRecord) -> list[outcome.Evaluation]:
+            return (
+                outcome.evaluations(self.folder / record.trial_id, record)
+                if record.attempts or record.env_steps
+                else []
+            )
+
+        return storage.each(read, trials, storage.is_remote(self.folder))
+
+    def complete_plan(self) -> None:
+        """Write what a driver that was killed while planning did not; searchers that learn plan one by one."""
+        if not Search(self.manifest.search).learns and len(self.searched) < self.manifest.num_trials:
+            complete_plan(self.folder, self.manifest)
+            self.records = Sweep.read(self.folder).records
+
+    def set_back(self, states: Sequence[State], stopped: bool = False) -> list[str]:
+        """Make trials in these states PENDING; the ids of those that were. Why they are tried again is noted, but
+        for those that this driver was playing when it was `stopped`.
+
+        Waits for a worker that is still dying to let go of the trial's folder; on remote storage, where a trial is
+        not locked, such a worker leaves the record to whoever comes next.
+        """
+        remote = storage.is_remote(self.folder)
+        now = storage.each(lambda trial_id: read_record(self.folder / trial_id), self.records, remote)
+        changed = []
+        for trial_id in [record.trial_id for record in now if record.state in states]:
+            folder = self.folder / trial_id
+            with nullcontext() if remote else lock_folder(folder, timeout=DYING_WORKER_S):
+                if read_record(folder).state in states:
+                    self.records[trial_id] = change_record(folder, lambda one: _again(one, stopped))
+                    changed.append(trial_id)
+        return changed
+
+
+def _again(record: TrialRecord, stopped: bool) -> TrialRecord:
+    """The record of a trial that no worker has, as it is to be tried again; its `error` goes into the reason."""
+    reason = "its driver had died" + (f" (before that: {record.error})" if record.error else "")
+    if record.state is State.FAILED:
+        reason = f"was FAILED, and RETRY_FAILED was asked for: {record.error or 'for no recorded reason'}"
+    retries = record.retries if stopped else (*record.retries, f"{utc_timestamp()} {reason}")
+    return dataclasses.replace(record, state=State.PENDING, error=None, ended_at=None, retries=retries)
+
+
+def _program_of(record: TrialRecord, static: set[str]) -> str:
+    """What trials with equal compiled programs have in common."""
+    axes = {
+        key: value
+        for key, value in record.hyperparameters.items()
+        if any(key == name or key.startswith(f"{name}.") for name in static)
+    }
+    return json.dumps([record.algorithm, record.scenario, axes], sort_keys=True)
