@@ -47,7 +47,7 @@ def run(options: Options) -> Report:
 
 def measure(trials: int) -> dict[str, Any]:
     """One sweep of trials that do no work, as a user would start it."""
-    from launcher.machine.resources import prepare_driver
+    from launcher.machine.ray_session import prepare_driver
 
     prepare_driver()
     from launcher.work.no_work import measure as measure_overhead

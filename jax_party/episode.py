@@ -23,7 +23,7 @@ from jax_party.errors import CheckpointError, ConfigError, JaxPartyError, Record
 from jax_party.runtime import prepare_process
 from jax_party.store import storage
 from jax_party.store.storage import as_folder
-from jax_party.trial import mirror
+from jax_party.trial import transfer
 from jax_party.trial.folder import read_config, read_record
 from jax_party.trial.manifest import MANIFEST_FILE
 from jax_party.trial.record import RECORD_FILE
@@ -181,7 +181,7 @@ def _local(trial: str, root: Path) -> Iterator[Path]:
     storage.check(folder)
     if storage.is_remote(folder):
         with tempfile.TemporaryDirectory(prefix="jax_party-episode-") as scratch:
-            mirror.fetch(folder, Path(scratch) / folder.name)
+            transfer.fetch(folder, Path(scratch) / folder.name)
             yield Path(scratch) / folder.name
         return
     found = [place.parent for place in root.glob(f"*/*/*/{folder.name}/{RECORD_FILE}")] if folder.name else []

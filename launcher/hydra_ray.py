@@ -15,7 +15,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
 from jax_party.trial.states import State
-from launcher.machine.resources import prepare_driver, prepare_worker, stop_ray
+from launcher.machine.ray_session import prepare_driver, stop_ray
+from launcher.machine.worker_process import prepare_worker
 
 RAY_LAUNCHER = "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher"
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from jax_party.errors import JaxPartyError
 from jax_party.store.retry import patience_s, refusal
-from launcher.ask.options import (
+from launcher.ask.words import (
     parse_claim_options,
     parse_extend_options,
     parse_promote_options,
@@ -21,7 +21,7 @@ from launcher.ask.options import (
     parse_sweep_options,
     parse_verdict_options,
 )
-from launcher.machine.resources import prepare_driver
+from launcher.machine.ray_session import prepare_driver
 from launcher.show.console import plain
 
 if TYPE_CHECKING:  # it imports Ray, which bad input need not wait for

@@ -31,7 +31,8 @@ from results.collector.ranking import (
     settling_note,
     without_copies,
 )
-from results.collector.write import METRIC_PREFIXES, hyperparameter_columns, write_index
+from results.collector.schema import METRIC_PREFIXES, hyperparameter_columns
+from results.collector.write import write_index
 from results.live.journal import update_journal
 from results.printing import print_table, say
 from results.tables import load_index

@@ -15,7 +15,7 @@ from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import JaxPartyError, RecordError
 from jax_party.store import storage
 from jax_party.store.storage import as_folder
-from jax_party.trial import mirror
+from jax_party.trial import transfer
 
 
 def fetch(trial: str | Path, to: str | Path | None = None) -> Path:
@@ -29,7 +29,7 @@ def fetch(trial: str | Path, to: str | Path | None = None) -> Path:
         raise RecordError(f"{trial}: is no trial on remote storage; give s3://bucket/…/<trial id>")
     storage.check(remote)
     local = Path(to) if to is not None else Path(remote.name)
-    mirror.fetch(remote, local)
+    transfer.fetch(remote, local)
     return local
 
 

@@ -20,8 +20,9 @@ from jax_party.store import storage
 from jax_party.store.storage import as_folder
 from results.collector.columns import INDEX_VERSION, TYPES, VERSION_KEY, as_frame
 from results.collector.evaluations import EVALUATION_COLUMNS, SCHEMA
-from results.collector.parts import EVALUATIONS_FILE
-from results.collector.write import INDEX_FILE, check_folder, index_table, is_sweep_or_run, write_index_of
+from results.collector.listing import EVALUATIONS_FILE
+from results.collector.schema import INDEX_FILE
+from results.collector.write import check_folder, index_table, is_sweep_or_run, write_index_of
 
 DEFAULT_ROOT: Final = "experiment_results"
 

@@ -23,7 +23,7 @@ from jax_party.store import storage
 from jax_party.store.storage import as_folder
 from jax_party.trial.states import FINISHED, State
 from results.collector.ranking import OVER_SCENARIOS, best_rows, mode_of, provisional_notes, score_column, searched
-from results.collector.write import INDEX_FILE, hyperparameter_columns
+from results.collector.schema import INDEX_FILE, hyperparameter_columns
 from results.tables import load_index
 
 EVERY_S: Final = 1.0

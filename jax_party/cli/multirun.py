@@ -21,9 +21,10 @@ from jax_party.cli.single import make_folder, new_record, plain_config, quiet_li
 from jax_party.engines import ENGINE_KEY, NATIVE, ConfigTree, Outline, engine_of, get_engine
 from jax_party.errors import ConfigError
 from jax_party.judging.objectives import Objective
+from jax_party.judging.seeds import FIRST_FRESH_SEED
 from jax_party.trial.folder import create_trial_folder, read_record, update_record
 from jax_party.trial.identity import label_of, new_trial_id
-from jax_party.trial.judged import FIRST_FRESH_SEED, score_in
+from jax_party.trial.judged import score_in
 from jax_party.trial.manifest import SweepManifest, write_manifest
 from jax_party.trial.provenance import current_provenance, utc_timestamp
 from jax_party.trial.record import RECORD_FILE, TrialRecord

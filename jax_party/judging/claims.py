@@ -2,8 +2,7 @@
 
 A claim says that one algorithm's metric is above or below another's. It is about values: whether more is better is not
 assumed. What was claimed lies in `claim.yaml` as one mapping, whose SHA-256 is also in the sweep's provenance, with a
-digest of each of its parts, so that an edit of either file is noticed and named.
-"""
+digest of each of its parts, so that an edit of either file is noticed and named."""
 
 from __future__ import annotations
 
@@ -13,35 +12,25 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from jax_party.errors import SweepError
 from jax_party.judging.seeds import BLOCK
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike, NDArray
+    pass
+from jax_party.judging.claim_tests import _LEAST_SEEDS, RESAMPLES, SUPPORTED, TEST, Evidence, judge, smallest_p
 
 DEFAULT_ALPHA: Final = 0.05
 DEFAULT_SEEDS: Final = 20
-RESAMPLES: Final = 99_999
-"""Permutations that are drawn where there are more than so many."""
-TEST: Final = (
-    f"one-sided permutation test of Welch's t over test seeds ({RESAMPLES:,} permutations drawn with seed 0, or all "
-    "where there are fewer), Holm's step-down over the claims"
-)
 FORM: Final = "ff_mappo > ff_ippo on welfare in p-contest, alpha=0.05, seeds=20"
-SUPPORTED: Final = "supported"
-NOT_SUPPORTED: Final = "not supported"
 PROVENANCE_KEY: Final = "claim"
 """Where sweep.yaml's provenance has the hash and the digests."""
 NOT_CLAIMED: Final = frozenset({"created", "pack", "gpus_per_trial", "provenance"})
 """Keys of sweep.yaml that do not define what a sweep finds."""
-
 _CLAIM: Final = re.compile(
     r"(?P<a>[\w.-]+)\s*(?P<relation>[<>])\s*(?P<b>[\w.-]+)\s+on\s+(?P<metric>[\w.-]+)\s+in\s+(?P<scenario>[\w.-]+)"
 )
-_LEAST_SEEDS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -91,36 +80,6 @@ class Claims:
     claims: tuple[Claim, ...]
     alpha: float = DEFAULT_ALPHA
     seeds: int = DEFAULT_SEEDS
-
-
-class Evidence(NamedTuple):
-    """What the test seeds of a claim's two algorithms gave, and the claim's relation."""
-
-    a: Sequence[float]
-    b: Sequence[float]
-    relation: str
-
-
-class Judgement(NamedTuple):
-    """What a test says of a claim.
-
-    Attributes:
-      difference: the mean of `a` less that of `b`; None without evidence.
-      low, high: its two-sided 95 % interval (Welch).
-      p: of the one-sided test; 1 without evidence.
-      adjusted: by Holm over the claims.
-      supported: whether `adjusted` is at most alpha.
-    """
-
-    difference: float | None
-    low: float | None
-    high: float | None
-    p: float
-    adjusted: float
-    supported: bool
-
-
-# -- What is written ---------------------------------------------------------------------------------------------------
 
 
 def parse_claims(text: str) -> Claims:
@@ -200,11 +159,6 @@ def _check_reachable(claims: Claims) -> None:
         )
 
 
-def smallest_p(seeds: int) -> float:
-    """The smallest p-value that the test can give with so many seeds of each algorithm."""
-    return max(1.0 / math.comb(2 * seeds, seeds), 1.0 / (RESAMPLES + 1))
-
-
 def resolve_metric(known: Sequence[str], name: str, place: str) -> str:
     """The metric of this name, or else the only one that begins with it: `welfare` is `welfare_per_step`.
 
@@ -219,9 +173,6 @@ def resolve_metric(known: Sequence[str], name: str, place: str) -> str:
     if close:
         raise SweepError(f"{place}: {name}: may be each of {', '.join(close)}; name one")
     raise SweepError(f"{place}: {name}: no such metric; choose one of {', '.join(known)}")
-
-
-# -- Fingerprints ------------------------------------------------------------------------------------------------------
 
 
 def fingerprint(value: Any) -> str:
@@ -337,88 +288,3 @@ def claims_of(content: Mapping[str, Any]) -> Claims:
     names = ("a", "relation", "b", "metric", "scenario")
     claims = tuple(Claim(**{name: one[name] for name in names}) for one in content["claims"])
     return Claims(claims, float(content["alpha"]), int(content["seeds"]["number"]))
-
-
-# -- The test ----------------------------------------------------------------------------------------------------------
-
-
-def judge(evidence: Sequence[Evidence | None], alpha: float, resamples: int = RESAMPLES) -> list[Judgement]:
-    """Test every claim; without evidence (None) a claim has a p-value of 1 and is not supported."""
-    of_claims = [1.0 if one is None else p_value(one, resamples) for one in evidence]
-    found = []
-    for one, p, adjusted in zip(evidence, of_claims, holm(of_claims), strict=True):
-        difference, low, high = (None, None, None) if one is None else welch_interval(one.a, one.b)
-        found.append(Judgement(difference, low, high, p, adjusted, one is not None and adjusted <= alpha))
-    return found
-
-
-def p_value(evidence: Evidence, resamples: int = RESAMPLES) -> float:
-    """The p-value of a claim, as `p_values` has it."""
-    return float(p_values([evidence.a], [evidence.b], evidence.relation, resamples)[0])
-
-
-def p_values(a: ArrayLike, b: ArrayLike, relation: str, resamples: int = RESAMPLES) -> NDArray[np.float64]:
-    """One-sided permutation tests of Welch's t, one for each row of `a` and `b`, of which a column is a seed.
-
-    Exact where the seeds of both algorithms have one distribution; where only their means are equal its level still
-    tends to alpha, since the statistic is studentised: Janssen 1997, https://doi.org/10.1016/S0167-7152(97)00043-6;
-    Chung and Romano 2013, theorem 2.2, https://doi.org/10.1214/13-AOS1090. Where permutations are drawn, the p-value is
-    (b + 1) / (m + 1), Phipson and Smyth 2010, https://doi.org/10.2202/1544-6115.1585.
-    """
-    import numpy as np
-    from scipy import stats
-
-    x, y = (np.asarray(values, np.float64) for values in (a, b))
-    spread = np.ptp(np.concatenate([x, y], axis=1), axis=1, keepdims=True)
-    scale = np.where(spread > 0.0, spread, 1.0)
-    found = stats.permutation_test(
-        (x / scale, y / scale), _welch_t, permutation_type="independent", vectorized=True, n_resamples=resamples,
-        alternative="greater" if relation == ">" else "less", rng=np.random.default_rng(0), axis=1,
-        batch=max(1, 10_000 // len(x)),
-    )  # fmt: skip
-    return np.asarray(np.where(spread[:, 0] > 0.0, found.pvalue, 1.0), np.float64)
-
-
-def _welch_t(x: NDArray[np.float64], y: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """The difference of means by its standard error, of values with a range of at most 1.
-
-    Groups of equal values have a standard error of 0, which a floor keeps from dividing: t is then large, not infinite.
-    """
-    import numpy as np
-
-    error = np.sqrt(x.var(axis=axis, ddof=1) / x.shape[axis] + y.var(axis=axis, ddof=1) / y.shape[axis])
-    return np.asarray((x.mean(axis=axis) - y.mean(axis=axis)) / np.maximum(error, 1e-9))
-
-
-def welch_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
-    """The difference of means, a less b, with Welch's 95 % interval, https://doi.org/10.2307/2332510."""
-    import numpy as np
-    from scipy import stats
-
-    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    difference = float(x.mean() - y.mean())
-    if np.ptp(x) == 0 and np.ptp(y) == 0:  # nothing varies, and Welch's degrees of freedom would be 0 / 0
-        return difference, difference, difference
-    found = stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.95)
-    return difference, float(found.low), float(found.high)
-
-
-def holm(of_claims: Sequence[float]) -> list[float]:
-    """Adjusted p-values of Holm's step-down, which holds the family-wise error whatever the claims' dependence.
-
-    With p sorted, `p̃_(i) = max over j ≤ i of min(1, (m − j + 1) p_(j))`: Holm 1979, Scandinavian Journal of Statistics
-    6:65-70, https://www.jstor.org/stable/4615733.
-    """
-    adjusted, largest = [0.0] * len(of_claims), 0.0
-    for rank, place in enumerate(sorted(range(len(of_claims)), key=of_claims.__getitem__)):
-        largest = max(largest, min(1.0, (len(of_claims) - rank) * of_claims[place]))
-        adjusted[place] = largest
-    return adjusted
-
-
-__all__ = [
-    "DEFAULT_ALPHA", "DEFAULT_SEEDS", "NOT_CLAIMED", "NOT_SUPPORTED", "PROVENANCE_KEY", "SUPPORTED", "TEST", "Claim",
-    "Claims", "Evidence", "Judgement", "claims_of", "compose", "digests", "edit", "edit_of_verdict", "fingerprint",
-    "holm", "judge", "kept_in_provenance", "p_value", "p_values", "parse_claims", "resolve_metric", "smallest_p",
-    "welch_interval",
-]  # fmt: skip

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from jax_party.judging import replicates
-from jax_party.judging import seeds as judging_seeds
 from jax_party.judging.scores import Judgement, judge
 from jax_party.judging.settling import end_of
 from jax_party.judging.standings import Candidate
@@ -17,9 +16,6 @@ from jax_party.trial.identity import configuration_id
 from jax_party.trial.metrics import read_metrics
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import State
-
-FIRST_FRESH_SEED: Final = judging_seeds.FIRST_FRESH_SEED
-"""Seeds of sweeps are below; from here on they are kept for testing what sweeps have chosen."""
 
 
 def judge_trial(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> Judgement | None:

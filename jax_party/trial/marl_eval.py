@@ -12,7 +12,7 @@ from jax_party.store.storage import as_folder
 from jax_party.trial.folder import read_record
 from jax_party.trial.metrics import read_metrics
 from jax_party.trial.record import TrialRecord
-from jax_party.trial.schema import _is_int, _is_number
+from jax_party.trial.schema import is_integer, is_number
 
 MARL_EVAL_FILE: Final = "metrics/metrics.json"
 
@@ -32,7 +32,7 @@ def write_marl_eval(folder: Path) -> None:
     """
     record = read_record(folder)
     rows = read_metrics(folder)
-    seeds = dict.fromkeys([row["seed"] for row in rows if _is_int(row.get("seed"))] or [record.seed])
+    seeds = dict.fromkeys([row["seed"] for row in rows if is_integer(row.get("seed"))] or [record.seed])
     runs = {
         f"seed_{seed}": _marl_eval_run(record, [row for row in rows if row.get("seed", record.seed) == seed])
         for seed in seeds
@@ -59,13 +59,13 @@ def _marl_eval_run(record: TrialRecord, rows: list[dict[str, Any]]) -> dict[str,
 
 def _elapsed(row: Mapping[str, Any]) -> float:
     seconds: Any = row.get("wall_time_s")
-    return float(seconds) if _is_number(seconds) else 0.0
+    return float(seconds) if is_number(seconds) else 0.0
 
 
 def _episode_values(row: Mapping[str, Any]) -> dict[str, list[float]]:
     """Metric -> its numbers in this row: of each episode where the row has them, otherwise the mean alone."""
     source = row.get("episodes") or {name: [mean] for name, mean in (row.get("evaluate") or {}).items()}
-    numbers = {name: [value for value in values if _is_number(value)] for name, values in source.items()}
+    numbers = {name: [value for value in values if is_number(value)] for name, values in source.items()}
     return {name: values for name, values in numbers.items() if values}
 
 

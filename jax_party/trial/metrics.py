@@ -12,7 +12,7 @@ from jax_party.errors import RecordError
 from jax_party.store import storage
 from jax_party.store.files import finite_value, plain_value, sync_folder, write_bytes_atomically
 from jax_party.store.storage import as_folder
-from jax_party.trial.schema import _is_int
+from jax_party.trial.schema import is_integer
 
 METRICS_FILE: Final = "metrics/metrics.jsonl"
 
@@ -29,7 +29,7 @@ def append_metrics(folder: Path, *rows: Mapping[str, Any]) -> None:
     lines = []
     for row in rows:
         values = finite_value(plain_value(row, str(path)))
-        if not _is_int(values.get("step")):
+        if not is_integer(values.get("step")):
             raise RecordError(f"{path}: step: expected an integer, got {values.get('step')!r}; give the row its step")
         lines.append(json.dumps(values) + "\n")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def _parse_row(line: bytes, path: Path, number: int) -> dict[str, Any]:
         raise RecordError(f"{path}: line {number}: not JSON ({error}); remove the line or restore the file") from error
     if not isinstance(row, dict):
         raise RecordError(f"{path}: line {number}: expected an object, got {type(row).__name__}; remove the line")
-    if not _is_int(row.get("step")):
+    if not is_integer(row.get("step")):
         raise RecordError(f"{path}: line {number}: step: expected an integer, got {row.get('step')!r}; remove the line")
     return row
 

@@ -3,72 +3,43 @@
 On storage a trial is a few objects: `config.yaml`, `record.json` and `metrics/` as they are; each checkpoint a tar,
 `checkpoints/<step>-<attempt>.tar`; the vaults in tars `vaults/<step>-<attempt>.tar`, each with the files that are new
 since the one before, and a single one once the trial is complete; and `mirror.json`, which names the tars that belong
-together. What it does not name is what a kill left behind.
-"""
+together. What it does not name is what a kill left behind."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 import shutil
-import socket
 import tarfile
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
-from jax_party.errors import CheckpointError, RecordError, StorageError, VaultError
+from jax_party.errors import StorageError
 from jax_party.store import storage
 from jax_party.store.scratch import make_scratch
-from jax_party.trial.folder import CONFIG_FILE, TAKEOVER, add_retry, change_record, read_record
+from jax_party.trial.folder import CONFIG_FILE, add_retry, change_record, read_record
 from jax_party.trial.marl_eval import MARL_EVAL_FILE
 from jax_party.trial.metrics import METRICS_FILE
 from jax_party.trial.record import RECORD_FILE, TrialRecord
-from jax_party.trial.states import FINISHED, State
-
-MIRROR_FILE: Final = "mirror.json"
-CHECKPOINTS: Final = "checkpoints"
-VAULTS: Final = "vaults"
+from jax_party.trial.states import FINISHED
+from jax_party.trial.transfer import (
+    CHECKPOINTS,
+    MIRROR_FILE,
+    VAULTS,
+    Contents,
+    download,
+    is_whole,
+    merge_records,
+    number_of,
+    step_of,
+)
 
 _Stamp = tuple[int, int, int]
-
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What mirror.json says: the tars that belong to the trial, oldest first, and the attempt that wrote it."""
-
-    attempt: int = 0
-    checkpoints: tuple[str, ...] = ()
-    vaults: tuple[str, ...] = ()
-
-    @classmethod
-    def read(cls, version: storage.Version | None, path: Path) -> Contents:
-        """Of what `storage.read_version` gave for mirror.json.
-
-        Raises:
-          RecordError: it is damaged.
-        """
-        if version is None:
-            return cls()
-        try:
-            data = json.loads(version.content)
-            return cls(int(data["attempt"]), tuple(data[CHECKPOINTS]), tuple(data[VAULTS]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise RecordError(
-                f"{path}: damaged ({error}); remove the trial's {CHECKPOINTS}, {VAULTS} and this file to train it again"
-            ) from error
-
-    def to_bytes(self) -> bytes:
-        """No two writes are equal, so that the tag tells who wrote."""
-        data = {"attempt": self.attempt, CHECKPOINTS: self.checkpoints, VAULTS: self.vaults}
-        return (json.dumps(data | {"host": socket.gethostname(), "id": uuid.uuid4().hex}, indent=2) + "\n").encode()
 
 
 @dataclass
@@ -124,7 +95,7 @@ class Mirror:
             raise self._taken() from error
         self._tags, passed_over = download(self.remote, self.local, before)
         self._sent = {name: (self.local / name).read_bytes() for name in self._tags if (self.local / name).exists()}
-        self._stamps = _stamps(self.local / VAULTS)
+        self._stamps = stamps_of(self.local / VAULTS)
         if before.attempt:
             self._remove_strays()
         if passed_over:
@@ -174,16 +145,16 @@ class Mirror:
             if (self.local / name).exists()
         }
         kept = self.local / CHECKPOINTS
-        steps = sorted(filter(_is_whole, (path.name for path in kept.iterdir())), key=_number) if kept.is_dir() else []
-        sent = {_step_of(name) for name in self._contents.checkpoints}
+        steps = sorted(filter(is_whole, (path.name for path in kept.iterdir())), key=number_of) if kept.is_dir() else []
+        sent = {step_of(name) for name in self._contents.checkpoints}
         new = [step for step in steps if step not in sent]
         for step in new:
-            _link(self.local, folder, [path for path in (kept / step).rglob("*") if path.is_file()])
-        stamps = _stamps(self.local / VAULTS)
+            link_files(self.local, folder, [path for path in (kept / step).rglob("*") if path.is_file()])
+        stamps = stamps_of(self.local / VAULTS)
         changed = [name for name, stamp in stamps.items() if self._stamps.get(name) != stamp]
         if record.state in FINISHED and len(self._contents.vaults) + bool(changed) > 1:  # one tar in place of several
             changed = list(stamps)
-        _link(self.local, folder, [self.local / VAULTS / name for name in changed])
+        link_files(self.local, folder, [self.local / VAULTS / name for name in changed])
         return _Snapshot(folder, record, small, steps, new, bool(changed), stamps)
 
     def _commit(self, snapshot: _Snapshot) -> None:
@@ -198,7 +169,7 @@ class Mirror:
                 vaults = (name,) if finished else (*vaults, name)
             for name in (CONFIG_FILE, METRICS_FILE, MARL_EVAL_FILE):
                 self._put_small(name, snapshot.small.get(name))
-            checkpoints = [name for name in before.checkpoints if _step_of(name) in snapshot.checkpoints]
+            checkpoints = [name for name in before.checkpoints if step_of(name) in snapshot.checkpoints]
             for step in snapshot.new_checkpoints:
                 checkpoints.append(self._new_name(CHECKPOINTS, step))
                 self._put_tar(snapshot.folder, f"{CHECKPOINTS}/{step}", checkpoints[-1])
@@ -272,132 +243,7 @@ class Mirror:
         storage.remove(self.remote / name for name in names)
 
 
-def download(remote: Path, local: Path, contents: Contents) -> tuple[dict[str, str | None], str | None]:
-    """Bring a trial into an empty local folder, as it lies where there is no remote storage.
-
-    A checkpoint that cannot be read is passed over with a warning, for the one before it.
-
-    Returns:
-      The tags of its small files, and which checkpoints were passed over, if any were.
-
-    Raises:
-      RecordError: it has no record or config.
-      CheckpointError, VaultError: none of its checkpoints, or not all of its vaults, can be read.
-    """
-    small = (CONFIG_FILE, RECORD_FILE, METRICS_FILE, MARL_EVAL_FILE)
-    versions = storage.each(lambda name: storage.read_version(remote / name), small, remote=True)
-    found = {name: version for name, version in zip(small, versions, strict=True) if version is not None}
-    for name, version in found.items():
-        (local / name).parent.mkdir(parents=True, exist_ok=True)
-        (local / name).write_bytes(version.content)
-    for name in (CONFIG_FILE, RECORD_FILE):
-        if name not in found:
-            raise RecordError(f"{remote / name}: no such file; give a trial's folder")
-    unpacked = {name: _unpack(remote, local, name) for name in contents.checkpoints}
-    bad = {_step_of(name): problem for name, problem in unpacked.items() if problem is not None}
-    if bad and len(bad) == len(unpacked):
-        raise CheckpointError(f"{remote}: none of {', '.join(unpacked)} can be read; restore them, or remove the "
-                              f"trial's {CHECKPOINTS}, {VAULTS} and {MIRROR_FILE} to train it again")  # fmt: skip
-    for name in contents.vaults:
-        problem = _unpack(remote, local, name)
-        if problem is not None:
-            raise VaultError(f"{remote / name}: cannot be read ({problem}); restore it, or remove the trial's "
-                             f"{CHECKPOINTS}, {VAULTS} and {MIRROR_FILE} to train it again")  # fmt: skip
-    return {name: version.tag for name, version in found.items()}, _passed_over(bad, unpacked)
-
-
-def _passed_over(bad: Mapping[str, str], names: Iterable[str]) -> str | None:
-    """Which checkpoints could not be read, by step with the reason, and where the trial goes on; None for none."""
-    if not bad:
-        return None
-    left = [int(step) for step in map(_step_of, names) if step not in bad and step.isdigit()]
-    where = f"from checkpoint {max(left)}" if left else "from the start"
-    problems = (f"checkpoint {step} cannot be read ({problem})" for step, problem in bad.items())
-    return f"{', '.join(problems)}: went on {where}"
-
-
-def fetch(remote: Path, local: Path) -> TrialRecord:
-    """Bring a trial into a local folder of its own, whose files are then as they are without remote storage.
-
-    Raises:
-      RecordError: there is no such trial, or the folder is there already.
-      CheckpointError, VaultError: what is on storage cannot be read.
-    """
-    return _fetch(remote, local, lambda contents: contents)
-
-
-def fetch_vaults(remote: Path, local: Path) -> TrialRecord:
-    """`fetch` without the checkpoints."""
-    return _fetch(remote, local, lambda contents: dataclasses.replace(contents, checkpoints=()))
-
-
-def _fetch(remote: Path, local: Path, wanted: Callable[[Contents], Contents]) -> TrialRecord:
-    if local.exists() and (not local.is_dir() or any(local.iterdir())):
-        raise RecordError(f"{local}: is there already; name a new folder")
-    path = remote / MIRROR_FILE
-    local.mkdir(parents=True, exist_ok=True)
-    while True:
-        before = storage.read_version(path)
-        try:
-            download(remote, local, wanted(Contents.read(before, path)))
-            return read_record(local)
-        except _UNREADABLE:
-            after = storage.read_version(path)
-            shutil.rmtree(local)
-            if (after.tag if after else None) == (before.tag if before else None):
-                raise
-            local.mkdir()  # a worker has put newer tars in the place of these meanwhile
-
-
-def merge_records(there: TrialRecord, mine: TrialRecord) -> TrialRecord:
-    """A worker's record with what the driver has noted on storage: retries, and how the trial has ended.
-
-    That of a worker that has had the trial later stays as it is.
-    """
-    if there.attempts > mine.attempts:
-        return there
-    retries = (*there.retries, *(reason for reason in mine.retries if reason not in there.retries))
-    mine = dataclasses.replace(mine, retries=retries)
-    decided = there.state is not State.RUNNING and there.attempts == mine.attempts
-    if decided and (there.state in FINISHED or mine.state not in FINISHED):
-        return dataclasses.replace(mine, state=there.state, error=there.error, ended_at=there.ended_at)
-    return mine
-
-
-_UNREADABLE: Final = (RecordError, CheckpointError, VaultError)
-
-
-def _unpack(remote: Path, local: Path, name: str) -> str | None:
-    """Unpack one of a trial's tars; why it cannot be read, where it cannot."""
-    packed = local / f".{name.replace('/', '-')}"
-    try:
-        storage.get_file(remote / name, packed)
-        with tarfile.open(packed) as tar:
-            tar.extractall(local, filter="data")
-    except (FileNotFoundError, tarfile.TarError, EOFError) as error:
-        _logger.warning("%s: cannot be read (%s)", remote / name, error)
-        shutil.rmtree(local / CHECKPOINTS / _step_of(name), ignore_errors=True)
-        return " ".join(str(error).split())[:200] or type(error).__name__
-    finally:
-        packed.unlink(missing_ok=True)
-    return None
-
-
-def _step_of(name: str) -> str:
-    """The step of a tar by its name, `checkpoints/<step>-<attempt>.tar`."""
-    return name.rpartition("/")[2].partition("-")[0]
-
-
-def _is_whole(name: str) -> bool:
-    """Whether a folder beside checkpoints is one, or a learner that was taken over: not what is being made."""
-    return name.removeprefix(TAKEOVER).isdigit()
-
-
-def _number(name: str) -> int:
-    return int(name.removeprefix(TAKEOVER))
-
-
-def _stamps(folder: Path) -> dict[str, _Stamp]:
+def stamps_of(folder: Path) -> dict[str, _Stamp]:
     """What tells a file from an earlier one of its name; lock files and what is being made left out."""
     stamps = {}
     for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
@@ -409,11 +255,8 @@ def _stamps(folder: Path) -> dict[str, _Stamp]:
     return stamps
 
 
-def _link(root: Path, into: Path, files: Sequence[Path]) -> None:
+def link_files(root: Path, into: Path, files: Sequence[Path]) -> None:
     for path in files:
         place = into / path.relative_to(root)
         place.parent.mkdir(parents=True, exist_ok=True)
         os.link(path, place)
-
-
-__all__ = ["MIRROR_FILE", "Contents", "Mirror", "download", "fetch", "fetch_vaults", "merge_records"]

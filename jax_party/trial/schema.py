@@ -16,12 +16,12 @@ SCHEMA_VERSION: Final = 6
 _Check = tuple[str, Callable[[Any], bool]]
 
 
-def _is_int(value: Any) -> bool:
+def is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: Any) -> bool:
-    return _is_int(value) or isinstance(value, float)
+def is_number(value: Any) -> bool:
+    return is_integer(value) or isinstance(value, float)
 
 
 def _is_objective(value: Any) -> bool:
@@ -35,7 +35,7 @@ def _is_objective(value: Any) -> bool:
         and isinstance(value["others"], (list, tuple))
         and all(len(pair) == 2 and isinstance(pair[0], str) and pair[1] in MODES for pair in value["others"])
         and has_string_keys(value["constraints"])
-        and all(_is_number(bound) for bound in value["constraints"].values())
+        and all(is_number(bound) for bound in value["constraints"].values())
     )
 
 
@@ -43,9 +43,9 @@ def _is_takeover(value: Any) -> bool:
     return (
         has_string_keys(value)
         and set(value) == {"step", "source", "source_step", "hyperparameters"}
-        and _is_int(value["step"])
+        and is_integer(value["step"])
         and isinstance(value["source"], str)
-        and _is_int(value["source_step"])
+        and is_integer(value["source_step"])
         and has_string_keys(value["hyperparameters"])
     )
 
@@ -64,8 +64,8 @@ def _is_vault(value: Any) -> bool:
         and set(value) == {"uid", "kind", "rows", "steps"}
         and isinstance(value["uid"], str)
         and value["kind"] in ("train", "test")
-        and _is_int(value["rows"])
-        and _is_int(value["steps"])
+        and is_integer(value["rows"])
+        and is_integer(value["steps"])
     )
 
 
@@ -75,9 +75,9 @@ def _or_null(check: _Check) -> _Check:
 
 
 _STR: _Check = ("a string", lambda value: isinstance(value, str))
-_INT: _Check = ("an integer", _is_int)
-_COUNT: _Check = ("an integer of 0 or more", lambda value: _is_int(value) and value >= 0)
-_NUMBER: _Check = ("a number", _is_number)
+_INT: _Check = ("an integer", is_integer)
+_COUNT: _Check = ("an integer of 0 or more", lambda value: is_integer(value) and value >= 0)
+_NUMBER: _Check = ("a number", is_number)
 _BOOL: _Check = ("a boolean", lambda value: isinstance(value, bool))
 _DICT: _Check = ("a mapping with string keys", has_string_keys)
 _OBJECTIVE: _Check = (
@@ -99,7 +99,7 @@ _VERSIONS: _Check = (
 )
 _MEANS: _Check = (
     "a mapping from metric to number or null",
-    lambda value: has_string_keys(value) and all(v is None or _is_number(v) for v in value.values()),
+    lambda value: has_string_keys(value) and all(v is None or is_number(v) for v in value.values()),
 )
 _VAULTS: _Check = (
     "a list of {uid, kind: train or test, rows, steps}",
@@ -183,7 +183,7 @@ MANIFEST_CHECKS: Final[Mapping[str, _Check]] = {
 
 def check_schema_version(data: Mapping[str, Any], source: str | Path) -> None:
     version: Any = data.get("schema_version")
-    if not _is_int(version):
+    if not is_integer(version):
         raise RecordError(f"{source}: schema_version: expected {SCHEMA_VERSION}, got {version!r}; give a trial record")
     if version > SCHEMA_VERSION:
         raise RecordError(

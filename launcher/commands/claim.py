@@ -13,8 +13,18 @@ from rich.text import Text
 
 import mava_configs
 from jax_party.errors import ConfigError, RecordError, SweepError
-from jax_party.judging import claims as judging
-from jax_party.judging.claims import NOT_SUPPORTED, SUPPORTED, Claim, Claims, Evidence, Judgement
+from jax_party.judging.claim_tests import NOT_SUPPORTED, SUPPORTED, TEST, Evidence, Judgement, judge
+from jax_party.judging.claims import (
+    PROVENANCE_KEY,
+    Claim,
+    Claims,
+    claims_of,
+    compose,
+    edit,
+    kept_in_provenance,
+    parse_claims,
+    resolve_metric,
+)
 from jax_party.judging.seeds import fresh_seeds
 from jax_party.store.files import write_json_atomically, write_yaml_atomically
 from jax_party.trial.folder import CONFIG_FILE, holds_its_config, read_record, trial_folders
@@ -51,7 +61,7 @@ def read_claims(text: str, study: Study) -> Claims:
     Raises:
       SweepError: the text is malformed, or names an algorithm, scenario or metric that the sweep does not have.
     """
-    asked = judging.parse_claims(text)
+    asked = parse_claims(text)
     named = tuple(_named(claim, study) for claim in asked.claims)
     for number, claim in enumerate(named):
         if claim in named[:number]:
@@ -73,7 +83,7 @@ def _named(claim: Claim, study: Study) -> Claim:
     bases = {base.algorithm: base for base in study.bases if base.scenario == claim.scenario}
     known = [set(study.engine.metrics(study.engine.parse(bases[name].config))) for name in (a, b)]
     first = study.engine.metrics(study.engine.parse(bases[a].config))
-    metric = judging.resolve_metric([name for name in first if name in known[1]], claim.metric, place)
+    metric = resolve_metric([name for name in first if name in known[1]], claim.metric, place)
     return Claim(a, claim.relation, b, metric, claim.scenario)
 
 
@@ -92,11 +102,11 @@ def _algorithm(name: str, study: Study, place: str) -> str:
 
 def facts(claims: Claims, text: str) -> dict[str, str]:
     """What is claimed, name by name, for the summary before anything is written."""
-    asked = judging.parse_claims(text).claims
+    asked = parse_claims(text).claims
     renamed = {one.metric: claim.metric for one, claim in zip(asked, claims.claims, strict=True)}
     notes = [f"{name} is {metric} here" for name, metric in renamed.items() if name != metric]
     found = {f"claim {number}": claim.text for number, claim in enumerate(claims.claims, start=1)}
-    found |= {"alpha": f"{claims.alpha:g}", "test seeds": f"{claims.seeds} of each algorithm", "test": judging.TEST}
+    found |= {"alpha": f"{claims.alpha:g}", "test seeds": f"{claims.seeds} of each algorithm", "test": TEST}
     return found | ({"metric": "; ".join(notes)} if notes else {})
 
 
@@ -108,8 +118,8 @@ def write_claim(folder: Path, claims: Claims, console: Console) -> str:
     """
     manifest = read_manifest(folder)
     written = read_sweep_file(folder)
-    content = judging.compose(claims, fresh_seeds(manifest.name).start, written, utc_timestamp())
-    provenance = {**manifest.provenance, judging.PROVENANCE_KEY: judging.kept_in_provenance(content)}
+    content = compose(claims, fresh_seeds(manifest.name).start, written, utc_timestamp())
+    provenance = {**manifest.provenance, PROVENANCE_KEY: kept_in_provenance(content)}
     write_yaml_atomically(folder / CLAIM_FILE, content)
     write_manifest(folder, dataclasses.replace(manifest, provenance=provenance))
     read_intact(folder)  # what was written can be read back as it was claimed
@@ -137,7 +147,7 @@ def read_intact(folder: Path) -> dict[str, Any]:
         raise SweepError(str(error)) from error
     if found is None:
         raise SweepError(f"{folder}: nothing was claimed before it ran; claim first: make claim SWEEP_ARGS=… CLAIM=…")
-    edited = judging.edit(*found)
+    edited = edit(*found)
     if edited is not None:
         raise SweepError(f"{folder}/{edited}: was edited since the claim; restore it, or claim anew: make claim …")
     for trial in trial_folders(folder):
@@ -173,7 +183,7 @@ def write_tests(sweep: Sweep, content: Mapping[str, Any]) -> Tests:
       SweepError: the search has not ended, none of its trials can be tested, or its best are no longer those on which
         a verdict was given.
     """
-    claims = judging.claims_of(content)
+    claims = claims_of(content)
     wanted = {(name, claim.scenario) for claim in claims.claims for name in (claim.a, claim.b)}
     best = {(one.record.algorithm, one.record.scenario): one for one in reversed(winners(sweep, 1))}
     chosen = {key: best[key] for key in sorted(wanted & set(best))}
@@ -188,7 +198,7 @@ def _check_same_winners(folder: Path, content: Mapping[str, Any], chosen: Mappin
     before = read_verdict(folder)
     if before is None or before.get("claim_sha256") != content["sha256"]:
         return
-    for claim, told in zip(judging.claims_of(content).claims, before["claims"], strict=True):
+    for claim, told in zip(claims_of(content).claims, before["claims"], strict=True):
         for side, name in (("a", claim.a), ("b", claim.b)):
             then, now = told[side]["promoted_from"], chosen.get((name, claim.scenario))
             if told["difference"] is not None and then != now:
@@ -204,13 +214,13 @@ def give_verdict(sweep: Sweep, content: Mapping[str, Any], tests: Tests) -> dict
     Returns:
       Its content.
     """
-    claims = judging.claims_of(content)
+    claims = claims_of(content)
     sides = [(_side(sweep, one, one.a, tests), _side(sweep, one, one.b, tests)) for one in claims.claims]
     evidence = [
         Evidence(a.values, b.values, claim.relation) if a.values and b.values else None
         for claim, (a, b) in zip(claims.claims, sides, strict=True)
     ]
-    judged = judging.judge(evidence, claims.alpha)
+    judged = judge(evidence, claims.alpha)
     verdict = {
         "claim_sha256": content["sha256"],
         "given": utc_timestamp(),

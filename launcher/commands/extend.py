@@ -11,11 +11,8 @@ from jax_party.errors import SweepError
 from jax_party.store import storage
 from jax_party.trial.manifest import CLAIM_FILE, SweepManifest, write_manifest
 from jax_party.trial.states import State
-from launcher.ask.options import (
-    ExtendOptions,
-    Scheduler,
-    Search,
-)
+from launcher.ask.choices import Scheduler, Search
+from launcher.ask.options import ExtendOptions
 from launcher.ask.quantities import parse_budget
 from launcher.commands.opening import crew_for, drive_alone, read_sweep
 from launcher.commands.resume import show_resume

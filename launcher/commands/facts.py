@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from jax_party.engines import NATIVE, Engine
-from launcher.ask.options import (
-    Search,
-    SweepOptions,
-)
-from launcher.machine.resources import Crew
+from launcher.ask.choices import Search
+from launcher.ask.options import SweepOptions
+from launcher.machine.crew import Crew
 from launcher.plan.estimate import estimate
 from launcher.plan.fixed_ranks import note_of_plan
 from launcher.plan.study import PlannedTrial, Study

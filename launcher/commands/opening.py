@@ -14,14 +14,11 @@ from jax_party.engines import Engine, get_engine
 from jax_party.errors import RecordError, StorageError, SweepError
 from jax_party.store import storage
 from jax_party.store.locks import lock_folder
-from launcher.ask.options import (
-    PromoteOptions,
-    ResumeOptions,
-    Scheduler,
-    SweepOptions,
-)
+from launcher.ask.choices import Scheduler
+from launcher.ask.options import PromoteOptions, ResumeOptions, SweepOptions
 from launcher.drive.dashboards import check_watching
-from launcher.machine.resources import Crew, Machine, check_token, find_machine
+from launcher.machine.crew import Crew, Machine, find_machine
+from launcher.machine.token import check_token
 from launcher.plan.study import NUM_DEVICES_KEY
 
 if TYPE_CHECKING:  # it imports Ray, which bad input need not wait for

@@ -15,7 +15,7 @@ from launcher.ask.quantities import parse_budget
 from launcher.commands.claim import facts as claim_facts
 from launcher.commands.claim import read_claims, write_claim
 from launcher.drive.dashboards import check_watching
-from launcher.machine.resources import Crew
+from launcher.machine.crew import Crew
 from launcher.plan.compose import read_study
 from launcher.plan.write import check_plan, create_sweep_folder, draw_plan, sweep_name_and_folder, write_plan
 from launcher.search.warm_start import check_warm_start

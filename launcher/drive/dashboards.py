@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from jax_party.errors import SweepError
 from launcher.ask.options import Watching
-from launcher.machine.resources import has_token
+from launcher.machine.token import has_token
 from launcher.show.progress import Progress
 from launcher.show.tracking import check_tracking, make_tracker
 

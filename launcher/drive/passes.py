@@ -17,7 +17,7 @@ from jax_party.store.retry import patiently
 from jax_party.trial.folder import read_record
 from jax_party.trial.record import RECORD_FILE, TrialRecord
 from jax_party.trial.states import FINISHED, State
-from launcher.ask.options import Scheduler, Search
+from launcher.ask.choices import Scheduler, Search
 from launcher.plan import outcome
 from launcher.plan.read import study_from_manifest
 from launcher.plan.study import SCENARIO_AXIS, PlannedTrial, Study
@@ -139,7 +139,8 @@ def make_planner(
     sweep: Sweep, study: Study, progress: Progress, max_concurrent: int, groups: Sequence[int] | None = None
 ) -> Any:
     """A planner that knows every trial of the sweep, and of those that it begins from; for these groups, or all."""
-    from launcher.search.planner import Planner, Told
+    from launcher.search.planner import Planner
+    from launcher.search.searchers import Told
     from launcher.search.warm_start import earlier_trials
 
     def write(trial: PlannedTrial) -> PlannedTrial:

@@ -31,9 +31,10 @@ from launcher.drive.passes import all_passes
 from launcher.drive.spending import Spending
 from launcher.drive.standby import SpareWorker, ask_ray
 from launcher.drive.tune import run_in_tune
+from launcher.machine.crew import Crew
 from launcher.machine.join import runtime_env
 from launcher.machine.preloading import Preloading
-from launcher.machine.resources import Crew, start_ray, stop_ray
+from launcher.machine.ray_session import start_ray, stop_ray
 from launcher.plan import outcome
 from launcher.plan.fixed_ranks import note_of_trials
 from launcher.plan.sweep import Sweep

@@ -11,12 +11,12 @@ from typing import Any
 from jax_party.store import storage
 from jax_party.store.retry import patience_s
 from jax_party.trial.provenance import current_provenance
+from launcher.ask.choices import Scheduler
 from launcher.ask.experiment import chosen_experiment
-from launcher.ask.options import Scheduler
 from launcher.drive.passes import Pass
 from launcher.drive.spending import Spending
+from launcher.machine.crew import Crew
 from launcher.machine.join import our_versions
-from launcher.machine.resources import Crew
 from launcher.plan.sweep import Sweep
 from launcher.work.watchdog import Watchdog
 

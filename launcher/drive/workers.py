@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import ray
 
+from launcher.machine.crew import Crew
 from launcher.machine.join import NodeRefused
 from launcher.machine.nodes import Nodes
-from launcher.machine.resources import Crew
 from launcher.work.trainable import SIGNS, PackWorker
 
 LOOK_EVERY_S: Final = 2.0

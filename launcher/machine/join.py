@@ -26,8 +26,9 @@ from jax_party.store.storage import is_remote
 from jax_party.trial.manifest import MANIFEST_FILE
 from jax_party.trial.provenance import PACKAGES, current_provenance
 from launcher.ask.experiment import EXPERIMENT_VARIABLE
+from launcher.machine.crew import Machine
 from launcher.machine.probe import LOOK_LIMIT_S
-from launcher.machine.resources import Machine, has_token
+from launcher.machine.token import has_token
 from launcher.show.console import plain
 
 CONNECT_LIMIT_S: Final = 15.0

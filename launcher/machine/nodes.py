@@ -10,7 +10,7 @@ from typing import Any, Final
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from launcher.machine.resources import Crew, Machine
+from launcher.machine.crew import Crew, Machine
 
 LOOK_EVERY_S: Final = 5.0
 

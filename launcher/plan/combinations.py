@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from jax_party.errors import SweepError
-from launcher.ask.options import Sampler, Scheduler, Search
+from launcher.ask.choices import Sampler, Scheduler, Search
 from sweeps.space import AxisType, ScenarioMode
 
 if TYPE_CHECKING:

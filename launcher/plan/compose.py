@@ -15,9 +15,10 @@ from jax_party.config import check_metric
 from jax_party.engines import Engine, get_engine
 from jax_party.errors import ConfigError, SweepError
 from jax_party.judging.objectives import Objective, bound_metric
+from jax_party.judging.seeds import FIRST_FRESH_SEED
 from jax_party.store import storage
-from jax_party.trial.judged import FIRST_FRESH_SEED
-from launcher.ask.options import Search, SweepOptions
+from launcher.ask.choices import Search
+from launcher.ask.options import SweepOptions
 from launcher.plan.combinations import check_combination, default_sampler, default_scheduler
 from launcher.plan.numbers import check_number
 from launcher.plan.study import (

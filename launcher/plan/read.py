@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jax_party.engines import get_engine
 from jax_party.trial.manifest import MANIFEST_FILE, SweepManifest
-from launcher.ask.options import Duplicates, Sampler, Scheduler, Search
+from launcher.ask.choices import Duplicates, Sampler, Scheduler, Search
 from launcher.plan.combinations import default_sampler
 from launcher.plan.compose import compose_bases
 from launcher.plan.study import SCENARIO_KEY, Study

@@ -15,7 +15,7 @@ from jax_party.judging.objectives import Objective
 from jax_party.trial.folder import create_trial_folder
 from jax_party.trial.identity import label_of, new_trial_id
 from jax_party.trial.record import TrialRecord
-from launcher.ask.options import Duplicates, Sampler, Scheduler, Search
+from launcher.ask.choices import Duplicates, Sampler, Scheduler, Search
 from sweeps.space import (
     Axis,
     AxisType,

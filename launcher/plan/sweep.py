@@ -19,7 +19,8 @@ from jax_party.trial.manifest import MANIFEST_FILE, SweepManifest, read_manifest
 from jax_party.trial.provenance import utc_timestamp
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import FINISHED, State
-from launcher.ask.options import Search, Watching
+from launcher.ask.choices import Search
+from launcher.ask.options import Watching
 from launcher.plan import outcome
 from launcher.plan.write import complete_plan
 

@@ -5,54 +5,29 @@ from __future__ import annotations
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import CategoricalDistribution as Categorical
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
 from ray.tune.result import TRAINING_ITERATION
 from ray.tune.search import Searcher
 
 from jax_party.judging.aggregate import Aggregate, aggregate_metrics
-from jax_party.judging.objectives import Objective, violations
+from jax_party.judging.seeds import FIRST_FRESH_SEED
 from jax_party.trial.draws import Draws
-from jax_party.trial.judged import FIRST_FRESH_SEED
-from launcher.ask.options import Duplicates, Sampler, Search
+from launcher.ask.choices import Duplicates, Search
 from launcher.plan.axes import REDRAWS, Space, seed_of
-from launcher.plan.study import SEED_KEY, Group, PlannedTrial, Study
+from launcher.plan.study import SEED_KEY, PlannedTrial, Study
+from launcher.search.searchers import WORST, Told, bounded, make_searcher
 
 FINISHED: Any = Searcher.FINISHED
 DRAWING_S = 2.0
 """Tune waits while repeated draws are answered: for no longer than this at a time."""
-_WORST = 1e30
-"""Told of a trial that was stopped early: worse than any that is complete."""
-MAX_POPULATION = 50
-MIN_POPULATION = 4
+
 
 optuna.logging.disable_default_handler()  # it writes to the terminal; the sweep's log has it all
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a searcher is told of a configuration.
-
-    Attributes:
-      values: by the axes' names.
-      metrics: what its trial reached, or the means over its trials; None where one failed.
-      evaluation: at which they were reached.
-      pruned: whether a trial of it was stopped before its budget was spent, so that they are not what the complete
-        ones have reached.
-    """
-
-    values: Mapping[str, Any]
-    metrics: Mapping[str, float | None] | None
-    evaluation: int = 0
-    pruned: bool = False
 
 
 @dataclass
@@ -364,7 +339,7 @@ class Planner(Searcher):
         if any(value is None for value in result.values()):
             searcher.on_trial_complete(key, error=True)
             return
-        self._limits[_identity(encoded)] = _bounded(objective, metrics)
+        self._limits[_identity(encoded)] = bounded(objective, metrics)
         if self._study.search is Search.BOHB:  # its model has a budget beside each result
             searcher.on_trial_result(key, {**result, "hyperband_info": {"budget": told.evaluation}})
         elif told.pruned and self._study.search is Search.OPTUNA:
@@ -373,104 +348,9 @@ class Planner(Searcher):
             searcher.on_trial_complete(key)
             return
         elif told.pruned:  # HyperOpt's TPE goes by the order of results alone
-            result[objective.metric] = -objective.sign * _WORST
+            result[objective.metric] = -objective.sign * WORST
         searcher.on_trial_complete(key, result=result)
-
-
-def make_searcher(
-    study: Study,
-    group: Group,
-    points: Sequence[tuple[Mapping[str, Any], float | None]],
-    seed: int,
-    rounds: int,
-    constraints: Callable[[Mapping[str, Any]], Sequence[float]],
-) -> Searcher:
-    """One of Tune's searchers.
-
-    Args:
-      study: the sweep.
-      group: what it draws for.
-      points: encoded values that it is to give out first, each with the objective that it has reached already.
-      seed: of its draws.
-      rounds: configurations that it will be asked for, about.
-      constraints: from a configuration's encoded values, by how much it misses each.
-    """
-    domains = Space(group.axes).domains()
-    objective = study.objective
-    first = [dict(point) for point, _ in points] or None
-    if study.search is Search.HYPEROPT:
-        from ray.tune.search.hyperopt import HyperOptSearch
-
-        return HyperOptSearch(
-            HyperOptSearch.convert_search_space(domains), objective.metric, objective.mode, points_to_evaluate=first,
-            n_initial_points=min(20, max(5, rounds // 4)), random_state_seed=seed,
-        )  # fmt: skip
-    if study.search is Search.BOHB:
-        from ray.tune.search.bohb import TuneBOHB
-
-        space = TuneBOHB.convert_search_space(domains)
-        return TuneBOHB(space, metric=objective.metric, mode=objective.mode, points_to_evaluate=first, seed=seed)
-    from ray.tune.search.optuna import OptunaSearch
-
-    several = len(objective.metrics) > 1
-    distributions = OptunaSearch.convert_search_space(domains)
-    numeric = {name: of_axis for name, of_axis in distributions.items() if not isinstance(of_axis, Categorical)}
-    ended = [
-        optuna.trial.create_trial(params={name: point[name] for name in numeric}, distributions=numeric, value=value)
-        for point, value in points
-        if value is not None and not several
-    ]
-    return OptunaSearch(
-        distributions,
-        metric=list(objective.metrics) if several else objective.metric,
-        mode=list(objective.modes) if several else objective.mode,
-        points_to_evaluate=first,
-        sampler=_sampler(study, seed, rounds, constraints, ended),
-        study_name=group.name,
-    )
-
-
-class _NSGAII(NSGAIISampler):
-    """Optuna's, for which trials that it was given, not asked for, belong to a generation too."""
-
-    def after_trial(
-        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
-        self.get_trial_generation(study, trial)
-        super().after_trial(study, trial, state, values)
-
-
-def _sampler(
-    study: Study,
-    seed: int,
-    rounds: int,
-    constraints: Callable[[Mapping[str, Any]], Sequence[float]],
-    ended: list[FrozenTrial],
-) -> BaseSampler:
-    bounded: dict[str, Any] = {}
-    if study.objective.constraints:
-        bounded["constraints_func"] = lambda trial: constraints(trial.params)
-    with warnings.catch_warnings():
-        # Optuna would have `set_constraint` called on its trials, which Tune keeps to itself; `source_trials` are new.
-        warnings.simplefilter("ignore")
-        if study.sampler is Sampler.CMAES:  # it learns nothing from trials that it was given; it can begin from them
-            return CmaEsSampler(seed=seed, warn_independent_sampling=False, source_trials=ended or None)
-        if study.sampler is Sampler.GP:
-            return GPSampler(seed=seed, warn_independent_sampling=False, **bounded)
-        if study.sampler is Sampler.NSGA2:
-            population = min(MAX_POPULATION, max(MIN_POPULATION, rounds // 5))
-            return _NSGAII(seed=seed, population_size=population, **bounded)
-        # Several are asked for at a time: those that are not told of yet count as bad, so that they differ.
-        return TPESampler(seed=seed, constant_liar=True, **bounded)
-
-
-def _bounded(objective: Objective, metrics: Mapping[str, float | None]) -> list[float]:
-    """What Optuna counts: 0 or less where a constraint is kept; finite."""
-    return [min(missed, 1e9) for missed in violations(objective, metrics)]
 
 
 def _identity(parameters: Mapping[str, Any]) -> str:
     return json.dumps(parameters, sort_keys=True, default=str)
-
-
-__all__ = ["Configuration", "Planner", "Told", "make_searcher"]

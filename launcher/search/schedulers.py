@@ -22,7 +22,7 @@ from ray.tune.schedulers import (
 )
 from ray.tune.schedulers.pb2 import PB2
 
-from launcher.ask.options import Scheduler
+from launcher.ask.choices import Scheduler
 from launcher.plan.axes import seed_of, tune_domain
 from launcher.plan.outcome import Evaluation
 from launcher.search.planned import InOrder

@@ -19,7 +19,7 @@ from launcher.plan.study import SCENARIO_AXIS, Group, Study
 from sweeps.space import ScenarioMode
 
 if TYPE_CHECKING:
-    from launcher.search.planner import Told
+    from launcher.search.searchers import Told
 
 
 def earlier_trials(study: Study) -> dict[int, list[Told]]:
@@ -29,7 +29,7 @@ def earlier_trials(study: Study) -> dict[int, list[Told]]:
       SweepError: as `check_warm_start`.
     """
     from launcher.plan.axes import seed_of, with_absent
-    from launcher.search.planner import Told
+    from launcher.search.searchers import Told
 
     told: dict[int, list[Told]] = {index: [] for index in range(len(study.groups))}
     for folder in study.warm_start:

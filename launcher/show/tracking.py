@@ -17,7 +17,7 @@ from typing import Any
 from jax_party.errors import SweepError
 from jax_party.store import storage
 from jax_party.store.storage import as_folder
-from launcher.ask.options import Track
+from launcher.ask.choices import Track
 from launcher.show.progress import Progress
 
 WANDB_KEY = "WANDB_API_KEY"

@@ -37,7 +37,7 @@ from jax_party.trial.provenance import set_code, utc_timestamp
 from jax_party.trial.states import FINISHED, State
 from launcher.ask.experiment import load_factory
 from launcher.machine.join import NodeRefused, check_worker
-from launcher.machine.resources import prepare_worker
+from launcher.machine.worker_process import prepare_worker
 from launcher.work.pack import Pack
 from launcher.work.population import Inheritance
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import JaxPartyError, RecordError
 from jax_party.judging.aggregate import Aggregate
-from jax_party.judging.claims import welch_interval
+from jax_party.judging.claim_tests import welch_interval
 from jax_party.store import storage
 from jax_party.store.files import plain_value
 from jax_party.store.storage import as_folder

@@ -22,7 +22,7 @@ from jax_party.judging.standings import MEAN_OVER_SCENARIOS
 from jax_party.trial.manifest import SweepManifest
 from jax_party.trial.states import State
 from results.collector.ranking import EVERY_SCENARIO, OVER_SCENARIOS, SCORE, mode_of
-from results.collector.write import hyperparameter_columns
+from results.collector.schema import hyperparameter_columns
 
 SCENARIO_AXIS: Final = "axis"
 """The sweep's mode in which the scenario is drawn, too: it counts as a hyperparameter."""

@@ -17,7 +17,7 @@ from jax_party.judging.intervals import Interval
 from jax_party.judging.sensitivity import PEAK_SHARE, Card, Dimensionality, Played, assess
 from jax_party.trial.states import State
 from results.collector.ranking import mode_of, searched
-from results.collector.write import hyperparameter_columns
+from results.collector.schema import hyperparameter_columns
 from results.printing import print_table
 from results.tables import load_index
 

@@ -34,7 +34,7 @@ TYPES: Final[Mapping[str, pa.DataType]] = {
 _DTYPES: Final = {pa.string(): "str", pa.int64(): "Int64", pa.float64(): "float64", pa.bool_(): "boolean"}
 _PLAIN: Final = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 _UNLIKE: Final = {b"cells": b"json"}
-_INT64_RANGE: Final = range(-(2**63), 2**63)
+INT64_RANGE: Final = range(-(2**63), 2**63)
 
 
 def pack(rows: Sequence[IndexRow], fixed: Mapping[str, str]) -> pa.Table:
@@ -85,7 +85,7 @@ def _kept(values: list[Any]) -> tuple[pa.DataType, bool, list[Any]]:
     if not kinds:
         return pa.null(), False, values
     kind = kinds.pop()
-    if kinds or (kind is int and not all(value in _INT64_RANGE for value in values if value is not None)):
+    if kinds or (kind is int and not all(value in INT64_RANGE for value in values if value is not None)):
         return pa.string(), True, [None if value is None else json.dumps(value) for value in values]
     return _PLAIN[kind], False, values
 
@@ -151,7 +151,7 @@ def _inferred(values: list[Any]) -> tuple[str, list[Any]]:
     kinds = {type(value) for value in values if value is not None}
     if kinds == {bool}:
         return "boolean", values
-    if kinds == {int} and all(value in _INT64_RANGE for value in values if value is not None):
+    if kinds == {int} and all(value in INT64_RANGE for value in values if value is not None):
         return "Int64", values
     if kinds and kinds <= {int, float}:
         return "float64", [None if value is None else float(value) for value in values]

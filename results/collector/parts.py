@@ -4,8 +4,7 @@ A part is of the trials whose numbers in the plan are near: `evaluations.parquet
 and `.index/part-<n>.arrow` with their rows of the index and, of each, the stamps of the files that it was read from. A
 trial whose stamps are the same is not read again. Where parts lie is decided by the numbers alone, so that equal
 folders give equal evaluations however they came about. A part that is damaged, of another version, or not of the
-evaluations beside it is made anew; `.index` may be removed at any time, and nothing but the collector reads it.
-"""
+evaluations beside it is made anew; `.index` may be removed at any time, and nothing but the collector reads it."""
 
 from __future__ import annotations
 
@@ -24,21 +23,17 @@ import pyarrow as pa
 from jax_party.errors import RecordError
 from jax_party.store import storage
 from jax_party.store.locks import lock_folder
-from jax_party.trial.folder import CONFIG_FILE
-from jax_party.trial.metrics import METRICS_FILE
 from jax_party.trial.record import RECORD_FILE
 from jax_party.trial.schema import SCHEMA_VERSION
 from results.collector import columns, evaluations
+from results.collector.listing import EVALUATIONS_FILE, KEPT_FOLDER, Listing, stamp_of
 from results.collector.rows import IndexRow
 
-KEPT_FOLDER: Final = ".index"
-EVALUATIONS_FILE: Final = "evaluations.parquet"
 PART_TRIALS: Final = 250
 LAYOUT: Final = 2
 """To be counted up where trials are read in another way, so that what was kept of them is read again."""
 PROCESSES: Final = 2
 POOL_FROM: Final = 1000  # trials: below, starting processes takes longer than they save
-_FILES: Final = (RECORD_FILE, METRICS_FILE, CONFIG_FILE)
 _LAYOUT_KEY: Final = b"layout"
 _BESIDE_KEY: Final = b"evaluations"
 _KEPT: Final = ("kept:trial", "kept:stamp", "kept:nulls", "kept:of_seeds")
@@ -88,68 +83,6 @@ class Part:
             IndexRow(dict(zip(fixed, values, strict=True)), of_seeds=of_seeds)
             for *values, of_seeds in zip(*cells, seeds, strict=True)
         ]
-
-
-# -- Stamps of files ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What lies in a sweep's folder, or a single run's: the stamp of each trial, and of each file of the parts."""
-
-    trials: Mapping[str, str]
-    parts: Mapping[str, str]
-
-
-def list_folder(folder: Path) -> Listing:
-    """The trials and parts in a folder; a single run is the trial `.` of its own folder.
-
-    A folder with a config alone is being created; one with metrics and no record has lost its record.
-    """
-    if storage.is_remote(folder):
-        return _list_remote(folder)
-    own = _stamp(str(folder))
-    trials = {".": own} if own else {}
-    if not own and folder.is_dir():
-        with os.scandir(folder) as entries:
-            found = {entry.name: _stamp(entry.path) for entry in entries if entry.is_dir()}
-        trials = {name: stamp for name, stamp in sorted(found.items()) if stamp}
-    parts: dict[str, str] = {}
-    for place in (KEPT_FOLDER, EVALUATIONS_FILE):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder / place) as entries:
-            parts |= {f"{place}/{e.name}": _stamp_of(e.stat()) for e in entries if e.name.startswith("part-")}
-    return Listing(trials, parts)
-
-
-def _stamp(trial: str) -> str:
-    """The stamps of a local trial's files together; empty where it is none."""
-    stamps = []
-    for name in _FILES:
-        try:
-            stamps.append(_stamp_of(os.stat(f"{trial}/{name}")))  # noqa: PTH116 -- three times as fast
-        except OSError:
-            stamps.append("")
-    return "|".join(stamps) if stamps[0] or stamps[1] else ""
-
-
-def _stamp_of(found: os.stat_result) -> str:
-    # Files appear by being renamed, so that a new state of one has another inode even within one tick of the clock.
-    return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ino}"
-
-
-def _list_remote(folder: Path) -> Listing:
-    tags = storage.tags_below(folder)
-    own = "|".join(tags.get(name, "") for name in _FILES)
-    if RECORD_FILE in tags or METRICS_FILE in tags:
-        trials = {".": own}
-    else:
-        names = sorted({name.partition("/")[0] for name in tags if name.partition("/")[2] in _FILES[:2]})
-        trials = {name: "|".join(tags.get(f"{name}/{file}", "") for file in _FILES) for name in names}
-    places = (f"{KEPT_FOLDER}/part-", f"{EVALUATIONS_FILE}/part-")
-    return Listing(trials, {name: tag for name, tag in tags.items() if name.startswith(places)})
-
-
-# -- Files of parts ----------------------------------------------------------------------------------------------------
 
 
 def kept_file(number: int) -> str:
@@ -205,7 +138,7 @@ def _write(path: Path, content: bytes) -> str:
         with open(aside, "xb") as file:
             file.write(content)
             file.flush()
-            stamp = _stamp_of(os.fstat(file.fileno()))
+            stamp = stamp_of(os.fstat(file.fileno()))
         os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
@@ -248,9 +181,6 @@ def alone(folder: Path) -> Iterator[None]:
             with contextlib.suppress(RecordError):
                 held.enter_context(lock_folder(folder / KEPT_FOLDER, timeout=600.0))
         yield
-
-
-# -- Bringing parts up to date -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jax_party.errors import RecordError
-from jax_party.judging import claims as judging
+from jax_party.judging.claims import edit, edit_of_verdict
 from jax_party.trial.folder import CONFIG_FILE, holds_its_config, read_record, trial_folders
 from jax_party.trial.manifest import VERDICT_FILE, read_claim, read_verdict
 from results.report.data import SweepData
@@ -26,7 +26,7 @@ def claims(data: SweepData) -> dict[str, Any] | None:
         if found is None:
             return None
         content = found[0]
-        edited = judging.edit(*found)
+        edited = edit(*found)
         verdict = read_verdict(data.folder)
         changed = [trial for trial in trial_folders(data.folder) if not _holds_its_config(trial)]
     except RecordError as error:
@@ -36,7 +36,7 @@ def claims(data: SweepData) -> dict[str, Any] | None:
     if changed:
         place = f"{changed[0].name}/{CONFIG_FILE}"
         return {"problem": f"{place}: was edited since the trial was made", "sha256": None, "rows": []}
-    if verdict is not None and (part := judging.edit_of_verdict(verdict)) is not None:
+    if verdict is not None and (part := edit_of_verdict(verdict)) is not None:
         problem = f"{VERDICT_FILE}: {part}: is not what its seeds give; give it anew: make verdict"
         return {"problem": problem, "sha256": None, "rows": []}
     given = verdict if verdict is not None and verdict.get("claim_sha256") == content["sha256"] else None

@@ -3,98 +3,34 @@
 from __future__ import annotations
 
 import heapq
-import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from jax_party.errors import RecordError
 from jax_party.judging.aggregate import aggregate
-from jax_party.judging.intervals import Interval, interval, stratified_interval
+from jax_party.judging.intervals import interval
 from jax_party.judging.objectives import At, Objective
-from jax_party.judging.replicates import means_over_scenarios, pool_seeds
+from jax_party.judging.replicates import pool_seeds
 from jax_party.judging.standings import TIERS
 from jax_party.store import storage
-from jax_party.store.storage import as_folder
-from jax_party.trial.folder import read_record, trial_folders
-from jax_party.trial.judged import judge_trial
-from jax_party.trial.manifest import MANIFEST_FILE, SweepManifest, read_manifest
-from jax_party.trial.metrics import read_metrics
-from jax_party.trial.record import RECORD_FILE
+from jax_party.trial.manifest import SweepManifest
 from jax_party.trial.states import State
 from results.analysis.comparison import leaders_of
-from results.collector.ranking import EVERY_SCENARIO, behind, contenders, standing_of, without_copies
-from results.collector.write import INDEX_FILE, METRIC_PREFIXES, hyperparameter_columns, write_index
-from results.tables import load_evaluations, load_index
+from results.collector.ranking import behind, contenders, standing_of, without_copies
+from results.collector.schema import hyperparameter_columns
+from results.report.configurations import Configuration, together
 
 #: Which runs a chart is of: those of each algorithm's best configuration, or every configuration.
 BEST: Final = "best"
 ALL: Final = "all"
 VIEWS: Final = (BEST, ALL)
-
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """A configuration of an algorithm in a scenario: its trials, and the scores of their seeds.
-
-    Where it counts by its mean over scenarios, there is one more, of all scenarios (`EVERY_SCENARIO`): its scores are
-    means.
-
-    Attributes:
-      score: of the seeds that it was searched with, by the sweep's own aggregate; None where none has been measured.
-      seeds: the estimate over these with its 95 % interval.
-      values: the score of each, a seed counted once, however many trials played it.
-      by_seed: seed -> score.
-      replicates: ids of the trials that hold these seeds: without copies.
-      fresh_trials: the trials that tested it on fresh seeds.
-      fresh: the estimate over these seeds, of which each counts once, and `fresh_values` the score of each.
-      ranked_as: what it is ranked as (`judging.replicates.contender`).
-      standing: its place among those that it compares with; infinite where it has none.
-      behind: what it stands behind others for, whatever its score (`ranking.behind`), where an older index has no
-        standings.
-      settled: whether its trials have settled; None where that is unknown.
-      provisional: whether it would be the best for the time being only.
-    """
-
-    algorithm: str
-    scenario: str
-    name: str
-    trials: pd.DataFrame
-    score: float | None
-    values: tuple[float, ...]
-    seeds: Interval | None
-    fresh_trials: tuple[str, ...] = ()
-    fresh: Interval | None = None
-    fresh_values: tuple[float, ...] = ()
-    feasible: bool = True
-    ranked_as: str = ""
-    standing: float = math.inf
-    behind: tuple[int, ...] = ()
-    settled: bool | None = None
-    provisional: bool = False
-    by_seed: Mapping[int, float] = field(default_factory=dict)
-    replicates: tuple[str, ...] = ()
-
-    @property
-    def curve_trials(self) -> list[str]:
-        """The trials whose seeds speak for it: on fresh seeds where there are some."""
-        return list(self.fresh_trials or self.replicates)
-
-    @property
-    def curve_values(self) -> tuple[float, ...]:
-        """The scores of these trials' seeds."""
-        return self.fresh_values or self.values
 
 
 @dataclass(frozen=True)
@@ -217,12 +153,12 @@ class SweepData:
     @cached_property
     def _over_scenarios(self) -> list[Configuration]:
         """The configurations that have been played in every scenario by their mean, the best first."""
-        together: dict[tuple[str, str], list[Configuration]] = {}
+        by_configuration: dict[tuple[str, str], list[Configuration]] = {}
         for one in self._of_scenarios if self.is_over_scenarios else ():
             if one.score is not None:
-                together.setdefault((one.algorithm, one.ranked_as), []).append(one)
+                by_configuration.setdefault((one.algorithm, one.ranked_as), []).append(one)
         wanted = len(self.manifest.scenarios) if self.manifest is not None else 0
-        found = [_together(parts) for parts in together.values() if len(parts) == wanted]
+        found = [together(parts) for parts in by_configuration.values() if len(parts) == wanted]
         return self._in_order(found)
 
     @property
@@ -367,111 +303,8 @@ _PREFIXES: Final[Mapping[At, tuple[str, ...]]] = {
 }
 
 
-def _together(parts: Sequence[Configuration]) -> Configuration:
-    """A configuration's parts, one a scenario, as one of all scenarios."""
-    first = parts[0]
-    tested = [one.fresh_values for one in parts]
-    rows = pd.concat([one.trials for one in parts])
-    return Configuration(
-        first.algorithm, EVERY_SCENARIO, first.name, rows,
-        score=fmean(one.score for one in parts if one.score is not None),
-        values=tuple(means_over_scenarios([one.by_seed for one in parts]).values()),
-        seeds=stratified_interval([one.values for one in parts]),
-        fresh_trials=first.fresh_trials if all(tested) else (),
-        fresh=stratified_interval(tested) if all(tested) else None,
-        fresh_values=_means(tested) if all(tested) else (), feasible=all(one.feasible for one in parts),
-        ranked_as=first.ranked_as, standing=min(one.standing for one in parts), behind=max(one.behind for one in parts),
-        settled=None if None in (told := [one.settled for one in parts]) else all(told),
-        provisional=any(one.provisional for one in parts),
-        replicates=tuple(trial for one in parts for trial in one.replicates),
-    )  # fmt: skip
-
-
-def _means(of_scenarios: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """Of each seed, over scenarios."""
-    return tuple(fmean(values) for values in zip(*of_scenarios, strict=False))
-
-
-def load(folder: str | Path) -> SweepData:
-    """The sweep in `folder`, collected first.
-
-    Where the folder holds the tables alone, or cannot be written, the tables are taken as they are.
-
-    Raises:
-      RecordError: there is no such sweep, its tables cannot be read, or no trial has been evaluated yet.
-    """
-    place = as_folder(folder)
-    storage.check(place)
-    collected = storage.is_file(place / INDEX_FILE)
-    if collected:
-        load_index(place)  # one of a newer version is refused, not written over
-    try:
-        if not collected or _has_trials(place):
-            write_index(place)
-    except (RecordError, OSError) as error:
-        if not collected:
-            raise
-        _log.warning("%s: not collected anew (%s)", place, " ".join(str(error).split()))
-    index, evaluations = load_index(place), load_evaluations(place)
-    for name in _NEW:
-        if name not in index:
-            index[name] = pd.NA
-    _check(place, index, evaluations)
-    manifest = read_manifest(place) if storage.is_file(place / MANIFEST_FILE) else None
-    return SweepData(place, index, evaluations, manifest, _scores(place, index))
-
-
-_NEW: Final = (
-    "settled", "motion", "trend", "enough_steps", "score", "standing", "provisional", "objective.at", "tests",
-    "test_seeds_reused",
-)  # fmt: skip
-"""Columns that indexes before version 4 lack."""
-
-
 def _tier(row: Mapping[Any, Any]) -> int:
     return TIERS.get(str(row["state"]), len(TIERS))
-
-
-def _has_trials(folder: Path) -> bool:
-    """Whether there are trials to collect: a folder that tables alone were copied to has none."""
-    return storage.is_file(folder / RECORD_FILE) or bool(trial_folders(folder))
-
-
-def _check(folder: Path, index: pd.DataFrame, evaluations: pd.DataFrame) -> None:
-    """Raises RecordError where there is nothing to report."""
-    if index.empty:
-        raise RecordError(f"{folder}: no trials in it; run the sweep first: make resume SWEEP={folder}")
-    ended = index["state"].isin([State.FAILED.value, State.PRUNED.value])
-    if evaluations.empty and not ended.any():
-        counts = index["state"].value_counts()
-        states = ", ".join(f"{count} {state}" for state, count in counts.items())
-        raise RecordError(f"{folder}: no evaluations yet ({states}); wait for one, then make report SWEEP={folder}")
-    if not evaluations.empty and not any(str(name).startswith(METRIC_PREFIXES) for name in index.columns):
-        raise RecordError(f"{folder}: the index has no metrics; make it anew: make collect SWEEP={folder}")
-
-
-def _scores(folder: Path, index: pd.DataFrame) -> dict[str, list[float]]:
-    """Trial id -> the objective of each seed; of a trial of several seeds from its folder."""
-    scored = index[index["objective.value"].notna()]
-    single = scored[scored["num_seeds"].fillna(1) == 1]
-    found = {
-        str(trial): [float(value)] for trial, value in zip(single["trial_id"], single["objective.value"], strict=True)
-    }
-    several = scored[scored["num_seeds"].fillna(1) > 1]
-    places = list(zip(several["trial_id"], several["folder"], several["objective.value"], strict=True))
-    read = storage.each(lambda one: _seed_values(folder, *one), places, storage.is_remote(folder))
-    return found | {str(trial): values for (trial, _, _), values in zip(places, read, strict=True)}
-
-
-def _seed_values(sweep: Path, trial: str, place: str, value: float) -> list[float]:
-    folder = sweep / place if place != "." else sweep
-    try:
-        record = read_record(folder)
-        found = judge_trial(record, read_metrics(folder))
-        return (found.values(record.objective.metric) if found else []) or [float(value)]
-    except (RecordError, OSError) as error:
-        _log.warning("%s: the score of its seeds alone is not known (%s)", trial, " ".join(str(error).split()))
-        return [float(value)]
 
 
 def joined(values: Iterable[Any]) -> str:

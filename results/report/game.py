@@ -14,8 +14,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from jax_party.env.rank_mobility import RankMobility, mobility_in, rank_note
+from results.collector.ranking import EVERY_SCENARIO
 from results.report.charts import Chart, figure, tags
-from results.report.data import BEST, EVERY_SCENARIO, VIEWS, SweepData
+from results.report.data import BEST, VIEWS, SweepData
 from results.report.learning import learning_charts
 from results.report.theme import OUTCOME_COLOURS, axis_title, metric_name, styles
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 import pandas as pd
 
 from results.analysis.importance import SCENARIO_AXIS, Importance, importance_in
-from results.collector.ranking import OVER_SCENARIOS, without_copies
-from results.report.data import EVERY_SCENARIO, SweepData
+from results.collector.ranking import EVERY_SCENARIO, OVER_SCENARIOS, without_copies
+from results.report.data import SweepData
 from results.report.theme import short_names
 
 _LOG_RATIO: Final = 30.0

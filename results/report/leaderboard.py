@@ -14,9 +14,10 @@ from jax_party.judging.intervals import Interval
 from jax_party.judging.objectives import At
 from jax_party.judging.standings import why_provisional
 from jax_party.trial.states import State
-from results.collector.ranking import settling_note
+from results.collector.ranking import EVERY_SCENARIO, settling_note
 from results.report.charts import Chart, figure, tags
-from results.report.data import EVERY_SCENARIO, Configuration, SweepData, joined
+from results.report.configurations import Configuration
+from results.report.data import SweepData, joined
 from results.report.health import device_hours, hours, wall_hours
 from results.report.theme import axis_title, faint, number, short_names, styles
 

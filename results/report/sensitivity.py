@@ -12,8 +12,9 @@ from jax_party.errors import RecordError
 from jax_party.judging.intervals import Interval
 from jax_party.judging.sensitivity import PEAK_SHARE
 from results.analysis.sensitivity import SensitivityCards, cards_of, sentences, text
+from results.collector.ranking import EVERY_SCENARIO
 from results.report.charts import Chart, figure, tags
-from results.report.data import EVERY_SCENARIO, SweepData
+from results.report.data import SweepData
 from results.report.theme import Style, short_names, styles
 
 _SCORE = "normalised score<br>(5th percentile 0, 95th 1)"

@@ -13,7 +13,7 @@ from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import RecordError
 from jax_party.store import storage
 from jax_party.store.files import write_bytes_atomically, write_text_atomically
-from results.report.data import load
+from results.report.load import load
 
 REPORT_FILE: Final = "report.html"
 PLOTS_FOLDER: Final = "plots"

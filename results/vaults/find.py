@@ -17,7 +17,7 @@ import pandas as pd
 from jax_party.errors import RecordError, VaultError
 from jax_party.store import storage
 from jax_party.store.storage import as_folder
-from jax_party.trial import mirror
+from jax_party.trial import transfer
 from jax_party.trial.folder import read_record
 from jax_party.trial.record import RECORD_FILE
 from results.tables import load_index
@@ -131,7 +131,7 @@ def _brought(place: Place, scratch: Path, brought: dict[str, Path]) -> Place:
     name = str(place.folder)
     if name not in brought:
         folder = scratch / f"{len(brought)}" / place.trial_id
-        mirror.fetch_vaults(place.folder, folder)
+        transfer.fetch_vaults(place.folder, folder)
         brought[name] = folder
     return dataclasses.replace(place, folder=brought[name])
 

@@ -12,10 +12,21 @@ import pytest
 from scipy import stats
 
 from jax_party.errors import SweepError
-from jax_party.judging import claims
-from jax_party.judging.claims import Claim, Claims, Evidence, parse_claims
-from jax_party.judging.seeds import BLOCK, fresh_seeds
-from jax_party.trial.judged import FIRST_FRESH_SEED
+from jax_party.judging import claim_tests
+from jax_party.judging.claim_tests import Evidence, holm, judge, p_value, smallest_p
+from jax_party.judging.claims import (
+    NOT_CLAIMED,
+    PROVENANCE_KEY,
+    Claim,
+    Claims,
+    claims_of,
+    compose,
+    edit,
+    kept_in_provenance,
+    parse_claims,
+    resolve_metric,
+)
+from jax_party.judging.seeds import BLOCK, FIRST_FRESH_SEED, fresh_seeds
 
 MANIFEST: dict[str, Any] = {
     "name": "demo", "algorithms": ["ff_ippo", "ff_mappo"], "num_trials": 8, "created": "2026-01-02", "pack": 1,
@@ -69,7 +80,7 @@ def test_malformed_claims_are_refused(text: str, message: str) -> None:
 
 def test_too_few_seeds_are_told_how_many_would_do() -> None:
     """By hand: 3 seeds each have 20 permutations, of which one is the most extreme, so p >= 0.05; 4 have 70."""
-    assert claims.smallest_p(3) == 1 / 20 and claims.smallest_p(4) == 1 / 70
+    assert smallest_p(3) == 1 / 20 and smallest_p(4) == 1 / 70
     assert parse_claims("a > b on m in s, seeds=3, alpha=0.05").seeds == 3
     with pytest.raises(SweepError, match=r"take seeds=4 or more"):
         parse_claims("a > b on m in s, seeds=3, alpha=0.04")
@@ -77,12 +88,12 @@ def test_too_few_seeds_are_told_how_many_would_do() -> None:
 
 def test_a_metric_may_be_named_by_how_it_alone_begins() -> None:
     known = ["episode_return", "episode_length", "welfare_per_step", "equality", "equality_2"]
-    assert claims.resolve_metric(known, "welfare", "here") == "welfare_per_step"
-    assert claims.resolve_metric(known, "equality", "here") == "equality", "an exact name is never a beginning"
+    assert resolve_metric(known, "welfare", "here") == "welfare_per_step"
+    assert resolve_metric(known, "equality", "here") == "equality", "an exact name is never a beginning"
     with pytest.raises(SweepError, match=r"here: episode: may be each of episode_return, episode_length; name one"):
-        claims.resolve_metric(known, "episode", "here")
+        resolve_metric(known, "episode", "here")
     with pytest.raises(SweepError, match=r"here: fun: no such metric; choose one of episode_return, "):
-        claims.resolve_metric(known, "fun", "here")
+        resolve_metric(known, "fun", "here")
 
 
 def test_test_seeds_are_a_sweeps_own_and_fit() -> None:
@@ -96,24 +107,24 @@ def test_test_seeds_are_a_sweeps_own_and_fit() -> None:
 
 def claimed() -> tuple[dict[str, Any], dict[str, Any]]:
     """claim.yaml and sweep.yaml after a claim."""
-    content = claims.compose(CLAIMS, 1_000_010_000, MANIFEST, "2026-01-02")
-    provenance = MANIFEST["provenance"] | {claims.PROVENANCE_KEY: claims.kept_in_provenance(content)}
+    content = compose(CLAIMS, 1_000_010_000, MANIFEST, "2026-01-02")
+    provenance = MANIFEST["provenance"] | {PROVENANCE_KEY: kept_in_provenance(content)}
     return copy.deepcopy(content), copy.deepcopy(MANIFEST | {"provenance": provenance})
 
 
 def test_what_is_written_is_what_was_claimed() -> None:
     content, manifest = claimed()
-    assert claims.edit(content, manifest) is None
-    assert claims.claims_of(content) == CLAIMS
-    assert set(content["sweep"]) == set(MANIFEST) - claims.NOT_CLAIMED
+    assert edit(content, manifest) is None
+    assert claims_of(content) == CLAIMS
+    assert set(content["sweep"]) == set(MANIFEST) - NOT_CLAIMED
     harmless = manifest | {"pack": 8, "created": "later", "gpus_per_trial": 0.5}
     harmless["provenance"] = manifest["provenance"] | {"host": "elsewhere"}
-    assert claims.edit(content, harmless) is None
+    assert edit(content, harmless) is None
 
 
 def test_the_hash_is_of_all_that_was_claimed() -> None:
     def digest(manifest: dict[str, Any] = MANIFEST, **changes: Any) -> str:
-        return str(claims.compose(Claims(**{**vars(CLAIMS), **changes}), 7, manifest, "now")["sha256"])
+        return str(compose(Claims(**{**vars(CLAIMS), **changes}), 7, manifest, "now")["sha256"])
 
     different = [
         digest(), digest(alpha=0.01), digest(seeds=21), digest(MANIFEST | {"seed": 1}),
@@ -151,14 +162,14 @@ def test_an_edit_of_one_file_is_named(file: int, path: tuple[Any, ...], value: A
     for key in way:
         place = place[key]
     place[last] = value
-    assert (claims.edit(*files) or "").startswith(named)
+    assert (edit(*files) or "").startswith(named)
 
 
 def test_a_claim_that_is_hashed_anew_is_noticed_by_the_other_file() -> None:
     content, manifest = claimed()
-    other = claims.compose(Claims(CLAIMS.claims, 0.5, 20), 1_000_010_000, MANIFEST, "2026-01-02")
-    assert claims.edit(other, manifest) == "claim.yaml: alpha"
-    assert claims.edit(content, manifest) is None
+    other = compose(Claims(CLAIMS.claims, 0.5, 20), 1_000_010_000, MANIFEST, "2026-01-02")
+    assert edit(other, manifest) == "claim.yaml: alpha"
+    assert edit(content, manifest) is None
 
 
 # -- The test ----------------------------------------------------------------------------------------------------------
@@ -166,15 +177,15 @@ def test_a_claim_that_is_hashed_anew_is_noticed_by_the_other_file() -> None:
 
 def test_holm_by_hand() -> None:
     """Sorted 0.01, 0.02, 0.03, 0.9: times 4, 3, 2, 1, and never less than the one before."""
-    assert claims.holm([0.03, 0.01, 0.9, 0.02]) == pytest.approx([0.06, 0.04, 0.9, 0.06])
-    assert claims.holm([0.4, 0.4, 0.4]) == [1.0, 1.0, 1.0]
-    assert claims.holm([]) == []
+    assert holm([0.03, 0.01, 0.9, 0.02]) == pytest.approx([0.06, 0.04, 0.9, 0.06])
+    assert holm([0.4, 0.4, 0.4]) == [1.0, 1.0, 1.0]
+    assert holm([]) == []
 
 
 def test_holm_is_statsmodels() -> None:
     multitest = pytest.importorskip("statsmodels.stats.multitest")
     for p_values in np.random.default_rng(0).random((50, 5)) ** 3:
-        assert claims.holm(list(p_values)) == pytest.approx(list(multitest.multipletests(p_values, method="holm")[1]))
+        assert holm(list(p_values)) == pytest.approx(list(multitest.multipletests(p_values, method="holm")[1]))
 
 
 def welch_t(x: list[float], y: list[float]) -> float:
@@ -192,32 +203,32 @@ def test_few_seeds_have_all_permutations(relation: str) -> None:
         for chosen in itertools.combinations(range(8), 4)
     ]
     expected = sum(t >= sign * observed - 1e-9 for t in every) / 70
-    assert claims.p_value(Evidence(values[:4], values[4:], relation)) == pytest.approx(expected)
+    assert p_value(Evidence(values[:4], values[4:], relation)) == pytest.approx(expected)
 
 
 def test_clear_differences_are_supported_and_only_in_their_direction() -> None:
     generator = np.random.default_rng(0)
     a, b = list(generator.normal(2.0, 1.0, 20)), list(generator.normal(0.0, 1.0, 20))
-    above, below = claims.judge([Evidence(a, b, ">"), Evidence(a, b, "<")], 0.05)
+    above, below = judge([Evidence(a, b, ">"), Evidence(a, b, "<")], 0.05)
     assert above.supported and above.p < 0.001 and above.adjusted == pytest.approx(2 * above.p)
     assert not below.supported and below.p > 0.99
     assert above.difference == pytest.approx(np.mean(a) - np.mean(b))
     expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
     assert (above.low, above.high) == pytest.approx((expected.low, expected.high))
-    assert claims.judge([Evidence(a, b, ">")], 0.05) == claims.judge([Evidence(a, b, ">")], 0.05), "seeded"
+    assert judge([Evidence(a, b, ">")], 0.05) == judge([Evidence(a, b, ">")], 0.05), "seeded"
 
 
 def test_values_that_do_not_vary_are_judged_without_a_division_by_zero() -> None:
-    equal, apart = claims.judge([Evidence([1.0] * 6, [1.0] * 6, ">"), Evidence([2.0] * 6, [1.0] * 6, ">")], 0.05)
+    equal, apart = judge([Evidence([1.0] * 6, [1.0] * 6, ">"), Evidence([2.0] * 6, [1.0] * 6, ">")], 0.05)
     assert (equal.p, equal.supported, equal.low, equal.high) == (1.0, False, 0.0, 0.0)
     assert apart.p == pytest.approx(1 / math.comb(12, 6)) and apart.supported
 
 
 def test_a_claim_without_evidence_is_not_supported_and_makes_the_others_harder() -> None:
     a, b = [5.0, 6.0, 7.0, 8.0], [1.0, 2.0, 3.0, 4.0]
-    alone = claims.judge([Evidence(a, b, ">")], 0.02)
+    alone = judge([Evidence(a, b, ">")], 0.02)
     assert alone[0].supported and alone[0].p == pytest.approx(1 / 70)
-    absent, other = claims.judge([None, Evidence(a, b, ">")], 0.02)
+    absent, other = judge([None, Evidence(a, b, ">")], 0.02)
     assert (absent.difference, absent.p, absent.supported) == (None, 1.0, False)
     assert other.adjusted == pytest.approx(2 / 70) and not other.supported
 
@@ -250,9 +261,9 @@ def null_sweeps(configurations: tuple[int, ...], spread: float, skewed: bool) ->
     return searched, tested, means
 
 
-def positives(scores: Any, means: Any, pairs: list[tuple[int, int]], adjust: Any = claims.holm) -> int:
+def positives(scores: Any, means: Any, pairs: list[tuple[int, int]], adjust: Any = holm) -> int:
     """Sweeps in which some claim `a > b` is supported that is not true of the configurations that were chosen."""
-    found = np.transpose([claims.p_values(scores[a], scores[b], ">", resamples=999) for a, b in pairs])
+    found = np.transpose([claim_tests.p_values(scores[a], scores[b], ">", resamples=999) for a, b in pairs])
     supported = np.array([adjust(list(of_sweep)) for of_sweep in found]) <= ALPHA
     wrong = np.transpose([means[a] <= means[b] for a, b in pairs])
     return int((supported & wrong).any(axis=1).sum())
@@ -288,7 +299,7 @@ def test_the_level_holds_neither_on_the_seeds_that_chose_nor_without_holm() -> N
 def test_rows_are_tested_as_each_alone() -> None:
     _, tested, _ = null_sweeps((2, 2), 0.0, False)
     a, b = tested[0][:3], tested[1][:3]
-    alone = [claims.p_value(Evidence(x, y, "<"), 999) for x, y in zip(a, b, strict=True)]
-    assert list(claims.p_values(a, b, "<", 999)) == pytest.approx(alone, abs=0.05)
-    exact = [claims.p_value(Evidence(x[:5], y[:5], "<")) for x, y in zip(a, b, strict=True)]
-    assert list(claims.p_values(a[:, :5], b[:, :5], "<")) == pytest.approx(exact)
+    alone = [p_value(Evidence(x, y, "<"), 999) for x, y in zip(a, b, strict=True)]
+    assert list(claim_tests.p_values(a, b, "<", 999)) == pytest.approx(alone, abs=0.05)
+    exact = [p_value(Evidence(x[:5], y[:5], "<")) for x, y in zip(a, b, strict=True)]
+    assert list(claim_tests.p_values(a[:, :5], b[:, :5], "<")) == pytest.approx(exact)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.machine.resources import prepare_driver
+from launcher.machine.ray_session import prepare_driver
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # for tests.launcher.drivers, in any of pytest's import modes

@@ -15,12 +15,12 @@ from jax_party.trial.folder import update_record
 from jax_party.trial.manifest import read_manifest
 from jax_party.trial.states import State
 from launcher import sweep
-from launcher.ask.options import parse_resume_options, parse_sweep_options
 from launcher.ask.quantities import parse_budget
+from launcher.ask.words import parse_resume_options, parse_sweep_options
 from launcher.commands import winners as promote
 from launcher.drive import run
 from launcher.drive.spending import SPENT_FILE, WRITE_EVERY_S, Spending
-from launcher.machine.resources import Crew, Machine
+from launcher.machine.crew import Crew, Machine
 from launcher.plan.compose import read_study
 from launcher.plan.sweep import Sweep
 from launcher.plan.write import draw_plan, write_plan

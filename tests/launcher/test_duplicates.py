@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 
 from jax_party.errors import RecordError
+from jax_party.judging.seeds import FIRST_FRESH_SEED
 from jax_party.trial.draws import DRAWS_FILE, Draws
-from jax_party.trial.judged import FIRST_FRESH_SEED
 from jax_party.trial.manifest import read_manifest
 from jax_party.trial.states import State
 from launcher import sweep
-from launcher.ask.options import parse_sweep_options
+from launcher.ask.words import parse_sweep_options
 from launcher.plan.compose import read_study
 from launcher.plan.study import PlannedTrial, Study
 from launcher.plan.sweep import Sweep
-from launcher.search.planner import Planner, Told
+from launcher.search.planner import Planner
+from launcher.search.searchers import Told
 from results import compare, load_index
 from tests.launcher.drivers import Driver, kill_driver, start_driver, sweep_folder
 

@@ -11,15 +11,9 @@ import pytest
 
 from jax_party.errors import SweepError
 from launcher import sweep
-from launcher.ask.options import (
-    HELP,
-    Sampler,
-    Scheduler,
-    Search,
-    SweepOptions,
-    parse_resume_options,
-    parse_sweep_options,
-)
+from launcher.ask.choices import Sampler, Scheduler, Search
+from launcher.ask.options import HELP, SweepOptions
+from launcher.ask.words import parse_resume_options, parse_sweep_options
 from sweeps.space import ScenarioMode
 
 GRID = "{type: grid, values: [1.0e-4, 1.0e-3]}"

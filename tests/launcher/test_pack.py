@@ -18,7 +18,7 @@ from jax_party.store.locks import lock_folder
 from jax_party.trial.folder import read_record
 from jax_party.trial.record import RECORD_FILE
 from launcher.ask.experiment import load_factory
-from launcher.ask.options import parse_sweep_options
+from launcher.ask.words import parse_sweep_options
 from launcher.plan.compose import read_study
 from launcher.plan.write import draw_plan, write_plan
 from launcher.work.pack import Pack

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from launcher.ask.options import parse_sweep_options
+from launcher.ask.words import parse_sweep_options
 from launcher.plan.compose import read_study
 from launcher.plan.study import PlannedTrial, Study
 from launcher.plan.write import draw_plan
-from launcher.search.planner import Configuration, Planner, Told
+from launcher.search.planner import Configuration, Planner
+from launcher.search.searchers import Told
 from sweeps.space import Axis, AxisType
 
 SPACE = Path(__file__).parent / "data" / "planner_space.yaml"

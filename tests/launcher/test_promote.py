@@ -16,14 +16,14 @@ from scipy import stats
 from jax_party.errors import SweepError
 from jax_party.judging.aggregate import interquartile_mean
 from jax_party.judging.intervals import interval
-from jax_party.judging.seeds import fresh_seeds
+from jax_party.judging.seeds import FIRST_FRESH_SEED, fresh_seeds
 from jax_party.trial.folder import read_config, read_record, update_record
-from jax_party.trial.judged import FIRST_FRESH_SEED
 from jax_party.trial.manifest import write_manifest
 from jax_party.trial.metrics import append_metrics
 from jax_party.trial.record import Takeover
 from jax_party.trial.states import State
-from launcher.ask.options import PromoteOptions, parse_promote_options, parse_sweep_options
+from launcher.ask.options import PromoteOptions
+from launcher.ask.words import parse_promote_options, parse_sweep_options
 from launcher.commands import winners as promote
 from launcher.commands.extend import extended
 from launcher.drive import passes, run

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from jax_party.errors import ConfigError, SweepError
-from launcher.ask.options import parse_sweep_options
+from launcher.ask.words import parse_sweep_options
 from launcher.machine import resources
-from launcher.machine.resources import Crew, Machine, take_core
+from launcher.machine.cores import take_core
+from launcher.machine.crew import Crew, Machine
 from launcher.plan.compose import read_study
 
 ROOT = Path(__file__).parents[2]

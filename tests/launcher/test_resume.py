@@ -15,7 +15,7 @@ from jax_party.trial.metrics import append_metrics
 from jax_party.trial.provenance import utc_timestamp
 from jax_party.trial.states import State
 from launcher import sweep
-from launcher.ask.options import parse_sweep_options
+from launcher.ask.words import parse_sweep_options
 from launcher.drive import passes, run
 from launcher.plan.axes import Space
 from launcher.plan.compose import read_study

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from launcher.ask.options import Scheduler
+from launcher.ask.choices import Scheduler
 from launcher.plan.outcome import Evaluation
 from launcher.search.schedulers import GroupedStopping, Length, arrived, make_population, travelling
 from sweeps.space import Axis, AxisType

@@ -22,7 +22,8 @@ from results.collector.ranking import best_rows
 from results.command import show_main
 from results.live.journal import JOURNAL_FILE, update_journal
 from results.report import comparison, hyperparameters, leaderboard
-from results.report.data import BEST, load
+from results.report.data import BEST
+from results.report.load import load
 
 
 def population(folder: Path) -> Path:

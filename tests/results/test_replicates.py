@@ -19,8 +19,9 @@ from jax_party.trial.manifest import MANIFEST_FILE, read_manifest, write_manifes
 from jax_party.trial.record import Takeover
 from jax_party.trial.states import State
 from results import command as show
-from results.report.data import ALL, BEST, load
+from results.report.data import ALL, BEST
 from results.report.hyperparameters import importance, table
+from results.report.load import load
 
 ROWS = st.lists(
     st.builds(

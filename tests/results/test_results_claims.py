@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import report_sweep
 
-from jax_party.judging import claims as judging
-from jax_party.judging.claims import Claim, Claims, Evidence
+from jax_party.judging.claim_tests import Evidence, judge
+from jax_party.judging.claims import Claim, Claims, compose, kept_in_provenance
 from jax_party.store.files import write_yaml_atomically
 from jax_party.trial.folder import CONFIG_FILE, holds_its_config
 from jax_party.trial.identity import new_trial_id
 from jax_party.trial.manifest import CLAIM_FILE, VERDICT_FILE, read_manifest, read_sweep_file, write_manifest
 from results.report.claims import claims
-from results.report.data import load
+from results.report.load import load
 from results.report.page import command, render
 
 CLAIM = Claim("ff_mappo", ">", "ff_ippo", "episode_return", "p-base")
@@ -39,8 +39,8 @@ def make(folder: Path) -> dict[str, Any]:
     """A sweep with a claim; the content of claim.yaml."""
     report_sweep.make(folder, scenarios=("p-base",), configurations=1)
     manifest = read_manifest(folder)
-    content = judging.compose(Claims((CLAIM,), 0.05, 4), 1_000_010_000, read_sweep_file(folder), "2026-01-02")
-    provenance = {**manifest.provenance, "claim": judging.kept_in_provenance(content)}
+    content = compose(Claims((CLAIM,), 0.05, 4), 1_000_010_000, read_sweep_file(folder), "2026-01-02")
+    provenance = {**manifest.provenance, "claim": kept_in_provenance(content)}
     write_yaml_atomically(folder / CLAIM_FILE, content)
     write_manifest(folder, type(manifest)(**{**vars(manifest), "provenance": provenance}))
     return content
@@ -48,7 +48,7 @@ def make(folder: Path) -> dict[str, Any]:
 
 def give(folder: Path, sha256: str) -> None:
     a, b = [10.0, 11.0, 12.0, 13.0], [5.0, 6.0, 7.0, 8.0]
-    (judged,) = judging.judge([Evidence(a, b, ">")], 0.05)
+    (judged,) = judge([Evidence(a, b, ">")], 0.05)
     told = {"text": CLAIM.text, "verdict": "supported", "reason": None, "difference": judged.difference,
             "low": judged.low, "high": judged.high, "p": judged.p, "p_holm": judged.adjusted,
             "a": {"values": a}, "b": {"values": b}}  # fmt: skip

@@ -57,13 +57,13 @@ def made_anew(folder: Path) -> dict[str, bytes]:
 def trials_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The trials that are read from now on."""
     names: list[str] = []
-    read = collector._read_trial
+    read = collector.read_trial
 
     def counted(folder: Path, manifest: object, name: str) -> object:
         names.append(name)
         return read(folder, manifest, name)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(collector, "_read_trial", counted)
+    monkeypatch.setattr(collector, "read_trial", counted)
     return names
 
 

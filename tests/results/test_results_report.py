@@ -36,7 +36,8 @@ from results.report import (
     population,
     theme,
 )
-from results.report.data import ALL, BEST, SweepData, load
+from results.report.data import ALL, BEST, SweepData
+from results.report.load import load
 from results.report.write import main, write_report
 
 ROOT = Path(__file__).parents[2]

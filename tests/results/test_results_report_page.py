@@ -15,7 +15,7 @@ import report_sweep
 from PIL import Image
 
 from jax_party.judging.objectives import Objective
-from results.report.data import load
+from results.report.load import load
 from results.report.page import render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

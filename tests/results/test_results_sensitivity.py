@@ -16,7 +16,7 @@ from jax_party.trial.folder import read_record
 from jax_party.trial.record import Takeover
 from jax_party.trial.states import State
 from results.analysis.sensitivity import cards_of, main
-from results.report.data import load
+from results.report.load import load
 from results.report.page import render
 from results.report.sensitivity import section, sensitivity_charts
 

@@ -22,7 +22,7 @@ from launcher.plan.sweep import Sweep
 from launcher.show.ranking import rank
 from results.command import show_main
 from results.live.journal import JOURNAL_FILE, update_journal
-from results.report.data import load
+from results.report.load import load
 
 STEPS = range(100, 900, 100)
 CURVES: dict[str, list[float]] = {

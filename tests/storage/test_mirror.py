@@ -16,9 +16,10 @@ from jax_party.store import scratch, storage
 from jax_party.trial import mirror
 from jax_party.trial.folder import add_retry, create_trial_folder, read_record, update_record
 from jax_party.trial.metrics import append_metrics
-from jax_party.trial.mirror import Contents, Mirror, fetch
+from jax_party.trial.mirror import Mirror
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import State
+from jax_party.trial.transfer import Contents, fetch
 
 RECORD = TrialRecord(trial_id="t", algorithm="a", environment="e", scenario="s", seed=0)
 

@@ -1,0 +1,147 @@
+"""Columns that a trial's row has only beside the others': its standing, and what tests of winners say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jax_party.judging import seeds as judging_seeds
+from jax_party.judging import standings
+from jax_party.judging.aggregate import aggregate
+from jax_party.judging.intervals import interval, optimism, stratified_interval
+from jax_party.judging.replicates import pool_seeds
+from jax_party.judging.standings import Standing
+from jax_party.trial.manifest import SweepManifest
+from results.collector.ranking import ranked_as
+from results.collector.rows import IndexRow
+
+
+def judge_promotions(rows: Sequence[IndexRow]) -> None:
+    """Put the scores on fresh seeds, of all tests of a winner, beside those that were tuned; a seed counts once."""
+    by_id = {row.fixed["trial_id"]: row for row in rows}
+    for origin_id, tests in _tests(rows).items():
+        fresh = {name: value for name, value in tests[0].fixed.items() if name.startswith("fresh.")}
+        if len(tests) > 1:
+            values = list(_fresh_values(tests).values())
+            fresh |= {f"fresh.{name}": value for name, value in interval(values)._asdict().items()}
+            fresh["fresh.num_seeds"] = len(values)
+        origin = by_id.get(origin_id)
+        chosen_by = [] if origin is None else list(_searched_values(rows, origin).values())
+        for row in [*tests, *([] if origin is None else [origin])]:
+            row.fixed.update(fresh)
+        if origin is not None and chosen_by:
+            gap = aggregate(chosen_by, fresh["fresh.estimator"]) - fresh["fresh.value"]
+            origin.fixed["optimism_gap"] = gap if origin.fixed["objective.mode"] == "max" else -gap
+    _count_tests(rows, by_id)
+
+
+def _tests(rows: Sequence[IndexRow]) -> dict[str, list[IndexRow]]:
+    """The tests of each winner, by its trial id, in the order in which they were planned."""
+    tests: dict[str, list[IndexRow]] = {}
+    for row in sorted(rows, key=lambda row: row.order):
+        if is_test(row):
+            tests.setdefault(row.fixed["promoted_from"], []).append(row)
+    return tests
+
+
+def _searched_values(rows: Sequence[IndexRow], origin: IndexRow) -> dict[int, float]:
+    """The score of each seed that has chosen the configuration of a winner."""
+    played = ("algorithm", "scenario", "state")
+    return pool_seeds(
+        (row.fixed["seed"], row.seed_values)
+        for row in sorted(rows, key=lambda row: row.order)
+        if row.fixed.get("promoted_from") is None
+        and row.seed_values
+        and all(row.fixed.get(name) == origin.fixed.get(name) for name in played)
+        and ranked_as(row.fixed) == ranked_as(origin.fixed)
+    )
+
+
+def _fresh_values(tests: Sequence[IndexRow]) -> dict[int, float]:
+    return pool_seeds((row.fixed["seed"], row.seed_values) for row in tests)
+
+
+def _seeds(row: IndexRow) -> range:
+    return range(row.fixed["seed"], row.fixed["seed"] + row.fixed["num_seeds"])
+
+
+def _count_tests(rows: Sequence[IndexRow], by_id: Mapping[str, IndexRow]) -> None:
+    """Say how often each configuration was tested, and whether it was found after its test seeds had been seen."""
+
+    def configuration(row: IndexRow) -> tuple[Any, Any]:
+        chosen = by_id.get(str(row.fixed.get("promoted_from")), row)
+        return chosen.fixed["algorithm"], ranked_as(chosen.fixed)
+
+    blocks: dict[tuple[Any, Any], list[range]] = {}
+    seen: list[judging_seeds.SeedTest] = []
+    for origin_id, tests in _tests(rows).items():
+        began = by_id[origin_id].fixed.get("started_at") if origin_id in by_id else None
+        for row in tests:
+            blocks.setdefault(configuration(row), []).append(_seeds(row))
+            seen.append(judging_seeds.SeedTest(origin_id, began, _seeds(row), row.fixed.get("ended_at")))
+    reused = judging_seeds.reused(seen)
+    tested = {test.origin for test in seen}
+    for row in rows:
+        if row.fixed.get("configuration") is not None:
+            row.fixed["tests"] = judging_seeds.count_tests(blocks.get(configuration(row), ()))
+            chosen = row.fixed.get("promoted_from") or row.fixed["trial_id"]
+            row.fixed["test_seeds_reused"] = chosen in reused if chosen in tested else None
+
+
+def judge_promotions_over_scenarios(rows: Sequence[IndexRow]) -> None:
+    """Put the mean over scenarios on fresh seeds beside the one that configurations were chosen by."""
+    tests = _tests(rows)
+    of_configuration: dict[tuple[Any, ...], dict[str, IndexRow]] = {}
+    for row in rows:
+        if row.fixed.get("objective.over_scenarios") is not None:
+            key = (row.fixed["algorithm"], ranked_as(row.fixed))
+            of_scenarios = of_configuration.setdefault(key, {})
+            of_scenarios.setdefault(row.fixed["scenario"], row)
+            if row.fixed["trial_id"] in tests:  # of several seeds the one that was tested
+                of_scenarios[row.fixed["scenario"]] = row
+    for of_scenarios in of_configuration.values():
+        origins = list(of_scenarios.values())
+        tested = [tests.get(row.fixed["trial_id"], []) for row in origins]
+        if not all(tested):
+            continue
+        fresh = stratified_interval([list(_fresh_values(of_scenario).values()) for of_scenario in tested])
+        values = {f"fresh.over_scenarios.{name}": getattr(fresh, name) for name in ("value", "low", "high")}
+        mode = origins[0].fixed["objective.mode"]
+        chosen_by = [list(_searched_values(rows, row).values()) for row in origins]
+        values["optimism_gap.over_scenarios"] = optimism(chosen_by, fresh, mode)[1]
+        for row in [*origins, *(row for of_scenario in tested for row in of_scenario)]:
+            row.fixed.update(values)
+
+
+def is_test(row: IndexRow) -> bool:
+    """Whether it is a winner's score on fresh seeds."""
+    return row.fixed.get("promoted_from") is not None and row.fixed.get("fresh.value") is not None
+
+
+def judge_objectives(rows: Sequence[IndexRow], manifest: SweepManifest) -> None:
+    """Put the place of each configuration, its score over all of its seeds, and whether it keeps to the constraints."""
+    objective = manifest.objective
+    over_scenarios = manifest.scenario_mode == standings.MEAN_OVER_SCENARIOS
+    by_id = {row.fixed["trial_id"]: row for row in rows if row.fixed.get("promoted_from") is None and row.of_seeds}
+    if over_scenarios:
+        for row in by_id.values():
+            row.fixed["objective.feasible"] = None  # until its configuration has been played in all of them
+    ranked = standings.rank(
+        (row.candidate for row in by_id.values()), objective, manifest.scenario_mode, manifest.scenarios
+    )
+    for found in ranked.values():
+        for one in found:
+            for trial_id in (*one.trials, *one.others):
+                by_id[trial_id].fixed.update(_standing_values(one, over_scenarios, len(objective.metrics) > 1))
+
+
+def _standing_values(one: Standing, over_scenarios: bool, several: bool) -> dict[str, Any]:
+    """What the index says of a configuration in the rows of its trials."""
+    return {
+        "score": one.score,
+        "standing": one.place,
+        "provisional": one.provisional,
+        "objective.feasible": one.feasible,
+        **({"objective.over_scenarios": one.score} if over_scenarios else {}),
+        **({"objective.pareto": one.on_front} if several else {}),
+    }

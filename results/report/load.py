@@ -1,0 +1,109 @@
+"""Load what the report shows from a sweep's tables and folders."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from jax_party.errors import RecordError
+from jax_party.store import storage
+from jax_party.store.storage import as_folder
+from jax_party.trial.folder import read_record, trial_folders
+from jax_party.trial.judged import judge_trial
+from jax_party.trial.manifest import MANIFEST_FILE, read_manifest
+from jax_party.trial.metrics import read_metrics
+from jax_party.trial.record import RECORD_FILE
+from jax_party.trial.states import State
+from results.collector.schema import INDEX_FILE, METRIC_PREFIXES
+from results.collector.write import write_index
+from results.report.data import SweepData
+from results.tables import load_evaluations, load_index
+
+_log = logging.getLogger(__name__)
+_NEW: Final = (
+    "settled",
+    "motion",
+    "trend",
+    "enough_steps",
+    "score",
+    "standing",
+    "provisional",
+    "objective.at",
+    "tests",
+    "test_seeds_reused",
+)
+"""Columns that indexes before version 4 lack."""
+
+
+def load(folder: str | Path) -> SweepData:
+    """The sweep in `folder`, collected first.
+
+    Where the folder holds the tables alone, or cannot be written, the tables are taken as they are.
+
+    Raises:
+      RecordError: there is no such sweep, its tables cannot be read, or no trial has been evaluated yet.
+    """
+    place = as_folder(folder)
+    storage.check(place)
+    collected = storage.is_file(place / INDEX_FILE)
+    if collected:
+        load_index(place)  # one of a newer version is refused, not written over
+    try:
+        if not collected or _has_trials(place):
+            write_index(place)
+    except (RecordError, OSError) as error:
+        if not collected:
+            raise
+        _log.warning("%s: not collected anew (%s)", place, " ".join(str(error).split()))
+    index, evaluations = load_index(place), load_evaluations(place)
+    for name in _NEW:
+        if name not in index:
+            index[name] = pd.NA
+    _check(place, index, evaluations)
+    manifest = read_manifest(place) if storage.is_file(place / MANIFEST_FILE) else None
+    return SweepData(place, index, evaluations, manifest, _scores(place, index))
+
+
+def _has_trials(folder: Path) -> bool:
+    """Whether there are trials to collect: a folder that tables alone were copied to has none."""
+    return storage.is_file(folder / RECORD_FILE) or bool(trial_folders(folder))
+
+
+def _check(folder: Path, index: pd.DataFrame, evaluations: pd.DataFrame) -> None:
+    """Raises RecordError where there is nothing to report."""
+    if index.empty:
+        raise RecordError(f"{folder}: no trials in it; run the sweep first: make resume SWEEP={folder}")
+    ended = index["state"].isin([State.FAILED.value, State.PRUNED.value])
+    if evaluations.empty and not ended.any():
+        counts = index["state"].value_counts()
+        states = ", ".join(f"{count} {state}" for state, count in counts.items())
+        raise RecordError(f"{folder}: no evaluations yet ({states}); wait for one, then make report SWEEP={folder}")
+    if not evaluations.empty and not any(str(name).startswith(METRIC_PREFIXES) for name in index.columns):
+        raise RecordError(f"{folder}: the index has no metrics; make it anew: make collect SWEEP={folder}")
+
+
+def _scores(folder: Path, index: pd.DataFrame) -> dict[str, list[float]]:
+    """Trial id -> the objective of each seed; of a trial of several seeds from its folder."""
+    scored = index[index["objective.value"].notna()]
+    single = scored[scored["num_seeds"].fillna(1) == 1]
+    found = {
+        str(trial): [float(value)] for trial, value in zip(single["trial_id"], single["objective.value"], strict=True)
+    }
+    several = scored[scored["num_seeds"].fillna(1) > 1]
+    places = list(zip(several["trial_id"], several["folder"], several["objective.value"], strict=True))
+    read = storage.each(lambda one: _seed_values(folder, *one), places, storage.is_remote(folder))
+    return found | {str(trial): values for (trial, _, _), values in zip(places, read, strict=True)}
+
+
+def _seed_values(sweep: Path, trial: str, place: str, value: float) -> list[float]:
+    folder = sweep / place if place != "." else sweep
+    try:
+        record = read_record(folder)
+        found = judge_trial(record, read_metrics(folder))
+        return (found.values(record.objective.metric) if found else []) or [float(value)]
+    except (RecordError, OSError) as error:
+        _log.warning("%s: the score of its seeds alone is not known (%s)", trial, " ".join(str(error).split()))
+        return [float(value)]
