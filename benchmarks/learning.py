@@ -115,8 +115,8 @@ CASES: Final = (
     _shared("p-stag-hunt"),
     _shared("p-base"),
     Case(
-        CUE, f"a cue, named after {CUE_DELAY} steps: mean return; 0.5 is chance", (), SWEEP, 8, RETURN,
-        at_least=0.95, held_at=SWEEP, systems=RECURRENT, held_to=RECURRENT, read_at=(SWEEP,),
+        CUE, f"a cue, named after {CUE_DELAY} steps: mean return; 0.5 is chance", (), 2 * SWEEP, 16, RETURN,
+        at_least=0.95, held_at=2 * SWEEP, systems=RECURRENT, held_to=RECURRENT, read_at=(SWEEP, 2 * SWEEP),
     ),
     _foraging("8x8-2p-2f-coop"),
     _foraging("2s-8x8-2p-2f-coop"),
