@@ -86,7 +86,7 @@ def check_settings(system: str, native: Mapping[str, Any], mava: Mapping[str, An
     Raises:
       BenchmarkError: with the first such key and both values.
     """
-    from sweeps.space import flatten
+    from sweeps.axes import flatten
 
     theirs = dict(flatten(mava))
     for key, value in flatten(native):

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from jax_party.errors import SweepError
-from sweeps.space import did_you_mean
+from sweeps.checks import did_you_mean
 
 MOST_S: Final = 30 * 86_400.0
 KINDS: Final = ("time", "steps", "device_hours", "trials")

@@ -32,8 +32,10 @@ from launcher.ask.options import (
     Watching,
 )
 from launcher.ask.quantities import parse_period_timeout
-from sweeps import space
-from sweeps.space import ScenarioMode, check_aggregate, check_rule, check_scenario_mode, did_you_mean, positive_int
+from sweeps import checks
+from sweeps.checks import did_you_mean, positive_int
+from sweeps.objectives import check_aggregate, check_rule
+from sweeps.space import ScenarioMode, check_scenario_mode
 
 MAX_PACK = 512
 LEAST_SHARE = 0.01
@@ -273,7 +275,7 @@ def _address(values: Mapping[str, str]) -> str | None:
 
 
 def _count(values: Mapping[str, str], key: str) -> int | None:
-    return positive_int(values[key], key, MOST.get(key, space.MOST)) if key in values else None
+    return positive_int(values[key], key, MOST.get(key, checks.MOST)) if key in values else None
 
 
 def _share(values: Mapping[str, str], key: str) -> float | None:

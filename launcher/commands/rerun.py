@@ -24,7 +24,7 @@ from launcher.ask.options import RerunOptions
 from launcher.machine.crew import find_machine
 from launcher.machine.worker_process import prepare_worker
 from launcher.show.console import plain, show_facts
-from sweeps.space import did_you_mean
+from sweeps.checks import did_you_mean
 
 DIFFERS = 1
 

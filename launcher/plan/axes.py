@@ -11,7 +11,7 @@ import numpy as np
 from ray import tune
 from ray.tune.search.variant_generator import generate_variants
 
-from sweeps.space import Axis, AxisType
+from sweeps.axes import Axis, AxisType
 
 REDRAWS = 100
 

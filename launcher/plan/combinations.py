@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from jax_party.errors import SweepError
 from launcher.ask.choices import Sampler, Scheduler, Search
-from sweeps.space import AxisType, ScenarioMode
+from sweeps.axes import AxisType
+from sweeps.space import ScenarioMode
 
 if TYPE_CHECKING:
     from launcher.plan.study import Study

@@ -32,16 +32,9 @@ from launcher.plan.study import (
     Base,
     Study,
 )
-from sweeps.space import (
-    Budget,
-    SweepSpec,
-    check_axes,
-    did_you_mean,
-    find_spec,
-    load_spec,
-    make_objective,
-    merge_specs,
-)
+from sweeps.checks import did_you_mean
+from sweeps.objectives import make_objective
+from sweeps.space import Budget, SweepSpec, check_axes, find_spec, load_spec, merge_specs
 
 
 def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int]:

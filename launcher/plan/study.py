@@ -16,12 +16,8 @@ from jax_party.trial.folder import create_trial_folder
 from jax_party.trial.identity import label_of, new_trial_id
 from jax_party.trial.record import TrialRecord
 from launcher.ask.choices import Duplicates, Sampler, Scheduler, Search
-from sweeps.space import (
-    Axis,
-    AxisType,
-    ScenarioMode,
-    SweepSpec,
-)
+from sweeps.axes import Axis, AxisType
+from sweeps.space import ScenarioMode, SweepSpec
 
 SCENARIO_KEY = "env/scenario"
 SCENARIO_AXIS = "scenario"

@@ -26,7 +26,7 @@ from launcher.ask.choices import Scheduler
 from launcher.plan.axes import seed_of, tune_domain
 from launcher.plan.outcome import Evaluation
 from launcher.search.planned import InOrder
-from sweeps.space import Axis
+from sweeps.axes import Axis
 
 REDUCTION = 3
 MEDIAN_TRIALS = 3

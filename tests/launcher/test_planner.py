@@ -15,7 +15,7 @@ from launcher.plan.study import PlannedTrial, Study
 from launcher.plan.write import draw_plan
 from launcher.search.planner import Configuration, Planner
 from launcher.search.searchers import Told
-from sweeps.space import Axis, AxisType
+from sweeps.axes import Axis, AxisType
 
 SPACE = Path(__file__).parent / "data" / "planner_space.yaml"
 WORDS = ("ALG=mappo", "SCENARIO=p-base,p-short", "SEED=4", f"SPACE={SPACE}")

@@ -9,7 +9,7 @@ import pytest
 from launcher.ask.choices import Scheduler
 from launcher.plan.outcome import Evaluation
 from launcher.search.schedulers import GroupedStopping, Length, arrived, make_population, travelling
-from sweeps.space import Axis, AxisType
+from sweeps.axes import Axis, AxisType
 
 
 class Trial:

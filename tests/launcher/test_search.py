@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.plan.axes import Space, draw_configurations, tune_domain
-from sweeps.space import Axis, AxisType
+from sweeps.axes import Axis, AxisType
 
 
 def test_domains() -> None:

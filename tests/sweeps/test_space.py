@@ -15,7 +15,8 @@ import yaml
 from jax_party.config import with_values
 from jax_party.errors import ConfigError, SweepError
 from sweeps import space
-from sweeps.space import Axis, AxisType, Budget
+from sweeps.axes import Axis, AxisType
+from sweeps.space import Budget
 
 GOOD: dict[str, Any] = {
     "algorithms": ["ff_mappo"],
