@@ -95,10 +95,18 @@ class Experiment(Protocol):
     one's result or error; and experiments are made with `company` and `most_at_once`.
 
     Attributes:
-      record: the trial's record, as it is on disk.
+      width: learners that go through a batched program together; 1 where they go one after another.
     """
 
-    record: TrialRecord
+    width: int
+
+    @property
+    def record(self) -> TrialRecord:
+        """The trial's record, as it is on disk."""
+
+    @property
+    def num_learners(self) -> int:
+        """Seeds that are trained here; 0 where the trial had ended when it was taken up."""
 
     @property
     def finished(self) -> bool:

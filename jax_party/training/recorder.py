@@ -4,23 +4,241 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 
-from jax_party.config import VaultConfig
+from jax_party.config import Budget, VaultConfig
+from jax_party.errors import TrainingDiverged
 from jax_party.judging.aggregate import aggregate_metrics
 from jax_party.judging.scores import EXTRA, evaluations_by_step
 from jax_party.training.vault import VaultWriter
-from jax_party.trial.folder import read_config
-from jax_party.trial.metrics import read_metrics
-from jax_party.trial.provenance import current_provenance
-from jax_party.trial.record import TrialRecord, VaultEntry
-from jax_party.trial.states import FINISHED
+from jax_party.trial.folder import add_retry, read_config, read_record, update_record
+from jax_party.trial.marl_eval import write_marl_eval
+from jax_party.trial.metrics import append_metrics, read_metrics, truncate_metrics
+from jax_party.trial.provenance import current_provenance, utc_timestamp
+from jax_party.trial.record import TrialRecord, VaultEntry, spans_until_now
+from jax_party.trial.states import FINISHED, State
 
 VAULT_KINDS: Final = ("train", "test")
+CLOCKS: Final = ("trained_seconds", "compile_seconds", "duration")
+"""Seconds that a checkpoint keeps."""
+
+
+class Recorder:
+    """Everything that an experiment puts into its trial's folder but its checkpoints: vaults, metrics, and the record.
+
+    Args:
+      folder: the trial's.
+      budget: the trial's.
+      seeds: of its learners, in their order.
+      compiling: the record's fields about compiling as they are now, `compile_time_s` among them.
+
+    Attributes:
+      record: the trial's record, as it is on disk.
+      vaults: of each seed, by kind.
+      evaluations: evaluation periods played so far.
+      trained_seconds: spent in updates so far, compiling left out.
+    """
+
+    def __init__(
+        self, folder: Path, budget: Budget, seeds: Sequence[int], compiling: Callable[[], dict[str, Any]]
+    ) -> None:
+        self.folder = folder
+        self.budget = budget
+        self.seeds = tuple(seeds)
+        self.record: TrialRecord = read_record(folder)
+        self.vaults: list[dict[str, VaultWriter]] = [{} for _ in self.seeds]
+        self.evaluations = 0
+        self.trained_seconds = 0.0
+        self._compiling = compiling
+        self._started = time.perf_counter()
+        self._since = utc_timestamp()
+        self._duration_before = 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the trial has ended."""
+        return self.record.state in FINISHED
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps trained so far, of each seed."""
+        return self.evaluations * self.budget.steps_per_evaluation
+
+    # -- Beginning and ending ------------------------------------------------------------------------------------------
+
+    def open(self, config: VaultConfig, rows: Mapping[str, int]) -> None:
+        """Open the vaults of every seed.
+
+        Args:
+          config: what is recorded.
+          rows: batch rows of each kind.
+
+        Raises:
+          VaultError: another process is writing one of them.
+        """
+        for place, seed in enumerate(self.seeds):
+            self.vaults[place] = open_vaults(self.folder, self.record, config, seed, rows)
+
+    def begin(self, **facts: Any) -> None:
+        """Say in the record that the trial is RUNNING, once more, and where; `facts` are the engine's own."""
+        here = current_provenance()
+        self.update(
+            state=State.RUNNING,
+            attempts=self.record.attempts + 1,
+            started_at=self.record.started_at or utc_timestamp(),
+            error=None,
+            host=here["host"],
+            git_sha=here["git_sha"],
+            git_dirty=here["git_dirty"],
+            versions=here["versions"],
+            total_steps=self.budget.total_steps,
+            **facts,
+        )
+
+    def close(self) -> None:
+        """Close the vaults; calling it twice is fine."""
+        for place, of_seed in enumerate(self.vaults):
+            for vault in of_seed.values():
+                vault.close()
+            self.vaults[place] = {}
+
+    def complete(self, final: Mapping[str, Any] | None, absolute: Mapping[str, Any] | None) -> None:
+        """Say in the record that the trial is COMPLETE, and what its closing episodes gave."""
+        self.update(state=State.COMPLETE, final_metrics=final, absolute_metrics=absolute, ended_at=utc_timestamp())
+
+    def fail(self, error: Exception) -> NoReturn:
+        """Say in the record that the trial has FAILED, and why, and raise that."""
+        name, reason = type(error).__name__, str(error).removeprefix(f"{self.record.trial_id}: ")
+        self.update(state=State.FAILED, error=f"{name}: {reason}", ended_at=utc_timestamp())
+        raise error
+
+    def diverged(self, place: int, what: str, where: str) -> NoReturn:
+        """Fail the trial: something of a seed's is not finite.
+
+        Raises:
+          TrainingDiverged: always.
+        """
+        of_seed = f"seed {self.seeds[place]}: " if len(self.seeds) > 1 else ""
+        reason = f"{of_seed}{what} in {where}"
+        self.update(state=State.FAILED, error=f"TrainingDiverged: {reason}", ended_at=utc_timestamp())
+        raise TrainingDiverged(f"{self.record.trial_id}: {reason}; try a smaller learning rate or gradient norm")
+
+    # -- A period ------------------------------------------------------------------------------------------------------
+
+    def submit(self, place: int, kind: str, trajectory: Mapping[str, Any] | None) -> None:
+        """Hand trajectories of a seed to its vault of this kind, where there is one."""
+        if kind in self.vaults[place] and trajectory is not None:
+            self.vaults[place][kind].submit(trajectory)
+
+    def row(self, place: int, episodes: Mapping[str, np.ndarray], train: Mapping[str, float]) -> dict[str, Any]:
+        """A line of metrics.jsonl: a seed's evaluation after the periods played so far."""
+        return {
+            "evaluation": self.evaluations,
+            "step": self.env_steps,
+            "seed": self.seeds[place],
+            "wall_time_s": self.duration(),
+            "evaluate": episode_means(episodes),
+            "se": standard_errors(episodes, self.record.objective.metrics),
+            "episodes": episode_lists(episodes),
+            "train": train,
+        }
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Put rows behind those that are there; the vaults first, so that no row tells of steps that they lack."""
+        for of_seed in self.vaults:
+            for vault in of_seed.values():
+                vault.flush()
+        append_metrics(self.folder, *rows)
+
+    def add_closing(self, flag: str, of_seeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float | None]:
+        """Put a trial's last episodes on disk, in rows with this flag; their metrics, seeds aggregated."""
+        rows = [self.row(place, episodes, {}) | {flag: True} for place, episodes in enumerate(of_seeds)]
+        append_metrics(self.folder, *missing_rows(self.folder, rows))
+        return aggregate_metrics([row["evaluate"] for row in rows], self.record.objective.aggregate)
+
+    def write_marl_eval(self) -> None:
+        """Bring marl-eval's file up to date."""
+        write_marl_eval(self.folder)
+
+    # -- Checkpoints ---------------------------------------------------------------------------------------------------
+
+    def progress(self) -> dict[str, np.ndarray]:
+        """What a checkpoint keeps of the recorder; `progress_target` is its structure."""
+        seconds = (self.trained_seconds, self.compile_seconds(), self.duration())
+        kept = {name: np.asarray(value, np.float64) for name, value in zip(CLOCKS, seconds, strict=True)}
+        return {"evaluations": np.asarray(self.evaluations, np.int32), **kept}
+
+    def behind(self, vaults_kept: Iterable[Mapping[str, Any]]) -> str | None:
+        """Which vault holds less than it did when a checkpoint was saved; None where all go on."""
+        for of_seed, kept in zip(self.vaults, vaults_kept, strict=True):
+            found = vault_behind(of_seed, kept)
+            if found is not None:
+                return found
+        return None
+
+    def begin_anew(self) -> None:
+        """Cut off whatever an attempt without a checkpoint has left."""
+        for of_seed in self.vaults:
+            for vault in of_seed.values():
+                vault.truncate(0)
+        truncate_metrics(self.folder, -1)
+
+    def go_on_from(self, progress: Mapping[str, Any], vaults_kept: Iterable[Mapping[str, Any]]) -> None:
+        """Go on from a checkpoint: what was recorded after it is cut off."""
+        self.evaluations = int(progress["evaluations"])
+        self.trained_seconds = float(progress["trained_seconds"])
+        self._duration_before = float(progress["duration"])
+        for of_seed, kept in zip(self.vaults, vaults_kept, strict=True):
+            for kind, vault in of_seed.items():
+                vault.truncate(int(kept[kind]))
+        truncate_metrics(self.folder, self.env_steps if self.evaluations else -1)
+
+    def note_passed_over(self, passed_over: Sequence[str], step: int | None) -> None:
+        """Say in the record which checkpoints could not be used, and where the trial goes on instead."""
+        if passed_over:
+            where = "from the start" if step is None else f"from checkpoint {step}"
+            again = [
+                f", to take over {one.source} at step {one.step} again"
+                for one in self.record.lineage
+                if one.step > (step or 0)
+            ]
+            self.record = add_retry(self.folder, f"{', '.join(passed_over)}: went on {where}{''.join(again)}")
+
+    # -- The record ----------------------------------------------------------------------------------------------------
+
+    def update(self, **changes: Any) -> None:
+        """Change the record, and bring what it says of time, steps and vaults up to date."""
+        if self.evaluations:
+            changes |= {
+                "env_steps": self.env_steps,
+                "steps_per_second": self.env_steps * len(self.seeds) / max(self.trained_seconds, 1e-9),
+                "vaults": vault_entries(self.vaults),
+            }
+        changes |= {"duration_s": self.duration(), **self._compiling()}
+        changes["spans"] = spans_until_now(self.record, self._since)
+        self.record = update_record(self.folder, **changes)
+
+    def duration(self) -> float:
+        """Seconds of work, summed over attempts up to the last finished period."""
+        return self._duration_before + time.perf_counter() - self._started
+
+    def compile_seconds(self) -> float:
+        """Seconds spent tracing and compiling."""
+        return float(self._compiling()["compile_time_s"])
+
+    def last_result(self) -> dict[str, Any]:
+        """What an experiment's `step` gave last."""
+        return last_result(self.folder, self.record)
+
+
+def progress_target() -> dict[str, np.ndarray]:
+    """The structure of `Recorder.progress`."""
+    return {"evaluations": np.zeros((), np.int32), **dict.fromkeys(CLOCKS, np.zeros((), np.float64))}
 
 
 def open_vaults(
@@ -88,6 +306,11 @@ def vault_behind(vaults: Mapping[str, VaultWriter], kept: Mapping[str, Any]) -> 
 def vault_steps(vaults: Mapping[str, VaultWriter]) -> dict[str, np.ndarray]:
     """The steps that each kind holds, for a checkpoint; 0 where it is not recorded."""
     return {kind: np.asarray(vaults[kind].steps if kind in vaults else 0, np.int64) for kind in VAULT_KINDS}
+
+
+def as_arrays(episodes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The episodes of an evaluation as NumPy has them."""
+    return {name: np.asarray(values) for name, values in episodes.items()}
 
 
 def episode_means(episodes: Mapping[str, np.ndarray]) -> dict[str, float | None]:

@@ -28,6 +28,8 @@ from launcher.ask.experiment import EXPERIMENT_VARIABLE
 class NoWork:
     """An experiment that trains nothing and writes its folder as a real one does, but for checkpoints and vaults."""
 
+    width = num_learners = 1
+
     def __init__(self, config: ExperimentConfig, folder: Path) -> None:
         self._folder = folder
         self._budget = make_budget(config)

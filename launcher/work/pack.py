@@ -315,7 +315,8 @@ class Pack:
 
     def _make_smaller(self, members: Sequence[_Member], error: Exception) -> bool:
         """Halve the batched program, and have the trials taken up anew from their checkpoints; False if it is one."""
-        widths = [member.experiment.batch.width for member in members if hasattr(member.experiment, "batch")]
+        open_ones = [member.experiment for member in members if member.experiment is not None]
+        widths = [experiment.width for experiment in open_ones if experiment.num_learners]
         before = max(widths, default=self._most_at_once or self.size)  # while one was opened nothing is known of it
         for member in members:
             self._close(member)
@@ -387,11 +388,12 @@ class _Member:
 def _turns(members: Sequence[_Member]) -> int:
     """How many trials' periods pass one after another when these are played."""
     trials = [member.experiment for member in members]
-    learners = [len(trial.learners) for trial in trials if hasattr(trial, "learners")]
-    if not trials or len(learners) < len(trials) or not all(learners):
+    learners = [trial.num_learners for trial in trials]
+    if not all(learners):
         return max(1, len(trials))
-    widths = [trial.batch.width for trial in trials]
-    return max(1, -(-sum(learners) // (min(widths) * max(learners))) if max(widths) > 1 else len(trials))
+    widths = [trial.width for trial in trials]
+    batched = max(widths, default=1) > 1
+    return max(1, -(-sum(learners) // (min(widths) * max(learners))) if batched else len(trials))
 
 
 def _out_of_memory(error: Exception) -> bool:

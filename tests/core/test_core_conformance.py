@@ -346,7 +346,7 @@ def test_a_run_killed_before_its_end_is_recorded_goes_on_as_if_unbroken(
 ) -> None:  # fmt: skip
     folder = Path(shutil.copytree(halfway, tmp_path / "trial"))
     experiment = open_experiment(folder)
-    update = experiment._update_record
+    update = experiment.recorder.update
 
     def die(**changes: Any) -> None:
         if changes.get("state") == "COMPLETE":
@@ -354,7 +354,7 @@ def test_a_run_killed_before_its_end_is_recorded_goes_on_as_if_unbroken(
         update(**changes)
 
     with monkeypatch.context() as patched:
-        patched.setattr(experiment, "_update_record", die)
+        patched.setattr(experiment.recorder, "update", die)
         with pytest.raises(KeyboardInterrupt):
             _run(experiment)
     experiment.close()

@@ -19,7 +19,8 @@ from jax_party.config import parse_config
 from jax_party.errors import TrainingDiverged
 from jax_party.judging.aggregate import aggregate, aggregate_metrics, interquartile_mean, spread
 from jax_party.training.batching import Batch, Form, Learners, choose, stack, unstack
-from jax_party.training.experiment import Experiment, advance
+from jax_party.training.experiment import Experiment
+from jax_party.training.side_by_side import advance
 from jax_party.trial.folder import read_config, read_record, update_record, write_record
 from jax_party.trial.marl_eval import MARL_EVAL_FILE
 from jax_party.trial.metrics import METRICS_FILE, read_metrics

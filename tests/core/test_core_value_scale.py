@@ -16,7 +16,8 @@ from jax_party.errors import ConfigError
 from jax_party.ops import value_scale
 from jax_party.ops.value_scale import ValueScale, for_network, from_network, no_statistics, with_targets
 from jax_party.systems.on_policy import Learned
-from jax_party.training.experiment import Experiment, first_nonfinite
+from jax_party.training.experiment import Experiment
+from jax_party.training.learner import first_nonfinite
 from jax_party.trial.folder import read_record
 
 SYSTEMS = ["ff_ippo", "ff_mappo", "rec_ippo", "rec_mappo", "ff_sable", "rec_sable", "mat"]

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from engine_trials import PLACES, places_of, vaults_of
 
-import jax_party.engines.mava.experiment
-import jax_party.training.experiment
 import mava_configs
 from jax_party.engines import ENGINES, Engine, engine_of, get_engine
 from jax_party.errors import ConfigError, TrainingDiverged
+from jax_party.training import recorder
 from jax_party.trial.folder import update_record
 from jax_party.trial.metrics import append_metrics, read_metrics
 from jax_party.trial.states import State
@@ -177,8 +176,7 @@ def test_a_trial_that_was_killed_at_its_end_ends_as_if_it_had_not_been(
         ("update_record", killed_at_record, PLACES),
     ):
         with monkeypatch.context() as patched:
-            for room in (jax_party.training.experiment, jax_party.engines.mava.experiment):
-                patched.setattr(room, name, killed)
+            patched.setattr(recorder, name, killed)
             with pytest.raises(InterruptedError):
                 broken.play()
         assert places_of(broken, (42, 43)) == there and broken.record.state is State.RUNNING

@@ -41,11 +41,12 @@ class Misbehaving(Experiment):
         if self._kind == "half_vault":
             die_before_opening(self._moment)
         self._watch_updates()
+        self._watch_record()
 
     def _watch_updates(self) -> None:
         """Misbehave at an update: what each gives is handed to the vault."""
-        for learner in self.learners:
-            vault = learner.vaults["train"]
+        for vaults in self.recorder.vaults if self.learners else ():
+            vault = vaults["train"]
             vault.submit = self._misbehaving(vault.submit)  # type: ignore[method-assign]
 
     def _misbehaving(self, submit: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -57,20 +58,26 @@ class Misbehaving(Experiment):
 
         return submit_and_misbehave
 
-    def _refuse_nonfinite(self, learner: Any, means: dict[str, float], of_updates: Sequence[dict[str, Any]]) -> None:
+    def _refuse_nonfinite(self, place: int, means: dict[str, float], of_updates: Sequence[dict[str, Any]]) -> None:
         if (self._kind, self._period) == ("nan", self.evaluations + 1):
             name, of_updates = next(iter(means)), [dict(losses) for losses in of_updates]
             of_updates[self._moment][name] = means[name] = float("nan")
-        super()._refuse_nonfinite(learner, means, of_updates)
+        super()._refuse_nonfinite(place, means, of_updates)
 
-    def _keep_best(self, learner: Any, means: dict[str, float | None]) -> None:
+    def _keep_best(self, means: Sequence[dict[str, float | None]]) -> None:
         self._misbehave("evaluated", self.evaluations)
-        super()._keep_best(learner, means)
+        super()._keep_best(means)
 
-    def _update_record(self, **changes: Any) -> None:
-        if "checkpoint" in changes:
-            self._misbehave("saved", self.evaluations)
-        super()._update_record(**changes)
+    def _watch_record(self) -> None:
+        """Misbehave before the record says what has been saved."""
+        update = self.recorder.update
+
+        def misbehave_and_update(**changes: Any) -> None:
+            if "checkpoint" in changes:
+                self._misbehave("saved", self.evaluations)
+            update(**changes)
+
+        self.recorder.update = misbehave_and_update  # type: ignore[method-assign]
 
     def _misbehave(self, moment: int | str, period: int) -> None:
         if (self._period, self._moment) != (period, moment):

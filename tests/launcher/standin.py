@@ -30,6 +30,8 @@ from jax_party.trial.states import FINISHED, State
 class StandIn:
     """Its return rises with training towards a value that depends on the learning rate: best at 1e-3."""
 
+    width = num_learners = 1
+
     def __init__(self, config: ExperimentConfig, folder: Path) -> None:
         self._folder = folder
         self._budget = make_budget(config)

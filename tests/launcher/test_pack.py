@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import threading
 import time
@@ -29,6 +28,7 @@ PERIODS = 3
 class Counting:
     """An experiment that counts its periods, and notes who is played when."""
 
+    width = num_learners = 1
     played: ClassVar[list[str]] = []
     open_now: ClassVar[set[str]] = set()
 
@@ -49,11 +49,6 @@ class Counting:
         self.open_now.discard(self.name)
 
 
-@dataclasses.dataclass
-class FakeBatch:
-    width: int
-
-
 class Together(Counting):
     """The same, played side by side in a batched program that fits into memory up to a width."""
 
@@ -62,11 +57,11 @@ class Together(Counting):
 
     def __init__(self, config: Any, folder: Path, *, company: int, most_at_once: int | None) -> None:
         super().__init__(config, folder)
-        self.batch = FakeBatch(min(company, most_at_once or company))
+        self.width = min(company, most_at_once or company)
 
     @staticmethod
     def side_by_side(experiments: list[Any]) -> list[Any]:
-        width = experiments[0].batch.width
+        width = experiments[0].width
         Together.widths.append(width)
         if width > Together.fits:
             raise RuntimeError(f"RESOURCE_EXHAUSTED: Out of memory allocating {width} bytes.")
