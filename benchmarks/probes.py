@@ -118,7 +118,7 @@ class Trainer:
         hyper = make_hyper(config, budget)
         self.num_updates, self.steps_per_update = budget.num_updates, budget.steps_per_update
         self.hyper: Hyper = hyper if traced else hyper._replace(env={})
-        self._init = jax.jit(system.init)
+        self._init = jax.jit(system.start)
         self._several = jax.jit(functools.partial(_updates, system), donate_argnums=1)
         self._evaluate = jax.jit(
             functools.partial(evaluate, system, num_episodes=256, record=False), static_argnames="greedy"

@@ -145,6 +145,10 @@ class System(abc.ABC):
         envs, own = self.envs_under(hyper), first_keys(key).envs
         return envs.reset_staggered(own) if self.stagger else envs.reset(own)
 
+    def start(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
+        """Everything of a learner at the start, as one function; a program compiles `begin` and `init` apart."""
+        return self.init(hyper, key, self.begin(hyper, key))
+
     def spread(self, batch: PyTree) -> PyTree:
         """Spread a batch over the devices of the mesh."""
         if self.mesh is None:

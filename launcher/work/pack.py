@@ -3,8 +3,7 @@
 A trial joins, asks for one period after another, and leaves; a pack plays the periods of all that ask within a moment
 of each other together, so that trials of one compiled program can go through it as one batched program. The trial's
 folder is the truth: a pack that takes a trial goes on from what is in it, whoever had it before. A folder on remote
-storage is mirrored in a local one (`jax_party.trial.mirror`).
-"""
+storage is mirrored in a local one (`jax_party.trial.mirror`)."""
 
 from __future__ import annotations
 
@@ -20,21 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from jax_party.engines import NATIVE, get_engine
-from jax_party.errors import StorageRefused, SweepError, TrainingDiverged
-from jax_party.store.locks import lock_folder
+from jax_party.errors import StorageRefused, SweepError
 from jax_party.store.retry import patience_s, patiently, refusal
 from jax_party.store.storage import is_remote
 from jax_party.trial.folder import add_retry, read_config, read_record, update_record
-from jax_party.trial.mirror import Mirror
 from jax_party.trial.provenance import utc_timestamp
+from launcher.work.member import Member
 from launcher.work.population import Inheritance, copy_learner, settle, take_over
 from launcher.work.watchdog import TRACE_FILE, Watchdog
 
-LOCK_WAIT_S = 60.0
 GATHER_S = 1.0
 IDLE_S = 30.0
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # in XLA's error; not imported: only what trains may import JAX
-
 logger = logging.getLogger(__name__)
 
 
@@ -68,7 +64,7 @@ class Pack:
         self._gather_s = gather_s
         self._idle_s = idle_s
         self._watchdog = Watchdog(period_timeout_s)
-        self._members: dict[str, _Member] = {}
+        self._members: dict[str, Member] = {}
         self._changed = threading.Condition()
         self._busy = False
         self._turn: str | None = None
@@ -89,7 +85,7 @@ class Pack:
             if trial_id in self._members:
                 return True
             if len(self._members) < self.size:
-                self._members[trial_id] = _Member(trial_id, inherited)
+                self._members[trial_id] = Member(trial_id, inherited)
                 return True
             now = time.monotonic()
             idle = [m.trial_id for m in self._members.values() if m.asked is None and now - m.seen > self._idle_s]
@@ -208,7 +204,7 @@ class Pack:
         for trial_id in list(self._members):
             self.leave(trial_id)
 
-    def _gather(self) -> list[_Member]:
+    def _gather(self) -> list[Member]:
         """Those that ask for a period, once all do or time is up; whose turn it is alone."""
         with self._changed:
             if self._turn is not None:
@@ -218,7 +214,7 @@ class Pack:
             )
             return [member for member in self._members.values() if member.asked is not None]
 
-    def _play(self, members: list[_Member]) -> None:
+    def _play(self, members: list[Member]) -> None:
         """A period of each, and its outcome."""
         try:
             outcomes = [
@@ -238,18 +234,18 @@ class Pack:
             else:
                 asked.set_result(outcome)
 
-    def _put_away(self, member: _Member, outcome: dict[str, Any] | BaseException) -> dict[str, Any] | BaseException:
+    def _put_away(self, member: Member, outcome: dict[str, Any] | BaseException) -> dict[str, Any] | BaseException:
         with self._watched([member], self._watchdog.storing_s()):
             return member.put_away(outcome)
 
-    def _close(self, member: _Member) -> None:
+    def _close(self, member: Member) -> None:
         """Close a trial's experiment; what goes wrong with that is nobody else's, and its folder is the truth."""
         try:
             member.close()
         except Exception as error:
             logger.warning("%s: could not be closed: %s", member.trial_id, error)
 
-    def _outcomes(self, members: list[_Member]) -> list[dict[str, Any] | BaseException]:
+    def _outcomes(self, members: list[Member]) -> list[dict[str, Any] | BaseException]:
         """What each period gave, or what went wrong with it."""
         while True:
             try:
@@ -265,7 +261,7 @@ class Pack:
                 if not _out_of_memory(error) or not self._make_smaller(members, error):
                     raise
 
-    def _watched(self, members: Sequence[_Member], limit_s: float) -> contextlib.AbstractContextManager[None]:
+    def _watched(self, members: Sequence[Member], limit_s: float) -> contextlib.AbstractContextManager[None]:
         """Give these trials up, with this process, should it take longer than that; the retry's reason is `error`."""
 
         def tell(reason: str) -> None:
@@ -293,7 +289,7 @@ class Pack:
                 outcomes.append(error)
         return outcomes
 
-    def _open(self, member: _Member) -> Exception | None:
+    def _open(self, member: Member) -> Exception | None:
         """Take up the trial's folder, unless it is already; what went wrong with it alone."""
         if member.experiment is not None:
             return None
@@ -313,7 +309,7 @@ class Pack:
             return error
         return None
 
-    def _make_smaller(self, members: Sequence[_Member], error: Exception) -> bool:
+    def _make_smaller(self, members: Sequence[Member], error: Exception) -> bool:
         """Halve the batched program, and have the trials taken up anew from their checkpoints; False if it is one."""
         open_ones = [member.experiment for member in members if member.experiment is not None]
         widths = [experiment.width for experiment in open_ones if experiment.num_learners]
@@ -330,62 +326,7 @@ class Pack:
         return True
 
 
-class _Member:
-    """A trial in a pack."""
-
-    def __init__(self, trial_id: str, inherited: Inheritance | None) -> None:
-        self.trial_id = trial_id
-        self.inherited = inherited
-        self.experiment: Any = None
-        self.folder: Path | None = None
-        self.mirror: Mirror | None = None
-        self.asked: Future[dict[str, Any]] | None = None
-        self.over = False
-        self.seen = time.monotonic()
-        self.held = contextlib.ExitStack()
-
-    def take(self, folder: Path) -> Path:
-        """Take the trial, so that nobody else writes in its folder; the local folder to play it in."""
-        if not is_remote(folder):
-            self.held.enter_context(lock_folder(folder, timeout=LOCK_WAIT_S))
-            self.folder = folder
-        else:
-            self.mirror = Mirror(folder)
-            self.folder = self.mirror.open()
-        return self.folder
-
-    def push(self) -> None:
-        """Begin to put what is new in the folder where it belongs."""
-        if self.mirror is not None:
-            self.mirror.push()
-
-    def put_away(self, outcome: dict[str, Any] | BaseException) -> dict[str, Any] | BaseException:
-        """Put what a period gave where it belongs, and at the trial's end wait for it; the outcome, or what failed."""
-        ended = isinstance(outcome, TrainingDiverged) or (isinstance(outcome, dict) and bool(outcome.get("finished")))
-        if self.mirror is None or (isinstance(outcome, BaseException) and not ended):
-            return outcome
-        try:
-            self.mirror.push()
-            if ended:
-                self.mirror.wait()
-        except Exception as error:
-            return error
-        return outcome
-
-    def close(self) -> None:
-        """Close the experiment and let go of the trial's folder."""
-        with self.held:
-            experiment, self.experiment = self.experiment, None
-            mirror, self.mirror = self.mirror, None
-            try:
-                if experiment is not None:
-                    experiment.close()
-            finally:
-                if mirror is not None:
-                    mirror.close()
-
-
-def _turns(members: Sequence[_Member]) -> int:
+def _turns(members: Sequence[Member]) -> int:
     """How many trials' periods pass one after another when these are played."""
     trials = [member.experiment for member in members]
     learners = [trial.num_learners for trial in trials]

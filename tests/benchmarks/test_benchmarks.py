@@ -241,7 +241,7 @@ def test_the_two_counts_of_an_update_agree() -> None:
 
     config = make_config("ff_ippo", "vault=none", "arch.gradient_chunk_size=null")
     system, hyper = Program(config).system, make_hyper(config, make_budget(config))
-    state = jax.eval_shape(system.init, hyper, jax.random.PRNGKey(0))
+    state = jax.eval_shape(system.start, hyper, jax.random.PRNGKey(0))
     actor, critic = ([(12, 128), (128, 128), (128, outputs)] for outputs in (3, 1))
     expected = flops.total(flops.update(actor, critic, steps=128, envs=32, agents=3, epochs=4, minibatches=2))
     bootstrap = flops.total(flops.forward(critic, 32 * 3))  # after the rollout; where an episode ends is left out

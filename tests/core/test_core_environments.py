@@ -334,7 +334,7 @@ def test_every_system_fits_every_environment(
     config = tiny_config(algorithm, game, tiny=tiny)
     system = system_class(algorithm)(without_values(config), make_environment(config.env))
     hyper = make_hyper(config, make_budget(config))
-    state = jax.eval_shape(system.init, hyper, jax.random.PRNGKey(0))
+    state = jax.eval_shape(system.start, hyper, jax.random.PRNGKey(0))
     after, output = jax.eval_shape(system.update, hyper, state)
     described = [[(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)] for tree in (state, after)]
     assert described[0] == described[1]
