@@ -17,6 +17,9 @@ from jax_party.store import storage
 from jax_party.store.storage import as_folder, is_remote
 
 LOCK_FILE: Final = ".lock"
+CHANGE_S: Final = 30.0
+_NO_LOCKS: Final = frozenset({errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS})
+"""What a file system says that has no such locks."""
 
 
 class FolderHeld(RecordError):
@@ -49,6 +52,41 @@ def lock_folder(folder: Path, timeout: float = 5.0) -> Iterator[None]:
         _wait_for_lock(descriptor, folder, timeout)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def changing(folder: Path, timeout: float = CHANGE_S) -> Iterator[None]:
+    """Be the only one that changes a file in a local folder, for as long as reading, changing and writing it takes.
+
+    The folder itself is locked, so that nothing is left in it. Where a file system locks no folders, nothing is held.
+
+    Args:
+      folder: an existing local folder.
+      timeout: seconds to wait for whoever is changing something there.
+
+    Raises:
+      FolderHeld: another process has not ended its change after `timeout`; it was stopped in the middle of it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno in _NO_LOCKS:
+                    break
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise
+                if time.monotonic() >= deadline:
+                    raise FolderHeld(
+                        f"{folder}: another process has been changing it for {timeout:g} s; end that process"
+                    ) from None
+            time.sleep(0.002)
         yield
     finally:
         os.close(descriptor)

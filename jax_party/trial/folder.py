@@ -12,6 +12,7 @@ from typing import Any, Final
 from jax_party.errors import RecordError
 from jax_party.store import storage
 from jax_party.store.files import json_bytes, read_text, read_yaml, write_json_atomically, write_yaml_atomically
+from jax_party.store.locks import changing
 from jax_party.store.storage import as_folder, is_remote
 from jax_party.trial.identity import canonical_json, new_trial_id
 from jax_party.trial.provenance import utc_timestamp
@@ -84,16 +85,19 @@ def write_record(folder: Path, record: TrialRecord) -> None:
 
 
 def change_record(folder: Path, change: Callable[[TrialRecord], TrialRecord]) -> TrialRecord:
-    """Read the record, change it, write it, and return it; on remote storage again from the start where another process
-    has changed it meanwhile.
+    """Read the record, change it, write it, and return it, so that no change of another process is lost.
+
+    A local folder is held meanwhile; on remote storage it is done again from the start where another has come between.
 
     Raises:
       RecordError: it cannot be read, or a field has the wrong type; the file stays as it was.
     """
     path = as_folder(folder) / RECORD_FILE
     if not is_remote(path):
-        record = change(read_record(folder))
-        write_record(folder, record)
+        read_record(folder)  # what is wrong with it is said by its own error
+        with changing(path.parent):
+            record = change(read_record(folder))
+            write_record(folder, record)
         return TrialRecord.from_dict(record.to_dict())
     while True:
         there = storage.read_version(path)

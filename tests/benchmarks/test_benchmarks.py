@@ -275,14 +275,14 @@ def test_what_was_learned_goes_between_the_marks_of_the_docs(tmp_path: Path) -> 
 
     case = next(case for case in CASES if case.name == "cue-16")
     runs = [
-        {"seed": seed, "env_steps": [131_072, 262_144], "values": [0.5, 1.0 - 0.1 * seed], "steps_per_second": 1.0}
+        {"seed": seed, "env_steps": [262_144, 524_288], "values": [0.5, 1.0 - 0.1 * seed], "steps_per_second": 1.0}
         for seed in range(2)
     ]
     docs, images = tmp_path / "learning.md", tmp_path / "images"
     docs.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     write_docs({case.name: {"rec_ippo": sum_up(case, runs)}}, docs, images)
     text = docs.read_text()
-    assert "| `rec_ippo` | 0.950 (0.900 to 1.000) | 2 | yes |" in text
+    assert "| `rec_ippo` | 0.500 (0.500 to 0.500) | 0.950 (0.900 to 1.000) | 2 | yes |" in text
     assert text.startswith("before\n") and text.endswith(f"{END}\nafter\n") and "old" not in text
     picture = images / "learning-cue-16.svg"
     first = picture.read_bytes()
