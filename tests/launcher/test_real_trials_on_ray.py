@@ -220,10 +220,9 @@ def test_a_killed_worker_costs_no_bit(real_sweep: Begin, tmp_path: Path, unbroke
     assert "trial 0 tried again (1): the worker process died" in driver.output()
     assert "Traceback" not in driver.output() and "WARNING" not in driver.output(), driver.output()
     assert_all_complete(tmp_path, unbroken)
-    compiling = [ended[number].compile_time_s for number in range(TRIALS)]
-    assert None not in compiling
+    found = [ended[number].compile_cache for number in range(TRIALS)]
     # Three processes compiled, for six attempts at five trials: two trials at least found the program there.
-    assert sum(seconds < 0.5 * max(compiling) for seconds in compiling) >= 2, compiling
+    assert found.count("process") >= 2, found
     driver.assert_nothing_left()
 
 
