@@ -10,12 +10,13 @@ second, whatever attempts are left.
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from ray.exceptions import RayActorError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
+
+from launcher.ray_compat import set_controller
 
 
 class Controller(TuneController):
@@ -56,8 +57,7 @@ class Controller(TuneController):
 
 def install_controller() -> None:
     """Have `tune.run` use it, which takes none as an argument."""
-    module: Any = importlib.import_module("ray.tune.tune")
-    module.TuneController = Controller
+    set_controller(Controller)
 
 
 __all__ = ["Controller", "install_controller"]

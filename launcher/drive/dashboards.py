@@ -9,6 +9,7 @@ from typing import Any, Final
 from jax_party.errors import SweepError
 from launcher.ask.options import Watching
 from launcher.machine.token import has_token
+from launcher.ray_compat import dashboard_address
 from launcher.show.progress import Progress
 from launcher.show.tracking import check_tracking, make_tracker
 
@@ -71,8 +72,7 @@ def dashboard_url(ray: Any) -> str | None:
     """host:port of Ray's dashboard, None where it has none."""
     if ray.util.client.ray.is_connected():
         return None
-    url = ray._private.worker.get_dashboard_url()
-    return str(url) if url else None
+    return dashboard_address()
 
 
 def metrics_targets(ray: Any) -> list[str]:

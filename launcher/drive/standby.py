@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
+
+from launcher.ray_compat import start_worker
 
 AFTER_S: Final = 20.0
 """A sweep that is over by then needs none, and the first trials begin undisturbed."""
@@ -56,22 +58,10 @@ def ask_ray() -> None:
       grpc.RpcError: Ray does not answer.
     """
     import ray
-    from ray._private.grpc_utils import init_grpc_channel
-    from ray.core.generated import common_pb2, node_manager_pb2, node_manager_pb2_grpc
 
-    pb: Any = node_manager_pb2
     (node,) = [node for node in ray.nodes() if node["Alive"]]
-    channel = init_grpc_channel(f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}")
-    try:
-        request = pb.PrestartWorkersRequest(
-            language=common_pb2.PYTHON,
-            job_id=bytes.fromhex(ray.get_runtime_context().get_job_id()),
-            num_workers=1,
-            keep_alive_duration_secs=KEPT_S,
-        )
-        node_manager_pb2_grpc.NodeManagerServiceStub(channel).PrestartWorkers(request, timeout=ASK_LIMIT_S)
-    finally:
-        channel.close()
+    address = f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+    start_worker(address, ray.get_runtime_context().get_job_id(), KEPT_S, ASK_LIMIT_S)
 
 
 __all__ = ["SpareWorker", "ask_ray"]

@@ -18,6 +18,7 @@ from launcher.drive.spending import Spending
 from launcher.machine.crew import Crew
 from launcher.machine.join import our_versions
 from launcher.plan.sweep import Sweep
+from launcher.ray_compat import hide_environment
 from launcher.work.watchdog import Watchdog
 
 MAX_FAILURES = 2
@@ -91,17 +92,12 @@ def _keep_environment(sweep: Sweep) -> None:
     """Have Tune wait for workers that store, and give them nothing of our environment that they have not got, or must
     not be shown.
     """
-    from ray.tune.execution import class_cache
-
     if storage.is_remote(sweep.folder):  # a worker that is let go of may still be storing a trial's last period
         os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = str(round(patience_s()) + STORING_S)
 
     # Tune would put AWS's secrets where Ray shows them; each node has its own. Workers of our own Ray have all of our
     # environment, and one that asks for more of it could not be one that Ray has started already.
-    class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS_" in name}
-    if sweep.address is None:
-        class_cache.ENV_VARS_TO_PROPAGATE.clear()
-        class_cache.DEFAULT_ENV_VARS.clear()
+    hide_environment(lambda name: "AWS_" in name, everything=sweep.address is None)
 
 
 def _worker_settings(sweep: Sweep, crew: Crew) -> dict[str, Any]:

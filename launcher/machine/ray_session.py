@@ -17,6 +17,7 @@ from typing import Any
 from jax_party.store.scratch import lives, make_scratch
 from launcher.machine.crew import Crew, logger
 from launcher.machine.preloading import Preloading
+from launcher.ray_compat import give_tune_a_folder, own_session, tell_messages_to
 
 OBJECT_STORE_BYTES = 100 * 2**20
 OURS = "jax_party"
@@ -88,9 +89,9 @@ def start_ray(
         with tempfile.TemporaryDirectory() as nowhere, contextlib.chdir(nowhere):
             ray.init(address=address, runtime_env=runtime_env, log_to_driver=False, logging_level=logging.ERROR)
         if address.startswith("ray://"):
-            _give_tune_a_folder()
+            give_tune_a_folder(make_scratch("tune"))
         _log_to_file(log_file)
-        _log_messages(ray)
+        _log_messages()
         return ray
     if preloading is not None:
         os.environ.update(preloading.environment)
@@ -104,9 +105,11 @@ def start_ray(
         object_store_memory=OBJECT_STORE_BYTES,
         **dashboard,
     )
-    _mark_session(Path(ray._private.worker._global_node.get_session_dir_path()))
+    session = own_session()
+    assert session is not None
+    _mark_session(session)
     _log_to_file(log_file)
-    _log_messages(ray)
+    _log_messages()
     return ray
 
 
@@ -117,9 +120,7 @@ def stop_ray(ray: Any, keep_logs: bool) -> None:
       ray: the module.
       keep_logs: leave the folder with the logs of a Ray of our own, some of its processes having failed.
     """
-    node = ray._private.worker._global_node
-    ours = node is not None and node.head
-    session = Path(node.get_session_dir_path()) if ours else None
+    session = own_session()
     ray.shutdown()
     if session is None:
         return
@@ -144,14 +145,6 @@ def _mark_session(session: Path) -> None:
                 shutil.rmtree(other.parent)
 
 
-def _give_tune_a_folder() -> None:
-    """Tune's driver keeps its files in its node's folder, and outside of a cluster there is no node."""
-    from ray.train._internal import storage
-
-    folder = str(make_scratch("tune"))
-    storage._get_ray_train_session_dir = lambda: folder
-
-
 class _LogFile(logging.FileHandler):
     """A log that a full disk leaves with gaps, and nothing on the terminal."""
 
@@ -165,14 +158,14 @@ _LOGGED = (
 )  # fmt: skip
 
 
-def _log_messages(ray: Any) -> None:
+def _log_messages() -> None:
     """Send what Ray's own processes have to say, such as that a worker has died, there too: Ray would print it."""
 
     def tell(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
         for line in data["lines"]:
             logger.warning("Ray: %s", " ".join(str(line).split()))
 
-    ray._private.worker.print_to_stdstream = tell
+    tell_messages_to(tell)
 
 
 def _log_to_file(path: Path) -> None:

@@ -1,0 +1,121 @@
+"""Every name of Ray's that is not public and that we use, in one place.
+
+A new version of Ray may drop any of them without a word. `PRIVATE` says what each is for, and a test looks for all of
+them, so that an upgrade tells at once what has to be mended. Ray is imported only where a function is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+PRIVATE: Final[Mapping[str, str]] = {
+    "ray._private.worker._global_node": "a local Ray's logs are neither kept nor removed",
+    "ray._private.worker.get_dashboard_url": "the dashboard's address is not shown",
+    "ray._private.worker.print_to_stdstream": "Ray's messages are printed over the live table",
+    "ray._private.grpc_utils.init_grpc_channel": "no spare worker is started",
+    "ray.core.generated.node_manager_pb2.PrestartWorkersRequest": "no spare worker is started",
+    "ray.core.generated.node_manager_pb2_grpc.NodeManagerServiceStub": "no spare worker is started",
+    "ray.train._internal.storage._get_ray_train_session_dir": "sweeps cannot join a cluster by ray://",
+    "ray.tune.execution.class_cache.ENV_VARS_TO_PROPAGATE": "AWS's secrets show in Ray's state; no worker is reused",
+    "ray.tune.execution.class_cache.DEFAULT_ENV_VARS": "no worker that Ray has started already is used",
+    "ray.tune.tune.TuneController": "`Controller` is not used: a worker's death during a reset fails its trial",
+    "ray.tune.execution.tune_controller.TuneController._maybe_reuse_cached_actor": "short trials run on one worker",
+    "ray.tune.execution.tune_controller.TuneController._actor_started": "`Controller` hears of no worker's start",
+    "ray.tune.execution.tune_controller.TuneController._actor_failed": "`Controller` hears of no worker's death",
+    "ray.tune.execution.tune_controller.TuneController._trial_task_failure": "a death during a reset is counted twice",
+    "ray.tune.execution.tune_controller.TuneController._unstage_trial_with_resources": "the same",
+    "ray.tune.execution.tune_controller.TuneController._set_trial_status": "the same",
+    "ray.tune.schedulers.HyperBandScheduler._create_bracket": "hyperband waits for brackets that never fill",
+    "ray.tune.schedulers.HyperBandScheduler._process_bracket": "why hyperband stopped a trial is not told",
+    "ray.tune.schedulers.PopulationBasedTraining._checkpoint_or_exploit": "a population's lineage is not kept",
+    "ray.tune.schedulers.PopulationBasedTraining._get_new_config": "a population's new values are not checked",
+}
+"""What we use -> what breaks without it."""
+
+
+def find(name: str) -> Any:
+    """What a dotted name stands for.
+
+    Raises:
+      AttributeError, ImportError: there is no such thing.
+    """
+    parts = name.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            found = getattr(found, part)
+        return found
+    raise ImportError(f"{name}: there is no such module")
+
+
+def own_session() -> Path | None:
+    """The folder of the Ray that this process has started; None where it has joined one, or none."""
+    node = find("ray._private.worker._global_node")
+    return Path(node.get_session_dir_path()) if node is not None and node.head else None
+
+
+def dashboard_address() -> str | None:
+    """host:port of the dashboard of the Ray that this process is connected to; None where it has none."""
+    url = find("ray._private.worker.get_dashboard_url")()
+    return str(url) if url else None
+
+
+def tell_messages_to(tell: Callable[..., None]) -> None:
+    """Have what Ray's processes say handed to `tell(data)`, lines in `data["lines"]`, in the place of the terminal."""
+    find("ray._private.worker").print_to_stdstream = tell
+
+
+def give_tune_a_folder(folder: Path) -> None:
+    """Have Tune's driver keep its files in `folder`, where there is no node of Ray's here that has one."""
+    find("ray.train._internal.storage")._get_ray_train_session_dir = lambda: str(folder)
+
+
+def hide_environment(hidden: Callable[[str], bool], everything: bool) -> None:
+    """Keep variables of this process's environment from being handed to workers by Tune.
+
+    Args:
+      hidden: whether a variable is kept back.
+      everything: keep all of them back.
+    """
+    class_cache = find("ray.tune.execution.class_cache")
+    passed_on: set[str] = class_cache.ENV_VARS_TO_PROPAGATE
+    passed_on -= {name for name in passed_on if everything or hidden(name)}
+    if everything:
+        class_cache.DEFAULT_ENV_VARS.clear()
+
+
+def set_controller(controller: type) -> None:
+    """Have `tune.run` use this controller, which it takes as no argument."""
+    find("ray.tune.tune").TuneController = controller
+
+
+def start_worker(address: str, job_id: str, kept_s: int, limit_s: float) -> None:
+    """Have a node start a Python process for a job before anything asks for one.
+
+    Args:
+      address: host:port of the node's raylet.
+      job_id: in hex.
+      kept_s: how long the process waits for work.
+      limit_s: how long the node may take to answer.
+
+    Raises:
+      grpc.RpcError: it does not answer.
+    """
+    pb, stubs = find("ray.core.generated.node_manager_pb2"), find("ray.core.generated.node_manager_pb2_grpc")
+    channel = find("ray._private.grpc_utils.init_grpc_channel")(address)
+    try:
+        request = pb.PrestartWorkersRequest(
+            language=find("ray.core.generated.common_pb2").PYTHON,
+            job_id=bytes.fromhex(job_id),
+            num_workers=1,
+            keep_alive_duration_secs=kept_s,
+        )
+        stubs.NodeManagerServiceStub(channel).PrestartWorkers(request, timeout=limit_s)
+    finally:
+        channel.close()
