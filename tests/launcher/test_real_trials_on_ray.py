@@ -58,7 +58,7 @@ WORDS = (
 UNBROKEN = """
 import os, sys
 from pathlib import Path
-from launcher.machine.resources import prepare_worker
+from launcher.machine.worker_process import prepare_worker
 core = prepare_worker(sorted(os.sched_getaffinity(0)), uses_gpu=False)
 from jax_party.trial.folder import read_config
 from jax_party.config import parse_config

@@ -12,7 +12,7 @@ import pytest
 
 from jax_party.errors import ConfigError, SweepError
 from launcher.ask.words import parse_sweep_options
-from launcher.machine import resources
+from launcher.machine import ray_session
 from launcher.machine.cores import take_core
 from launcher.machine.crew import Crew, Machine
 from launcher.plan.compose import read_study
@@ -121,7 +121,7 @@ def test_a_share_of_a_gpu_is_a_share_of_its_memory() -> None:
     assert fraction == pytest.approx(0.225)
     assert Crew.of(TWO_GPUS, None).settings()["memory_fraction"] is None
     script = (
-        "import os, sys; from launcher.machine.resources import prepare_worker; "
+        "import os, sys; from launcher.machine.worker_process import prepare_worker; "
         f"prepare_worker([0], True, memory_fraction={fraction}); "
         "print(os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'], 'jax' in sys.modules, 'NPROC' in os.environ)"
     )
@@ -131,7 +131,7 @@ def test_a_share_of_a_gpu_is_a_share_of_its_memory() -> None:
 def test_several_devices_on_a_cpu_are_several_cores(tmp_path: Path) -> None:
     """And more threads than devices: with as many, XLA's collectives wait for each other for ever."""
     script = (
-        "import os, sys; from launcher.machine.resources import prepare_worker; "
+        "import os, sys; from launcher.machine.worker_process import prepare_worker; "
         "cores = sorted(os.sched_getaffinity(0))[:2]; "
         "held = prepare_worker(cores, False, 0.0, devices=len(cores)); "
         "import jax; pinned = os.sched_getaffinity(0) == set(cores); "
@@ -162,6 +162,6 @@ def test_folders_of_rays_whose_driver_was_killed_are_removed_with_the_next(tmp_p
     dying = make(f"session_2026-01-01_00-00-00_3_{pid}", True, 10.0)
     living = make(f"session_2026-01-01_00-00-00_4_{os.getppid()}", True, 1000.0)
     mine = make(f"session_2026-01-01_00-00-00_5_{os.getpid()}", False, 0.0)
-    resources._mark_session(mine)
+    ray_session._mark_session(mine)
     assert not gone.exists()
     assert all(folder.exists() for folder in (others, dying, living)) and (mine / "jax_party").exists()

@@ -16,7 +16,8 @@ SCRIPT = """
 import json, os, signal, sys, tempfile, time
 from pathlib import Path
 from launcher.machine.preloading import Preloading
-from launcher.machine.resources import Crew, find_machine, prepare_driver, start_ray
+from launcher.machine.crew import Crew, find_machine
+from launcher.machine.ray_session import prepare_driver, start_ray
 from launcher.drive.standby import ask_ray
 
 prepare_driver()
