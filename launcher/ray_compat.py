@@ -43,10 +43,12 @@ def find(name: str) -> Any:
       AttributeError, ImportError: there is no such thing.
     """
     parts = name.split(".")
-    for length in range(len(parts) - 1, 0, -1):
+    for length in range(len(parts), 0, -1):
         try:
             found: Any = importlib.import_module(".".join(parts[:length]))
-        except ModuleNotFoundError:
+        except ModuleNotFoundError as error:
+            if error.name is None or not name.startswith(error.name):
+                raise  # something else that it needs
             continue
         for part in parts[length:]:
             found = getattr(found, part)
