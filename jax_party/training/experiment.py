@@ -362,7 +362,7 @@ class Experiment:
 
     def _compile(self, at_once: int) -> None:
         """All functions of a learner at a time, once the environment is known to be playable."""
-        if not self.program.compiled:
+        if self.program.compiled.keys() <= {("begin", 1)}:  # the environments' start is compiled by the check itself
             begun = self.program.begin(self.hyper, self.learners[0].init_key)
             refuse_no_legal_action(begun.observation, self.config.env.scenario.task_name)
         batched = at_once > 1 and (self.record.batch or self.config.arch.batch) == Form.VMAP
