@@ -28,6 +28,8 @@ def score(actor_lr: float, seed: int, noise: float = 1.0) -> float:
 
 
 class Racer:
+    width = num_learners = 1
+
     def __init__(self, config: ExperimentConfig, folder: Path) -> None:
         self._config, self._folder = config, folder
         self._steps = make_budget(config).num_evaluations * make_budget(config).steps_per_evaluation

@@ -37,6 +37,8 @@ def equality(actor_lr: float) -> float:
 
 
 class Synthetic:
+    width = num_learners = 1
+
     def __init__(self, config: ExperimentConfig, folder: Path) -> None:
         self._folder = folder
         self._config = config
