@@ -49,7 +49,7 @@ def plain_value(value: Any, place: str) -> Any:
 
 
 def finite_value(value: Any) -> Any:
-    """`value` with every number that is not finite replaced by None; takes what `plain` gives."""
+    """`value` with every number that is not finite replaced by None; takes what `plain_value` gives."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -35,12 +35,12 @@ from jax_party.training.learner import (
     without_episodes,
 )
 from jax_party.training.program import FUNCTIONS, get_program, make_hyper, usable_cores
-from jax_party.training.recorder import Recorder, as_arrays, vault_steps
+from jax_party.training.recorder import Recorded, Recorder, as_arrays, vault_steps
 from jax_party.training.side_by_side import advance
 from jax_party.trial.folder import read_config, takeover_folder
 from jax_party.trial.metrics import read_metrics
 from jax_party.trial.provenance import our_version
-from jax_party.trial.record import Takeover, TrialRecord
+from jax_party.trial.record import Takeover
 
 FINAL_STREAM = 2**31 - 1
 """Folded into the absolute metric's key: the final parameters are played with keys of their own."""
@@ -49,7 +49,7 @@ OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 _logger = logging.getLogger(__name__)
 
 
-class Experiment:
+class Experiment(Recorded):
     """One trial: a folder, and the training that fills it; one learner a seed.
 
     A folder that was begun before is taken up where its newest checkpoint stands: metrics and vaults behind it are cut
@@ -57,7 +57,7 @@ class Experiment:
 
     Args:
       config: the experiment.
-      folder: the trial's folder, with `config.yaml` and `record.json` in it (`records.create_trial_folder`).
+      folder: the trial's folder, with `config.yaml` and `record.json` in it (`create_trial_folder`).
       company: how many experiments are to be advanced together, this one among them.
       most_at_once: the most learners of a batched program, None for all of theirs.
 
@@ -100,29 +100,9 @@ class Experiment:
             raise
 
     @property
-    def record(self) -> TrialRecord:
-        """The trial's record, as it is on disk."""
-        return self.recorder.record
-
-    @property
-    def evaluations(self) -> int:
-        """Evaluation periods played so far."""
-        return self.recorder.evaluations
-
-    @property
     def num_learners(self) -> int:
         """Seeds that are trained here; 0 where the trial has ended."""
         return len(self.learners)
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self.recorder.finished
-
-    @property
-    def env_steps(self) -> int:
-        """Environment steps trained so far, of each seed."""
-        return self.recorder.env_steps
 
     def step(self) -> dict[str, Any]:
         """Play one evaluation period; the last one ends with the final parameters' episodes and the absolute metric.

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 import numpy as np
 
 from jax_party.config import Budget, VaultConfig
-from jax_party.errors import TrainingDiverged
+from jax_party.errors import JaxPartyError, TrainingDiverged
 from jax_party.judging.aggregate import aggregate_metrics
 from jax_party.judging.scores import EXTRA, evaluations_by_step
 from jax_party.training.vault import VaultWriter
@@ -111,11 +111,10 @@ class Recorder:
         """Say in the record that the trial is COMPLETE, and what its closing episodes gave."""
         self.update(state=State.COMPLETE, final_metrics=final, absolute_metrics=absolute, ended_at=utc_timestamp())
 
-    def fail(self, error: Exception) -> NoReturn:
-        """Say in the record that the trial has FAILED, and why, and raise that."""
-        name, reason = type(error).__name__, str(error).removeprefix(f"{self.record.trial_id}: ")
-        self.update(state=State.FAILED, error=f"{name}: {reason}", ended_at=utc_timestamp())
-        raise error
+    def fail(self, kind: type[JaxPartyError], reason: str, remedy: str = "") -> NoReturn:
+        """Say in the record that the trial has FAILED, and why, and raise an error of this kind that says so, too."""
+        self.update(state=State.FAILED, error=f"{kind.__name__}: {reason}", ended_at=utc_timestamp())
+        raise kind(f"{self.record.trial_id}: {reason}{remedy}")
 
     def diverged(self, place: int, what: str, where: str) -> NoReturn:
         """Fail the trial: something of a seed's is not finite.
@@ -124,9 +123,8 @@ class Recorder:
           TrainingDiverged: always.
         """
         of_seed = f"seed {self.seeds[place]}: " if len(self.seeds) > 1 else ""
-        reason = f"{of_seed}{what} in {where}"
-        self.update(state=State.FAILED, error=f"TrainingDiverged: {reason}", ended_at=utc_timestamp())
-        raise TrainingDiverged(f"{self.record.trial_id}: {reason}; try a smaller learning rate or gradient norm")
+        remedy = "; try a smaller learning rate or gradient norm"
+        self.fail(TrainingDiverged, f"{of_seed}{what} in {where}", remedy)
 
     # -- A period ------------------------------------------------------------------------------------------------------
 
@@ -234,6 +232,32 @@ class Recorder:
     def last_result(self) -> dict[str, Any]:
         """What an experiment's `step` gave last."""
         return last_result(self.folder, self.record)
+
+
+class Recorded:
+    """What an experiment says of itself, as its recorder has it."""
+
+    recorder: Recorder
+
+    @property
+    def record(self) -> TrialRecord:
+        """The trial's record, as it is on disk."""
+        return self.recorder.record
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluation periods played so far."""
+        return self.recorder.evaluations
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.recorder.finished
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps trained so far, of each seed."""
+        return self.recorder.env_steps
 
 
 def progress_target() -> dict[str, np.ndarray]:

@@ -35,7 +35,7 @@ class Contest:
 
     Attributes:
       name: of the algorithm, and of the scenario where it is one.
-      configurations: what is ranked (`records.contender_of`) -> its winning trials, one in each scenario.
+      configurations: what is ranked (`contender_of`) -> its winning trials, one in each scenario.
     """
 
     name: str

@@ -19,7 +19,7 @@ _FLAGS: Final = (*EXTRA, UNTRAINED)
 
 
 class _Line(msgspec.Struct):
-    """A line as trials write it; one that does not fit is read, and judged, by `records.read_metrics`."""
+    """A line as trials write it; one that does not fit is read, and judged, by `read_metrics`."""
 
     step: int
     evaluate: dict[str, Number]
@@ -93,7 +93,7 @@ def read(trial: Path, place: PurePosixPath, seed: int) -> tuple[list[Evaluation]
 
 
 def read_with_training(trial: Path) -> list[Mapping[str, Any]]:
-    """The rows of a trial's metrics.jsonl as `records.read_metrics` has them, but for what dashboards do not show.
+    """The rows of a trial's metrics.jsonl as `read_metrics` has them, but for what dashboards do not show.
 
     Raises:
       RecordError: a whole line is not a row.

@@ -23,9 +23,8 @@ from jax_party.judging.scores import ABSOLUTE, FINAL, UNTRAINED, best_step, trai
 from jax_party.runtime import return_freed_memory
 from jax_party.training.checkpointing import Checkpoints
 from jax_party.training.program import cache_counts, usable_cores
-from jax_party.training.recorder import VAULT_KINDS, Recorder, progress_target, vault_steps
+from jax_party.training.recorder import VAULT_KINDS, Recorded, Recorder, progress_target, vault_steps
 from jax_party.trial.metrics import read_metrics
-from jax_party.trial.record import TrialRecord
 
 KEPT_CHECKPOINTS = 2
 _MOST_MAPPINGS = Path("/proc/sys/vm/max_map_count")
@@ -52,7 +51,7 @@ class Learner:
     best_params: Any = None
 
 
-class MavaExperiment:
+class MavaExperiment(Recorded):
     """One trial, an evaluation period at a time; its seeds go one after another.
 
     A folder that was begun before is taken up where its newest checkpoint stands: metrics and vaults behind it are cut
@@ -105,29 +104,9 @@ class MavaExperiment:
             raise
 
     @property
-    def record(self) -> TrialRecord:
-        """The trial's record, as it is on disk."""
-        return self.recorder.record
-
-    @property
-    def evaluations(self) -> int:
-        """Evaluation periods played so far."""
-        return self.recorder.evaluations
-
-    @property
     def num_learners(self) -> int:
         """Seeds that are trained here; 0 where the trial has ended."""
         return len(self._learners)
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self.recorder.finished
-
-    @property
-    def env_steps(self) -> int:
-        """Environment steps trained so far, of each seed."""
-        return self.recorder.env_steps
 
     def step(self) -> dict[str, Any]:
         """Play one evaluation period; the last one ends with the final parameters' episodes and the absolute metric.
@@ -205,7 +184,7 @@ class MavaExperiment:
                 f"a process here has at most {most:,}; take {fitting} seeds (SEEDS), or raise the limit (sysctl "
                 "vm.max_map_count)"
             )
-            self.recorder.fail(ConfigError(f"{self.record.trial_id}: {reason}"))
+            self.recorder.fail(ConfigError, reason)
 
     def _keep_best(self) -> None:
         """Keep the parameters of the last evaluation where it was the best so far.
