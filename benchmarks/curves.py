@@ -61,18 +61,14 @@ def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
 def draw(case: Case, results: Mapping[str, Any], path: Path) -> None:
     """A small chart per system: the mean over seeds, every seed's curve behind it, and the bound."""
     import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = case.name  # the same numbers make the same file
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     from results.report.theme import COLOURS, metric_label
 
     systems = [system for system in ALGORITHMS if system in results]
     rows = -(-len(systems) // COLUMNS)
-    figure, axes = plt.subplots(
-        rows, COLUMNS, figsize=(2.6 * COLUMNS, 1.9 * rows + 0.5), sharex=True, sharey=True, squeeze=False
-    )
+    figure = Figure(figsize=(2.6 * COLUMNS, 1.9 * rows + 0.5))
+    axes = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
     for place, (axis, system) in enumerate(zip(axes.flat, systems, strict=False)):
         curves = results[system]["curves"]
         steps = [value / 1e6 for value in curves[0]["steps"]]
@@ -91,8 +87,8 @@ def draw(case: Case, results: Mapping[str, Any], path: Path) -> None:
     figure.supxlabel("environment steps, millions", fontsize=8)
     figure.supylabel(metric_label(case.metric), fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    with matplotlib.rc_context({"svg.hashsalt": case.name}):  # the same numbers make the same file
+        figure.savefig(path, metadata={"Date": None})
 
 
 def _row(cells: list[str]) -> str:

@@ -109,9 +109,6 @@ def save_episode(episode: PlayedEpisode, out: Path, frame_ms: int = FRAME_MS) ->
       ConfigError: `out` has another suffix, ffmpeg is not there, or it cannot be written.
     """
     check_out(out)
-    import matplotlib
-
-    matplotlib.use("agg")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         aside = out.with_name(f".{out.stem}.new{out.suffix}")

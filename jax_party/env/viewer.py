@@ -12,6 +12,7 @@ from jumanji.viewer import MatplotlibViewer
 from matplotlib.animation import FuncAnimation
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.registry import BackendFilter, backend_registry
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -78,8 +79,7 @@ class JaxPartyViewer(MatplotlibViewer[State]):
         """
         if not len(states):
             raise ValueError("states must hold at least one state to animate, got none")
-        figure = self._figure(self._name + "_animation")
-        plt.close(figure)
+        figure = self._with_axes(Figure(figsize=self.figure_size, facecolor="white"))
 
         def make_frame(number: int) -> tuple[Artist, ...]:
             self._draw(figure, states[number], states[max(number - 1, 0)])
@@ -98,10 +98,18 @@ class JaxPartyViewer(MatplotlibViewer[State]):
         if plt.fignum_exists(name):
             return plt.figure(name)
         with plt.ioff():
-            figure = plt.figure(name, figsize=self.figure_size, facecolor="white")
+            return self._with_axes(plt.figure(name, figsize=self.figure_size, facecolor="white"))
+
+    @staticmethod
+    def _with_axes(figure: Figure) -> Figure:
         figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.2, h_pad=0.12))
         figure.subplots(1, 2, width_ratios=(1.25, 1.0))
         return figure
+
+    def _display_rgb_array(self, fig: Figure) -> NDArray[np.uint8]:
+        canvas = fig.canvas if isinstance(fig.canvas, FigureCanvasAgg) else FigureCanvasAgg(fig)
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())
 
     def _draw(self, figure: Figure, state: State, before: State | None = None) -> None:
         party, board = figure.axes

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -58,6 +59,28 @@ def test_animation_is_saved_with_every_frame(env: JaxParty, tmp_path: Path) -> N
     with Image.open(path) as gif:
         assert gif.n_frames == 2
         assert len(gif.convert("RGB").getcolors(2**20)) > 50
+
+
+@pytest.fixture
+def backend() -> Iterator[str]:
+    """A backend whose figures have no pixels of their own; the one before it is back afterwards."""
+    before = matplotlib.get_backend()
+    plt.switch_backend("svg")
+    yield "svg"
+    plt.switch_backend(before)
+
+
+@pytest.mark.usefixtures("backend")
+def test_pixels_and_animations_need_no_backend_of_their_own(env: JaxParty, tmp_path: Path) -> None:
+    viewer = JaxPartyViewer(name="elsewhere", render_mode="rgb_array")
+    image = viewer.render(some_states(env, 1)[0])
+    assert image is not None and len(np.unique(image.reshape(-1, 4), axis=0)) > 50
+    viewer.close()
+    env.animate(some_states(env, 2), save_path=str(tmp_path / "party.gif"))
+    gif: Any
+    with Image.open(tmp_path / "party.gif") as gif:
+        assert gif.n_frames == 2
+    assert matplotlib.get_backend() == "svg"
 
 
 def test_viewer_saves_and_refuses_nothing(env: JaxParty, tmp_path: Path) -> None:
