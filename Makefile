@@ -202,9 +202,12 @@ episode: setup ## Show a trained policy at play: TRIAL=<id or folder> OUT=episod
 	$(call only,TRIAL SEED STEPS LEARNER OUT STORAGE_ENDPOINT)@$(PY) -m jax_party.episode $(call quoted,TRIAL) $(if $(SEED),--seed=$(call quoted,SEED)) \
 	  $(if $(STEPS),--steps=$(call quoted,STEPS)) $(if $(LEARNER),--learner=$(call quoted,LEARNER)) $(if $(OUT),--out=$(call quoted,OUT))
 
+# Most of what the tests take is XLA's time to compile; `make test-slow` and the benchmarks compile as users do.
+TEST_XLA = XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS"
+
 test: setup-dev ## Lint, type-check and test (under 25 minutes on 2 cores)
 	$(call only,ARGS)@$(MAKE) lint ARGS=
-	@$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(TEST_XLA) $(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 test-slow: setup-dev ## The slower tests
 	$(call only,ARGS)@$(PY) -m pytest -m slow $(ARGS)

@@ -82,17 +82,20 @@ def test_the_unit_of_reward_does_not_matter(
     """After three updates policies are the same, and values are as many times as large as rewards."""
     run = begin(algorithm)
     system, play = run.system, run.system.play
-    ends = {}
-    for unit in (1.0, 0.01, 100.0):
 
-        def scaled(hyper: Any, state: Any, key: Any, unit: float = unit) -> Any:
+    def in_unit(unit: Any, state: Any) -> Any:
+        def scaled(hyper: Any, state: Any, key: Any) -> Any:
             position, memories, rollout = play(hyper, state, key)
             return position, memories, rollout._replace(reward=unit * rollout.reward)
 
         monkeypatch.setattr(system, "play", scaled)
-        update, state = jax.jit(lambda state: system.update(run.hyper, state)), run.state
+        return system.update(run.hyper, state)[0]
+
+    update, ends = jax.jit(in_unit), {}
+    for unit in (1.0, 0.01, 100.0):
+        state = run.state
         for _ in range(3):
-            state, _ = update(state)
+            state = update(unit, state)
         ends[unit] = state
     shape = run.state.envs.observation.action_mask.shape
     seen, noise = run.state.envs.observation, jnp.zeros(shape)
