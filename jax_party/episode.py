@@ -21,12 +21,12 @@ from jax_party.config import ExperimentConfig, make_budget, parse_config
 from jax_party.engines import NATIVE, engine_of
 from jax_party.errors import CheckpointError, ConfigError, JaxPartyError, RecordError
 from jax_party.runtime import prepare_process
-from jax_party.store import storage
-from jax_party.store.storage import as_folder
+from jax_party.store.local import aside
+from jax_party.store.storage import as_folder, store_of
 from jax_party.trial import transfer
 from jax_party.trial.folder import read_config, read_record
+from jax_party.trial.lookup import find_trials
 from jax_party.trial.manifest import MANIFEST_FILE
-from jax_party.trial.record import RECORD_FILE
 
 if TYPE_CHECKING:
     from jax_party.envs.adapter import MultiAgentEnv
@@ -111,9 +111,8 @@ def save_episode(episode: PlayedEpisode, out: Path, frame_ms: int = FRAME_MS) ->
     check_out(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        aside = out.with_name(f".{out.stem}.new{out.suffix}")
-        episode.env.animate(episode.states, frame_ms, str(aside))
-        aside.replace(out)
+        with aside(out, durable=False, name=f".{out.stem}.new{out.suffix}") as place:
+            episode.env.animate(episode.states, frame_ms, str(place))
     except OSError as error:
         raise ConfigError(f"OUT={out}: cannot be written ({error.strerror}); name another file") from error
 
@@ -174,24 +173,20 @@ def _play(
 @contextlib.contextmanager
 def _local(trial: str, root: Path) -> Iterator[Path]:
     """The folder of a trial, by its path or URI, or by its id under `root`; a remote one is brought here meanwhile."""
-    folder = as_folder(trial)
-    storage.check(folder)
-    if storage.is_remote(folder):
-        with tempfile.TemporaryDirectory(prefix="jax_party-episode-") as scratch:
-            transfer.fetch(folder, Path(scratch) / folder.name)
-            yield Path(scratch) / folder.name
-        return
-    found = [place.parent for place in root.glob(f"*/*/*/{folder.name}/{RECORD_FILE}")] if folder.name else []
-    if (folder / RECORD_FILE).is_file():
-        yield folder.absolute()
-    elif len(found) == 1:
-        yield found[0].absolute()
-    elif found:
+    folder, found = as_folder(trial), find_trials(trial, root)
+    if len(found) > 1:
         raise RecordError(f"TRIAL={trial}: there are {len(found)} of that id; give the path of one: {found[0]}")
-    elif (folder / MANIFEST_FILE).is_file():
+    if not found and store_of(folder).is_file(folder / MANIFEST_FILE):
         raise RecordError(f"TRIAL={trial}: is a sweep; name one of its trials, as make index SWEEP={trial} lists them")
-    else:
+    if not found:
         raise RecordError(f"TRIAL={trial}: no such trial, nor one of that id under {root}; give its folder")
+    local = store_of(found[0]).on_disk(found[0])
+    if local is not None:
+        yield local
+        return
+    with tempfile.TemporaryDirectory(prefix="jax_party-episode-") as scratch:
+        transfer.fetch(found[0], Path(scratch) / found[0].name)
+        yield Path(scratch) / found[0].name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,8 +11,7 @@ from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error, whole
 from jax_party.errors import RecordError
 from jax_party.judging.objectives import At
 from jax_party.judging.standings import MEAN_OVER_SCENARIOS
-from jax_party.store import storage
-from jax_party.store.storage import as_folder
+from jax_party.store.storage import as_folder, store_of
 from jax_party.trial.manifest import MANIFEST_FILE, read_manifest
 from jax_party.trial.states import State
 from results.analysis.comparison import leaders_of
@@ -161,7 +160,7 @@ def _say_more(index: pd.DataFrame, folder: str) -> None:
             say(f"{scenario}: best configurations of {', then '.join(names)} ({seeds} seeds)")
     place = as_folder(folder)
     place = place.parent if place.suffix == ".parquet" else place
-    if not storage.is_file(place / MANIFEST_FILE):
+    if not store_of(place).is_file(place / MANIFEST_FILE):
         return
     manifest, rows = read_manifest(place), without_copies(searched(index))
     groups = rows[["algorithm", "scenario"]].dropna().drop_duplicates().to_numpy().tolist()

@@ -27,8 +27,7 @@ from rich.console import Console
 
 from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error, whole_number
 from jax_party.errors import JaxPartyError, RecordError
-from jax_party.store import storage
-from jax_party.store.storage import as_folder
+from jax_party.store.storage import as_folder, store_of
 from jax_party.trial.manifest import MANIFEST_FILE
 from jax_party.trial.record import RECORD_FILE
 from results.live.following import Follower
@@ -37,7 +36,6 @@ from results.tables import DEFAULT_ROOT
 HOST: Final = "127.0.0.1"
 LAST_PORT: Final = 65_535
 REFRESH_S: Final = 3.0
-REMOTE_REFRESH_S: Final = 15.0
 START_S: Final = 60.0
 STOP_S: Final = 5.0
 RELOAD_S: Final = 5
@@ -118,7 +116,7 @@ class Source:
     @property
     def refresh_s(self) -> float:
         """How often it is looked at."""
-        return REMOTE_REFRESH_S if storage.is_remote(self._folder) else REFRESH_S
+        return max(REFRESH_S, store_of(self._folder).look_every_s)
 
     def update(self) -> int:
         """Bring the journal and the event files up to date; how many trials have changed."""
@@ -149,7 +147,7 @@ _MARKS: Final = (MANIFEST_FILE, RECORD_FILE)
 
 
 def _is_local_folder(folder: Path) -> bool:
-    return not storage.is_remote(folder) and folder.is_dir()
+    return store_of(folder).on_disk(folder) is not None and folder.is_dir()
 
 
 def _is_sweep_or_run(folder: Path) -> bool:
@@ -157,7 +155,7 @@ def _is_sweep_or_run(folder: Path) -> bool:
 
 
 def _can_write(folder: Path) -> bool:
-    if storage.is_remote(folder):
+    if store_of(folder).on_disk(folder) is None:
         return False
     try:
         with tempfile.TemporaryFile(dir=folder):

@@ -13,8 +13,7 @@ from rich.console import Console
 
 from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import JaxPartyError, RecordError
-from jax_party.store import storage
-from jax_party.store.storage import as_folder
+from jax_party.store.storage import as_folder, store_of
 from jax_party.trial import transfer
 
 
@@ -25,9 +24,9 @@ def fetch(trial: str | Path, to: str | Path | None = None) -> Path:
       JaxPartyError: there is no such trial on remote storage, it cannot be read, or the folder is there already.
     """
     remote = as_folder(trial)
-    if not storage.is_remote(remote):
+    if store_of(remote).on_disk(remote) is not None:
         raise RecordError(f"{trial}: is no trial on remote storage; give s3://bucket/…/<trial id>")
-    storage.check(remote)
+    store_of(remote).check(remote)
     local = Path(to) if to is not None else Path(remote.name)
     transfer.fetch(remote, local)
     return local

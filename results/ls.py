@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,8 +11,7 @@ import pandas as pd
 
 from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import JaxPartyError, RecordError
-from jax_party.store import storage
-from jax_party.store.storage import as_folder
+from jax_party.store.storage import as_folder, store_of
 from jax_party.trial.folder import read_record
 from jax_party.trial.manifest import MANIFEST_FILE, read_manifest
 from jax_party.trial.record import RECORD_FILE
@@ -39,8 +37,8 @@ def list_sweeps(root: str | Path = DEFAULT_ROOT) -> pd.DataFrame:
       RecordError: there is no such folder, or nothing in it.
     """
     root = as_folder(root)
-    storage.check(root)
-    if not storage.is_remote(root) and not root.is_dir():
+    store_of(root).check(root)
+    if not store_of(root).is_folder(root):
         raise RecordError(f"{root}: no such folder; give the one that holds the algorithms' folders")
     rows = [_row(folder, root) for folder in _folders(root)]
     if not rows:
@@ -49,28 +47,18 @@ def list_sweeps(root: str | Path = DEFAULT_ROOT) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _folders(root: Path) -> Iterator[Path]:
+def _folders(root: Path) -> list[Path]:
     """Folders with a sweep.yaml, and those of single runs; what lies in a sweep is not looked at."""
-    marks = (MANIFEST_FILE, RECORD_FILE)
-    if storage.is_remote(root):
-        names = sorted(storage.files_below(root))
-        sweeps = {name.removesuffix(marks[0]) for name in names if name.endswith(f"/{marks[0]}") or name == marks[0]}
-        runs = {name.removesuffix(marks[1]) for name in names if name.endswith(f"/{marks[1]}")}
-        alone = {run for run in runs if not run.startswith(tuple(sweeps))}
-        yield from (root / name for name in sorted(sweeps | alone))
-        return
-    for folder, below, files in os.walk(root):
-        if set(marks) & set(files):
-            yield Path(folder)
-            below.clear()
-        elif len(Path(folder).relative_to(root).parts) >= DEPTH:
-            below.clear()
+    store, marks = store_of(root), (MANIFEST_FILE, RECORD_FILE)
+    if any(store.is_file(root / mark) for mark in marks):
+        return [root]
+    return [root / name for name in store.folders_with(root, marks, DEPTH)]
 
 
 def _row(folder: Path, root: Path) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"name": folder.name, "folder": str(folder)}
     try:
-        if storage.is_file(folder / MANIFEST_FILE):
+        if store_of(folder).is_file(folder / MANIFEST_FILE):
             manifest = read_manifest(folder)
             row |= {"name": manifest.name, "algorithms": ", ".join(manifest.algorithms), "when": manifest.created}
             row["metric"] = manifest.objective.metric
@@ -80,7 +68,7 @@ def _row(folder: Path, root: Path) -> dict[str, Any]:
             row["metric"] = record.objective.metric
         index = load_index(folder)
     except RecordError as error:
-        there = storage.is_file(folder / "index.parquet")
+        there = store_of(folder).is_file(folder / "index.parquet")
         return row | {"states": str(error) if there or not row["algorithms"] else "not collected yet"}
     counts = index["state"].value_counts()
     return row | {

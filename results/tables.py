@@ -16,8 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jax_party.errors import RecordError
-from jax_party.store import storage
-from jax_party.store.storage import as_folder
+from jax_party.store.storage import as_folder, store_of
 from results.collector.columns import INDEX_VERSION, TYPES, VERSION_KEY, as_frame
 from results.collector.evaluations import EVALUATION_COLUMNS, SCHEMA
 from results.collector.listing import EVALUATIONS_FILE
@@ -37,7 +36,7 @@ def load_index(path: str | Path) -> pd.DataFrame:
       RecordError: there is no index yet, or it cannot be read.
     """
     file = _place_of(as_folder(path), INDEX_FILE)
-    source = io.BytesIO(storage.read_bytes(file))
+    source = io.BytesIO(store_of(file).read_bytes(file))
     try:
         schema = pq.read_schema(source)
         _check_version(file, schema, file.parent)
@@ -91,7 +90,7 @@ def _long_rows(table: Path, columns: Sequence[str], filters: Mapping[str, list[s
     schema = pa.schema([SCHEMA.field(name) for name in columns])
     tables = []
     for part in _parts_of(table):
-        source = io.BytesIO(storage.read_bytes(part))
+        source = io.BytesIO(store_of(part).read_bytes(part))
         try:
             _check_version(part, pq.read_schema(source), table.parent)
             found = pq.read_table(source, columns=list(columns), filters=where, read_dictionary=["trial_id", "metric"])
@@ -103,11 +102,11 @@ def _long_rows(table: Path, columns: Sequence[str], filters: Mapping[str, list[s
 
 def _parts_of(table: Path) -> list[Path]:
     """The files of the table; a single one of older versions."""
-    if storage.is_remote(table):
-        names = [name for name in storage.files_below(table) if name.startswith("part-")]
-    else:
-        names = sorted(path.name for path in table.glob("part-*.parquet"))
-    return [table / name for name in names] or [table]
+    return [table / name for name in _part_names(table)] or [table]
+
+
+def _part_names(table: Path) -> list[str]:
+    return [name for name in store_of(table).files_below(table) if name.startswith("part-")]
 
 
 def _words(table: Path, name: str) -> list[str]:
@@ -130,13 +129,9 @@ def _place_of(path: Path, name: str) -> Path:
     Raises:
       RecordError: there is none.
     """
-    storage.check(path)
+    store_of(path).check(path)
     file = path if path.suffix == ".parquet" else path / name
-    if storage.is_remote(file):
-        there = storage.is_file(file) or bool(storage.files_below(file))
-    else:
-        there = file.is_file() or (name == EVALUATIONS_FILE and any(file.glob("part-*.parquet")))
-    if there:
+    if store_of(file).is_file(file) or (name == EVALUATIONS_FILE and _part_names(file)):
         return file
     check_folder(file.parent)
     raise RecordError(f"{file}: no such file; make it with: make collect SWEEP={file.parent}")
@@ -171,7 +166,7 @@ def aggregate_outputs(alg_name: str, root: str | Path = DEFAULT_ROOT, run_id: st
       RecordError: no such algorithm, no run of it, or no such run id.
     """
     root = as_folder(root)
-    storage.check(root)
+    store_of(root).check(root)
     folders = _run_folders(root, alg_name)
     found = [write_index_of(folder)[1] for folder in folders]
     of_rows = [str(folder) for folder, one in zip(folders, found, strict=True) for _ in one.fixed]

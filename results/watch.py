@@ -19,15 +19,12 @@ from rich.text import Text
 
 from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import RecordError
-from jax_party.store import storage
-from jax_party.store.storage import as_folder
+from jax_party.store.storage import as_folder, store_of
 from jax_party.trial.states import FINISHED, State
 from results.collector.ranking import OVER_SCENARIOS, best_rows, mode_of, provisional_notes, score_column, searched
 from results.collector.schema import INDEX_FILE, hyperparameter_columns
 from results.tables import load_index
 
-EVERY_S: Final = 1.0
-REMOTE_EVERY_S: Final = 10.0
 MAX_ROWS: Final = 25
 _WIDE: Final = 100
 """Columns of a terminal below which the table does without what it can."""
@@ -72,14 +69,8 @@ class IndexWatch:
     def _look_at_file(self) -> tuple[str, float] | None:
         """What changes with the file, and when it was written; None where there is none."""
         file = self._folder / INDEX_FILE
-        if storage.is_remote(file):
-            found = storage.read_version(file)
-            return None if found is None else (found.tag, time.time() - found.age_s)
-        try:
-            status = file.stat()
-        except OSError:
-            return None
-        return f"{status.st_mtime_ns} {status.st_size}", status.st_mtime
+        found = store_of(file).stamp(file)
+        return None if found is None else (found.tag, time.time() - found.age_s)
 
 
 def render(index: pd.DataFrame, age_s: float, width: int = 200, max_rows: int = MAX_ROWS) -> Group:
@@ -168,7 +159,7 @@ def watch(folder: Path, console: Console) -> None:
     """
     seen = IndexWatch(folder)
     seen.look()
-    every_s = REMOTE_EVERY_S if storage.is_remote(folder) else EVERY_S
+    every_s = store_of(folder).look_every_s
     if not console.is_terminal:
         console.print(render(seen.index, seen.age_s, console.width))
         while not seen.over:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from jax_party.store.storage import as_folder
 
 
 def free_port() -> int:
@@ -27,7 +30,20 @@ def start_s3(port: int) -> Any:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
     server.start()
+    # S3 checks a condition and writes in one step; moto does so only while it answers one request at a time.
+    served: Any = server._server
+    served.app = _one_at_a_time(served.app)
     return server
+
+
+def _one_at_a_time(app: Any) -> Any:
+    lock = threading.Lock()
+
+    def answer(environ: Any, start_response: Any) -> list[bytes]:
+        with lock:
+            return list(app(environ, start_response))
+
+    return answer
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +58,6 @@ def s3_endpoint() -> Iterator[str]:
 @pytest.fixture
 def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty bucket, with the endpoint and credentials in the environment."""
-    from jax_party.store import storage
     from jax_party.store.retry import PATIENCE_VARIABLE
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
@@ -50,6 +65,6 @@ def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-tests")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv(PATIENCE_VARIABLE, "5")
-    root = storage.as_folder(f"s3://b{uuid.uuid4().hex}")
+    root = as_folder(f"s3://b{uuid.uuid4().hex}")
     root.fs.call_s3("create_bucket", Bucket=root.path.strip("/"))  # type: ignore[attr-defined]
     return root

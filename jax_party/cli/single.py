@@ -15,7 +15,7 @@ from jax_party.engines import Outline, engine_of, get_engine
 from jax_party.errors import RecordError
 from jax_party.judging.objectives import Objective
 from jax_party.runtime import prepare_process
-from jax_party.store.locks import lock_folder
+from jax_party.store.storage import lock_folder
 from jax_party.trial.folder import create_trial_folder, read_config, read_record, update_record
 from jax_party.trial.identity import new_trial_id
 from jax_party.trial.record import TrialRecord

@@ -6,7 +6,6 @@ import enum
 import json
 import math
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ from typing import Any
 import yaml
 
 from jax_party.errors import RecordError
-from jax_party.store import storage
-from jax_party.store.storage import is_remote
+from jax_party.store.storage import store_of
 
 YamlLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 YamlDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -65,21 +63,8 @@ def has_string_keys(value: Any) -> bool:
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """Make `path` hold `content`, or leave it as it was: written aside, synced, then renamed; or in one request."""
-    if is_remote(path):
-        storage.write_bytes(path, content)
-        return
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with open(aside, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    """Make `path` hold `content`, or leave it as it was."""
+    store_of(path).write_bytes(path, content)
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -103,17 +88,9 @@ def write_yaml_atomically(path: Path, value: Any) -> None:
     )
 
 
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def read_text(path: Path, remedy: str) -> str:
     try:
-        return storage.read_bytes(path).decode()
+        return store_of(path).read_bytes(path).decode()
     except FileNotFoundError:
         raise RecordError(f"{path}: no such file; {remedy}") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -6,12 +6,14 @@ writes tries again with growing pauses, and gives up after `PATIENCE_S` seconds 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Final
 
 import tenacity
@@ -23,6 +25,8 @@ PATIENCE_VARIABLE: Final = "JAX_PARTY_STORAGE_PATIENCE_S"
 MOST_PATIENCE_S: Final = 86_400.0
 LONGEST_PAUSE_S: Final = 10.0
 _FIRST_PAUSE_S: Final = 0.5
+_PAUSES: Final = tenacity.wait_exponential(multiplier=_FIRST_PAUSE_S, max=LONGEST_PAUSE_S)
+_at_most_s: ContextVar[float] = ContextVar("at_most_s", default=math.inf)
 
 _REFUSALS: Final = frozenset({
     errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN,
@@ -48,6 +52,21 @@ def patience_s() -> float:
     return seconds
 
 
+def limit_s() -> float:
+    """Seconds after which this thread gives storage up: `patience_s()`, or less inside `patience_of`."""
+    return min(patience_s(), _at_most_s.get())
+
+
+@contextlib.contextmanager
+def patience_of(seconds: float) -> Iterator[None]:
+    """Have this thread ask storage that refuses for at most so many seconds."""
+    before = _at_most_s.set(seconds)
+    try:
+        yield
+    finally:
+        _at_most_s.reset(before)
+
+
 def refusal(error: BaseException | None) -> str | None:
     """What the system said, where an error, or one that it came from, is storage's refusal; None for any other."""
     for one in _chain(error):
@@ -63,6 +82,8 @@ def patiently(
     refused: Callable[[BaseException], str | None] = refusal,
     before_pause: Callable[[BaseException], None] | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    wait: tenacity.wait.wait_base = _PAUSES,
+    with_calls: bool = False,
 ) -> tenacity.Retrying:
     """What tries a call again while it is refused: `patiently()(write, path, text)`; the last refusal is raised.
 
@@ -70,6 +91,8 @@ def patiently(
       refused: the reason where an error is a refusal, None where it is to be raised at once.
       before_pause: called with each refusal that is waited for.
       sleep: waits so many seconds.
+      wait: tenacity's strategy of pauses.
+      with_calls: whether the time that the calls take counts, too; else the pauses alone do.
     """
 
     def told(state: tenacity.RetryCallState) -> None:
@@ -79,8 +102,8 @@ def patiently(
 
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: refused(error) is not None),
-        wait=tenacity.wait_exponential(multiplier=_FIRST_PAUSE_S, max=LONGEST_PAUSE_S),
-        stop=lambda state: state.idle_for >= patience_s(),
+        wait=wait,
+        stop=lambda state: ((state.seconds_since_start or 0.0) if with_calls else state.idle_for) >= limit_s(),
         before_sleep=told,
         sleep=sleep,
         reraise=True,

@@ -27,6 +27,7 @@ from flashbax.vault import vault as flashbax_vault
 
 from jax_party.errors import VaultError
 from jax_party.ops.gradients import largest_divisor
+from jax_party.store.local import aside
 from jax_party.store.retry import refusal
 
 VAULT_NAME = "jax_party"
@@ -167,17 +168,15 @@ class VaultWriter:
         structure = {name: jax.ShapeDtypeStruct(field.shape, field.dtype) for name, field in trajectory.items()}
         self.rows = next(iter(structure.values())).shape[0]
         example = {name: np.zeros((spec.shape[0], 1, *spec.shape[2:]), spec.dtype) for name, spec in structure.items()}
-        aside = f".{self.uid}.new"
-        shutil.rmtree(self._path.with_name(aside), ignore_errors=True)
         fields = {name: [str(spec.dtype), list(spec.shape[2:])] for name, spec in structure.items()}
         metadata = {"jax_party": self._metadata | {"fields": json.dumps(fields)}}
-        vault = Vault(
-            VAULT_NAME, example, rel_dir=str(self._rel_dir), vault_uid=aside,
-            compression=_COMPRESSION, metadata=metadata,
-        )  # fmt: skip
-        _set_chunks(vault, next(iter(structure.values())).shape[1])
-        del vault
-        os.replace(self._path.with_name(aside), self._path)
+        with aside(self._path, durable=False, name=f".{self.uid}.new") as place:
+            vault = Vault(
+                VAULT_NAME, example, rel_dir=str(self._rel_dir), vault_uid=place.name,
+                compression=_COMPRESSION, metadata=metadata,
+            )  # fmt: skip
+            _set_chunks(vault, next(iter(structure.values())).shape[1])
+            del vault
         return self._open()
 
     def _take_up(self) -> Vault | None:
@@ -188,10 +187,10 @@ class VaultWriter:
         except VaultError as error:
             if refusal(error) is not None:
                 raise
-            aside = self._path.with_name(f".{self.uid}.broken")
-            shutil.rmtree(aside, ignore_errors=True)
-            os.replace(self._path, aside)
-            _logger.warning("%s; it is now %s, and made anew", error, aside)
+            broken = self._path.with_name(f".{self.uid}.broken")
+            shutil.rmtree(broken, ignore_errors=True)
+            os.replace(self._path, broken)
+            _logger.warning("%s; it is now %s, and made anew", error, broken)
             return None
 
     def _open(self) -> Vault:

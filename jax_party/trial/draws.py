@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from jax_party.errors import RecordError
-from jax_party.store import storage
 from jax_party.store.files import write_json_atomically
-from jax_party.store.storage import as_folder
+from jax_party.store.storage import as_folder, store_of
 
 DRAWS_FILE: Final = "draws.json"
 
@@ -42,7 +41,7 @@ class Draws:
         """
         path = as_folder(folder) / DRAWS_FILE
         try:
-            found = json.loads(storage.read_bytes(path))
+            found = json.loads(store_of(path).read_bytes(path))
             return cls(
                 {int(number): tuple(map(str, ids)) for number, ids in found["answered"].items()},
                 {str(group): tuple(map(int, numbers)) for group, numbers in found["left_out"].items()},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
@@ -10,10 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from jax_party.errors import RecordError
-from jax_party.store import storage
 from jax_party.store.files import json_bytes, read_text, read_yaml, write_json_atomically, write_yaml_atomically
-from jax_party.store.locks import changing
-from jax_party.store.storage import as_folder, is_remote
+from jax_party.store.storage import as_folder, store_of
 from jax_party.trial.identity import canonical_json, new_trial_id
 from jax_party.trial.provenance import utc_timestamp
 from jax_party.trial.record import RECORD_FILE, TrialRecord, parse_record
@@ -36,11 +33,10 @@ def create_trial_folder(folder: Path, config: Mapping[str, Any], record: TrialRe
       RecordError: the folder holds another trial.
     """
     folder = as_folder(folder)
-    if storage.is_file(folder / RECORD_FILE):
+    if store_of(folder).is_file(folder / RECORD_FILE):
         _check_same_trial(folder, config, record)
         return
-    if not is_remote(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    store_of(folder).make_folder(folder)
     write_yaml_atomically(folder / CONFIG_FILE, config)
     write_record(folder, record)
 
@@ -87,27 +83,20 @@ def write_record(folder: Path, record: TrialRecord) -> None:
 def change_record(folder: Path, change: Callable[[TrialRecord], TrialRecord]) -> TrialRecord:
     """Read the record, change it, write it, and return it, so that no change of another process is lost.
 
-    A local folder is held meanwhile; on remote storage it is done again from the start where another has come between.
-
     Raises:
       RecordError: it cannot be read, or a field has the wrong type; the file stays as it was.
     """
     path = as_folder(folder) / RECORD_FILE
-    if not is_remote(path):
-        read_record(folder)  # what is wrong with it is said by its own error
-        with changing(path.parent):
-            record = change(read_record(folder))
-            write_record(folder, record)
-        return TrialRecord.from_dict(record.to_dict())
-    while True:
-        there = storage.read_version(path)
-        if there is None:
-            raise RecordError(f"{path}: no such file; give a trial's folder")
-        data = change(parse_record(there.content, path)).to_dict()
-        record = TrialRecord.from_dict(data, path)
-        with contextlib.suppress(storage.ChangedError):
-            storage.write_version(path, json_bytes(data, path), there.tag)
-            return record
+
+    def changed(content: bytes) -> bytes:
+        data = change(parse_record(content, path)).to_dict()
+        TrialRecord.from_dict(data, path)
+        return json_bytes(data, path)
+
+    try:
+        return parse_record(store_of(path).change(path, changed), path)
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such file; give a trial's folder") from None
 
 
 def update_record(folder: Path, **changes: Any) -> TrialRecord:
@@ -137,12 +126,7 @@ def add_retry(folder: Path, reason: str) -> TrialRecord:
 def trial_folders(sweep: Path, *files: str) -> list[Path]:
     """The folders right below a sweep's that hold one of these files, by default a record; by name."""
     wanted = files or (RECORD_FILE,)
-    if is_remote(sweep):
-        names = (name.partition("/") for name in storage.files_below(sweep))
-        found = {name for name, _, rest in names if rest in wanted}
-    else:
-        found = {path.relative_to(sweep).parts[0] for name in wanted for path in sweep.glob(f"*/{name}")}
-    return [sweep / name for name in sorted(found)]
+    return [sweep / name for name in store_of(sweep).folders_with(sweep, wanted)]
 
 
 def takeover_folder(folder: Path, step: int) -> Path:

@@ -11,9 +11,8 @@ from typing import Any, Final
 
 from jax_party.errors import RecordError
 from jax_party.judging.objectives import Objective
-from jax_party.store import storage
 from jax_party.store.files import has_string_keys, plain_value, read_text, read_yaml, write_yaml_atomically
-from jax_party.store.storage import as_folder, is_remote
+from jax_party.store.storage import as_folder, store_of
 from jax_party.trial.schema import MANIFEST_CHECKS, check_fields, parse_objective, upgraded_objective
 
 MANIFEST_FILE: Final = "sweep.yaml"
@@ -87,8 +86,7 @@ def write_manifest(folder: Path, manifest: SweepManifest) -> None:
     data["objective"] = dataclasses.asdict(manifest.objective)
     content = plain_value(data, str(path))
     check_fields(content, MANIFEST_CHECKS, path)
-    if not is_remote(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    store_of(path).make_folder(path.parent)
     write_yaml_atomically(path, content)
 
 
@@ -111,7 +109,7 @@ def read_claim(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
     manifest = read_sweep_file(folder)
     provenance = manifest.get("provenance")
     known = isinstance(provenance, Mapping) and "claim" in provenance
-    if not known and not storage.is_file(folder / CLAIM_FILE):
+    if not known and not store_of(folder).is_file(folder / CLAIM_FILE):
         return None
     return read_yaml(folder / CLAIM_FILE, "restore it: verdicts are on the claims as they were made"), manifest
 
@@ -123,7 +121,7 @@ def read_verdict(folder: Path) -> dict[str, Any] | None:
       RecordError: it is not a JSON object.
     """
     path = as_folder(folder) / VERDICT_FILE
-    if not storage.is_file(path):
+    if not store_of(path).is_file(path):
         return None
     remedy = "remove it, and give the verdict again: make verdict SWEEP=…"
     try:

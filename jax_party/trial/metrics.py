@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from jax_party.errors import RecordError
-from jax_party.store import storage
-from jax_party.store.files import finite_value, plain_value, sync_folder, write_bytes_atomically
-from jax_party.store.storage import as_folder
+from jax_party.store.files import finite_value, plain_value, write_bytes_atomically
+from jax_party.store.local import sync
+from jax_party.store.storage import as_folder, store_of
 from jax_party.trial.schema import is_integer
 
 METRICS_FILE: Final = "metrics/metrics.jsonl"
@@ -40,7 +40,7 @@ def append_metrics(folder: Path, *rows: Mapping[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     if new:
-        sync_folder(path.parent)
+        sync(path.parent)
 
 
 def _cut_unfinished_line(file: BinaryIO) -> None:
@@ -67,7 +67,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """
     path = as_folder(folder) / METRICS_FILE
     try:
-        content = storage.read_bytes(path)
+        content = store_of(path).read_bytes(path)
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jax_party.errors import StorageError
-from jax_party.store import storage
+from jax_party.store.protocol import ChangedError
 from jax_party.store.scratch import make_scratch
+from jax_party.store.storage import store_of
 from jax_party.trial.folder import CONFIG_FILE, add_retry, change_record, read_record
 from jax_party.trial.marl_eval import MARL_EVAL_FILE
 from jax_party.trial.metrics import METRICS_FILE
@@ -67,6 +68,7 @@ class Mirror:
 
     def __init__(self, remote: Path) -> None:
         self.remote = remote
+        self._store = store_of(remote)
         self._scratch = make_scratch(remote.name)
         self.local = self._scratch / remote.name
         self._contents = Contents()
@@ -86,12 +88,12 @@ class Mirror:
         """
         self.local.mkdir()
         path = self.remote / MIRROR_FILE
-        there = storage.read_version(path)
+        there = self._store.read_version(path)
         before = Contents.read(there, path)
         self._contents = dataclasses.replace(before, attempt=before.attempt + 1)
         try:
-            self._tag = storage.write_version(path, self._contents.to_bytes(), there.tag if there else None)
-        except storage.ChangedError as error:
+            self._tag = self._store.write_version(path, self._contents.to_bytes(), there.tag if there else None)
+        except ChangedError as error:
             raise self._taken() from error
         self._tags, passed_over = download(self.remote, self.local, before)
         self._sent = {name: (self.local / name).read_bytes() for name in self._tags if (self.local / name).exists()}
@@ -179,7 +181,7 @@ class Mirror:
             self._stamps = snapshot.stamps
             self._put_record(snapshot)
             gone = {*before.checkpoints, *before.vaults} - {*after.checkpoints, *after.vaults}
-            storage.remove(self.remote / name for name in gone)
+            self._store.remove(self.remote / name for name in gone)
         finally:
             shutil.rmtree(snapshot.folder, ignore_errors=True)
 
@@ -188,7 +190,7 @@ class Mirror:
         packed = folder / f"{name.replace('/', '-')}.new"
         with tarfile.open(packed, "w") as tar:
             tar.add(folder / what, arcname=what)
-        storage.put_file(packed, self.remote / name)
+        self._store.put_file(packed, self.remote / name)
         packed.unlink()
 
     def _put_small(self, name: str, content: bytes | None) -> None:
@@ -198,10 +200,10 @@ class Mirror:
         path = self.remote / name
         while True:
             try:
-                self._tags[name] = storage.write_version(path, content, self._tags.get(name))
-            except storage.ChangedError:  # by us, before an answer was lost; or by whoever had the trial before
+                self._tags[name] = self._store.write_version(path, content, self._tags.get(name))
+            except ChangedError:  # by us, before an answer was lost; or by whoever had the trial before
                 self._refuse_if_taken()
-                there = storage.read_version(path)
+                there = self._store.read_version(path)
                 self._tags[name] = there.tag if there else None
             else:
                 self._sent[name] = content
@@ -214,13 +216,13 @@ class Mirror:
 
     def _replace_contents(self, after: Contents) -> None:
         try:
-            self._tag = storage.write_version(self.remote / MIRROR_FILE, after.to_bytes(), self._tag)
-        except storage.ChangedError as error:
+            self._tag = self._store.write_version(self.remote / MIRROR_FILE, after.to_bytes(), self._tag)
+        except ChangedError as error:
             raise self._taken() from error
         self._contents = after
 
     def _refuse_if_taken(self) -> None:
-        there = storage.read_version(self.remote / MIRROR_FILE)
+        there = self._store.read_version(self.remote / MIRROR_FILE)
         if there is None or there.tag != self._tag:
             raise self._taken()
 
@@ -239,8 +241,8 @@ class Mirror:
     def _remove_strays(self) -> None:
         """Delete tars that count no more: what a kill, or a worker that had lost the trial, left behind."""
         known = {*self._contents.checkpoints, *self._contents.vaults}
-        names = [name for name in storage.files_below(self.remote) if name.endswith(".tar") and name not in known]
-        storage.remove(self.remote / name for name in names)
+        names = [name for name in self._store.files_below(self.remote) if name.endswith(".tar") and name not in known]
+        self._store.remove(self.remote / name for name in names)
 
 
 def stamps_of(folder: Path) -> dict[str, _Stamp]:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from jax_party.errors import CheckpointError, RecordError, VaultError
-from jax_party.store import storage
+from jax_party.store.protocol import Version
+from jax_party.store.storage import store_of
 from jax_party.trial.folder import CONFIG_FILE, TAKEOVER, read_record
 from jax_party.trial.marl_eval import MARL_EVAL_FILE
 from jax_party.trial.metrics import METRICS_FILE
@@ -38,7 +39,7 @@ class Contents:
     vaults: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, version: storage.Version | None, path: Path) -> Contents:
+    def read(cls, version: Version | None, path: Path) -> Contents:
         """Of what `storage.read_version` gave for mirror.json.
 
         Raises:
@@ -73,7 +74,8 @@ def download(remote: Path, local: Path, contents: Contents) -> tuple[dict[str, s
       CheckpointError, VaultError: none of its checkpoints, or not all of its vaults, can be read.
     """
     small = (CONFIG_FILE, RECORD_FILE, METRICS_FILE, MARL_EVAL_FILE)
-    versions = storage.each(lambda name: storage.read_version(remote / name), small, remote=True)
+    store = store_of(remote)
+    versions = store.each(lambda name: store.read_version(remote / name), small)
     found = {name: version for name, version in zip(small, versions, strict=True) if version is not None}
     for name, version in found.items():
         (local / name).parent.mkdir(parents=True, exist_ok=True)
@@ -125,12 +127,12 @@ def _fetch(remote: Path, local: Path, wanted: Callable[[Contents], Contents]) ->
     path = remote / MIRROR_FILE
     local.mkdir(parents=True, exist_ok=True)
     while True:
-        before = storage.read_version(path)
+        before = store_of(path).read_version(path)
         try:
             download(remote, local, wanted(Contents.read(before, path)))
             return read_record(local)
         except _UNREADABLE:
-            after = storage.read_version(path)
+            after = store_of(path).read_version(path)
             shutil.rmtree(local)
             if (after.tag if after else None) == (before.tag if before else None):
                 raise
@@ -159,7 +161,7 @@ def _unpack(remote: Path, local: Path, name: str) -> str | None:
     """Unpack one of a trial's tars; why it cannot be read, where it cannot."""
     packed = local / f".{name.replace('/', '-')}"
     try:
-        storage.get_file(remote / name, packed)
+        store_of(remote).get_file(remote / name, packed)
         with tarfile.open(packed) as tar:
             tar.extractall(local, filter="data")
     except (FileNotFoundError, tarfile.TarError, EOFError) as error:

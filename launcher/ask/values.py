@@ -14,7 +14,8 @@ from typing import TypeVar
 from jax_party.engines import ENGINES
 from jax_party.errors import StorageError, SweepError
 from jax_party.judging.racing import first_look
-from jax_party.store.storage import as_folder, without_password
+from jax_party.store.protocol import without_password
+from jax_party.store.storage import as_folder
 from launcher.ask.choices import Track
 from launcher.ask.options import (
     Watching,

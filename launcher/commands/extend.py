@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from jax_party.errors import SweepError
-from jax_party.store import storage
+from jax_party.store.storage import store_of
 from jax_party.trial.manifest import CLAIM_FILE, SweepManifest, write_manifest
 from jax_party.trial.states import State
 from launcher.ask.choices import Scheduler, Search
@@ -33,7 +33,7 @@ def extended(sweep: Sweep, samples: int) -> SweepManifest:
       SweepError: the sweep cannot have more, or its space has no more.
     """
     manifest = sweep.manifest
-    if storage.is_file(sweep.folder / CLAIM_FILE):
+    if store_of(sweep.folder).is_file(sweep.folder / CLAIM_FILE):
         raise SweepError(
             f"{sweep.folder}: has claims on its {manifest.num_trials} trials; sweep anew with more: make claim …"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +11,7 @@ from rich.console import Console
 
 from jax_party.engines import Engine, get_engine
 from jax_party.errors import RecordError, StorageError, SweepError
-from jax_party.store import storage
-from jax_party.store.locks import lock_folder
+from jax_party.store.storage import lock_folder, store_of
 from launcher.ask.choices import Scheduler
 from launcher.ask.options import PromoteOptions, ResumeOptions, SweepOptions
 from launcher.drive.dashboards import check_watching
@@ -29,21 +27,22 @@ def read_sweep(folder: Path, options: SweepOptions | ResumeOptions | PromoteOpti
     from launcher.plan.sweep import Sweep
 
     check_watching(options.watching, options.address)
-    folder = storage.absolute(folder)
+    folder = store_of(folder).absolute(folder)
     check_sweep_storage(folder)
     return dataclasses.replace(Sweep.read(folder), address=options.address, watching=options.watching)
 
 
 def check_sweep_storage(folder: Path, writing: bool = True) -> None:
     """See that the sweep's storage answers, and takes a file; without `writing` one, that a folder could be made."""
+    store = store_of(folder)
     try:
-        storage.check(folder, writing)
+        if writing:
+            store.check(folder, writing=True)
+        else:
+            store.check_new(folder)
     except StorageError as error:
-        raise SweepError(f"STORAGE: {error}") from error
-    if not writing and not storage.is_remote(folder):
-        there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise SweepError(f"{folder}: cannot make a folder there, in {there}; name one that can be written to")
+        where = "STORAGE: " if store.on_disk(folder) is None else ""
+        raise SweepError(f"{where}{error}") from error
 
 
 def find_workers_machine(address: str | None, folder: Path, shared: bool) -> Machine:
@@ -71,7 +70,7 @@ def check_pack(scheduler: Scheduler, crew: Crew, address: str | None, folder: Pa
             f"PACK={crew.pack}: with SCHEDULER={scheduler} trials wait and go on, and a cluster cannot keep places "
             "for them with workers that they share; leave PACK out"
         )
-    if scheduler.is_population and storage.is_remote(folder):
+    if scheduler.is_population and store_of(folder).on_disk(folder) is None:
         raise SweepError(
             f"PACK={crew.pack}: with SCHEDULER={scheduler} and STORAGE={folder} learners pass between workers of one "
             "trial each; leave PACK out"

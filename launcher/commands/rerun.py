@@ -12,10 +12,9 @@ from rich.console import Console
 from jax_party.engines import NATIVE, get_engine
 from jax_party.errors import SweepError, TrainingDiverged
 from jax_party.judging.scores import EXTRA
-from jax_party.store import storage
-from jax_party.store.locks import lock_folder
-from jax_party.store.storage import as_folder
+from jax_party.store.storage import as_folder, lock_folder, store_of
 from jax_party.trial.folder import create_trial_folder, read_config, read_record, update_record
+from jax_party.trial.lookup import find_trials
 from jax_party.trial.metrics import read_metrics
 from jax_party.trial.provenance import current_provenance
 from jax_party.trial.record import RECORD_FILE, TrialRecord
@@ -67,16 +66,14 @@ def find_trial(trial: str, out: Path) -> Path:
     Raises:
       SweepError: there is none, or several.
     """
-    path = as_folder(trial)
-    if storage.is_file(path / RECORD_FILE):
-        return storage.absolute(path)
-    if storage.is_remote(path):
-        raise SweepError(f"TRIAL={trial}: there is no trial there")
-    found = [place.parent for place in out.glob(f"*/*/*/{path.name}/{RECORD_FILE}")] if path.name else []
+    found = find_trials(trial, out)
     if len(found) == 1:
-        return found[0].absolute()
+        return found[0]
     if found:
         raise SweepError(f"TRIAL={trial}: there are {len(found)} of that id; give the path of one: {found[0]}")
+    path = as_folder(trial)
+    if store_of(path).on_disk(path) is None:
+        raise SweepError(f"TRIAL={trial}: there is no trial there")
     known = tuple(place.parent.name for place in out.glob(f"*/*/*/*/{RECORD_FILE}"))
     raise SweepError(f"TRIAL={trial}: no such trial under {out}{did_you_mean(path.name, known)}")
 

@@ -15,8 +15,8 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from jax_party.errors import RecordError
-from jax_party.store import storage
-from jax_party.store.locks import lock_folder
+from jax_party.store.retry import patience_of
+from jax_party.store.storage import lock_folder
 from jax_party.trial.folder import add_retry, read_record, update_record
 from jax_party.trial.provenance import utc_timestamp
 from jax_party.trial.record import TrialRecord
@@ -156,7 +156,7 @@ class SweepCallback(Callback):
         error = last_error(trial)
         if (overdue := self._overdue.reason(trial.config["trial_id"])) is not None and died(error):
             return overdue
-        with contextlib.suppress(RecordError), storage.patience_of(WRITE_S):
+        with contextlib.suppress(RecordError), patience_of(WRITE_S):
             record = read_record(self._folder / trial.config["trial_id"])
             if died(error) and record.state is State.RUNNING and record.error is not None:
                 return record.error
@@ -176,7 +176,7 @@ class SweepCallback(Callback):
             ended.append(record)
 
         try:
-            with storage.patience_of(WRITE_S):
+            with patience_of(WRITE_S):
                 record = read_record(folder)
         except RecordError as problem:
             if refused(problem) is None:
@@ -187,7 +187,7 @@ class SweepCallback(Callback):
             if record.state in FINISHED:
                 score = outcome.quick_score(record)
                 candidate = None
-                with contextlib.suppress(RecordError, OSError), storage.patience_of(WRITE_S):
+                with contextlib.suppress(RecordError, OSError), patience_of(WRITE_S):
                     candidate = outcome.complete_candidate(folder, record)
                 self._display.ended(self._progress.end(trial_id, record.state, record.error, score, candidate))
                 return

@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import Callable
 
 from jax_party.errors import RecordError, StorageError
-from jax_party.store import storage
-from jax_party.store.locks import FolderHeld
-from jax_party.store.retry import LONGEST_PAUSE_S, patience_s, refusal
+from jax_party.store.protocol import FolderHeld
+from jax_party.store.retry import LONGEST_PAUSE_S, patience_of, patience_s, refusal
 
 RETRY_S = 1.0
 WRITE_S = 2.0
@@ -64,7 +63,7 @@ class Notes:
         while self._owed and self._clock() >= self._next:
             what, write = self._owed.popleft()
             try:
-                with storage.patience_of(WRITE_S):
+                with patience_of(WRITE_S):
                     write()
             except FolderHeld:
                 held.append((what, write))

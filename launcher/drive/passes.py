@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from jax_party.store import storage
 from jax_party.store.retry import patiently
+from jax_party.store.storage import store_of
 from jax_party.trial.folder import read_record
 from jax_party.trial.record import RECORD_FILE, TrialRecord
 from jax_party.trial.states import FINISHED, State
@@ -215,7 +215,7 @@ def unused_id(folder: Path, trial_id: str) -> str:
     Among ten thousand trials that is a chance of one in a hundred.
     """
     count, candidate = 1, trial_id
-    while storage.is_file(folder / candidate / RECORD_FILE):
+    while store_of(folder).is_file(folder / candidate / RECORD_FILE):
         count += 1
         candidate = f"{trial_id}-{count}"
     return candidate

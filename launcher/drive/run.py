@@ -15,11 +15,11 @@ from typing import Any
 from rich.console import Console
 
 from jax_party.errors import SweepError
-from jax_party.store import storage
 from jax_party.store.files import write_bytes_atomically
-from jax_party.store.locks import FolderHeld
+from jax_party.store.protocol import FolderHeld
 from jax_party.store.retry import patiently
 from jax_party.store.scratch import make_scratch
+from jax_party.store.storage import store_of
 from jax_party.trial.states import FINISHED, State
 from launcher.ask.experiment import chosen_experiment
 from launcher.drive.collection import BackgroundCollector, collect
@@ -140,8 +140,7 @@ def make_progress(sweep: Sweep) -> Progress:
         scenario_mode=manifest.scenario_mode, scenarios=manifest.scenarios,
     )  # fmt: skip
     known = list(sweep.records.values())
-    remote = storage.is_remote(sweep.folder)
-    found = storage.each(lambda one: outcome.so_far(sweep.folder / one.trial_id, one), known, remote)
+    found = store_of(sweep.folder).each(lambda one: outcome.so_far(sweep.folder / one.trial_id, one), known)
     for record, facts in zip(known, found, strict=True):
         progress.add(record, *facts)
     return progress
@@ -230,16 +229,14 @@ def set_back_running(sweep: Sweep) -> None:
 
 def _log_file(folder: Path) -> Path:
     """The sweep's log; of a sweep on remote storage in a local folder while it runs."""
-    if not storage.is_remote(folder):
-        return folder / LOG_FILE
-    return make_scratch("log") / LOG_FILE
+    return (store_of(folder).on_disk(folder) or make_scratch("log")) / LOG_FILE
 
 
 def _keep_log(log: Path, folder: Path) -> None:
     """Put a log that was local behind the one on remote storage."""
-    if not storage.is_remote(folder):
+    if log == folder / LOG_FILE:
         return
-    there = storage.read_version(folder / LOG_FILE)
+    there = store_of(folder).read_version(folder / LOG_FILE)
     new = log.read_bytes() if log.exists() else b""
     write_bytes_atomically(folder / LOG_FILE, (there.content if there else b"") + new)
     shutil.rmtree(log.parent)

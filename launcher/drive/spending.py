@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from jax_party.errors import StorageError, SweepError
-from jax_party.store import storage
 from jax_party.store.files import write_json_atomically
 from jax_party.store.retry import refusal
+from jax_party.store.storage import store_of
 from launcher.show.console import duration
 
 SPENT_FILE: Final = "spent.json"
@@ -103,7 +103,7 @@ class Spending:
 
 def _read(path: Path) -> dict[str, float]:
     try:
-        found = json.loads(storage.read_bytes(path))
+        found = json.loads(store_of(path).read_bytes(path))
         return {kind: float(found[kind]) for kind in ("time", "device_hours")}
     except FileNotFoundError:
         return {"time": 0.0, "device_hours": 0.0}

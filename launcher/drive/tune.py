@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jax_party.store import storage
 from jax_party.store.retry import patience_s
+from jax_party.store.storage import store_of
 from jax_party.trial.provenance import current_provenance
 from launcher.ask.choices import Scheduler
 from launcher.ask.experiment import chosen_experiment
@@ -92,7 +92,9 @@ def _keep_environment(sweep: Sweep) -> None:
     """Have Tune wait for workers that store, and give them nothing of our environment that they have not got, or must
     not be shown.
     """
-    if storage.is_remote(sweep.folder):  # a worker that is let go of may still be storing a trial's last period
+    if (
+        store_of(sweep.folder).on_disk(sweep.folder) is None
+    ):  # a worker that is let go of may still be storing a trial's last period
         os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = str(round(patience_s()) + STORING_S)
 
     # Tune would put AWS's secrets where Ray shows them; each node has its own. Workers of our own Ray have all of our
@@ -154,12 +156,8 @@ def _choose_trials(
 
 def _tune_storage(folder: Path) -> dict[str, Any]:
     """Where Tune keeps its own files, which workers may write, too: beside the trials."""
-    if not storage.is_remote(folder):
-        return {"storage_path": str(folder)}
-    from pyarrow.fs import FSSpecHandler, PyFileSystem
-
-    remote: Any = folder
-    return {"storage_path": remote.path, "storage_filesystem": PyFileSystem(FSSpecHandler(remote.fs))}
+    path, filesystem = store_of(folder).arrow(folder)
+    return {"storage_path": path} | ({} if filesystem is None else {"storage_filesystem": filesystem})
 
 
 def _our_id(trial: Any) -> str:

@@ -22,7 +22,7 @@ from typing import IO, Any, Final
 from rich.console import Console
 
 from jax_party.errors import SweepError
-from jax_party.store.storage import is_remote
+from jax_party.store.storage import store_of
 from jax_party.trial.manifest import MANIFEST_FILE
 from jax_party.trial.provenance import PACKAGES, current_provenance
 from launcher.ask.experiment import EXPERIMENT_VARIABLE
@@ -176,7 +176,7 @@ def check_worker(here: Mapping[str, str | None], sweep: Path) -> None:
     there = current_provenance()
     try:
         refuse_other_versions(f"node {there['host']}", there["python"], there["versions"], here)
-        if not is_remote(sweep) and not (sweep / MANIFEST_FILE).is_file():
+        if store_of(sweep).on_disk(sweep) is not None and not (sweep / MANIFEST_FILE).is_file():
             raise SweepError(f"node {there['host']} does not see {sweep}; give a path that all nodes share")
     except SweepError as error:
         raise NodeRefused(str(error), ray.get_runtime_context().get_node_id()) from error
@@ -285,10 +285,10 @@ def _last_line(said: bytes) -> str:
 @contextlib.contextmanager
 def _marker(folder: Path) -> Iterator[str | None]:
     """A file in the folder, or in what there is above it, for nodes to look for; None where that cannot be written."""
-    if is_remote(folder):
+    place = store_of(folder).on_disk(store_of(folder).absolute(folder))
+    if place is None:
         yield None
         return
-    place = folder.absolute()
     while not place.is_dir():
         place = place.parent
     marker = place / f".jax_party-{uuid.uuid4().hex}"
@@ -305,7 +305,7 @@ def _marker(folder: Path) -> Iterator[str | None]:
 
 def _check_folder(address: str, folder: Path, shared: bool, nodes: list[Node]) -> None:
     """A folder of this machine is of use to workers only where they see it."""
-    if is_remote(folder):
+    if store_of(folder).on_disk(folder) is None:
         return
     if not shared and (len(nodes) > 1 or nodes[0].name != socket.gethostname()):
         raise SweepError(

@@ -16,7 +16,7 @@ from jax_party.engines import Engine, get_engine
 from jax_party.errors import ConfigError, SweepError
 from jax_party.judging.objectives import Objective, bound_metric
 from jax_party.judging.seeds import FIRST_FRESH_SEED
-from jax_party.store import storage
+from jax_party.store.storage import store_of
 from launcher.ask.choices import Search
 from launcher.ask.options import SweepOptions
 from launcher.plan.combinations import check_combination, default_sampler, default_scheduler
@@ -93,7 +93,7 @@ def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int
 def _check_storage(study: Study, options: SweepOptions) -> None:
     for base in study.bases:
         outline = study.engine.outline(study.engine.parse(base.config))
-        if outline.own_checkpoints and storage.is_remote(options.root):
+        if outline.own_checkpoints and store_of(options.root).on_disk(options.root) is None:
             raise SweepError(
                 f"logger.checkpointing.save_model: true: {study.engine.name}'s own checkpoints do not get to "
                 f"STORAGE={options.storage}; leave it out (those that trials go on from do get there), or STORAGE"

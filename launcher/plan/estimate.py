@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jax_party.engines import MAVA, NATIVE
 from jax_party.errors import RecordError
-from jax_party.store.storage import is_remote
+from jax_party.store.storage import store_of
 from jax_party.trial.folder import read_record
 from jax_party.trial.record import RECORD_FILE, TrialRecord
 from jax_party.trial.states import State
@@ -95,7 +95,7 @@ def _earlier(out: Path, algorithm: str, gpu: bool, engine: str) -> list[TrialRec
 
 
 def _records(root: Path) -> Iterator[TrialRecord]:
-    if is_remote(root):  # reading through other sweeps there takes longer than it is worth
+    if store_of(root).on_disk(root) is None:  # reading through other sweeps there takes longer than it is worth
         return
     for sweep in sorted(root.glob("*/*"), reverse=True):
         for path in sorted(sweep.glob(f"*/{RECORD_FILE}")):

@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jax_party.engines import get_engine
 from jax_party.errors import RecordError, SweepError
-from jax_party.store import storage
-from jax_party.store.locks import lock_folder
+from jax_party.store.storage import store_of
 from jax_party.trial.draws import Draws
 from jax_party.trial.folder import change_record, read_config, read_record, trial_folders
+from jax_party.trial.holding import held
 from jax_party.trial.manifest import MANIFEST_FILE, SweepManifest, read_manifest
 from jax_party.trial.provenance import utc_timestamp
 from jax_party.trial.record import TrialRecord
@@ -46,11 +45,11 @@ class Sweep:
           SweepError: it is no sweep's folder, or something in it cannot be read.
         """
         try:
-            storage.check(folder)
-            if not storage.is_file(folder / MANIFEST_FILE):
+            store_of(folder).check(folder)
+            if not store_of(folder).is_file(folder / MANIFEST_FILE):
                 raise SweepError(f"{folder}: no sweep's folder ({MANIFEST_FILE} is missing); give the path of one")
             manifest = read_manifest(folder)
-            found = storage.each(read_record, trial_folders(folder), storage.is_remote(folder))
+            found = store_of(folder).each(read_record, trial_folders(folder))
             draws = Draws.read(folder)
         except RecordError as error:
             raise SweepError(str(error)) from error
@@ -112,7 +111,7 @@ class Sweep:
                 else []
             )
 
-        return storage.each(read, trials, storage.is_remote(self.folder))
+        return store_of(self.folder).each(read, trials)
 
     def complete_plan(self) -> None:
         """Write what a driver that was killed while planning did not; searchers that learn plan one by one."""
@@ -124,15 +123,14 @@ class Sweep:
         """Make trials in these states PENDING; the ids of those that were. Why they are tried again is noted, but
         for those that this driver was playing when it was `stopped`.
 
-        Waits for a worker that is still dying to let go of the trial's folder; on remote storage, where a trial is
-        not locked, such a worker leaves the record to whoever comes next.
+        Waits for a worker that is still dying to let go of the trial's folder; on object storage, where no trial is
+        held, such a worker leaves the record to whoever comes next.
         """
-        remote = storage.is_remote(self.folder)
-        now = storage.each(lambda trial_id: read_record(self.folder / trial_id), self.records, remote)
+        now = store_of(self.folder).each(lambda trial_id: read_record(self.folder / trial_id), self.records)
         changed = []
         for trial_id in [record.trial_id for record in now if record.state in states]:
             folder = self.folder / trial_id
-            with nullcontext() if remote else lock_folder(folder, timeout=DYING_WORKER_S):
+            with held(folder, timeout=DYING_WORKER_S):
                 if read_record(folder).state in states:
                     self.records[trial_id] = change_record(folder, lambda one: _again(one, stopped))
                     changed.append(trial_id)

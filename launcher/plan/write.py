@@ -8,8 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from jax_party.errors import ConfigError, StorageError, SweepError
-from jax_party.store import storage
-from jax_party.store.locks import LOCK_FILE
+from jax_party.store.storage import as_folder, store_of
 from jax_party.trial.manifest import SweepManifest, write_manifest
 from jax_party.trial.provenance import current_provenance
 from launcher.ask.choices import Search
@@ -74,36 +73,28 @@ def create_sweep_folder(options: SweepOptions, algorithm: str, now: datetime | N
     place = f"STORAGE: {options.storage}" if options.storage else f"OUT: {options.out}"
     for attempt in range(60):
         name, folder = sweep_name_and_folder(options, algorithm, moment + timedelta(seconds=attempt))
-        if storage.is_remote(folder):
-            if _claim(folder):
-                return name, folder
-            continue
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            folder.mkdir()
-        except FileExistsError as error:
-            if folder.exists():
-                continue
-            raise SweepError(f"{place}: cannot make a folder there: {error.strerror}") from error
+            if store_of(folder).make_new_folder(folder):
+                return name, folder
+        except StorageError as error:
+            raise SweepError(f"STORAGE: {error}") from error
         except OSError as error:
             raise SweepError(f"{place}: cannot make a folder there: {error.strerror}") from error
-        return name, folder
     raise SweepError(f"{place}: sixty sweeps began there within a minute; choose another NAME")
 
 
-def _claim(folder: Path) -> bool:
-    """Whether a folder on remote storage is nobody else's."""
-    try:
-        return storage.claim(folder / LOCK_FILE)
-    except StorageError as error:
-        raise SweepError(f"STORAGE: {error}") from error
+def _absolute(folder: str | Path) -> Path:
+    place = as_folder(folder)
+    return store_of(place).absolute(place)
 
 
 def sweep_name_and_folder(options: SweepOptions, algorithm: str, moment: datetime) -> tuple[str, Path]:
     """The sweep's name and folder: `ff_mappo-20260102-030405-name` in `<out>/ff_mappo/2026-01-02/03-04-05-name`."""
     suffix = f"-{options.name}" if options.name else ""
     name = f"{algorithm}-{moment:%Y%m%d-%H%M%S}{suffix}"
-    return name, storage.absolute(options.root) / algorithm / f"{moment:%Y-%m-%d}" / f"{moment:%H-%M-%S}{suffix}"
+    return name, store_of(options.root).absolute(
+        options.root
+    ) / algorithm / f"{moment:%Y-%m-%d}" / f"{moment:%H-%M-%S}{suffix}"
 
 
 def write_plan(
@@ -135,7 +126,7 @@ def write_plan(
         sampler=None if study.sampler is None else study.sampler.value,
         scheduler=study.scheduler.value,
         scenario_mode=study.spec.scenario_mode.value,
-        warm_start=tuple(str(storage.absolute(storage.as_folder(folder))) for folder in study.warm_start),
+        warm_start=tuple(str(_absolute(folder)) for folder in study.warm_start),
         duplicates=study.duplicates.value,
         space=study.spec.space(),
         overrides={**scenarios, **study.spec.overrides},

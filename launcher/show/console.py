@@ -15,7 +15,7 @@ from rich.text import Text
 
 from jax_party.judging.objectives import At, Objective
 from jax_party.judging.standings import ahead_unsettled, why_provisional
-from jax_party.store import storage
+from jax_party.store.storage import store_of
 from jax_party.trial.states import FINISHED, State
 from launcher.show.progress import Progress, Row, Snapshot
 
@@ -223,7 +223,7 @@ def show_report(console: Console, snapshot: Snapshot, ranking: Ranking, folder: 
     if len(failed) > 5:
         facts["failed"] = f"… {len(failed) - 5} more"
     facts["folder"] = str(folder)
-    if storage.is_file(folder / "index.parquet"):  # written last; the evaluations are a folder
+    if store_of(folder).is_file(folder / "index.parquet"):  # written last; the evaluations are a folder
         facts |= {name: str(folder / name) for name in ("index.csv", "index.parquet", "evaluations.parquet")}
     show_facts(console, f"Sweep {snapshot.name}", facts)
 

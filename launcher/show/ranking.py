@@ -9,7 +9,7 @@ from typing import Any
 
 from jax_party.judging import settling, standings
 from jax_party.judging.standings import Candidate, Standing
-from jax_party.store import storage
+from jax_party.store.storage import store_of
 from jax_party.trial.manifest import SweepManifest
 from jax_party.trial.record import TrialRecord
 from launcher.plan import outcome
@@ -52,8 +52,7 @@ def rank(folder: Path, manifest: SweepManifest, trials: Sequence[TrialRecord]) -
       trials: those of the search; one without a score does not count.
     """
     objective = manifest.objective
-    remote = storage.is_remote(folder)
-    candidates = storage.each(lambda one: outcome.candidate(folder / one.trial_id, one), trials, remote)
+    candidates = store_of(folder).each(lambda one: outcome.candidate(folder / one.trial_id, one), trials)
     by_id = {one.trial_id: one for one in trials}
     ranked = standings.rank(candidates, objective, manifest.scenario_mode, manifest.scenarios)
     groups = {group: [_entry(folder, one, by_id) for one in found] for group, found in ranked.items()}

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jax_party.errors import SweepError
-from jax_party.store import storage
-from jax_party.store.storage import as_folder
+from jax_party.store.storage import store_of
 from launcher.ask.choices import Track
 from launcher.show.progress import Progress
 
@@ -70,9 +69,11 @@ def _make_wandb(folder: Path, sweep: str, facts: Callable[[Any], dict[str, Any]]
             with _hidden(WANDB_KEY):  # Ray would write it into its own files; its processes have our environment
                 super()._start_logging_actor(trial, exclude_results, **settings)
 
-    here = None if storage.is_remote(folder) else str(folder)
+    here = store_of(folder).on_disk(folder)
     return WandbTracker(
-        project=os.environ.get("WANDB_PROJECT", PROJECT), group=sweep, dir=os.environ.get("WANDB_DIR", here)
+        project=os.environ.get("WANDB_PROJECT", PROJECT),
+        group=sweep,
+        dir=os.environ.get("WANDB_DIR", here and str(here)),
     )
 
 
@@ -111,7 +112,8 @@ def _make_mlflow(folder: Path, sweep: str, facts: Callable[[Any], dict[str, Any]
             """End the run."""
             super().log_trial_end(trial, failed)
 
-    local = None if storage.is_remote(folder) else (as_folder(folder).absolute() / "mlruns").as_uri()
+    here = store_of(folder).on_disk(folder)
+    local = here and (here.absolute() / "mlruns").as_uri()
     where = os.environ.get("MLFLOW_TRACKING_URI") or local
     if where is None:
         raise SweepError(f"TRACK=mlflow: {folder} is remote; say where MLflow's server is: MLFLOW_TRACKING_URI")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from jax_party.errors import TrainingDiverged
-from jax_party.store.locks import lock_folder
-from jax_party.store.storage import is_remote
+from jax_party.store.storage import store_of
+from jax_party.trial.holding import held
 from jax_party.trial.mirror import Mirror
 from launcher.work.population import Inheritance
 
@@ -33,10 +33,9 @@ class Member:
 
     def take(self, folder: Path) -> Path:
         """Take the trial, so that nobody else writes in its folder; the local folder to play it in."""
-        if not is_remote(folder):
-            self.held.enter_context(lock_folder(folder, timeout=LOCK_WAIT_S))
-            self.folder = folder
-        else:
+        self.held.enter_context(held(folder, timeout=LOCK_WAIT_S))
+        self.folder = store_of(folder).on_disk(folder)
+        if self.folder is None:
             self.mirror = Mirror(folder)
             self.folder = self.mirror.open()
         return self.folder

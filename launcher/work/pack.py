@@ -21,7 +21,7 @@ from typing import Any
 from jax_party.engines import NATIVE, get_engine
 from jax_party.errors import StorageRefused, SweepError
 from jax_party.store.retry import patience_s, patiently, refusal
-from jax_party.store.storage import is_remote
+from jax_party.store.storage import store_of
 from jax_party.trial.folder import add_retry, read_config, read_record, update_record
 from jax_party.trial.provenance import utc_timestamp
 from launcher.work.member import Member
@@ -271,9 +271,10 @@ class Pack:
         if not members:
             return contextlib.nullcontext()
         first = members[0].trial_id
-        local = Path(tempfile.gettempdir()) / f"{first}-{TRACE_FILE}"
-        trace = local if is_remote(self._sweep) else self._sweep / first / TRACE_FILE
-        place = f"{local} on {socket.gethostname()}" if is_remote(self._sweep) else TRACE_FILE
+        trace, place = store_of(self._sweep).on_disk(self._sweep / first / TRACE_FILE), TRACE_FILE
+        if trace is None:
+            trace = Path(tempfile.gettempdir()) / f"{first}-{TRACE_FILE}"
+            place = f"{trace} on {socket.gethostname()}"
         return self._watchdog.watch(limit_s, trace, tell, place)
 
     def _advance(self, experiments: list[Any]) -> list[dict[str, Any] | BaseException]:

@@ -7,7 +7,6 @@ over again.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 from jax_party.config import with_values
 from jax_party.errors import SweepError
 from jax_party.store.files import write_yaml_atomically
+from jax_party.store.local import aside
 from jax_party.trial.folder import CONFIG_FILE, read_config, read_record, takeover_folder, update_record
 from jax_party.trial.record import Takeover, TrialRecord
 from jax_party.trial.states import FINISHED
@@ -76,11 +76,9 @@ def take_over(folder: Path, given: Inheritance) -> TrialRecord:
     undone = record.lineage[len(lineage) :]
     until_then = undone[0].hyperparameters if undone else record.hyperparameters
     place = takeover_folder(folder, step)
-    aside = place.with_name(f".{place.name}.new")
-    for old in (aside, place):
-        shutil.rmtree(old, ignore_errors=True)
-    shutil.copytree(given.learner, aside)
-    os.replace(aside, place)
+    shutil.rmtree(place, ignore_errors=True)
+    with aside(place, durable=False, name=f".{place.name}.new") as copy:
+        shutil.copytree(given.learner, copy)
     lineage = (*lineage, Takeover(step, given.source, given.source_step, dict(until_then)))
     record = update_record(folder, lineage=lineage, hyperparameters=dict(given.hyperparameters))
     return settle(folder, record)

@@ -22,11 +22,11 @@ from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import JaxPartyError, RecordError
 from jax_party.judging.aggregate import Aggregate
 from jax_party.judging.claim_tests import welch_interval
-from jax_party.store import storage
 from jax_party.store.files import plain_value
-from jax_party.store.storage import as_folder
+from jax_party.store.storage import as_folder, store_of
 from jax_party.trial.folder import read_config, read_record
 from jax_party.trial.judged import judge_trial
+from jax_party.trial.lookup import find_trials
 from jax_party.trial.manifest import MANIFEST_FILE, SweepManifest, read_manifest
 from jax_party.trial.metrics import read_metrics
 from jax_party.trial.record import RECORD_FILE, TrialRecord
@@ -100,18 +100,19 @@ def differences(a: str | Path, b: str | Path, root: str | Path = DEFAULT_ROOT) -
 def _find(given: str, name: str, root: Path) -> tuple[Path, bool]:
     """The folder of a trial or sweep, and whether it is a sweep's."""
     folder = as_folder(given)
-    storage.check(folder)
-    if storage.is_file(folder / MANIFEST_FILE):
+    store = store_of(folder)
+    store.check(folder)
+    if store.is_file(folder / MANIFEST_FILE):
         return folder, True
-    if storage.is_file(folder / RECORD_FILE):
+    if store.is_file(folder / RECORD_FILE):
         return folder, False
-    if storage.is_remote(folder):
-        raise RecordError(f"{name}={given}: there is neither a trial nor a sweep there")
-    found = sorted(one.parent for one in root.glob(f"*/*/*/{folder.name}/{RECORD_FILE}")) if folder.name else []
+    found = find_trials(given, root)
     if len(found) == 1:
         return found[0], False
     if found:
         raise RecordError(f"{name}={given}: there are {len(found)} trials of that id; give the path of one: {found[0]}")
+    if store.on_disk(folder) is None:
+        raise RecordError(f"{name}={given}: there is neither a trial nor a sweep there")
     raise RecordError(f"{name}={given}: no such trial or sweep, nor a trial of that id under {root}; give its folder")
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import yaml
 
-from jax_party.store import storage
+from jax_party.store.storage import store_of
 from jax_party.trial.folder import CONFIG_FILE, read_config
 
 _KEPT: Final = 8  # templates for one number of lines
@@ -61,7 +61,7 @@ def read_leaves(trial: Path) -> dict[str, Any]:
       RecordError: config.yaml is missing or not a YAML mapping.
     """
     try:
-        text = storage.read_bytes(trial / CONFIG_FILE).decode()
+        text = store_of(trial).read_bytes(trial / CONFIG_FILE).decode()
     except (OSError, UnicodeDecodeError):
         return leaves_of(read_config(trial))
     lines = text.removesuffix("\n").split("\n")

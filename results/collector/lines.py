@@ -10,7 +10,7 @@ import msgspec
 
 from jax_party.errors import RecordError
 from jax_party.judging.scores import EXTRA, UNTRAINED
-from jax_party.store import storage
+from jax_party.store.storage import store_of
 from jax_party.trial.metrics import METRICS_FILE, read_metrics
 from results.collector.rows import Evaluation
 
@@ -74,7 +74,7 @@ def read(trial: Path, place: PurePosixPath, seed: int) -> tuple[list[Evaluation]
       RecordError: a whole line is not an evaluation.
     """
     try:
-        content = storage.read_bytes(trial / METRICS_FILE)
+        content = store_of(trial).read_bytes(trial / METRICS_FILE)
     except OSError:
         return _read_any(trial, place, seed)
     rows: list[Mapping[str, Any]] = []
@@ -99,7 +99,7 @@ def read_with_training(trial: Path) -> list[Mapping[str, Any]]:
       RecordError: a whole line is not a row.
     """
     try:
-        content = storage.read_bytes(trial / METRICS_FILE)
+        content = store_of(trial).read_bytes(trial / METRICS_FILE)
         lines = _decoder_with_training.decode_lines(content[: content.rfind(b"\n") + 1])
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return [*read_metrics(trial)]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,11 @@ import msgspec
 import pyarrow as pa
 
 from jax_party.errors import RecordError
-from jax_party.store import storage
-from jax_party.store.locks import lock_folder
+from jax_party.store.storage import lock_folder, store_of
 from jax_party.trial.record import RECORD_FILE
 from jax_party.trial.schema import SCHEMA_VERSION
 from results.collector import columns, evaluations
-from results.collector.listing import EVALUATIONS_FILE, KEPT_FOLDER, Listing, stamp_of
+from results.collector.listing import EVALUATIONS_FILE, KEPT_FOLDER, Listing
 from results.collector.rows import IndexRow
 
 PART_TRIALS: Final = 250
@@ -107,7 +105,7 @@ def load(folder: Path, number: int, layout: bytes, stamps: Mapping[str, str]) ->
     if kept_file(number) not in stamps:
         return None
     try:
-        part = _decoded(storage.read_bytes(folder / kept_file(number)))
+        part = _decoded(store_of(folder).read_bytes(folder / kept_file(number)))
         fits = part.table.schema.metadata[_LAYOUT_KEY] == layout
         return part if fits and part.beside == stamps.get(evaluations_file(number)) else None
     except _DAMAGED:
@@ -131,42 +129,21 @@ def _decoded(content: bytes) -> Part:
 
 def _write(path: Path, content: bytes) -> str:
     """Make `path` hold `content`, or leave it as it was; its stamp. Nothing is lost where a power cut undoes it."""
-    if storage.is_remote(path):
-        return storage.write_tagged(path, content)
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with open(aside, "xb") as file:
-            file.write(content)
-            file.flush()
-            stamp = stamp_of(os.fstat(file.fileno()))
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    return stamp
+    return store_of(path).write_bytes(path, content, durable=False)
 
 
 def make_folders(folder: Path) -> None:
     """Make the folders of the parts, the one of evaluations in the place of the single file of older versions."""
-    table = folder / EVALUATIONS_FILE
-    if storage.is_remote(folder):
-        if storage.is_file(table):
-            storage.remove([table])
-        return
-    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-        if table.is_file():
-            table.unlink()
-    table.mkdir(exist_ok=True)
-    (folder / KEPT_FOLDER).mkdir(exist_ok=True)
+    store, table = store_of(folder), folder / EVALUATIONS_FILE
+    if store.is_file(table):
+        store.remove([table])
+    store.make_folder(table)
+    store.make_folder(folder / KEPT_FOLDER)
 
 
 def remove(folder: Path, names: Collection[str]) -> None:
     """Remove files of parts whose trials are gone."""
-    if storage.is_remote(folder):
-        storage.remove(folder / name for name in names)
-        return
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
+    store_of(folder).remove(folder / name for name in names)
 
 
 @contextlib.contextmanager
@@ -177,7 +154,7 @@ def alone(folder: Path) -> Iterator[None]:
     not of the evaluations beside it is made anew by the next.
     """
     with contextlib.ExitStack() as held:
-        if not storage.is_remote(folder):
+        if store_of(folder).on_disk(folder) is not None:
             with contextlib.suppress(RecordError):
                 held.enter_context(lock_folder(folder / KEPT_FOLDER, timeout=600.0))
         yield
@@ -214,8 +191,8 @@ def update(folder: Path, listing: Listing, reader: Reader) -> tuple[list[pa.Tabl
     stamps = {name: (stamp, number) for number, part in kept.items() for name, stamp in part.stamps.items()}
     known = {name: number for name, (_, number) in stamps.items() if name in listing.trials}
     new = [name for name in listing.trials if name not in known]
-    remote = storage.is_remote(folder)
-    numbers = dict(zip(new, storage.each(lambda name: _number(folder / name), new, remote), strict=True))
+    store = store_of(folder)
+    numbers = dict(zip(new, store.each(lambda name: _number(folder / name), new), strict=True))
     loose = [name for name, number in numbers.items() if number is None]
     trials: dict[int, dict[str, str]] = {0: {}}
     for name, stamp in listing.trials.items():
@@ -224,7 +201,7 @@ def update(folder: Path, listing: Listing, reader: Reader) -> tuple[list[pa.Tabl
             trials.setdefault(number, {})[name] = stamp
     tasks = [Task(folder, number, of_part, listing.parts) for number, of_part in sorted(trials.items())
              if number not in kept or kept[number].stamps != of_part]  # fmt: skip
-    unreadable = storage.each(reader.read, loose, remote)
+    unreadable = store.each(reader.read, loose)
     for done in _each(tasks, reader, sum(stamps.get(n, ("",))[0] != s for n, s in listing.trials.items())):
         kept[done.number] = _decoded(done.part)
         unreadable += done.unreadable
@@ -236,7 +213,8 @@ def update(folder: Path, listing: Listing, reader: Reader) -> tuple[list[pa.Tabl
 
 def _each(tasks: Sequence[Task], reader: Reader, to_read: int) -> Iterator[Done]:
     """Do the tasks, in two processes where there is much to read and cores for it."""
-    if to_read < POOL_FROM or len(tasks) < 2 or len(os.sched_getaffinity(0)) < 2 or storage.is_remote(tasks[0].folder):
+    local = bool(tasks) and store_of(tasks[0].folder).on_disk(tasks[0].folder) is not None
+    if to_read < POOL_FROM or len(tasks) < 2 or len(os.sched_getaffinity(0)) < 2 or not local:
         yield from (bring_up(task, reader) for task in tasks)
         return
     import loky
@@ -252,7 +230,7 @@ class _Numbered(msgspec.Struct):
 def _number(trial: Path) -> int | None:
     """The part that a trial belongs to; None where its record does not say."""
     try:
-        number = msgspec.json.decode(storage.read_bytes(trial / RECORD_FILE), type=_Numbered).number
+        number = msgspec.json.decode(store_of(trial).read_bytes(trial / RECORD_FILE), type=_Numbered).number
     except (OSError, ValueError):
         return None
     return number // PART_TRIALS if 0 <= number < 2**63 else None
@@ -294,7 +272,7 @@ def _as_it_was(task: Task, reader: Reader) -> tuple[Part | None, pa.Table | None
     if part is None or not _are_told_apart(part, task):
         return None, None
     try:
-        content = storage.read_bytes(task.folder / evaluations_file(task.number))
+        content = store_of(task.folder).read_bytes(task.folder / evaluations_file(task.number))
         return part, evaluations.read_part(content).cast(evaluations.SCHEMA)
     except _DAMAGED:
         return None, None
@@ -310,7 +288,7 @@ def _are_told_apart(part: Part, task: Task) -> bool:
 
 def _read(task: Task, names: Sequence[str], reader: Reader) -> tuple[list[tuple[str, IndexRow]], list[IndexRow]]:
     """The rows of these trials by their names, and those of the unreadable among them."""
-    rows = storage.each(reader.read, names, storage.is_remote(task.folder))
+    rows = store_of(task.folder).each(reader.read, names)
     together = list(zip(names, rows, strict=True))
     return [(name, row) for name, row in together if row.readable], [row for row in rows if not row.readable]
 

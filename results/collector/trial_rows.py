@@ -18,7 +18,7 @@ from jax_party.judging.intervals import interval
 from jax_party.judging.objectives import bound_metric, feasible
 from jax_party.judging.scores import Judgement, best_step, trained_evaluations
 from jax_party.judging.settling import end_of
-from jax_party.store import storage
+from jax_party.store.storage import store_of
 from jax_party.trial.draws import Draws
 from jax_party.trial.folder import read_record
 from jax_party.trial.identity import configuration_id
@@ -144,7 +144,7 @@ def _objective_values(record: TrialRecord, judged: Judgement | None) -> dict[str
 def unreadable_row(
     trial: Path, record: TrialRecord | None, place: PurePosixPath, manifest: SweepManifest | None, reason: str
 ) -> IndexRow:
-    fixed: dict[str, Any] = {"folder": str(place), "trial_id": storage.absolute(trial).name}
+    fixed: dict[str, Any] = {"folder": str(place), "trial_id": store_of(trial).absolute(trial).name}
     if manifest is not None:
         fixed |= {"sweep": manifest.name, "engine": manifest.engine, "algorithm": manifest.algorithm}
     if record is not None:

@@ -17,9 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jax_party.errors import RecordError
-from jax_party.store import storage
 from jax_party.store.files import write_bytes_atomically
-from jax_party.store.storage import as_folder
+from jax_party.store.storage import as_folder, store_of
 from jax_party.trial.manifest import MANIFEST_FILE, read_manifest
 from jax_party.trial.record import RECORD_FILE
 from results.collector import columns, parts
@@ -85,20 +84,20 @@ def write_index_of(folder: Path) -> tuple[CollectedPaths, Collection]:
 
 def is_sweep_or_run(folder: Path) -> bool:
     """Whether `folder` is a sweep's or a single run's, so that `write_index` has something to read."""
-    return storage.is_file(folder / MANIFEST_FILE) or bool(list_folder(folder).trials)
+    return store_of(folder).is_file(folder / MANIFEST_FILE) or bool(list_folder(folder).trials)
 
 
 def check_folder(folder: Path) -> None:
     """Raises RecordError where there is nothing in `folder` to collect."""
-    storage.check(folder)
-    if not storage.is_remote(folder) and not folder.is_dir():
+    store_of(folder).check(folder)
+    if not store_of(folder).is_folder(folder):
         raise RecordError(f"{folder}: no such folder; give a sweep's folder or a single run's")
     if not is_sweep_or_run(folder):
         raise RecordError(
             f"{folder}: no trials in it (neither {MANIFEST_FILE} nor a folder with {RECORD_FILE}); "
             "give a sweep's folder or a single run's"
         )
-    if storage.is_file(folder / MANIFEST_FILE):
+    if store_of(folder).is_file(folder / MANIFEST_FILE):
         read_manifest(folder)
 
 
@@ -111,7 +110,7 @@ def _read_collection(folder: Path) -> Collection:
     listing = list_folder(folder)
     if not listing.trials:
         _check_never_begun(folder)
-    manifest = read_manifest(folder) if storage.is_file(folder / MANIFEST_FILE) else None
+    manifest = read_manifest(folder) if store_of(folder).is_file(folder / MANIFEST_FILE) else None
     reader = parts.Reader(functools.partial(read_trial, folder, manifest), FIXED_COLUMNS)
     tables, rows, unreadable = parts.update(folder, listing, reader)
     rows += unreadable
@@ -130,7 +129,7 @@ def _read_collection(folder: Path) -> Collection:
 
 def _check_never_begun(folder: Path) -> None:
     """Refuse to replace an index of trials by one that knows of none: tables were copied alone, or trials removed."""
-    content = storage.read_bytes(folder / INDEX_FILE) if storage.is_file(folder / INDEX_FILE) else b""
+    content = store_of(folder).read_bytes(folder / INDEX_FILE) if store_of(folder).is_file(folder / INDEX_FILE) else b""
     try:
         played = pq.read_table(io.BytesIO(content), columns=["folder"])["folder"].drop_null() if content else []
     except (OSError, ValueError):  # damaged: there is nothing to lose

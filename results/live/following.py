@@ -13,8 +13,8 @@ from jax_party.errors import RecordError
 from jax_party.judging.aggregate import aggregate_metrics
 from jax_party.judging.scores import evaluations_by_step
 from jax_party.judging.standings import Candidate
-from jax_party.store import storage
-from jax_party.trial.folder import read_record, trial_folders
+from jax_party.store.storage import store_of
+from jax_party.trial.folder import read_record
 from jax_party.trial.judged import candidate_of, judged_hyperparameters
 from jax_party.trial.manifest import MANIFEST_FILE, SweepManifest, read_manifest
 from jax_party.trial.metrics import METRICS_FILE
@@ -97,12 +97,12 @@ class Follower:
 
     def __init__(self, folder: Path) -> None:
         """Raises RecordError where there is no such folder, nothing in it, or its sweep.yaml cannot be read."""
-        storage.check(folder)
-        if not storage.is_remote(folder) and not folder.is_dir():
+        store_of(folder).check(folder)
+        if not store_of(folder).is_folder(folder):
             raise RecordError(f"{folder}: no such folder; give a sweep's folder or a single run's")
         self.folder = folder
-        has_manifest = storage.is_file(folder / MANIFEST_FILE)
-        self._alone = not has_manifest and storage.is_file(folder / RECORD_FILE)
+        has_manifest = store_of(folder).is_file(folder / MANIFEST_FILE)
+        self._alone = not has_manifest and store_of(folder).is_file(folder / RECORD_FILE)
         if not has_manifest and not self._alone:
             raise RecordError(
                 f"{folder}: no trials in it (neither {MANIFEST_FILE} nor {RECORD_FILE}); "
@@ -118,7 +118,7 @@ class Follower:
         """
         now = {name: mark for name, mark in self._marks().items() if name not in settled}
         names = [name for name, mark in now.items() if self._seen.get(name) != mark]
-        found = storage.each(self._read, names, storage.is_remote(self.folder))
+        found = store_of(self.folder).each(self._read, names)
         self._seen |= {name: now[name] for name in names}
         return sorted((trial for trial in found if trial is not None), key=lambda trial: trial.record.number)
 
@@ -132,23 +132,10 @@ class Follower:
 
     def _marks(self) -> dict[str, tuple[Any, ...]]:
         """Trial folder -> what changes with its files."""
-        if storage.is_remote(self.folder):
-            return self._remote_marks()
-        names = ["."] if self._alone else [path.name for path in trial_folders(self.folder)]
-        return {name: tuple(_mark(self.folder / name / file) for file in _FILES) for name in names}
-
-    def _remote_marks(self) -> dict[str, tuple[Any, ...]]:
-        tags = storage.tags_below(self.folder)
+        tags = store_of(self.folder).tags_below(
+            self.folder, _FILES if self._alone else (), () if self._alone else _FILES
+        )
         if self._alone:
             return {".": tuple(tags.get(file) for file in _FILES)}
-        parts = (name.partition("/") for name in tags)
-        names = [name for name, _, rest in parts if rest == RECORD_FILE]
+        names = [name.removesuffix(f"/{RECORD_FILE}") for name in tags if name.endswith(f"/{RECORD_FILE}")]
         return {name: tuple(tags.get(f"{name}/{file}") for file in _FILES) for name in names}
-
-
-def _mark(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_mtime_ns, status.st_size

@@ -20,8 +20,7 @@ from jax_party.errors import RecordError
 from jax_party.judging import standings
 from jax_party.judging.objectives import Objective
 from jax_party.judging.standings import Standing
-from jax_party.store import storage
-from jax_party.store.storage import as_folder
+from jax_party.store.storage import as_folder, store_of
 from jax_party.trial.manifest import SweepManifest
 from jax_party.trial.record import TrialRecord
 from results.live.following import FollowedTrial, Follower
@@ -54,7 +53,7 @@ def update_journal(folder: str | Path) -> Path | None:
       RecordError: there is no such sweep, or its journal is damaged.
     """
     folder = as_folder(folder)
-    if storage.is_remote(folder):
+    if store_of(folder).on_disk(folder) is None:
         return None
     follower = Follower(folder)
     if follower.manifest is None:

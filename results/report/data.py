@@ -19,7 +19,7 @@ from jax_party.judging.intervals import interval
 from jax_party.judging.objectives import At, Objective
 from jax_party.judging.replicates import pool_seeds
 from jax_party.judging.standings import TIERS
-from jax_party.store import storage
+from jax_party.store.storage import store_of
 from jax_party.trial.manifest import SweepManifest
 from jax_party.trial.states import State
 from results.analysis.comparison import leaders_of
@@ -54,7 +54,7 @@ class SweepData:
     @property
     def name(self) -> str:
         """The sweep's name, or the folder's."""
-        return self.manifest.name if self.manifest is not None else storage.absolute(self.folder).name
+        return self.manifest.name if self.manifest is not None else store_of(self.folder).absolute(self.folder).name
 
     @cached_property
     def objective(self) -> Objective:

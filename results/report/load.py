@@ -9,8 +9,7 @@ from typing import Final
 import pandas as pd
 
 from jax_party.errors import RecordError
-from jax_party.store import storage
-from jax_party.store.storage import as_folder
+from jax_party.store.storage import as_folder, store_of
 from jax_party.trial.folder import read_record, trial_folders
 from jax_party.trial.judged import judge_trial
 from jax_party.trial.manifest import MANIFEST_FILE, read_manifest
@@ -47,8 +46,8 @@ def load(folder: str | Path) -> SweepData:
       RecordError: there is no such sweep, its tables cannot be read, or no trial has been evaluated yet.
     """
     place = as_folder(folder)
-    storage.check(place)
-    collected = storage.is_file(place / INDEX_FILE)
+    store_of(place).check(place)
+    collected = store_of(place).is_file(place / INDEX_FILE)
     if collected:
         load_index(place)  # one of a newer version is refused, not written over
     try:
@@ -63,13 +62,13 @@ def load(folder: str | Path) -> SweepData:
         if name not in index:
             index[name] = pd.NA
     _check(place, index, evaluations)
-    manifest = read_manifest(place) if storage.is_file(place / MANIFEST_FILE) else None
+    manifest = read_manifest(place) if store_of(place).is_file(place / MANIFEST_FILE) else None
     return SweepData(place, index, evaluations, manifest, _scores(place, index))
 
 
 def _has_trials(folder: Path) -> bool:
     """Whether there are trials to collect: a folder that tables alone were copied to has none."""
-    return storage.is_file(folder / RECORD_FILE) or bool(trial_folders(folder))
+    return store_of(folder).is_file(folder / RECORD_FILE) or bool(trial_folders(folder))
 
 
 def _check(folder: Path, index: pd.DataFrame, evaluations: pd.DataFrame) -> None:
@@ -94,7 +93,7 @@ def _scores(folder: Path, index: pd.DataFrame) -> dict[str, list[float]]:
     }
     several = scored[scored["num_seeds"].fillna(1) > 1]
     places = list(zip(several["trial_id"], several["folder"], several["objective.value"], strict=True))
-    read = storage.each(lambda one: _seed_values(folder, *one), places, storage.is_remote(folder))
+    read = store_of(folder).each(lambda one: _seed_values(folder, *one), places)
     return found | {str(trial): values for (trial, _, _), values in zip(places, read, strict=True)}
 
 

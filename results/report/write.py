@@ -11,8 +11,8 @@ from rich.console import Console
 
 from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import RecordError
-from jax_party.store import storage
 from jax_party.store.files import write_bytes_atomically, write_text_atomically
+from jax_party.store.storage import store_of
 from results.report.load import load
 
 REPORT_FILE: Final = "report.html"
@@ -42,8 +42,7 @@ def write_report(sweep_folder: str | Path) -> ReportPaths:
     page = data.folder / REPORT_FILE
     write_text_atomically(page, render(data))
     plots = []
-    if not storage.is_remote(data.folder):
-        (data.folder / PLOTS_FOLDER).mkdir(exist_ok=True)
+    store_of(data.folder).make_folder(data.folder / PLOTS_FOLDER)
     for name, content in pictures(data):
         plots.append(data.folder / PLOTS_FOLDER / name)
         write_bytes_atomically(plots[-1], content)

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error, whole_number
 from jax_party.errors import JaxPartyError, VaultError
-from jax_party.store import storage
 from jax_party.store.files import write_text_atomically
+from jax_party.store.storage import store_of
 from results import vaults
 from results.printing import print_table
 from results.vaults.derive import ALONG
@@ -110,7 +110,7 @@ def _verify(options: argparse.Namespace) -> int:
     places = _places(options)
     damaged = False
     for place in places:
-        if options.write and storage.is_remote(place.folder):
+        if options.write and store_of(place.folder).on_disk(place.folder) is None:
             raise VaultError(f"{place.path}: is on remote storage; fetch the trial, and write checksums there")
         with vaults.opened([place]) as (vault,):
             problems = vaults.verify(vault, place)

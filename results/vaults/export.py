@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from jax_party.errors import VaultError
+from jax_party.store.local import aside
 from results.vaults.dataset import CORE, shared_fields
 from results.vaults.episodes import Episode, episodes
 from results.vaults.store import Fields, FieldSpec, Vault, create
@@ -37,23 +38,17 @@ def export_parquet(vaults: Sequence[Vault], to: str | Path, fields: Sequence[str
     if to.exists():
         raise VaultError(f"{to}: is there already; name a new file")
     names = list(shared_fields(vaults, fields))
-    aside = to.with_name(f".{to.name}.new")
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
-        writer: pq.ParquetWriter | None = None
-        try:
+        with aside(to, durable=False, name=f".{to.name}.new") as place, contextlib.ExitStack() as opened:
+            writer: pq.ParquetWriter | None = None
             for vault in vaults:
                 for table in _tables(vault, names):
-                    writer = writer or pq.ParquetWriter(aside, table.schema, compression="zstd")
+                    if writer is None:
+                        writer = opened.enter_context(pq.ParquetWriter(place, table.schema, compression="zstd"))
                     writer.write_table(table)
-        finally:
-            if writer is not None:
-                writer.close()
-        os.replace(aside, to)
     except OSError as error:
         raise VaultError(f"{to}: cannot be written ({error.strerror}); name another file") from error
-    finally:
-        aside.unlink(missing_ok=True)
     return to
 
 

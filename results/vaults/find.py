@@ -15,8 +15,7 @@ from typing import Any, Final
 import pandas as pd
 
 from jax_party.errors import RecordError, VaultError
-from jax_party.store import storage
-from jax_party.store.storage import as_folder
+from jax_party.store.storage import as_folder, store_of
 from jax_party.trial import transfer
 from jax_party.trial.folder import read_record
 from jax_party.trial.record import RECORD_FILE
@@ -61,7 +60,7 @@ class Place:
         Raises:
           VaultError: it is on S3, is not there, or is damaged.
         """
-        if storage.is_remote(self.folder):
+        if store_of(self.folder).on_disk(self.folder) is None:
             raise VaultError(f"{self.path}: is on remote storage; use results.vaults.opened([place])")
         return Vault(self.path)
 
@@ -82,11 +81,11 @@ def find(source: str | Path, query: str | None = None, kind: str | None = None) 
     if kind not in (None, *KINDS):
         raise VaultError(f"kind {kind!r}: no such kind of vault; use {' or '.join(KINDS)}")
     folder = as_folder(source)
-    storage.check(folder)
-    if query is None and not storage.is_remote(folder) and (folder / METADATA_FILE).is_file():
+    store_of(folder).check(folder)
+    if query is None and store_of(folder).on_disk(folder) and (folder / METADATA_FILE).is_file():
         vault = Vault(folder)
         found = [Place(vault.uid, vault.kind, folder.absolute(), rows=vault.rows, steps=vault.steps)]
-    elif query is None and storage.is_file(folder / RECORD_FILE):
+    elif query is None and store_of(folder).is_file(folder / RECORD_FILE):
         found = of_trial(folder)
     else:
         found = _of_index(folder, query)
@@ -98,7 +97,8 @@ def find(source: str | Path, query: str | None = None, kind: str | None = None) 
 
 def of_trial(folder: str | Path) -> list[Place]:
     """The vaults of a trial, by its record."""
-    folder = storage.absolute(as_folder(folder))
+    folder = as_folder(folder)
+    folder = store_of(folder).absolute(folder)
     record = read_record(folder)
     return [
         Place(one.uid, one.kind, folder, record.trial_id, record.algorithm, record.scenario, one.rows, one.steps)
@@ -126,7 +126,7 @@ def opened(places: Sequence[Place]) -> Iterator[list[Vault]]:
 
 def _brought(place: Place, scratch: Path, brought: dict[str, Path]) -> Place:
     """A place that is local; `brought` has the folders of trials that were on S3."""
-    if not storage.is_remote(place.folder):
+    if store_of(place.folder).on_disk(place.folder) is not None:
         return place
     name = str(place.folder)
     if name not in brought:
@@ -144,7 +144,7 @@ def _of_index(folder: Path, query: str | None) -> list[Place]:
     chosen = index if query is None else select(index, query)
     places = []
     for row in chosen.to_dict("records"):
-        trial = storage.absolute(root / _name(row["folder"]))
+        trial = store_of(root).absolute(root / _name(row["folder"]))
         trial_id, algorithm, scenario = (_name(row[name]) for name in ("trial_id", "algorithm", "scenario"))
         for kind in KINDS:
             uids = [uid for uid in _name(row[f"vault.{kind}.uid"]).split(";") if uid]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 from ast import literal_eval
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ import tensorstore as ts
 from numpy.typing import NDArray
 
 from jax_party.errors import VaultError
+from jax_party.store.local import aside
 
 METADATA_FILE: Final = "metadata.json"
 FLASHBAX_VERSION: Final = 1.2
@@ -268,21 +267,18 @@ def create(
     path = Path(path).absolute()
     if path.exists():
         raise VaultError(f"{path}: is there already; name a new folder")
-    aside = path.with_name(f".{path.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
     try:
-        aside.mkdir(parents=True)
-        _write_metadata(aside, fields, rows, metadata)
-        new = NewVault(aside, fields, rows)
-        yield new
-        if not new.steps:
-            raise VaultError(f"{path}: there is nothing to write into it; choose other vaults, or more of them")
-        new.finish()
-        os.replace(aside, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside(path, durable=False, name=f".{path.name}.new") as place:
+            place.mkdir()
+            _write_metadata(place, fields, rows, metadata)
+            new = NewVault(place, fields, rows)
+            yield new
+            if not new.steps:
+                raise VaultError(f"{path}: there is nothing to write into it; choose other vaults, or more of them")
+            new.finish()
     except OSError as error:
         raise VaultError(f"{path}: cannot be written ({error.strerror}); name another folder") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _spec(path: Path, name: str) -> dict[str, Any]:

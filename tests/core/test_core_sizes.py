@@ -14,7 +14,6 @@ MOST_LINES_OF_A_FUNCTION: Final = 60
 LARGER: Final = {
     "jax_party/training/experiment.py": "one class that keeps time; what it records is the recorder's already",
     "jax_party/engines/mava/session.py": "what is known of the insides of Mava's modules, in one place",
-    "jax_party/store/storage.py": "to be parted when local and remote folders get one protocol",
 }
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from jax_party.store.locks import LOCK_FILE
+from jax_party.store.protocol import LOCK_FILE
 from jax_party.store.retry import PATIENCE_VARIABLE
 from jax_party.trial.folder import read_record
 from jax_party.trial.metrics import read_metrics

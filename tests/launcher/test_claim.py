@@ -14,9 +14,8 @@ from rich.console import Console
 
 from jax_party.errors import SweepError
 from jax_party.judging.seeds import fresh_seeds
-from jax_party.store import storage
 from jax_party.store.files import write_text_atomically
-from jax_party.store.storage import as_folder
+from jax_party.store.storage import as_folder, store_of
 from jax_party.trial.folder import read_record, update_record
 from jax_party.trial.manifest import read_manifest, write_manifest
 from jax_party.trial.metrics import append_metrics
@@ -265,7 +264,7 @@ def test_claims_on_remote_storage(bucket: Path, capsys: pytest.CaptureFixture[st
     folder = as_folder(said.partition("make verdict SWEEP=")[2].split()[0])
     content = claim.read_intact(folder)
     assert content["sha256"] in said
-    text = storage.read_bytes(folder / "claim.yaml").decode().replace("number: 5", "number: 50")
+    text = store_of(folder).read_bytes(folder / "claim.yaml").decode().replace("number: 5", "number: 50")
     write_text_atomically(folder / "claim.yaml", text)
     assert sweep.main(["verdict", str(folder)]) == 2
     assert f"{folder}/claim.yaml: seeds.number: was edited" in capsys.readouterr().err

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import results
-from jax_party.store import storage
+from jax_party.store.storage import store_of
 from jax_party.trial.folder import read_record, trial_folders
 from jax_party.trial.manifest import MANIFEST_FILE
 from jax_party.trial.metrics import read_metrics
@@ -77,7 +77,7 @@ def begin(bucket: Path, s3_endpoint: str, tmp_path: Path) -> Iterator[Begin]:
 
 def sweep_of(bucket: Path) -> Path | None:
     """The one sweep's folder, once it is planned."""
-    found = [name for name in storage.files_below(bucket) if name.endswith(MANIFEST_FILE)]
+    found = [name for name in store_of(bucket).files_below(bucket) if name.endswith(MANIFEST_FILE)]
     return bucket / found[0].rpartition("/")[0] if found else None
 
 
@@ -139,7 +139,7 @@ def test_a_sweep_over_two_nodes(nodes: Nodes, begin: Begin, bucket: Path, tmp_pa
     assert all("runtime_resources" in code for of_trial in whereabouts(bucket, "code").values() for code in of_trial)
     keys = {key for of_trial in whereabouts(bucket, "key").values() for key in of_trial}
     assert keys == {"of-a-node"}, "credentials are each node's own"
-    for name in storage.files_below(bucket):
+    for name in store_of(bucket).files_below(bucket):
         content = (bucket / name).read_bytes()
         assert nodes.token.encode() not in content and KEYS["AWS_SECRET_ACCESS_KEY"].encode() not in content, name
     assert not [path for path in (tmp_path / "driver-0").iterdir() if path.name != ".cache"], "nothing local"
@@ -271,7 +271,7 @@ def assert_all_as_unbroken(bucket: Path, tmp_path: Path, unbroken: dict[int, Pat
     assert sweep is not None
     assert list(results.load_index(str(sweep))["state"]) == ["COMPLETE"] * TRIALS
     for number, record in trials(bucket).items():
-        of_trial = storage.files_below(sweep / record.trial_id)
+        of_trial = store_of(sweep).files_below(sweep / record.trial_id)
         assert sum(name.startswith("vaults/") for name in of_trial) == 1, "few large files"
         assert len(of_trial) <= 9
         assert_same(fetch(sweep / record.trial_id, tmp_path / f"fetched-{number}"), unbroken[number])
@@ -286,7 +286,7 @@ def refused(driver: Driver, message: str, bucket: Path, limit_s: float = 60.0) -
     line = driver.output().strip()
     assert "\n" not in line and line.startswith("SweepError: "), line
     assert re.search(message, line), line
-    assert storage.files_below(bucket) == []
+    assert store_of(bucket).files_below(bucket) == []
 
 
 def test_what_cannot_be_joined_is_refused(nodes: Nodes, begin: Begin, bucket: Path) -> None:

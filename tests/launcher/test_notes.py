@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from jax_party.errors import RecordError, StorageError
-from jax_party.store.locks import FolderHeld, lock_folder
+from jax_party.store.protocol import FolderHeld
 from jax_party.store.retry import PATIENCE_VARIABLE
+from jax_party.store.storage import lock_folder
 from launcher.drive.deferred import STOPPED_S, Notes
 
 

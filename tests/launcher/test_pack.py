@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 from jax_party.errors import RecordError, SweepError, TrainingDiverged
-from jax_party.store.locks import lock_folder
+from jax_party.store.storage import lock_folder
 from jax_party.trial.folder import read_record
 from jax_party.trial.record import RECORD_FILE
 from launcher.ask.experiment import load_factory

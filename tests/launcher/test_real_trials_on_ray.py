@@ -28,7 +28,7 @@ import pytest
 from flashbax.vault import Vault
 
 from jax_party.judging.seeds import fresh_seeds
-from jax_party.store.locks import LOCK_FILE
+from jax_party.store.protocol import LOCK_FILE
 from jax_party.trial.folder import read_config, read_record
 from jax_party.trial.metrics import METRICS_FILE, read_metrics
 from jax_party.trial.record import TrialRecord

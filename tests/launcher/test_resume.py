@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jax_party.errors import SweepError
-from jax_party.store.locks import lock_folder
+from jax_party.store.storage import lock_folder
 from jax_party.trial.folder import read_record, update_record
 from jax_party.trial.metrics import append_metrics
 from jax_party.trial.provenance import utc_timestamp

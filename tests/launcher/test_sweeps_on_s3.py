@@ -14,7 +14,7 @@ import pytest
 from s3fs import S3FileSystem
 
 import results
-from jax_party.store import storage
+from jax_party.store.storage import as_folder
 from results.fetch import fetch
 from tests.conftest import free_port, start_s3
 from tests.launcher.drivers import Driver, kill_driver, start_driver
@@ -58,7 +58,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def place(server: Server) -> Path:
-    root = storage.as_folder(f"s3://b{uuid.uuid4().hex}")
+    root = as_folder(f"s3://b{uuid.uuid4().hex}")
     root.fs.call_s3("create_bucket", Bucket=root.path.strip("/"))  # type: ignore[attr-defined]
     return root
 

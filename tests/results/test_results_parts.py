@@ -18,8 +18,8 @@ import synthetic_sweep
 import results
 from jax_party.errors import RecordError
 from jax_party.judging.objectives import Objective
-from jax_party.store import storage
 from jax_party.store.files import write_yaml_atomically
+from jax_party.store.storage import store_of
 from jax_party.trial.folder import add_retry, create_trial_folder, update_record
 from jax_party.trial.metrics import append_metrics, truncate_metrics
 from jax_party.trial.states import State
@@ -303,21 +303,23 @@ def test_on_object_storage_the_same_is_read_and_kept(
     def upload() -> None:
         for path in folder.rglob("*"):
             if path.is_file():
-                storage.write_bytes(remote / path.relative_to(folder).as_posix(), path.read_bytes())
+                store_of(remote).write_bytes(remote / path.relative_to(folder).as_posix(), path.read_bytes())
 
     def there() -> dict[str, bytes]:
-        names = [name for name in storage.files_below(remote) if name.startswith(("index.", "evaluations"))]
-        return {name: storage.read_bytes(remote / name) for name in names}
+        names = [name for name in store_of(remote).files_below(remote) if name.startswith(("index.", "evaluations"))]
+        return {name: store_of(remote).read_bytes(remote / name) for name in names}
 
     upload()
-    storage.write_bytes(remote / "evaluations.parquet", b"of an older version")
+    store_of(remote).write_bytes(remote / "evaluations.parquet", b"of an older version")
     results.write_index(remote)
     assert there() == made_anew(folder)
     names = trials_read(monkeypatch)
     results.write_index(remote)
     assert names == []
     goes_on(folder)
-    storage.remove([remote / trial_of(folder, 5).name / name for name in ("record.json", "metrics/metrics.jsonl")])
+    store_of(remote).remove(
+        [remote / trial_of(folder, 5).name / name for name in ("record.json", "metrics/metrics.jsonl")]
+    )
     shutil.rmtree(trial_of(folder, 5))
     upload()  # equal content has an equal tag
     results.write_index(remote)

@@ -23,7 +23,9 @@ from hypothesis import strategies as st
 from jax_party.errors import RecordError
 from jax_party.judging.aggregate import Aggregate
 from jax_party.judging.objectives import Objective
-from jax_party.store.locks import FolderHeld, changing, lock_folder
+from jax_party.store.flock import changing
+from jax_party.store.protocol import FolderHeld
+from jax_party.store.storage import lock_folder
 from jax_party.trial import provenance
 from jax_party.trial import record as record_module
 from jax_party.trial.folder import create_trial_folder, read_config, read_record, update_record, write_record
@@ -344,7 +346,7 @@ def python(code: str, folder: Path) -> subprocess.Popen[str]:
     """Another process that runs `code` with the trial's folder as `folder`."""
     begin = (
         "import os, sys, time; from pathlib import Path; from jax_party.trial.folder import update_record\n"
-        "from jax_party.store.locks import lock_folder\n"
+        "from jax_party.store.storage import lock_folder\n"
         "folder = Path(sys.argv[1])\n"
     )
     command = [sys.executable, "-c", begin + code, str(folder)]
@@ -382,7 +384,7 @@ def test_no_change_of_a_record_is_lost_between_two_processes(trial: Path) -> Non
 
 def test_a_record_that_is_being_changed_is_waited_for_and_then_named(trial: Path) -> None:
     code = (
-        "from jax_party.store.locks import changing\n"
+        "from jax_party.store.flock import changing\n"
         "with changing(folder):\n  print('held', flush=True)\n  time.sleep(60)"
     )
     with python(code, trial) as process:

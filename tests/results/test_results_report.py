@@ -20,7 +20,7 @@ from scipy import stats
 import results
 from jax_party.errors import RecordError
 from jax_party.judging.objectives import Objective
-from jax_party.store import storage
+from jax_party.store.storage import store_of
 from jax_party.trial.folder import read_record
 from jax_party.trial.record import Span, Takeover
 from jax_party.trial.states import State
@@ -509,10 +509,10 @@ def test_tables_alone_are_enough(folder: Path, tmp_path: Path) -> None:
 def test_a_sweep_on_object_storage_has_its_report_there(bucket: Path, tmp_path: Path) -> None:
     made = report_sweep.make(tmp_path / "s", ["ff_ippo"], ["p-base"], configurations=2)
     for path in (path for path in made.rglob("*") if path.is_file()):
-        storage.write_bytes(bucket / "s" / str(path.relative_to(made)), path.read_bytes())
+        store_of(bucket).write_bytes(bucket / "s" / str(path.relative_to(made)), path.read_bytes())
     paths = write_report(str(bucket / "s"))
-    assert "curves-best-p-base" in payload_of(storage.read_bytes(paths.page).decode())["charts"]
-    assert "plots/profiles.svg" in storage.files_below(bucket / "s")
+    assert "curves-best-p-base" in payload_of(store_of(paths.page).read_bytes(paths.page).decode())["charts"]
+    assert "plots/profiles.svg" in store_of(bucket).files_below(bucket / "s")
 
 
 # -- What cannot be reported -------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from vault_factory import AGENTS, CONFIG, LIMIT, fields_of, read_with_flashbax, 
 
 import results
 from jax_party.errors import RecordError, VaultError
+from jax_party.store.storage import store_of
 from jax_party.trial.folder import read_record, trial_folders, update_record
 from jax_party.trial.record import VaultEntry
 from results import vaults
@@ -188,13 +189,12 @@ def test_a_trial_on_s3_is_opened_and_leaves_nothing(
     packed = tmp_path / "vaults.tar"
     with tarfile.open(packed, "w") as tar:
         tar.add(trial / "vaults", arcname="vaults")
-    from jax_party.store import storage
 
-    storage.put_file(packed, remote / "vaults" / "300-1.tar")
+    store_of(remote).put_file(packed, remote / "vaults" / "300-1.tar")
     for name in ("config.yaml", "record.json"):
-        storage.write_bytes(remote / name, (trial / name).read_bytes())
+        store_of(remote).write_bytes(remote / name, (trial / name).read_bytes())
     contents = {"attempt": 1, "checkpoints": ["checkpoints/gone.tar"], "vaults": ["vaults/300-1.tar"]}
-    storage.write_bytes(remote / "mirror.json", json.dumps(contents).encode())
+    store_of(remote).write_bytes(remote / "mirror.json", json.dumps(contents).encode())
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))

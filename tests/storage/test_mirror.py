@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from jax_party.errors import CheckpointError, RecordError, StorageError, VaultError
-from jax_party.store import scratch, storage
+from jax_party.store import scratch
+from jax_party.store.protocol import Version
+from jax_party.store.s3 import S3
+from jax_party.store.storage import store_of
 from jax_party.trial import mirror
 from jax_party.trial.folder import add_retry, create_trial_folder, read_record, update_record
 from jax_party.trial.metrics import append_metrics
@@ -62,7 +65,7 @@ def play(taken: Mirror, period: int, wait: bool = True, **changes: Any) -> None:
 
 
 def names(trial: Path) -> list[str]:
-    return storage.files_below(trial)
+    return store_of(trial).files_below(trial)
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -102,7 +105,7 @@ def test_a_trial_is_few_objects_and_comes_back_whole(trial: Path, tmp_path: Path
 def test_the_last_tar_holds_what_the_earlier_ones_did(trial: Path, tmp_path: Path, periods: int) -> None:
     """However many there were, and whether or not the last period has added anything to the vaults."""
     for last in (True, False):
-        storage.remove(trial / name for name in names(trial) if name not in ("config.yaml", "record.json"))
+        store_of(trial).remove(trial / name for name in names(trial) if name not in ("config.yaml", "record.json"))
         taken = begin(trial)
         for period in range(1, periods + 1):
             play(taken, period, state=State.COMPLETE if last and period == periods else State.RUNNING)
@@ -120,7 +123,7 @@ def test_what_is_pushed_is_what_was_there_then(trial: Path, tmp_path: Path, monk
     """Training goes on beside the push, and replaces files and removes checkpoints."""
     taken = begin(trial)
     play(taken, 1)
-    put, began = storage.put_file, []
+    put, began = S3.put_file, []
 
     def slow(local: Path, path: Path) -> None:
         if not began:
@@ -134,7 +137,7 @@ def test_what_is_pushed_is_what_was_there_then(trial: Path, tmp_path: Path, monk
                 old.rmdir()
         put(local, path)
 
-    monkeypatch.setattr(storage, "put_file", slow)
+    monkeypatch.setattr(S3, "put_file", slow)
     play(taken, 2)
     assert began
     fetch(trial, tmp_path / "fetched")
@@ -163,7 +166,7 @@ def test_who_loses_the_trial_in_the_middle_of_a_push_changes_nothing_that_counts
     zombie = begin(trial)
     play(zombie, 1)
     heirs: list[Mirror] = []
-    put = storage.put_file
+    put = S3.put_file
 
     def meanwhile(local: Path, path: Path) -> None:
         if not heirs:
@@ -173,7 +176,7 @@ def test_who_loses_the_trial_in_the_middle_of_a_push_changes_nothing_that_counts
             play(heirs[0], 2)
         put(local, path)
 
-    monkeypatch.setattr(storage, "put_file", meanwhile)
+    monkeypatch.setattr(S3, "put_file", meanwhile)
     with pytest.raises(StorageError, match="another worker has taken this trial"):
         play(zombie, 2)
     assert read_record(trial).attempts == 2
@@ -197,7 +200,7 @@ def test_a_worker_that_dies_at_any_write_leaves_a_whole_trial(
     left = [object_number]
 
     def counted(name: str) -> Any:
-        call = getattr(storage, name)
+        call = getattr(S3, name)
 
         def count(*arguments: Any, **options: Any) -> Any:
             if not left[0]:
@@ -209,7 +212,7 @@ def test_a_worker_that_dies_at_any_write_leaves_a_whole_trial(
 
     with monkeypatch.context() as patched:
         for name in ("put_file", "write_version", "write_bytes"):
-            patched.setattr(storage, name, counted(name))
+            patched.setattr(S3, name, counted(name))
         if object_number < 5:
             with pytest.raises(StorageError, match="dead"):
                 play(taken, 2)
@@ -286,5 +289,5 @@ def test_what_the_dead_left_in_the_scratch_folder_is_removed(trial: Path, tmp_pa
 
 def test_contents_survive(tmp_path: Path) -> None:
     contents = Contents(3, ("checkpoints/1-3.tar",), ("vaults/1-2.tar", "vaults/2-3.tar"))
-    assert Contents.read(storage.Version(contents.to_bytes(), "tag"), tmp_path) == contents
+    assert Contents.read(Version(contents.to_bytes(), "tag"), tmp_path) == contents
     assert contents.to_bytes() != contents.to_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -13,9 +14,10 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from jax_party.errors import StorageError
-from jax_party.store import storage
-from jax_party.store.locks import LOCK_FILE, lock_folder
+from jax_party.store import lease, s3, storage
+from jax_party.store.protocol import LOCK_FILE, ChangedError
 from jax_party.store.retry import PATIENCE_VARIABLE
+from jax_party.store.storage import as_folder, lock_folder, store_of
 from jax_party.trial.folder import (
     add_retry,
     create_trial_folder,
@@ -32,24 +34,24 @@ RECORD = TrialRecord(trial_id="t", algorithm="a", environment="e", scenario="s",
 
 
 def test_a_folder_is_a_path_or_a_uri(tmp_path: Path) -> None:
-    assert storage.as_folder("a/b") == Path("a/b")
-    assert storage.as_folder(tmp_path) is tmp_path
-    folder = storage.as_folder("s3://bucket/prefix/")
+    assert as_folder("a/b") == Path("a/b")
+    assert as_folder(tmp_path) is tmp_path
+    folder = as_folder("s3://bucket/prefix/")
     assert storage.is_remote(folder) and not storage.is_remote(tmp_path)
     assert str(folder / "x") == "s3://bucket/prefix/x"
-    assert storage.as_folder("s3://bucket//prefix") == folder
-    assert storage.absolute(folder) == folder
+    assert as_folder("s3://bucket//prefix") == folder
+    assert store_of(folder).absolute(folder) == folder
 
 
 @pytest.mark.parametrize("text", ["gs://bucket/x", "s3://", "s3:///", "http://host/x"])
 def test_other_uris_are_refused(text: str) -> None:
     with pytest.raises(StorageError, match=r"expected a path or s3://bucket/prefix"):
-        storage.as_folder(text)
+        as_folder(text)
 
 
 def test_what_speaks_s3_is_not_imported_for_local_folders() -> None:
     script = (
-        "import sys; from jax_party.store import storage; storage.as_folder('here'); "
+        "import sys; from jax_party.store import storage; storage.store_of(storage.as_folder('here')); "
         "print(sorted({'upath', 'fsspec', 's3fs', 'botocore', 'tenacity'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -58,16 +60,38 @@ def test_what_speaks_s3_is_not_imported_for_local_folders() -> None:
 
 def test_only_the_version_that_was_read_is_replaced(bucket: Path) -> None:
     path = bucket / "x"
-    assert storage.read_version(path) is None
-    tag = storage.write_version(path, b"1", None)
-    with pytest.raises(storage.ChangedError):
-        storage.write_version(path, b"2", None)
-    newer = storage.write_version(path, b"2", tag)
-    with pytest.raises(storage.ChangedError):
-        storage.write_version(path, b"3", tag)
-    there = storage.read_version(path)
+    assert store_of(path).read_version(path) is None
+    tag = store_of(path).write_version(path, b"1", None)
+    with pytest.raises(ChangedError):
+        store_of(path).write_version(path, b"2", None)
+    newer = store_of(path).write_version(path, b"2", tag)
+    with pytest.raises(ChangedError):
+        store_of(path).write_version(path, b"3", tag)
+    there = store_of(path).read_version(path)
     assert there is not None and (there.content, there.tag) == (b"2", newer)
-    assert storage.write_version(path, b"2", tag) == newer, "it was written, and the answer was lost"
+    with pytest.raises(ChangedError):  # another has written the very same
+        store_of(path).write_version(path, b"2", tag)
+
+
+@pytest.mark.parametrize("made_before", [False, True])
+def test_a_write_whose_answer_is_lost_is_known_again(
+    bucket: Path, monkeypatch: pytest.MonkeyPatch, made_before: bool
+) -> None:
+    path = bucket / "x"
+    tag = store_of(path).write_version(path, b"1", None) if made_before else None
+    filesystem, lost = s3._filesystem(path), []
+    call = filesystem.call_s3
+
+    def lose(method: str, **options: object) -> object:
+        answer = call(method, **options)
+        if method == "put_object" and not lost:
+            lost.append(answer["ETag"])
+            raise ConnectionResetError("gone")
+        return answer
+
+    monkeypatch.setattr(filesystem, "call_s3", lose)
+    assert [store_of(path).write_version(path, b"2", tag)] == lost
+    assert store_of(path).read_bytes(path) == b"2"
 
 
 def test_records_of_several_writers_keep_every_change(bucket: Path) -> None:
@@ -100,7 +124,7 @@ def test_trials_are_found_and_read(bucket: Path) -> None:
 
 
 def test_a_lease_is_held_by_one_that_lives(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "REFRESH_S", 0.2)
+    monkeypatch.setattr(lease, "REFRESH_S", 0.2)
     with (
         lock_folder(bucket),
         pytest.raises(StorageError, match=rf"process {os.getpid()} on .* holds this folder"),
@@ -109,8 +133,8 @@ def test_a_lease_is_held_by_one_that_lives(bucket: Path, monkeypatch: pytest.Mon
         pass
     with lock_folder(bucket):  # it was let go of
         pass
-    assert not storage.claim(bucket / LOCK_FILE)
-    assert storage.claim(bucket / "new" / LOCK_FILE)
+    assert not store_of(bucket).make_new_folder(bucket)
+    assert store_of(bucket).make_new_folder(bucket / "new")
     with lock_folder(bucket / "new"):
         pass
 
@@ -119,12 +143,12 @@ def test_the_lease_of_the_dead_is_taken(bucket: Path, monkeypatch: pytest.Monkey
     path = bucket / LOCK_FILE
     gone = subprocess.Popen(["true"])
     gone.wait()
-    holder = {"process": gone.pid, "host": storage.socket.gethostname(), "boot": storage._boot_id()}
+    holder = {"process": gone.pid, "host": socket.gethostname(), "boot": lease._boot_id()}
     path.write_text(json.dumps(holder))
     with lock_folder(bucket):
         assert json.loads(path.read_text())["process"] == os.getpid()
     path.write_text(json.dumps(holder | {"host": "another"}))
-    monkeypatch.setattr(storage, "STALE_S", 1.0)
+    monkeypatch.setattr(lease, "STALE_S", 1.0)
     with lock_folder(bucket):
         assert json.loads(path.read_text())["process"] == os.getpid()
 
@@ -139,13 +163,13 @@ def test_storage_that_refuses_for_a_while_is_asked_again(bucket: Path, monkeypat
             raise failures.pop()
         return "read"
 
-    assert storage.patiently(bucket, read) == "read"
+    assert s3.request(bucket, read) == "read"
     assert failures == []
     monkeypatch.setenv(PATIENCE_VARIABLE, "0.5")
     with pytest.raises(StorageError, match=r"s3://.*: storage has refused for 0\.5 s \(.*SlowDown\)"):
-        storage.patiently(bucket, lambda: (_ for _ in ()).throw(OSError(16, "SlowDown")))
+        s3.request(bucket, lambda: (_ for _ in ()).throw(OSError(16, "SlowDown")))
     with pytest.raises(FileNotFoundError):
-        storage.read_bytes(bucket / "nothing")
+        store_of(bucket).read_bytes(bucket / "nothing")
 
 
 @pytest.mark.parametrize("denied", ["put_object", "delete_object"])
@@ -153,9 +177,9 @@ def test_credentials_that_may_only_read_are_refused_at_once(
     bucket: Path, monkeypatch: pytest.MonkeyPatch, denied: str
 ) -> None:
     """Before a sweep: no patience is had with them."""
-    storage.check(bucket, writing=True)
-    assert storage.files_below(bucket) == []
-    filesystem = storage._filesystem(bucket)
+    store_of(bucket).check(bucket, writing=True)
+    assert store_of(bucket).files_below(bucket) == []
+    filesystem = s3._filesystem(bucket)
     call, calls = filesystem.call_s3, []
 
     def refuse(method: str, *arguments: object, **options: object) -> object:
@@ -165,9 +189,9 @@ def test_credentials_that_may_only_read_are_refused_at_once(
         return call(method, *arguments, **options)
 
     monkeypatch.setattr(filesystem, "call_s3", refuse)
-    storage.check(bucket)
+    store_of(bucket).check(bucket)
     with pytest.raises(StorageError, match=r"the credentials may read there, but not write and delete \(Access Denied"):
-        storage.check(bucket, writing=True)
+        store_of(bucket).check(bucket, writing=True)
     assert calls.count(denied) == 1
 
 
@@ -175,18 +199,21 @@ def test_credentials_that_may_only_read_are_refused_at_once(
 def test_a_password_in_the_endpoint_is_refused_and_never_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "http://me:pa55@word@127.0.0.1:9")
     with pytest.raises(StorageError) as caught:
-        storage.as_folder("s3://b/x")
+        as_folder("s3://b/x")
     assert str(caught.value).startswith(f"{name}=http://…@127.0.0.1:9: has a user or password in it; give them as AWS_")
-    assert storage._reason(OSError('Could not connect to "http://me:pa55word@127.0.0.1:9/b"')) == (
+    assert s3._reason(OSError('Could not connect to "http://me:pa55word@127.0.0.1:9/b"')) == (
         'Could not connect to "http://…@127.0.0.1:9/b"'
     )
 
 
 def test_storage_is_checked_at_once(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    storage.check(bucket / "some" / "prefix")
+    store_of(bucket).check(bucket / "some" / "prefix")
     with pytest.raises(StorageError, match="there is no bucket nothing-here; create it, or name another"):
-        storage.check(storage.as_folder("s3://nothing-here/x"))
-    script = "import sys; from jax_party.store import storage; storage.check(storage.as_folder(sys.argv[1]))"
+        store_of(bucket).check(as_folder("s3://nothing-here/x"))
+    script = (
+        "import sys; from jax_party.store.storage import as_folder, store_of; "
+        "folder = as_folder(sys.argv[1]); store_of(folder).check(folder)"
+    )
     for changes, message in (
         ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "storage at http://127.0.0.1:9 does not answer"),
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"},

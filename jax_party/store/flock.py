@@ -1,4 +1,4 @@
-"""A folder for one process at a time, by an advisory lock that ends with the process."""
+"""Local folders for one process at a time, by advisory locks that end with the process."""
 
 from __future__ import annotations
 
@@ -13,24 +13,16 @@ from pathlib import Path
 from typing import Final
 
 from jax_party.errors import RecordError
-from jax_party.store import storage
-from jax_party.store.storage import as_folder, is_remote
+from jax_party.store.protocol import LOCK_FILE, FolderHeld
 
-LOCK_FILE: Final = ".lock"
 CHANGE_S: Final = 30.0
 _NO_LOCKS: Final = frozenset({errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS})
 """What a file system says that has no such locks."""
 
 
-class FolderHeld(RecordError):
-    """Another process holds the folder."""
-
-
 @contextlib.contextmanager
-def lock_folder(folder: Path, timeout: float = 5.0) -> Iterator[None]:
+def hold(folder: Path, timeout: float = 5.0) -> Iterator[None]:
     """Hold `<folder>/.lock` for this process; the kernel lets go of it when the process dies.
-
-    On remote storage the file is a lease (`storage.lease`), which waits for no holder that lives.
 
     Args:
       folder: an existing folder.
@@ -40,11 +32,6 @@ def lock_folder(folder: Path, timeout: float = 5.0) -> Iterator[None]:
       FolderHeld: another process still holds it after `timeout`.
       RecordError: there is no such folder, or it cannot be locked.
     """
-    folder = as_folder(folder)
-    if is_remote(folder):
-        with storage.lease(folder / LOCK_FILE):
-            yield
-        return
     if not folder.is_dir():
         raise RecordError(f"{folder}: no such folder to lock; create it first")
     descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -59,9 +46,9 @@ def lock_folder(folder: Path, timeout: float = 5.0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def changing(folder: Path, timeout: float = CHANGE_S) -> Iterator[None]:
-    """Be the only one that changes a file in a local folder, for as long as reading, changing and writing it takes.
+    """Be the only process that changes a file in a folder, for as long as reading, changing and writing it takes.
 
-    The folder itself is locked, so that nothing is left in it. Where a file system locks no folders, nothing is held.
+    The folder itself is locked, so nothing is left behind in it. Nothing is held where a file system locks no folders.
 
     Args:
       folder: an existing local folder.

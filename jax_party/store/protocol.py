@@ -1,0 +1,186 @@
+"""What every kind of storage can do, in one protocol; `local` and `s3` are the two kinds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from jax_party.errors import RecordError, StorageError
+
+LOCK_FILE: Final = ".lock"
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class ChangedError(StorageError):
+    """A file is not the version that was to be replaced."""
+
+
+class FolderHeld(RecordError):
+    """Another process holds the folder."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A file as it was read.
+
+    Attributes:
+      content: its bytes.
+      tag: names this version; another version of the file has another tag.
+      age_s: seconds since it was written, by the storage's own clock.
+    """
+
+    content: bytes
+    tag: str
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What is known of a file that has not been read: the tag of its version, and its age in seconds."""
+
+    tag: str
+    age_s: float
+
+
+class Store(Protocol):
+    """Files of one kind of storage. Every path that a method takes must be on it.
+
+    A file appears whole or not at all. Methods raise OSError or StorageError where the storage refuses; object storage
+    is asked again for up to `retry.patience_s()` seconds first.
+    """
+
+    @property
+    def look_every_s(self) -> float:
+        """Seconds between two looks for changes: often enough to follow, and cheap."""
+
+    def absolute(self, path: Path) -> Path:
+        """Return the path from the root."""
+
+    def on_disk(self, path: Path) -> Path | None:
+        """Return the path where other programs of this machine find it; None where they cannot."""
+
+    def arrow(self, folder: Path) -> tuple[str, Any]:
+        """Return the folder as text and the `pyarrow.fs` file system that knows it; None for the local one."""
+
+    def each(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
+        """Call the function with each item and return the results in order; on object storage several at a time."""
+
+    # Before anything is done
+
+    def check(self, folder: Path, writing: bool = False) -> None:
+        """Check that the storage answers and takes the credentials, and, if `writing`, a file; without patience.
+
+        Raises:
+          StorageError: it does not.
+        """
+
+    def check_new(self, folder: Path) -> None:
+        """Check that a folder could be made there, without writing anything.
+
+        Raises:
+          StorageError: it could not.
+        """
+
+    # Files
+
+    def is_file(self, path: Path) -> bool:
+        """Return whether there is such a file."""
+
+    def stamp(self, path: Path) -> Stamp | None:
+        """Return the tag and age of a file; None where there is none."""
+
+    def read_bytes(self, path: Path) -> bytes:
+        """Return the content of a file; raises FileNotFoundError where there is none."""
+
+    def write_bytes(self, path: Path, content: bytes, durable: bool = True) -> str:
+        """Make the file hold this content, or leave it as it was; return its tag.
+
+        Args:
+          path: in an existing folder.
+          content: the new bytes.
+          durable: whether it must survive a power cut that follows.
+        """
+
+    def put_file(self, local: Path, path: Path) -> None:
+        """Copy a local file to `path`."""
+
+    def get_file(self, path: Path, local: Path) -> None:
+        """Copy the file at `path` to a local one; raises FileNotFoundError where there is none."""
+
+    def remove(self, paths: Iterable[Path]) -> None:
+        """Delete files; those that are gone already are passed over."""
+
+    # Versions
+
+    def read_version(self, path: Path) -> Version | None:
+        """Return a file with the tag of its version; None where there is none."""
+
+    def write_version(self, path: Path, content: bytes, tag: str | None) -> str:
+        """Replace the version that has this tag (None: there is no file yet); return the new tag.
+
+        Raises:
+          ChangedError: the file has another version.
+        """
+
+    def change(self, path: Path, change: Callable[[bytes], bytes]) -> bytes:
+        """Replace a file by what `change` makes of it, so that no change of another process is lost.
+
+        `change` may be called again where another process comes between; what it raises leaves the file as it was.
+
+        Returns:
+          The new content.
+
+        Raises:
+          FileNotFoundError: there is no such file.
+        """
+
+    # Folders
+
+    def is_folder(self, folder: Path) -> bool:
+        """Return whether there is such a folder; on object storage every prefix is one."""
+
+    def make_folder(self, folder: Path) -> None:
+        """Make a folder and those above it, where they are missing."""
+
+    def make_new_folder(self, folder: Path) -> bool:
+        """Make a folder that nobody else has made; return False where there is one already."""
+
+    def lock(self, folder: Path, timeout: float = 5.0) -> AbstractContextManager[None]:
+        """Hold an existing folder for this process until the context ends or the process dies.
+
+        Raises:
+          FolderHeld, StorageError: a living process holds it, and still does after `timeout` seconds.
+          RecordError: there is no such folder, or it cannot be locked.
+        """
+
+    def files_below(self, folder: Path) -> list[str]:
+        """Return the names of all files below a folder, relative to it and sorted; none where it is missing."""
+
+    def tags_below(self, folder: Path, places: Collection[str], children: Collection[str]) -> Mapping[str, str]:
+        """Return the tags of some files below a folder, by their names relative to it.
+
+        Args:
+          folder: where to look; missing files and folders are passed over.
+          places: names of files and folders right in it; every file directly in such a folder counts.
+          children: names of files, to be found in each folder right below it.
+        """
+
+    def folders_with(self, folder: Path, names: Collection[str], depth: int = 1) -> list[str]:
+        """Return the folders that hold a file of one of these names, relative to `folder` and sorted.
+
+        Args:
+          folder: where to look; it is no result itself.
+          names: of files.
+          depth: how far below; what lies in a folder that was found is not looked at.
+        """
+
+
+def without_password(text: str) -> str:
+    """Return a text that may be shown: what stands before an @ in an address is left out."""
+    return re.sub(r"//\S*@", "//…@", text)
