@@ -6,11 +6,15 @@ import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Annotated, Final
+
+from msgspec import Meta
 
 from jax_party.judging.aggregate import Aggregate
 
 MODES: Final = ("max", "min")
+Mode = Annotated[str, Meta(pattern="^(max|min)$")]
+"""A direction: whether more or less of a metric is better."""
 
 
 class At(enum.StrEnum):
@@ -69,11 +73,11 @@ class Objective:
     """
 
     metric: str
-    mode: str
-    aggregate: str = Aggregate.MEAN.value
-    others: tuple[tuple[str, str], ...] = ()
-    constraints: Mapping[str, float] = field(default_factory=dict)
-    at: str = At.FINAL.value
+    mode: Mode
+    aggregate: Annotated[str, Meta(pattern=f"^({'|'.join(Aggregate)})$")] = Aggregate.MEAN.value
+    others: tuple[tuple[str, Mode], ...] = ()
+    constraints: Mapping[str, int | float] = field(default_factory=dict)
+    at: Annotated[str, Meta(pattern=f"^({'|'.join(At)})$")] = At.FINAL.value
 
     @property
     def metrics(self) -> tuple[str, ...]:

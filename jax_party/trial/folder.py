@@ -13,8 +13,7 @@ from jax_party.store.files import json_bytes, read_text, read_yaml, write_json_a
 from jax_party.store.storage import as_folder, store_of
 from jax_party.trial.identity import canonical_json, new_trial_id
 from jax_party.trial.provenance import utc_timestamp
-from jax_party.trial.record import RECORD_FILE, TrialRecord, parse_record
-from jax_party.trial.schema import RECORD_CHECKS
+from jax_party.trial.record import FIELDS, RECORD_FILE, TrialRecord, parse_record
 
 CONFIG_FILE: Final = "config.yaml"
 TAKEOVER: Final = "takeover."
@@ -106,9 +105,9 @@ def update_record(folder: Path, **changes: Any) -> TrialRecord:
       RecordError: a name is no field of a record, or a value has the wrong type.
     """
     for name in changes:
-        if name not in RECORD_CHECKS:
+        if name not in FIELDS:
             raise RecordError(
-                f"{as_folder(folder) / RECORD_FILE}: {name}: no such field; use one of {', '.join(RECORD_CHECKS)}"
+                f"{as_folder(folder) / RECORD_FILE}: {name}: no such field; use one of {', '.join(FIELDS)}"
             )
     return change_record(folder, lambda record: dataclasses.replace(record, **changes))
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from jax_party.errors import RecordError
-from jax_party.judging.objectives import Objective
 from jax_party.store.files import has_string_keys, plain_value, read_text, read_yaml, write_yaml_atomically
 from jax_party.store.storage import as_folder, store_of
-from jax_party.trial.schema import MANIFEST_CHECKS, check_fields, parse_objective, upgraded_objective
+from jax_party.trial.schema import Count, Duplicates, Fields, Integer, Number, ObjectiveField, Text, Texts, typed
+from jax_party.trial.upgrades import upgraded_manifest
 
 MANIFEST_FILE: Final = "sweep.yaml"
 CLAIM_FILE: Final = "claim.yaml"
@@ -24,28 +24,28 @@ VERDICT_FILE: Final = "verdict.json"
 class SweepManifest:
     """The content of sweep.yaml: the sweep as composed, and its provenance."""
 
-    name: str
-    engine: str = "native"
-    algorithm: str
-    algorithms: tuple[str, ...]
-    created: str
-    num_trials: int
-    samples: int | None = None
-    objective: Objective
-    seed: int
-    num_seeds: int = 1
-    pack: int = 1
-    gpus_per_trial: float | None = None
-    budget: Mapping[str, float] = field(default_factory=dict)
+    name: Text
+    engine: Text = "native"
+    algorithm: Text
+    algorithms: Texts
+    created: Text
+    num_trials: Count
+    samples: Count | None = None
+    objective: ObjectiveField
+    seed: Integer
+    num_seeds: Count = 1
+    pack: Count = 1
+    gpus_per_trial: Number | None = None
+    budget: Fields = field(default_factory=dict)
     search: Any = None
     sampler: Any = None
     scheduler: Any = None
-    scenario_mode: str = "grid"
-    warm_start: tuple[str, ...] = ()
-    duplicates: str = "seeds"
+    scenario_mode: Text = "grid"
+    warm_start: Texts = ()
+    duplicates: Duplicates = "seeds"
     space: Any = None
     overrides: Any = None
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Fields = field(default_factory=dict)
 
     @property
     def scenarios(self) -> tuple[str, ...]:
@@ -62,17 +62,7 @@ def read_manifest(folder: Path) -> SweepManifest:
     """
     path = as_folder(folder) / MANIFEST_FILE
     data = read_yaml(path, "give a sweep's folder")
-    if "num_seeds" not in data:  # written before a trial could have several seeds
-        data |= {"algorithms": [data.get("algorithm")], "num_seeds": 1, "pack": 1, "gpus_per_trial": None}
-        data |= {"budget": {}}
-    data["objective"] = upgraded_objective(data.get("objective"))
-    if "scenario_mode" not in data:  # nor several objectives, nor scenarios but as a grid
-        data |= {"samples": None, "sampler": None, "scenario_mode": "grid", "warm_start": []}
-    data.setdefault("engine", "native")  # there was one
-    data.setdefault("duplicates", "seeds")  # earlier sweeps ran copies; what is still to be drawn runs none
-    check_fields(data, MANIFEST_CHECKS, path)
-    tuples = {name: tuple(data[name]) for name in ("algorithms", "warm_start")}
-    return SweepManifest(**{**data, **tuples, "objective": parse_objective(data["objective"])})
+    return typed(SweepManifest, upgraded_manifest(data), path)
 
 
 def write_manifest(folder: Path, manifest: SweepManifest) -> None:
@@ -85,7 +75,7 @@ def write_manifest(folder: Path, manifest: SweepManifest) -> None:
     data = {item.name: getattr(manifest, item.name) for item in dataclasses.fields(manifest)}
     data["objective"] = dataclasses.asdict(manifest.objective)
     content = plain_value(data, str(path))
-    check_fields(content, MANIFEST_CHECKS, path)
+    typed(SweepManifest, content, path)
     store_of(path).make_folder(path.parent)
     write_yaml_atomically(path, content)
 

@@ -9,21 +9,31 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from msgspec import Meta
 
 from jax_party.errors import RecordError
 from jax_party.judging.objectives import Objective
 from jax_party.store.files import finite_value, plain_value
 from jax_party.trial.provenance import utc_timestamp
 from jax_party.trial.schema import (
-    RECORD_CHECKS,
-    SCHEMA_VERSION,
-    check_fields,
-    check_schema_version,
-    parse_objective,
-    upgraded,
+    Cache,
+    Count,
+    Fields,
+    Flag,
+    Integer,
+    Means,
+    Number,
+    ObjectiveField,
+    StateField,
+    Text,
+    Texts,
+    Versions,
+    typed,
 )
 from jax_party.trial.states import State
+from jax_party.trial.upgrades import SCHEMA_VERSION, check_schema_version, upgraded_record
 
 RECORD_FILE: Final = "record.json"
 
@@ -65,55 +75,60 @@ class VaultEntry:
     """One Flashbax vault of a trial: `kind` is `train` or `test`, `rows` batch rows, `steps` its time axis."""
 
     uid: str
-    kind: str
+    kind: Annotated[str, Meta(pattern="^(train|test)$")]
     rows: int
     steps: int
+
+
+Lineage = Annotated[tuple[Takeover, ...], Meta(description="a list of {step, source, source_step, hyperparameters}")]
+Spans = Annotated[tuple[Span, ...], Meta(description="a list of {worker, start, end}, strings all")]
+Vaults = Annotated[tuple[VaultEntry, ...], Meta(description="a list of {uid, kind: train or test, rows, steps}")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
     """The content of record.json; `docs/design.md` has the meaning of each field."""
 
-    schema_version: int = SCHEMA_VERSION
-    trial_id: str
-    number: int = 0
-    sweep: str | None = None
-    engine: str = "native"
-    engine_version: str | None = None
-    algorithm: str
-    environment: str
-    scenario: str
-    seed: int
-    num_seeds: int = 1
-    promoted_from: str | None = None
-    lineage: tuple[Takeover, ...] = ()
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    objective: Objective = field(default_factory=lambda: Objective("episode_return", "max"))
-    state: State = State.PENDING
-    error: str | None = None
-    attempts: int = 0
-    retries: tuple[str, ...] = ()
-    started_at: str | None = None
-    ended_at: str | None = None
-    spans: tuple[Span, ...] = ()
-    duration_s: float = 0.0
-    device: str | None = None
-    host: str | None = None
-    git_sha: str | None = None
-    git_dirty: bool | None = None
-    versions: Mapping[str, str | None] = field(default_factory=dict)
-    compile_signature: str | None = None
-    compile_time_s: float | None = None
-    compile_time_saved_s: float | None = None
-    compile_cache: str | None = None
-    batch: str | None = None
-    steps_per_second: float | None = None
-    env_steps: int = 0
-    total_steps: int = 0
-    final_metrics: Mapping[str, float | None] | None = None
-    absolute_metrics: Mapping[str, float | None] | None = None
-    vaults: tuple[VaultEntry, ...] = ()
-    checkpoint: str | None = None
+    schema_version: Integer = SCHEMA_VERSION
+    trial_id: Text
+    number: Count = 0
+    sweep: Text | None = None
+    engine: Text = "native"
+    engine_version: Text | None = None
+    algorithm: Text
+    environment: Text
+    scenario: Text
+    seed: Integer
+    num_seeds: Count = 1
+    promoted_from: Text | None = None
+    lineage: Lineage = ()
+    hyperparameters: Fields = field(default_factory=dict)
+    objective: ObjectiveField = field(default_factory=lambda: Objective("episode_return", "max"))
+    state: StateField = State.PENDING
+    error: Text | None = None
+    attempts: Count = 0
+    retries: Texts = ()
+    started_at: Text | None = None
+    ended_at: Text | None = None
+    spans: Spans = ()
+    duration_s: Number = 0.0
+    device: Text | None = None
+    host: Text | None = None
+    git_sha: Text | None = None
+    git_dirty: Flag | None = None
+    versions: Versions = field(default_factory=dict)
+    compile_signature: Text | None = None
+    compile_time_s: Number | None = None
+    compile_time_saved_s: Number | None = None
+    compile_cache: Cache | None = None
+    batch: Text | None = None
+    steps_per_second: Number | None = None
+    env_steps: Count = 0
+    total_steps: Count = 0
+    final_metrics: Means | None = None
+    absolute_metrics: Means | None = None
+    vaults: Vaults = ()
+    checkpoint: Text | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON can hold it; measurements that are not finite become null.
@@ -147,16 +162,10 @@ class TrialRecord:
           RecordError: an unknown schema version, or a key that is missing, unknown or ill-typed.
         """
         check_schema_version(data, source)
-        data = upgraded(data)
-        check_fields(data, RECORD_CHECKS, source)
-        values = dict(data)
-        values["state"] = State(data["state"])
-        values["objective"] = parse_objective(data["objective"])
-        values["lineage"] = tuple(Takeover(**takeover) for takeover in data["lineage"])
-        values["retries"] = tuple(data["retries"])
-        values["spans"] = tuple(Span(**span) for span in data["spans"])
-        values["vaults"] = tuple(VaultEntry(**entry) for entry in data["vaults"])
-        return cls(**values)
+        return typed(cls, upgraded_record(data), source)
+
+
+FIELDS: Final = tuple(item.name for item in dataclasses.fields(TrialRecord))
 
 
 def parse_record(text: str | bytes, path: Path) -> TrialRecord:

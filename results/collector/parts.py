@@ -22,7 +22,7 @@ import pyarrow as pa
 from jax_party.errors import RecordError
 from jax_party.store.storage import lock_folder, store_of
 from jax_party.trial.record import RECORD_FILE
-from jax_party.trial.schema import SCHEMA_VERSION
+from jax_party.trial.upgrades import SCHEMA_VERSION
 from results.collector import columns, evaluations
 from results.collector.listing import EVALUATIONS_FILE, KEPT_FOLDER, Listing
 from results.collector.rows import IndexRow

@@ -36,8 +36,8 @@ from jax_party.trial.marl_eval import write_marl_eval
 from jax_party.trial.metrics import append_metrics, read_metrics, truncate_metrics
 from jax_party.trial.provenance import PACKAGES, _git_state, current_provenance, utc_timestamp
 from jax_party.trial.record import Span, Takeover, TrialRecord, VaultEntry, spans_until_now
-from jax_party.trial.schema import SCHEMA_VERSION
 from jax_party.trial.states import State
+from jax_party.trial.upgrades import SCHEMA_VERSION
 
 ROOT = Path(__file__).parents[2]
 
