@@ -32,48 +32,74 @@ help: ## List the targets and their variables
 	@echo
 	@sed -nE 's/^#> ?//p' $(MAKEFILE_LIST)
 
+# options: begin (python -m launcher.ask.tables writes what follows)
 #> variables of `make sweep` (defaults are in sweeps/*.yaml):
-#>   ALG          one or more, with commas; system or alias: ff_ippo (ippo), ff_mappo (mappo), rec_ippo, rec_mappo, ff_sable (sable), rec_sable,
-#>                mat, ff_iql (idqn), rec_iql, rec_qmix (qmix), ff_isac (sac), ff_masac (masac), ff_hasac (hasac)
-#>   ENGINE       native (our own systems), mava (those of an installed Mava: docs/mava.md)
-#>   SAMPLES      configurations to draw for each scenario
-#>   SCENARIO     one or more, with commas: p-base,p-no-rank
-#>   TIMESTEPS    environment steps of each trial: 1e6
-#>   EVALUATIONS  evaluations of each trial
-#>   SEED         of the search and of the trials
-#>   SEEDS        seeds of each trial, side by side; AGGREGATE  mean, iqm, median, min; BATCH  auto, map, vmap
-#>   SCENARIO_MODE  what several scenarios are: grid, axis, mean (one configuration for all)
-#>   SEARCH       random, grid, optuna, hyperopt, bohb; SAMPLER  of optuna: tpe, gp, cmaes, nsga2
-#>   DUPLICATES   a configuration drawn again: seeds (new seeds), reuse (answered from its trials), refuse
-#>   SCHEDULER    fifo, asha, median, hyperband, pbt, pb2
-#>   FROM         folders of earlier sweeps whose trials the searcher is told of
-#>   WORKERS      worker processes (one CPU core each, or one accelerator each)
-#>   PACK         trials that share a worker, side by side
-#>   DEVICES_PER_TRIAL  GPUs (or CPU cores) that each experiment is spread over; GPUS_PER_TRIAL  a share of one: 0.25
-#>   BUDGET       what the sweep may spend: time=2h,steps=1e8,device_hours=4,trials=64
-#>   PERIOD_TIMEOUT  how long an evaluation period may take before it is given up and tried again: 30m, none (auto)
-#>   SPACE        a search space of your own: path to a YAML file like sweeps/ppo.yaml
-#>   OUT          where sweep folders are made (experiment_results)
-#>   STORAGE      where they are made instead: a path that all machines share, or s3://bucket/prefix; STORAGE_ENDPOINT  its server
-#>   ADDRESS      a Ray cluster to join: auto, host:port or ray://host:port (docs/cluster.md)
-#>   NAME         appended to the sweep's folder
-#>   METRIC MODE  what to look for: episode_return max; several with commas
-#>   AT           which networks of a trial are judged: final, last, last-5-avg, last-10-avg, avg, best (docs/statistics.md)
-#>   CONSTRAINTS  bounds that trials must keep to: min_cooperation_rate=0.2
-#>   TRACK        wandb or mlflow: keep every trial there, too (docs/dashboards.md); nothing is sent otherwise
-#>   DASHBOARD=1  Ray's dashboard and metrics on 127.0.0.1 while the sweep runs
-#>   OVERRIDES    further settings, as for Hydra: 'arch.num_envs=64 env.shared_reward=true', '+preset=mava'
-#>   DRY_RUN=1    print the plan only
+#>   ALG               algorithm or alias: mappo, ff_mappo, …; or several, by commas; required
+#>   ENGINE            what runs the trials: native (this project's systems), or mava: those of an installed Mava
+#>                     (docs/mava.md); default: native
+#>   SAMPLES           configurations to draw for every algorithm and scenario; default: the sweep file's
+#>   SCENARIO          scenarios, by commas: p-base,p-no-rank; each gets the same configurations; default: the sweep file's
+#>   TIMESTEPS         environment steps of each seed of a trial: 1e6; default: the sweep file's
+#>   EVALUATIONS       evaluations per trial, spread over its steps; default: the sweep file's
+#>   SEED              seeds the search, and is system.seed of every trial; default: 0
+#>   SEEDS             seeds that each trial trains side by side: SEED and those that follow it; default: the sweep file's
+#>                     (3 for IPPO and MAPPO), else 1
+#>   AGGREGATE         how seeds become one number: mean, iqm, median, min; default: the sweep file's objective, else mean
+#>   BATCH             how seeds go side by side: map (one after another), vmap (one batched program), or the faster of the
+#>                     two; default: auto
+#>   SCENARIO_MODE     what several scenarios are: grid (each configuration in every one), axis (each drawn with one), mean
+#>                     (every one, averaged); default: grid
+#>   SEARCH            where configurations come from: random, grid, optuna, hyperopt, bohb; default: random
+#>   SAMPLER           how Optuna draws: tpe, gp, cmaes, nsga2; default: tpe, for several objectives nsga2
+#>   DUPLICATES        what a configuration that is drawn again gets: seeds (new ones), reuse (its results), refuse;
+#>                     default: seeds
+#>   SCHEDULER         fifo, asha, median, hyperband (stop weak trials), pbt, pb2 (weak trials go on from better ones);
+#>                     default: fifo (with bohb: hyperband)
+#>   FROM              folders of earlier sweeps, by commas, whose trials the searcher is told of
+#>   WORKERS           worker processes; default: one per core or accelerator
+#>   PACK              trials that share a worker, side by side in one program where they can; default: 1
+#>   DEVICES_PER_TRIAL devices that each experiment is spread over: GPUs, or CPU cores (arch.num_devices); default: 1
+#>   GPUS_PER_TRIAL    share of a GPU that each worker takes: 0.25 puts four workers on one; default: one per device
+#>   BUDGET            what the sweep may spend, what it has spent included: time=2h,steps=1e8,device_hours=4,trials=64;
+#>                     default: no limit
+#>   PERIOD_TIMEOUT    how long an evaluation period may take before it is given up and tried again: 90s, 30m, 2h, none;
+#>                     default: auto: 20 times the longest yet, at least 10 minutes
+#>   NAME              added to the sweep's name and folder
+#>   SPACE             your own sweep file, like sweeps/ppo.yaml; default: the file in sweeps/ that names the algorithm
+#>   METRIC            what the sweep looks for, or several by commas; default: the sweep file's objective
+#>   MODE              max or min, or one per metric by commas; default: the sweep file's objective
+#>   AT                which networks of a trial are judged: final (as training ended), last, last-5-avg, last-10-avg, avg
+#>                     (means of evaluations), best (the best evaluation's, played again) (docs/statistics.md); default:
+#>                     the sweep file's objective, else the environment's env.eval_at
+#>   CONSTRAINTS       bounds that a trial must keep to: min_cooperation_rate=0.2,max_episode_length=50; default: the sweep
+#>                     file's objective
+#>   OUT               where sweep folders go; default: experiment_results
+#>   STORAGE           where they go instead: a path that all machines share, or s3://bucket/prefix (docs/cluster.md)
+#>   STORAGE_ENDPOINT  the S3 server: http://10.0.0.5:9000; default: AWS_ENDPOINT_URL, or AWS
+#>   ADDRESS           a Ray cluster to join: auto, host:port, ray://host:port (docs/cluster.md); default: a Ray of our
+#>                     own, on this machine
+#>   TRACK             wandb or mlflow: send every trial's values and metrics there, too (docs/dashboards.md); default:
+#>                     nowhere
+#>   DASHBOARD         1 starts Ray's dashboard and metrics on 127.0.0.1 for the sweep (docs/dashboards.md); default: 0
+#>   OVERRIDES         fixed settings for every trial, as for Hydra: OVERRIDES="arch.num_envs=64 env=lbf", +preset=mava
+#>                     (docs/systems.md)
+#>   DRY_RUN           1 prints the plan and starts nothing; default: 0
 #>
-#> variables of the others (sweep folders may be s3://…, and ADDRESS and STORAGE_ENDPOINT be given, too):
-#>   resume       SWEEP=<sweep folder>; WORKERS; PACK; BUDGET; PERIOD_TIMEOUT; RETRY_FAILED=1 runs the failed trials again
-#>   extend       SWEEP=<sweep folder> SAMPLES=8; as resume
-#>   promote      SWEEP=<sweep folder>; TOP=3 SEEDS=10; RACE=0.95 plays in rounds and stops who cannot be the best; WORKERS; PACK
+#> variables of the launcher's other verbs (sweep folders may be s3://…):
+#>   resume            SWEEP=<sweep folder>; WORKERS; PACK; GPUS_PER_TRIAL; BUDGET; PERIOD_TIMEOUT; RETRY_FAILED;
+#>                     STORAGE_ENDPOINT; ADDRESS; TRACK; DASHBOARD
+#>   extend            SWEEP=<sweep folder>; SAMPLES; WORKERS; PACK; GPUS_PER_TRIAL; BUDGET; PERIOD_TIMEOUT;
+#>                     STORAGE_ENDPOINT; ADDRESS; TRACK; DASHBOARD
+#>   promote           SWEEP=<sweep folder>; WORKERS; PACK; GPUS_PER_TRIAL; PERIOD_TIMEOUT; TOP; SEEDS; RACE;
+#>                     STORAGE_ENDPOINT; ADDRESS; TRACK; DASHBOARD
+#>   claim             SWEEP_ARGS='ALG=mappo,ippo …'; CLAIM
+#>   verdict           SWEEP=<sweep folder>; WORKERS; PACK; GPUS_PER_TRIAL; PERIOD_TIMEOUT; STORAGE_ENDPOINT; ADDRESS;
+#>                     TRACK; DASHBOARD
+#>   rerun             TRIAL=<trial id, or its folder>; OUT; STORAGE_ENDPOINT
+# options: end
+#>
+#> variables of the others (folders may be s3://…, with STORAGE_ENDPOINT):
 #>   power        SWEEP=<sweep folder>
-#>   claim        SWEEP_ARGS='ALG=mappo,ippo SCENARIO=p-contest', as of `make sweep`;
-#>                CLAIM='ff_mappo > ff_ippo on welfare in p-contest, alpha=0.05, seeds=20', several by semicolons
-#>   verdict      SWEEP=<sweep folder>; WORKERS; PACK
-#>   rerun        TRIAL=<trial id, or its folder>; OUT
 #>   collect      SWEEP=<sweep folder>
 #>   diff         A=<sweep folder, trial folder or trial id> B=<the other>; OUT=experiment_results, where ids are found
 #>   ls           OUT=experiment_results

@@ -6,7 +6,6 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -21,17 +20,14 @@ from launcher.ask.words import (
     parse_sweep_options,
     parse_verdict_options,
 )
-from launcher.machine.ray_session import prepare_driver
-from launcher.show.console import plain
-
-if TYPE_CHECKING:  # it imports Ray, which bad input need not wait for
-    pass
 from launcher.commands.extend import extend
 from launcher.commands.help import list_algorithms, show_help
 from launcher.commands.promote import promote
 from launcher.commands.resume import resume
 from launcher.commands.start import start
 from launcher.commands.verdict import verdict
+from launcher.machine.ray_session import prepare_driver
+from launcher.show.console import plain
 
 BAD_INPUT = 2
 INTERRUPTED = 130

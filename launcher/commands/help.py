@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rich.console import Console
 
 import mava_configs
-from launcher.ask.options import (
-    CLAIM_HELP,
-    EXTEND_HELP,
-    HELP,
-    PROMOTE_HELP,
-    RERUN_HELP,
-    RESUME_HELP,
-    VERDICT_HELP,
-)
+from launcher.ask.tables import help_text
 from launcher.show.console import plain
-
-if TYPE_CHECKING:  # it imports Ray, which bad input need not wait for
-    pass
 
 USAGE = """python -m launcher.sweep ALG=mappo [KEY=VALUE ...]     run a sweep
 python -m launcher.sweep resume <folder> [KEY=VALUE ...]  finish a sweep that was stopped or killed
@@ -33,20 +20,8 @@ python -m launcher.sweep list-algorithms                  the algorithms and the
 
 def show_help(console: Console) -> int:
     plain(console, USAGE)
-    width = max(map(len, (*HELP, *RESUME_HELP, *EXTEND_HELP, *PROMOTE_HELP)))
-    commands = {
-        "a sweep": HELP,
-        "resume": RESUME_HELP,
-        "extend": EXTEND_HELP,
-        "promote": PROMOTE_HELP,
-        "claim": CLAIM_HELP,
-        "verdict": VERDICT_HELP,
-        "rerun": RERUN_HELP,
-    }
-    for title, options in ((f"Options of {name}:", options) for name, options in commands.items()):
-        plain(console, f"\n{title}")
-        for key, meaning in options.items():
-            plain(console, f"  {key:<{width}}  {meaning}")
+    for line in help_text():
+        plain(console, line)
     return 0
 
 

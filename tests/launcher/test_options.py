@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jax_party.errors import SweepError
 from launcher import sweep
+from launcher.ask import tables
 from launcher.ask.choices import Sampler, Scheduler, Search
-from launcher.ask.options import HELP, SweepOptions
+from launcher.ask.model import OPTIONS, VERBS, options_of
+from launcher.ask.options import ExtendOptions, PromoteOptions, RerunOptions, ResumeOptions, SweepOptions
 from launcher.ask.words import parse_resume_options, parse_sweep_options
 from sweeps.space import ScenarioMode
 
@@ -44,7 +49,7 @@ def test_make_variables() -> None:
 
 
 def test_empty_values_mean_the_default() -> None:
-    words = ["ALG=mappo", *(f"{key}=" for key in HELP if key != "ALG")]
+    words = ["ALG=mappo", *(f"{one.name}=" for one in options_of("sweep") if one.name != "ALG")]
     assert parse_sweep_options(words) == SweepOptions(("mappo",))
 
 
@@ -229,9 +234,40 @@ def test_grid_takes_no_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_help_and_algorithms(capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep.main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"  {key} " in text for key in HELP)
+    assert all(f"  {option.name} " in text for option in OPTIONS)
     assert sweep.main(["list-algorithms"]) == 0
     assert {"ff_ippo (ippo)", "ff_mappo (mappo)"} <= set(capsys.readouterr().out.splitlines())
+
+
+def test_the_docs_and_make_help_are_written_from_the_options() -> None:
+    for file, content in tables.written().items():
+        assert file.read_text(encoding="utf-8") == content, f"{file}: run python -m launcher.ask.tables"
+
+
+@pytest.mark.parametrize(
+    ("verb", "kinds"),
+    [("sweep", [SweepOptions]), ("resume", [ResumeOptions]), ("extend", [ResumeOptions, ExtendOptions]),
+     ("promote", [PromoteOptions]), ("rerun", [RerunOptions])],
+)  # fmt: skip
+def test_every_field_is_filled_by_an_option(verb: str, kinds: list[Any]) -> None:
+    fields = {item.name: item.default for kind in kinds for item in dataclasses.fields(kind)}
+    filled = {option.fills for option in options_of(verb) if option.fills}
+    assert filled <= set(fields)
+    assert set(fields) - filled <= {"folder", "trial", "resume", "retry_failed"}
+    assert "retry_failed" in filled or verb != "resume"
+    for option in options_of(verb):
+        if re.fullmatch(r"`\w+`|\d+", said := option.default_of(verb)) and option.fills:
+            default = fields[option.fills]
+            assert default in (None, dataclasses.MISSING) or str(
+                int(default) if isinstance(default, bool) else default
+            ) == said.strip("`")
+
+
+def test_a_verb_takes_only_its_own_options(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in set(VERBS) - {"sweep", "claim"}:
+        others = {option.name for option in OPTIONS} - {option.name for option in options_of(verb)}
+        for name in sorted(others):
+            assert refused([verb, "a-folder", f"{name}=1"], capsys).startswith(f"SweepError: {name}: unknown option")
 
 
 def test_dry_run_leaves_nothing_and_the_driver_never_imports_jax(tmp_path: Path) -> None:
