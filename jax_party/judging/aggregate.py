@@ -6,7 +6,13 @@ import enum
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from jax_party.judging.resampling import trimmed_mean
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Aggregate(enum.StrEnum):
@@ -24,8 +30,9 @@ class Aggregate(enum.StrEnum):
 
 def interquartile_mean(values: Sequence[float]) -> float:
     """The mean of what is left once ⌊n/4⌋ values are cut from each end."""
-    cut = len(values) // 4
-    return statistics.fmean(sorted(values)[cut : len(values) - cut])
+    import numpy as np
+
+    return float(trimmed_mean(np.asarray(values, np.float64)))
 
 
 _FUNCTIONS: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
@@ -39,6 +46,19 @@ _FUNCTIONS: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
 def aggregate(values: Sequence[float], how: str) -> float:
     """One number for `values`, of which there is at least one."""
     return float(values[0] if len(values) == 1 else _FUNCTIONS[how](values))
+
+
+def aggregate_along(values: NDArray[np.float64], how: str) -> NDArray[np.float64]:
+    """Return one number for the values along the last axis."""
+    import numpy as np
+
+    if how == Aggregate.MEAN:
+        return values.mean(axis=-1)
+    if how == Aggregate.MEDIAN:
+        return np.asarray(np.median(values, axis=-1))
+    if how == Aggregate.MIN:
+        return values.min(axis=-1)
+    return trimmed_mean(values, axis=-1)
 
 
 def aggregate_metrics(of_seeds: Sequence[Mapping[str, float | None]], how: str) -> dict[str, float | None]:
@@ -59,4 +79,4 @@ def spread(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-__all__ = ["Aggregate", "aggregate", "aggregate_metrics", "interquartile_mean", "spread"]
+__all__ = ["Aggregate", "aggregate", "aggregate_along", "aggregate_metrics", "interquartile_mean", "spread"]

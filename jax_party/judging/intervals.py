@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from jax_party.judging.aggregate import Aggregate, aggregate, interquartile_mean
+from jax_party.judging.resampling import bootstrap_interval, trimmed_mean
 
 
 class Interval(NamedTuple):
@@ -27,7 +28,6 @@ class Interval(NamedTuple):
 
 BOOTSTRAP_SEEDS: Final = 10
 """From so many seeds on the interval is bootstrapped; fewer values hardly tell their own distribution."""
-_RESAMPLES: Final = 9_999
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -51,13 +51,11 @@ def stratified_interval(strata: Sequence[Sequence[float]]) -> Interval:
     from scipy import stats
 
     if min(map(len, strata)) >= BOOTSTRAP_SEEDS:
-        found = stats.bootstrap(
-            [np.asarray(values, np.float64) for values in strata],
-            lambda *drawn, axis: np.mean([stats.trim_mean(x, 0.25, axis=axis) for x in drawn], axis=0),
-            n_resamples=_RESAMPLES, confidence_level=0.95, method="percentile", rng=np.random.default_rng(0),
-        ).confidence_interval  # fmt: skip
         value = statistics.fmean(map(interquartile_mean, strata))
-        return Interval(value, float(found.low), float(found.high), Aggregate.IQM.value)
+        low, high = bootstrap_interval(
+            strata, lambda *drawn, axis: np.mean([trimmed_mean(x, axis) for x in drawn], axis=0)
+        )
+        return Interval(value, low, high, Aggregate.IQM.value)
     mean = statistics.fmean(map(statistics.fmean, strata))
     if min(map(len, strata)) < 2:
         return Interval(mean, None, None, Aggregate.MEAN.value)

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from jax_party.judging.aggregate import Aggregate
+from jax_party.judging.aggregate import Aggregate, aggregate_along
 from jax_party.judging.intervals import Interval
+from jax_party.judging.resampling import draw_places
 from jax_party.judging.tuning import Tuner, tuner_of
 
 if TYPE_CHECKING:
@@ -284,8 +285,8 @@ def _resampled(scores: Sequence[Sequence[Sequence[float]]], how: str, resamples:
         draws = min(step, resamples - begin)
         made = np.empty((draws, shape[0] * shape[1]))
         for places, values in groups:
-            drawn = rng.integers(values.shape[1], size=(draws, *values.shape))
-            made[:, places] = _aggregate(np.take_along_axis(values[None], drawn, axis=2), how)
+            drawn = draw_places((draws, *values.shape), values.shape[1], rng)
+            made[:, places] = aggregate_along(np.take_along_axis(values[None], drawn, axis=2), how)
         yield made.reshape(draws, *shape)
 
 
@@ -305,22 +306,8 @@ def _aggregated(scores: Sequence[Sequence[Sequence[float]]], how: str) -> Array:
 
     made = np.empty(len(scores) * len(scores[0]))
     for places, values in _by_number_of_seeds(scores):
-        made[places] = _aggregate(values, how)
+        made[places] = aggregate_along(values, how)
     return made.reshape(len(scores), len(scores[0]))
-
-
-def _aggregate(values: Array, how: str) -> Array:
-    """`aggregate` of `jax_party.judging.aggregate` along the last axis."""
-    import numpy as np
-
-    if how == Aggregate.MEAN:
-        return values.mean(axis=-1)
-    if how == Aggregate.MEDIAN:
-        return np.asarray(np.median(values, axis=-1))
-    if how == Aggregate.MIN:
-        return values.min(axis=-1)
-    cut = values.shape[-1] // 4
-    return np.sort(values, axis=-1)[..., cut : values.shape[-1] - cut].mean(axis=-1)
 
 
 __all__ = [

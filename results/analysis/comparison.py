@@ -19,14 +19,14 @@ from jax_party.judging.aggregate import Aggregate, aggregate
 from jax_party.judging.intervals import BOOTSTRAP_SEEDS, interval
 from jax_party.judging.objectives import At
 from jax_party.judging.replicates import means_over_scenarios, pool_seeds
-from results.analysis.statistics import trimmed_mean, wins
+from jax_party.judging.resampling import bootstrap_interval, trimmed_mean
+from results.analysis.statistics import wins
 from results.collector.ranking import OVER_SCENARIOS, contenders, mode_of, standing_of
 from results.tables import load_index
 
 BY: Final = ("best", "configuration")
 MEAN_OF: Final = "mean of "
 """What the scenario of means over scenarios begins with."""
-_RESAMPLES: Final = 9_999
 
 
 class Played(NamedTuple):
@@ -346,11 +346,8 @@ def _gap_of_iqms(x: NDArray[np.float64], y: NDArray[np.float64], axis: int) -> N
 def _difference(x: NDArray[np.float64], y: NDArray[np.float64], many: bool) -> tuple[float, float]:
     """The 95 % interval of the estimator of y less that of x."""
     if many:
-        found = stats.bootstrap(
-            (x, y), _gap_of_iqms,
-            n_resamples=_RESAMPLES, confidence_level=0.95, method="percentile", rng=np.random.default_rng(0),
-        ).confidence_interval  # fmt: skip
-    elif min(len(x), len(y)) > 1:
+        return bootstrap_interval((x, y), _gap_of_iqms)
+    if min(len(x), len(y)) > 1:
         if np.ptp(x) == 0 and np.ptp(y) == 0:  # nothing varies, and Welch's degrees of freedom would be 0 / 0
             gap = float(y[0] - x[0])
             return gap, gap

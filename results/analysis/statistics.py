@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jax_party.judging.intervals import BOOTSTRAP_SEEDS
+from jax_party.judging.resampling import LEVEL, draw_counts, draw_places, percentile_interval, trimmed_mean
 
 Scores = Sequence[NDArray[np.float64]]
 
 RESAMPLES: Final = 2_000
-LEVEL: Final = 0.95
 
 
 class Estimate(NamedTuple):
@@ -37,26 +37,6 @@ class Band(NamedTuple):
     high: NDArray[np.float64]
 
 
-def trimmed_mean(values: NDArray[np.float64], axis: int = 0) -> NDArray[np.float64]:
-    """The interquartile mean along an axis: without ⌊n/4⌋ values at each end."""
-    count = values.shape[axis]
-    cut = count // 4
-    kept = np.sort(values, axis=axis).take(range(cut, count - cut), axis=axis)
-    return np.asarray(kept.mean(axis=axis))
-
-
-def percentiles(resampled: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The ends of the 95 % percentile interval along the first axis."""
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return low, high
-
-
-def _draws(scores: Scores, resamples: int, seed: int) -> list[NDArray[np.float64]]:
-    """The stratified bootstrap: of each task how often each of its runs is drawn, `(resamples, runs)`."""
-    rng = np.random.default_rng(seed)
-    return [rng.multinomial(len(task), np.full(len(task), 1 / len(task)), resamples).astype(float) for task in scores]
-
-
 def _single(*groups: Scores) -> bool:
     return all(len(task) < 2 for group in groups for task in group)
 
@@ -67,8 +47,8 @@ def interquartile_mean_of_tasks(scores: Scores, resamples: int = RESAMPLES) -> E
     if _single(scores):
         return Estimate(value, np.nan, np.nan)
     rng = np.random.default_rng(0)
-    drawn = [task[rng.integers(len(task), size=(resamples, len(task)))] for task in scores]
-    low, high = percentiles(trimmed_mean(np.concatenate(drawn, axis=1), axis=1))
+    drawn = [task[draw_places((resamples, len(task)), len(task), rng)] for task in scores]
+    low, high = percentile_interval(trimmed_mean(np.concatenate(drawn, axis=1), axis=1))
     return Estimate(value, float(low), float(high))
 
 
@@ -84,8 +64,8 @@ def profile_band(scores: Scores, thresholds: ArrayLike, resamples: int = RESAMPL
     if _single(scores):
         return Band(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
     above = [(task[:, None] > np.asarray(thresholds, np.float64)).astype(float) for task in scores]
-    of_tasks = [drawn @ task / len(task) for drawn, task in zip(_draws(scores, resamples, 0), above, strict=True)]
-    return Band(value, *percentiles(np.mean(of_tasks, axis=0)))
+    of_tasks = [drawn @ task / len(task) for drawn, task in zip(draw_counts(scores, resamples, 0), above, strict=True)]
+    return Band(value, *percentile_interval(np.mean(of_tasks, axis=0)))
 
 
 def wins(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -103,9 +83,9 @@ def probability_of_improvement(scores: Scores, others: Scores, resamples: int = 
     value = float(np.mean([of_task.mean() for of_task in of_pairs]))
     if _single(scores, others):
         return Estimate(value, np.nan, np.nan)
-    drawn = zip(_draws(scores, resamples, 0), _draws(others, resamples, 1), of_pairs, strict=True)
+    drawn = zip(draw_counts(scores, resamples, 0), draw_counts(others, resamples, 1), of_pairs, strict=True)
     of_tasks = [((x @ of_task) * y).sum(axis=1) / of_task.size for x, y, of_task in drawn]
-    low, high = percentiles(np.mean(of_tasks, axis=0))
+    low, high = percentile_interval(np.mean(of_tasks, axis=0))
     return Estimate(value, float(low), float(high))
 
 
@@ -122,8 +102,8 @@ def curve_over_seeds(curves: ArrayLike, resamples: int = RESAMPLES) -> Band:
     if seeds == 1:
         return Band(values[0], np.full_like(values[0], np.nan), np.full_like(values[0], np.nan))
     if seeds >= BOOTSTRAP_SEEDS:
-        drawn = np.random.default_rng(0).integers(seeds, size=(seeds, resamples))
-        return Band(trimmed_mean(values), *percentiles(trimmed_mean(values[drawn])))
+        drawn = draw_places((seeds, resamples), seeds, np.random.default_rng(0))
+        return Band(trimmed_mean(values), *percentile_interval(trimmed_mean(values[drawn])))
     mean = values.mean(axis=0)
     half = stats.t.ppf((1 + LEVEL) / 2, seeds - 1) * values.std(axis=0, ddof=1) / np.sqrt(seeds)
     return Band(mean, mean - half, mean + half)

@@ -9,8 +9,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from jax_party.judging.resampling import trimmed_mean
 from jax_party.judging.settling import settling_step
-from results.analysis.statistics import Band, curve_over_configurations, curve_over_seeds, first_step_at, trimmed_mean
+from results.analysis.statistics import Band, curve_over_configurations, curve_over_seeds, first_step_at
 from results.report.charts import Chart, band_traces, figure, tags
 from results.report.data import ALL, BEST, VIEWS, SweepData
 from results.report.theme import METRICS, axis_title, metric_name, styles
