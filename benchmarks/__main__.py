@@ -81,7 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--systems", type=_systems, help="systems, learning, engines: only these, by commas")
     parser.add_argument("--steps", type=_steps, help="learning, engines: environment steps of each run, such as 2e6")
     parser.add_argument("--seeds", type=_positive, help="learning, engines: runs of each system")
-    parser.add_argument("--docs", action="store_true", help="learning: put tables and pictures into docs/")
+    parser.add_argument(
+        "--docs",
+        action="store_true",
+        help="learning: put tables and pictures into docs/; systems, engines: put speeds where estimates find them",
+    )
     parser.add_argument("--cases", type=_cases, help="learning: only these, by commas")
     return parser
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 from rich.table import Table
 
 from benchmarks.harness import BenchmarkError, Options, Report, call_in_process, one_core, summary
+from benchmarks.speeds import write_speeds
 from jax_party.engines import MAVA, NATIVE, get_engine
 from jax_party.errors import ConfigError
 from jax_party.judging.intervals import interval
@@ -61,6 +62,11 @@ def run(options: Options) -> Report:
     results: dict[str, dict[str, Any]] = {
         system: {engine: _sum_up(runs) for engine, runs in of.items()} for system, of in found.items()
     }
+    if options.docs:
+        mavas = {name: of[MAVA] for name, of in results.items()}
+        write_speeds(
+            MAVA, {name: (one["steps_per_second"]["median"], one["compile_s"]["median"]) for name, one in mavas.items()}
+        )
     for system, of_engines in results.items():
         of_engines["native over mava"] = _ratio(found[system])
         of_engines["scores agree"] = intervals_overlap(*(of_engines[name]["score_interval"] for name in (NATIVE, MAVA)))

@@ -42,7 +42,8 @@ class Options:
       steps, seeds: environment steps of a run of `learning` or `engines`, and how many runs of each system.
       cases: those that `learning` trains in.
       out: folder of the JSON files.
-      docs: whether `learning` puts its tables and pictures into docs/.
+      docs: whether `learning` puts its tables and pictures into docs/, and `systems` and `engines` their speeds into
+        `launcher/plan/speeds.json`.
     """
 
     repeats: int | None = None

@@ -18,6 +18,8 @@ from rich.table import Table
 from benchmarks import flops
 from benchmarks.compile import FUNCTIONS, compile_functions
 from benchmarks.harness import Options, Report, all_cores, call_in_process, one_core, summary
+from benchmarks.speeds import write_speeds
+from jax_party.engines import NATIVE
 from mava_configs import ALGORITHMS
 
 REPEATS: Final = 5
@@ -52,6 +54,9 @@ def run(options: Options) -> Report:
                 JAX_COMPILATION_CACHE_DIR=cache,
                 NPROC="1",
             )
+    if options.docs:
+        rates = {name: one["steps_per_second"]["median"] for name, one in results.items()}
+        write_speeds(NATIVE, {name: (rates[name], one["compile"]["total_s"]) for name, one in results.items()})
     asked = {f"{name}.steps_per_second": f">= {1.5 * peer:.0f}" for name, peer in PEER.items() if name in names}
     asked["*.compile.together_s"] = f"< {ASKED_COMPILE_S:.0f} s"
     return Report({"repeats": repeats, "steps_per_period": STEPS_PER_PERIOD}, results, asked, [_table(results)])

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from jax_party.engines import MAVA, NATIVE
 from jax_party.errors import RecordError
 from jax_party.store.storage import store_of
@@ -15,26 +17,25 @@ from jax_party.trial.folder import read_record
 from jax_party.trial.record import RECORD_FILE, TrialRecord
 from jax_party.trial.states import State
 
-ASSUMED_RATE = {
-    NATIVE: {
-        "ff_ippo": 25_000.0, "ff_mappo": 24_000.0, "rec_ippo": 3_600.0, "rec_mappo": 3_500.0,
-        "ff_sable": 6_000.0, "rec_sable": 4_000.0, "mat": 8_000.0,
-        "ff_iql": 30_000.0, "rec_iql": 9_000.0, "rec_qmix": 8_000.0,
-        "ff_isac": 10_000.0, "ff_masac": 9_000.0, "ff_hasac": 8_000.0,
-    },
-    MAVA: {
-        "ff_ippo": 15_000.0, "ff_mappo": 14_000.0, "rec_ippo": 700.0, "rec_mappo": 700.0,
-        "ff_sable": 1_500.0, "rec_sable": 18.0, "mat": 900.0, "rec_iql": 200.0, "rec_qmix": 13.0,
-    },
-}  # fmt: skip
-"""Environment steps a second of one core at the defaults, rounded from docs/systems.md and docs/mava.md; a GPU's are
-unknown."""
-ASSUMED_COMPILE_S = {
-    "rec_ippo": 100.0, "rec_mappo": 190.0, "ff_sable": 80.0, "rec_sable": 91.0, "mat": 136.0, "rec_iql": 71.0,
-    "rec_qmix": 186.0,
-}  # fmt: skip
-"""Of Mava's systems, which compile for every trial, rounded from docs/mava.md; the others: `COLD_COMPILE_S`."""
-COLD_COMPILE_S = 20.0
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a system was when it was last measured.
+
+    Attributes:
+      steps_per_second: environment steps per second of one core, at the system's defaults.
+      compile_s: seconds of a compilation from an empty cache.
+    """
+
+    steps_per_second: float
+    compile_s: float
+
+
+SPEEDS: Mapping[str, Mapping[str, Speed]] = msgspec.json.decode(
+    Path(__file__).with_name("speeds.json").read_bytes(), type=dict[str, dict[str, Speed]]
+)
+"""By engine and system, on CPU cores; nothing is known of GPUs. `make bench ARGS='systems --docs'` and
+`make bench-engines ARGS=--docs` write them."""
 START_S = 15.0
 TRIAL_S = 1.0
 MAX_RECORDS = 50
@@ -54,7 +55,7 @@ def estimate(
     """Estimate the wall time of a sweep.
 
     The rate is the median of earlier trials of an algorithm under `out` on this host and kind of device;
-    without any, `ASSUMED_RATE`, and that nothing is compiled yet. Mava's systems compile for every trial.
+    without any, `SPEEDS`, and that nothing is compiled yet. Mava's systems compile for every trial.
 
     Args:
       out: where sweeps are.
@@ -68,12 +69,13 @@ def estimate(
     seconds, sources = START_S + trials * TRIAL_S / busy, []
     for algorithm, number in steps.items():
         rates = [rate for record in _earlier(out, algorithm, gpu, engine) if (rate := record.steps_per_second)]
-        rate = statistics.median(rates) if rates else ASSUMED_RATE[engine][algorithm]
+        speed = SPEEDS[engine][algorithm]
+        rate = statistics.median(rates) if rates else speed.steps_per_second
         seconds += number / rate / busy
         if engine == MAVA:
-            seconds += ASSUMED_COMPILE_S.get(algorithm, COLD_COMPILE_S) * trials / len(steps) / busy
+            seconds += speed.compile_s * trials / len(steps) / busy
         elif not rates:
-            seconds += COLD_COMPILE_S
+            seconds += speed.compile_s
         known = f"the median of {len(rates)} earlier trials here"
         assumed = f"assumed: no earlier trials of {algorithm} under {out}"
         sources.append(f"{rate:,.0f} steps/s a worker, {known if rates else assumed}")

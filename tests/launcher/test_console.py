@@ -17,7 +17,7 @@ from jax_party.trial.provenance import current_provenance
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import State
 from launcher.plan import outcome
-from launcher.plan.estimate import ASSUMED_RATE, COLD_COMPILE_S, START_S, TRIAL_S, estimate
+from launcher.plan.estimate import SPEEDS, START_S, TRIAL_S, estimate
 from launcher.show import console
 from launcher.show.progress import Progress
 from launcher.show.ranking import Entry, Ranking
@@ -197,14 +197,14 @@ def test_mavas_systems_are_estimated_by_what_they_took() -> None:
     steps = {"rec_qmix": 8 * 262_144}
     guess = estimate(Path("nowhere"), steps, False, 8, 2, "mava")
     assert guess.seconds == pytest.approx(START_S + (8 * 262_144 / 13 + 8 * (186 + TRIAL_S)) / 2)
-    assert set(ASSUMED_RATE["mava"]) == set(ALGORITHMS) - {"ff_iql", "ff_isac", "ff_masac", "ff_hasac"}
+    assert set(SPEEDS["mava"]) == set(ALGORITHMS) - {"ff_iql", "ff_isac", "ff_masac", "ff_hasac"}
 
 
 def test_estimates_rest_on_earlier_trials_of_this_machine(tmp_path: Path) -> None:
     guess = estimate(tmp_path, {"ff_mappo": 1_000_000}, False, 4, 2)
-    running = (1_000_000 / ASSUMED_RATE["native"]["ff_mappo"] + 4 * TRIAL_S) / 2
-    assert guess.seconds == pytest.approx(START_S + COLD_COMPILE_S + running)
-    assert set(ASSUMED_RATE["native"]) == set(ALGORITHMS)
+    running = (1_000_000 / SPEEDS["native"]["ff_mappo"].steps_per_second + 4 * TRIAL_S) / 2
+    assert guess.seconds == pytest.approx(START_S + SPEEDS["native"]["ff_mappo"].compile_s + running)
+    assert set(SPEEDS["native"]) == set(ALGORITHMS)
     assert "assumed" in guess.source
     here = current_provenance()["host"]
     for number, (host, device, rate) in enumerate(
