@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what is read back of them."""
+"""JSON, YAML and text in files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ YamlDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def plain_value(value: Any, place: str) -> Any:
-    """`value` as dicts, lists, strings, numbers, booleans and None; arrays and NumPy scalars become theirs.
+    """Return `value` as dicts, lists, strings, numbers, booleans and None; convert arrays and NumPy scalars.
 
     Raises:
-      RecordError: some value in it is none of these; `place` begins the message.
+      RecordError: a value in it cannot be converted; the message begins with `place`.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -47,7 +47,7 @@ def plain_value(value: Any, place: str) -> Any:
 
 
 def finite_value(value: Any) -> Any:
-    """`value` with every number that is not finite replaced by None; takes what `plain_value` gives."""
+    """Return `value` (a result of `plain_value`) with None in place of every number that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -58,7 +58,7 @@ def finite_value(value: Any) -> Any:
 
 
 def has_string_keys(value: Any) -> bool:
-    """Whether `value` is a mapping whose keys are strings."""
+    """Return whether `value` is a mapping whose keys are strings."""
     return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
 
 

@@ -1,4 +1,4 @@
-"""Local folders for one process at a time, by advisory locks that end with the process."""
+"""Locks on local folders: one process at a time, released by the kernel when the process dies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_LOCKS: Final = frozenset({errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENO
 
 @contextlib.contextmanager
 def hold(folder: Path, timeout: float = 5.0) -> Iterator[None]:
-    """Hold `<folder>/.lock` for this process; the kernel lets go of it when the process dies.
+    """Hold `<folder>/.lock` for this process; the kernel releases it when the process dies.
 
     Args:
       folder: an existing folder.
@@ -52,10 +52,10 @@ def changing(folder: Path, timeout: float = CHANGE_S) -> Iterator[None]:
 
     Args:
       folder: an existing local folder.
-      timeout: seconds to wait for whoever is changing something there.
+      timeout: seconds to wait for another process to finish its change.
 
     Raises:
-      FolderHeld: another process has not ended its change after `timeout`; it was stopped in the middle of it.
+      FolderHeld: another process has not finished its change after `timeout`; it has probably been suspended.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -1,4 +1,4 @@
-"""Leases: in the place of locks where there are none, by files that are replaced version by version."""
+"""Leases, for storage without locks: a file that its holder keeps rewriting, version by version."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _logger = logging.getLogger(__name__)
 
 
 def claim(store: Store, path: Path) -> bool:
-    """Make a lease that nobody holds; False where there is one already."""
+    """Create a lease that nobody holds; return False if there is one already."""
     try:
         store.write_version(path, _free(), None)
     except ChangedError:
@@ -37,11 +37,11 @@ def claim(store: Store, path: Path) -> bool:
 
 @contextlib.contextmanager
 def lease(store: Store, path: Path) -> Iterator[None]:
-    """Hold a lease in the place of a lock: a small file, written again every `REFRESH_S` seconds.
+    """Hold a lease: a small file, rewritten every `REFRESH_S` seconds.
 
-    A lease that another process holds is waited for until it shows that its holder lives, which is an error, or until
-    it has not been refreshed for `STALE_S` seconds, or its holder was a process of this machine that has ended. A
-    process whose lease is taken all the same (it was stopped, or cut off from the storage) gets an interrupt.
+    If another process holds the lease, wait until one of these happens: the lease is refreshed, so its holder is alive
+    (an error); it has not been refreshed for `STALE_S` seconds; or its holder was a process of this machine that has
+    ended. A process that loses its lease (it was suspended, or cut off from the storage) gets an interrupt.
 
     Raises:
       StorageError: a living process holds it.
@@ -54,7 +54,7 @@ def lease(store: Store, path: Path) -> Iterator[None]:
 
 
 class _Lease:
-    """A lease that this process holds, kept fresh by a thread."""
+    """A lease that this process holds; a thread keeps it fresh."""
 
     def __init__(self, store: Store, path: Path, tag: str | None) -> None:
         self._store = store
@@ -65,7 +65,7 @@ class _Lease:
         self._thread.start()
 
     def release(self) -> None:
-        """Let go of it."""
+        """Release the lease."""
         self._stop.set()
         self._thread.join()
         with contextlib.suppress(StorageError):
@@ -88,7 +88,7 @@ class _Lease:
 
 
 def _wait_for_lease(store: Store, path: Path) -> str | None:
-    """The tag of a lease that may be taken."""
+    """Wait until the lease may be taken; return its tag, or None if there is no lease yet."""
     first = there = store.read_version(path)
     while there is not None and not _is_free(there):
         if first is not None and there.tag != first.tag:
@@ -119,7 +119,7 @@ def _is_free(there: Version) -> bool:
 
 @functools.cache
 def _boot_id() -> str:
-    """What tells this run of this machine from others; empty where the system does not say."""
+    """Return an id of this machine's current boot; empty if the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:

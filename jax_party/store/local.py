@@ -20,7 +20,7 @@ B = TypeVar("B")
 
 
 class _Local:
-    """See `Store`; here is what is particular to a disk."""
+    """The local store; `Store` documents the methods."""
 
     look_every_s = 1.0
 
@@ -37,7 +37,7 @@ class _Local:
         return [function(item) for item in items]
 
     def check(self, folder: Path, writing: bool = False) -> None:
-        """Nothing can be said before it is tried."""
+        """Do nothing: a disk shows its errors when it is used."""
 
     def check_new(self, folder: Path) -> None:
         there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
@@ -143,19 +143,19 @@ class _Local:
 
 
 def tag_of(status: os.stat_result) -> str:
-    """The tag of a local file. A new version has another inode, even within one tick of the clock: it was renamed."""
+    """Return the tag of a local file. Each write is renamed into place, so it has another inode even within a tick."""
     return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
 
 
 @contextlib.contextmanager
 def aside(path: Path, durable: bool = True, name: str | None = None) -> Iterator[Path]:
-    """Give a place beside `path` to write to; on success it takes the place of `path`, else it is removed.
+    """Yield a path beside `path` to write to; rename it to `path` on success, remove it on failure.
 
     Args:
-      path: a file, or a folder that is not there yet; nobody may see it half written.
-      durable: whether the new name must survive a power cut that follows.
-      name: of the place beside it, where one process at a time writes; what a killed one left there is removed first.
-        None is a new name each time.
+      path: a file, or a folder that does not exist yet; nobody ever sees it half written.
+      durable: whether the rename must survive a power cut.
+      name: of the path beside it, if only one process writes at a time; leftovers of a killed process are removed
+        first. None: a new name each time.
     """
     place = path.with_name(name or f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     if name is not None:
@@ -178,7 +178,7 @@ def _remove(place: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have a file or folder survive a power cut that follows."""
+    """Flush a file or folder to disk, so that it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

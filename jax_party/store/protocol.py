@@ -1,4 +1,4 @@
-"""What every kind of storage can do, in one protocol; `local` and `s3` are the two kinds."""
+"""The protocol of storage; `local` and `s3` implement it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ B = TypeVar("B")
 
 
 class ChangedError(StorageError):
-    """A file is not the version that was to be replaced."""
+    """The file has changed since the version to be replaced was read."""
 
 
 class FolderHeld(RecordError):
@@ -31,8 +31,8 @@ class Version:
 
     Attributes:
       content: its bytes.
-      tag: names this version; another version of the file has another tag.
-      age_s: seconds since it was written, by the storage's own clock.
+      tag: identifies this version; it changes with the content.
+      age_s: seconds since it was written, by the storage's clock.
     """
 
     content: bytes
@@ -42,39 +42,39 @@ class Version:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What is known of a file that has not been read: the tag of its version, and its age in seconds."""
+    """A file's tag and age in seconds, known without reading it."""
 
     tag: str
     age_s: float
 
 
 class Store(Protocol):
-    """Files of one kind of storage. Every path that a method takes must be on it.
+    """Files on one kind of storage. Every path passed to a method must be on it.
 
-    A file appears whole or not at all. Methods raise OSError or StorageError where the storage refuses; object storage
-    is asked again for up to `retry.patience_s()` seconds first.
+    A file appears whole or not at all. Methods raise OSError or StorageError if the storage refuses; requests to object
+    storage are first retried for up to `retry.patience_s()` seconds.
     """
 
     @property
     def look_every_s(self) -> float:
-        """Seconds between two looks for changes: often enough to follow, and cheap."""
+        """Seconds to wait between polls for changes."""
 
     def absolute(self, path: Path) -> Path:
         """Return the path from the root."""
 
     def on_disk(self, path: Path) -> Path | None:
-        """Return the path where other programs of this machine find it; None where they cannot."""
+        """Return the path at which other programs on this machine can open it; None if they cannot."""
 
     def arrow(self, folder: Path) -> tuple[str, Any]:
-        """Return the folder as text and the `pyarrow.fs` file system that knows it; None for the local one."""
+        """Return the folder as text and its `pyarrow.fs` file system (None for the local one)."""
 
     def each(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
-        """Call the function with each item and return the results in order; on object storage several at a time."""
+        """Call the function on each item and return the results in order; on object storage, in threads."""
 
     # Before anything is done
 
     def check(self, folder: Path, writing: bool = False) -> None:
-        """Check that the storage answers and takes the credentials, and, if `writing`, a file; without patience.
+        """Check, without retries, that the storage answers and accepts the credentials, and a write if `writing`.
 
         Raises:
           StorageError: it does not.
@@ -93,33 +93,33 @@ class Store(Protocol):
         """Return whether there is such a file."""
 
     def stamp(self, path: Path) -> Stamp | None:
-        """Return the tag and age of a file; None where there is none."""
+        """Return the tag and age of a file; None if there is none."""
 
     def read_bytes(self, path: Path) -> bytes:
-        """Return the content of a file; raises FileNotFoundError where there is none."""
+        """Return the content of a file; raise FileNotFoundError if there is none."""
 
     def write_bytes(self, path: Path, content: bytes, durable: bool = True) -> str:
-        """Make the file hold this content, or leave it as it was; return its tag.
+        """Replace the content of a file, or leave it unchanged on failure; return its tag.
 
         Args:
           path: in an existing folder.
           content: the new bytes.
-          durable: whether it must survive a power cut that follows.
+          durable: whether it must survive a power cut.
         """
 
     def put_file(self, local: Path, path: Path) -> None:
         """Copy a local file to `path`."""
 
     def get_file(self, path: Path, local: Path) -> None:
-        """Copy the file at `path` to a local one; raises FileNotFoundError where there is none."""
+        """Copy the file at `path` to a local one; raise FileNotFoundError if there is none."""
 
     def remove(self, paths: Iterable[Path]) -> None:
-        """Delete files; those that are gone already are passed over."""
+        """Delete files; ignore those that do not exist."""
 
     # Versions
 
     def read_version(self, path: Path) -> Version | None:
-        """Return a file with the tag of its version; None where there is none."""
+        """Return a file with its tag; None if there is none."""
 
     def write_version(self, path: Path, content: bytes, tag: str | None) -> str:
         """Replace the version that has this tag (None: there is no file yet); return the new tag.
@@ -129,9 +129,9 @@ class Store(Protocol):
         """
 
     def change(self, path: Path, change: Callable[[bytes], bytes]) -> bytes:
-        """Replace a file by what `change` makes of it, so that no change of another process is lost.
+        """Read, change and write a file atomically, so that no concurrent change is lost.
 
-        `change` may be called again where another process comes between; what it raises leaves the file as it was.
+        `change` is called again if another process writes in between; if it raises, the file stays unchanged.
 
         Returns:
           The new content.
@@ -146,10 +146,10 @@ class Store(Protocol):
         """Return whether there is such a folder; on object storage every prefix is one."""
 
     def make_folder(self, folder: Path) -> None:
-        """Make a folder and those above it, where they are missing."""
+        """Create a folder and its parents, if they are missing."""
 
     def make_new_folder(self, folder: Path) -> bool:
-        """Make a folder that nobody else has made; return False where there is one already."""
+        """Create a folder; return False if it exists already. One of several processes that try succeeds."""
 
     def lock(self, folder: Path, timeout: float = 5.0) -> AbstractContextManager[None]:
         """Hold an existing folder for this process until the context ends or the process dies.
@@ -160,7 +160,7 @@ class Store(Protocol):
         """
 
     def files_below(self, folder: Path) -> list[str]:
-        """Return the names of all files below a folder, relative to it and sorted; none where it is missing."""
+        """Return the names of all files below a folder, relative to it and sorted; none if it is missing."""
 
     def tags_below(self, folder: Path, places: Collection[str], children: Collection[str]) -> Mapping[str, str]:
         """Return the tags of some files below a folder, by their names relative to it.
@@ -182,5 +182,5 @@ class Store(Protocol):
 
 
 def without_password(text: str) -> str:
-    """Return a text that may be shown: what stands before an @ in an address is left out."""
+    """Return the text with credentials (anything before an @ in an address) removed."""
     return re.sub(r"//\S*@", "//…@", text)

@@ -1,4 +1,4 @@
-"""Storage that refuses for a while: what says so, and how long to wait for it.
+"""Retries while storage refuses: which errors are refusals, and for how long to retry.
 
 A full disk, a quota, a share whose server restarts: writing fails, and the same write succeeds a minute later. Whoever
 writes tries again with growing pauses, and gives up after `PATIENCE_S` seconds of waiting. Needs neither JAX nor Ray.
@@ -37,10 +37,10 @@ _OS_ERROR_CODE: Final = re.compile(r"\[os_error_code='(\d+)'\]")
 
 
 def patience_s() -> float:
-    """Seconds of waiting after which storage is given up; the environment may say other than `PATIENCE_S`.
+    """Return for how many seconds to retry: `PATIENCE_S`, unless the environment sets another value.
 
     Raises:
-      StorageError: what it says is no such number.
+      StorageError: the environment holds no valid number.
     """
     text = os.environ.get(PATIENCE_VARIABLE) or str(PATIENCE_S)
     try:
@@ -53,13 +53,13 @@ def patience_s() -> float:
 
 
 def limit_s() -> float:
-    """Seconds after which this thread gives storage up: `patience_s()`, or less inside `patience_of`."""
+    """Return for how many seconds this thread retries: `patience_s()`, or less inside `patience_of`."""
     return min(patience_s(), _at_most_s.get())
 
 
 @contextlib.contextmanager
 def patience_of(seconds: float) -> Iterator[None]:
-    """Have this thread ask storage that refuses for at most so many seconds."""
+    """Limit retries of this thread to `seconds`."""
     before = _at_most_s.set(seconds)
     try:
         yield
@@ -68,7 +68,7 @@ def patience_of(seconds: float) -> Iterator[None]:
 
 
 def refusal(error: BaseException | None) -> str | None:
-    """What the system said, where an error, or one that it came from, is storage's refusal; None for any other."""
+    """Return the system's message if the error, or one of its causes, is a refusal by storage; None otherwise."""
     for one in _chain(error):
         if isinstance(one, StorageError):
             return None
@@ -85,14 +85,14 @@ def patiently(
     wait: tenacity.wait.wait_base = _PAUSES,
     with_calls: bool = False,
 ) -> tenacity.Retrying:
-    """What tries a call again while it is refused: `patiently()(write, path, text)`; the last refusal is raised.
+    """Return a retrier: `patiently()(write, path, text)` retries while refused, then raises the last refusal.
 
     Args:
-      refused: the reason where an error is a refusal, None where it is to be raised at once.
-      before_pause: called with each refusal that is waited for.
-      sleep: waits so many seconds.
-      wait: tenacity's strategy of pauses.
-      with_calls: whether the time that the calls take counts, too; else the pauses alone do.
+      refused: returns the reason if an error is a refusal, None to raise it at once.
+      before_pause: called with each refusal, before the pause.
+      sleep: waits for a number of seconds.
+      wait: tenacity's wait strategy.
+      with_calls: whether the time of the calls counts towards the limit, not only the pauses.
     """
 
     def told(state: tenacity.RetryCallState) -> None:
@@ -111,7 +111,7 @@ def patiently(
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that it came from."""
+    """Yield an error and its causes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         yield error

@@ -1,4 +1,4 @@
-"""Object storage as a store, by S3's protocol.
+"""The store on object storage that speaks S3.
 
 Objects appear whole or not at all, but cannot be locked or appended to: a write can name the version that it replaces,
 and a folder is held by a lease. Credentials come from AWS's own chain and the endpoint from `AWS_ENDPOINT_URL`; neither
@@ -45,13 +45,13 @@ _logger = logging.getLogger(__name__)
 
 
 def folder(place: str) -> Path:
-    """The folder `bucket/prefix`."""
+    """Return the folder `bucket/prefix`."""
     found: Any = UPath(f"s3://{place}", **_OPTIONS)
     return found
 
 
 class _S3:
-    """See `Store`; here is what is particular to S3."""
+    """The store on S3; `Store` documents the methods."""
 
     look_every_s = 10.0
 
@@ -119,9 +119,9 @@ class _S3:
             return None
 
     def write_version(self, path: Path, content: bytes, tag: str | None) -> str:
-        """As `Store`; storage that knows no conditions is asked for the tag first.
+        """As in `Store`; on storage without conditional writes, compare the tag before writing.
 
-        Each write is numbered, so that one whose answer was lost is told from another's of the same content.
+        Each write carries a number, which tells our write whose answer was lost from another process's equal one.
         """
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
         number = uuid.uuid4().hex
@@ -152,13 +152,13 @@ class _S3:
         return True
 
     def make_folder(self, folder: Path) -> None:
-        """A prefix needs no making."""
+        """Do nothing: a prefix exists once it has an object."""
 
     def make_new_folder(self, folder: Path) -> bool:
         return lease.claim(self, folder / LOCK_FILE)
 
     def lock(self, folder: Path, timeout: float = 5.0) -> contextlib.AbstractContextManager[None]:
-        """Hold a lease on the folder, which waits for no holder that lives, whatever `timeout` says."""
+        """Hold a lease on the folder; do not wait for a living holder, whatever `timeout` is."""
         return lease.lease(self, folder / LOCK_FILE)
 
     def files_below(self, folder: Path) -> list[str]:
@@ -199,15 +199,15 @@ def _check_writing(folder: Path) -> None:
 
 
 def request(path: Path, call: Callable[[], A], writing: bool = False) -> A:
-    """Call, and call again while the storage refuses.
+    """Call a function, and retry while the storage refuses.
 
     Args:
       path: for messages.
-      call: what to do.
-      writing: whether a refused permission is to be waited for, too.
+      call: makes the request.
+      writing: whether to retry a refused permission, too.
 
     Raises:
-      OSError: what asking again does not change, such as FileNotFoundError.
+      OSError: an error that retrying cannot change, such as FileNotFoundError.
       StorageError: it has refused for too long, or refuses the credentials.
     """
     told = False
@@ -237,14 +237,14 @@ def request(path: Path, call: Callable[[], A], writing: bool = False) -> A:
 
 
 def _put(path: Path, content: bytes, **options: Any) -> str:
-    """Put an object there in one request; its tag."""
+    """Put an object in one request; return its tag."""
     bucket, key = _place(path)
     answer = _filesystem(path).call_s3("put_object", Bucket=bucket, Key=key, Body=content, **options)
     return str(answer["ETag"])
 
 
 def _head(path: Path) -> Any:
-    """What storage says of an object without its content; None where there is none."""
+    """Return an object's metadata; None if there is no object."""
     bucket, key = _place(path)
     try:
         return request(path, lambda: _filesystem(path).call_s3("head_object", Bucket=bucket, Key=key))
@@ -269,14 +269,14 @@ def _get(path: Path) -> Version:
 
 
 def _tags(folder: Path) -> dict[str, str]:
-    """The tag of each object below a folder, by its name relative to it, sorted: one listing, however deep."""
+    """Return the tag of each object below a folder, by name relative to it, sorted; one listing, however deep."""
     root = _key(folder)
     found: dict[str, Any] = request(folder, lambda: _filesystem(folder).find(root, detail=True))
     return {name.removeprefix(f"{root}/"): str(entry["ETag"]) for name, entry in sorted(found.items())}
 
 
 def _age_s(answer: Any) -> float:
-    """Seconds since an object was written, by the clock of whoever answered."""
+    """Return the seconds since an object was written, by the clock of the server that answered."""
     headers = answer["ResponseMetadata"]["HTTPHeaders"]
     now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
     return float((now - answer["LastModified"]).total_seconds())
@@ -313,7 +313,7 @@ def _reason(error: BaseException | None) -> str:
 
 
 def _code(error: BaseException) -> str:
-    """The code that S3 has answered with; empty where it has not."""
+    """Return S3's error code; empty if the error has none."""
     response = getattr(error.__cause__, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
 
@@ -329,7 +329,7 @@ def _key(path: Path) -> str:
 
 
 def _place(path: Path) -> tuple[str, str]:
-    """Bucket and key."""
+    """Return bucket and key."""
     bucket, _, key = _key(path).partition("/")
     return bucket, key
 

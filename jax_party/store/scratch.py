@@ -1,6 +1,6 @@
-"""Local folders that live no longer than the process that made them; the next process removes what a killed one left.
+"""Temporary local folders that are removed with their process; the next process removes those of a killed one.
 
-They lie in `$TMPDIR/jax_party-<user id>/scratch`, each named after its process. Needs neither JAX nor Ray.
+They are in `$TMPDIR/jax_party-<user id>/scratch`, each named after its process. Needs neither JAX nor Ray.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 
 
 def scratch_folder() -> Path:
-    """Where they lie on this machine."""
+    """Return the folder that holds them on this machine."""
     return Path(tempfile.gettempdir()) / f"jax_party-{os.getuid()}" / "scratch"
 
 
 def make_scratch(purpose: str) -> Path:
-    """Make an empty folder of this process's own; removed when the process ends, if not before.
+    """Create an empty folder; remove it when this process ends, if it still exists.
 
     Args:
       purpose: the end of its name.
@@ -33,7 +33,7 @@ def make_scratch(purpose: str) -> Path:
 
 
 def remove_abandoned() -> None:
-    """Remove what processes that have died left."""
+    """Remove the folders of processes that have ended."""
     folder = scratch_folder()
     for path in folder.iterdir() if folder.is_dir() else []:
         owner = path.name.partition("-")[0]
@@ -43,13 +43,13 @@ def remove_abandoned() -> None:
 
 
 def _remove(folder: Path, owner: int) -> None:
-    """A process that was forked leaves what is its parent's."""
+    """Remove a folder, unless this is a forked child: the folder is the parent's."""
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def lives(pid: int) -> bool:
-    """Whether there is a process of this id on this machine."""
+    """Return whether a process with this id exists on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""Where folders are: the store of each path, whatever kind of storage it is on.
+"""Paths on any kind of storage, and the store of each.
 
 A folder is a `Path`; one that was given as `s3://bucket/prefix` is a `UPath`, which has the methods of a `Path` that we
 use. `store_of(path)` is the store that keeps it: this machine's disk (`local`) or object storage (`s3`). Importing this
@@ -19,7 +19,7 @@ ENDPOINT_VARIABLES: Final = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 
 
 def as_folder(text: str | Path) -> Path:
-    """Return the folder that a user names: a path, or `s3://bucket/prefix`; a folder stays as it is.
+    """Return the folder that a user names by a path or as `s3://bucket/prefix`; return a path unchanged.
 
     Raises:
       StorageError: it is a URI of another kind, or has no bucket; or the endpoint's address has a password in it, which

@@ -1,1 +1,1 @@
-"""What a trial leaves on disk, and the one way to read and write it."""
+"""The files of a trial: how to read and write them."""

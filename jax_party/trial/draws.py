@@ -1,4 +1,4 @@
-"""Draws of a sweep's searchers that no trial was made for: `draws.json` in the sweep's folder.
+"""A searcher's draws without a trial of their own: `draws.json` in the sweep's folder.
 
 A searcher that learns may draw a configuration that the sweep has already. Such a draw is answered from the trials that
 are there (`DUPLICATES=reuse`), or refused until the space counts as exhausted (`DUPLICATES=refuse`). Either way numbers
@@ -22,10 +22,10 @@ DRAWS_FILE: Final = "draws.json"
 
 @dataclass
 class Draws:
-    """The numbers of a plan that have no trial of their own.
+    """Numbers of a plan without a trial of their own.
 
     Attributes:
-      answered: number of the first trial that a draw would have had -> ids of the trials that answered it.
+      answered: the number that the first trial of a draw would have had -> ids of the trials that answer it.
       left_out: group of trials -> numbers that were never drawn, because its space counts as exhausted.
     """
 
@@ -34,7 +34,7 @@ class Draws:
 
     @classmethod
     def read(cls, folder: Path) -> Draws:
-        """Those of the sweep in `folder`; none where it has no such file.
+        """Read the draws of the sweep in `folder`; none if it has no such file.
 
         Raises:
           RecordError: the file cannot be read.
@@ -54,7 +54,7 @@ class Draws:
             ) from error
 
     def write(self, folder: Path) -> None:
-        """Put them into the sweep's folder, whole."""
+        """Write `draws.json` into the sweep's folder."""
         content: dict[str, Any] = {
             "answered": {str(number): list(ids) for number, ids in sorted(self.answered.items())},
             "left_out": {group: list(numbers) for group, numbers in sorted(self.left_out.items())},
@@ -63,7 +63,7 @@ class Draws:
 
     @property
     def numbers(self) -> set[int]:
-        """Every number without a trial of its own."""
+        """All numbers without a trial of their own."""
         answered = {first + place for first, ids in self.answered.items() for place in range(len(ids))}
         return answered.union(*self.left_out.values())
 
@@ -71,17 +71,17 @@ class Draws:
         return sum(map(len, self.answered.values())) + sum(map(len, self.left_out.values()))
 
     def leave_out(self, group: str, numbers: Iterable[int]) -> None:
-        """Remember that a group's space counts as exhausted, so that these numbers are not drawn."""
+        """Record that a group's space is exhausted, so that these numbers are not drawn."""
         self.left_out[group] = tuple(sorted({*self.left_out.get(group, ()), *numbers}))
 
     def forget_missing(self, known: Container[str]) -> None:
-        """Drop the answers of trials that are no longer there: these draws are made again."""
+        """Drop answers by trials that no longer exist, so that those draws are made again."""
         self.answered = {
             number: ids for number, ids in self.answered.items() if all(trial_id in known for trial_id in ids)
         }
 
     def describe(self) -> list[str]:
-        """What became of repeated draws: a line for those that were answered, one for those that were refused."""
+        """Return what became of repeated draws: one line for those answered, one for those refused."""
         lines = []
         if self.answered:
             several = len(self.answered) > 1

@@ -24,9 +24,9 @@ _IDENTITY: Final = (
 
 
 def create_trial_folder(folder: Path, config: Mapping[str, Any], record: TrialRecord) -> None:
-    """Make a trial's folder with config.yaml and then record.json, so that a folder with a record is whole.
+    """Create a trial's folder: config.yaml first, then record.json, so a folder with a record is complete.
 
-    A folder that holds this very trial is left as it is, with the state it has reached.
+    A folder that already holds this trial keeps the state that it has reached.
 
     Raises:
       RecordError: the folder holds another trial.
@@ -58,17 +58,17 @@ def _check_same_trial(folder: Path, config: Mapping[str, Any], record: TrialReco
 
 
 def read_record(folder: Path) -> TrialRecord:
-    """The record of the trial in `folder`.
+    """Return the record of the trial in `folder`.
 
     Raises:
-      RecordError: it is missing, not JSON, or not a record that this version reads.
+      RecordError: it is missing, not JSON, or not a record that this version can read.
     """
     path = as_folder(folder) / RECORD_FILE
     return parse_record(read_text(path, "give a trial's folder"), path)
 
 
 def write_record(folder: Path, record: TrialRecord) -> None:
-    """Write record.json whole.
+    """Write record.json.
 
     Raises:
       RecordError: a field has the wrong type; the file stays as it was.
@@ -80,7 +80,7 @@ def write_record(folder: Path, record: TrialRecord) -> None:
 
 
 def change_record(folder: Path, change: Callable[[TrialRecord], TrialRecord]) -> TrialRecord:
-    """Read the record, change it, write it, and return it, so that no change of another process is lost.
+    """Read, change and write the record atomically, so that no concurrent change is lost; return the new record.
 
     Raises:
       RecordError: it cannot be read, or a field has the wrong type; the file stays as it was.
@@ -99,7 +99,7 @@ def change_record(folder: Path, change: Callable[[TrialRecord], TrialRecord]) ->
 
 
 def update_record(folder: Path, **changes: Any) -> TrialRecord:
-    """Read the record, change the named fields, write it, and return it.
+    """Change the named fields of the record; return the new record.
 
     Raises:
       RecordError: a name is no field of a record, or a value has the wrong type.
@@ -113,7 +113,7 @@ def update_record(folder: Path, **changes: Any) -> TrialRecord:
 
 
 def add_retry(folder: Path, reason: str) -> TrialRecord:
-    """Note why the trial is tried again.
+    """Append the reason for a retry to the record.
 
     Raises:
       RecordError: the record cannot be read.
@@ -123,18 +123,18 @@ def add_retry(folder: Path, reason: str) -> TrialRecord:
 
 
 def trial_folders(sweep: Path, *files: str) -> list[Path]:
-    """The folders right below a sweep's that hold one of these files, by default a record; by name."""
+    """Return the folders right below a sweep's that hold one of these files (by default a record), by name."""
     wanted = files or (RECORD_FILE,)
     return [sweep / name for name in store_of(sweep).folders_with(sweep, wanted)]
 
 
 def takeover_folder(folder: Path, step: int) -> Path:
-    """Where a trial keeps the learner that it took over after `step` environment steps: an Orbax checkpoint."""
+    """Return the folder of the learner (an Orbax checkpoint) that a trial took over after `step` steps."""
     return Path(folder) / "checkpoints" / f"{TAKEOVER}{step}"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The composed config of the trial in `folder`.
+    """Return the composed config of the trial in `folder`.
 
     Raises:
       RecordError: it is missing or not a YAML mapping.
@@ -143,7 +143,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def holds_its_config(folder: Path, record: TrialRecord) -> bool:
-    """Whether config.yaml is what the trial's id is a digest of. Those of a population change, which is no edit."""
+    """Return whether the trial's id is the digest of config.yaml. Members of a population may change theirs."""
     name = re.sub(r"-r\d+$", "", record.trial_id)  # an older sweep's copies
     sweep = name.rpartition("-")[0]
     return bool(record.lineage) or not sweep or new_trial_id(sweep, read_config(folder), record.seed) == name

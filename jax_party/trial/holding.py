@@ -1,4 +1,4 @@
-"""Whose a trial is while it is played."""
+"""Exclusive access to a trial while it is played."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jax_party.store.storage import store_of
 def held(folder: Path, timeout: float) -> contextlib.AbstractContextManager[None]:
     """Hold a trial's folder, so that no other process writes in it.
 
-    On object storage nothing is held: there `mirror.json` says whose the trial is (`jax_party.trial.mirror`).
+    Nothing is held on object storage, where `mirror.json` says which worker owns the trial (`jax_party.trial.mirror`).
 
     Args:
       folder: the trial's.

@@ -1,4 +1,4 @@
-"""Names of trials and configurations, derived from what they hold."""
+"""Ids of trials and configurations, derived from their content."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from jax_party.trial.record import TrialRecord
 
 
 def canonical_json(value: Any, place: str) -> str:
-    """JSON that is the same for equal values: sorted keys, no spaces, floats by their shortest repr."""
+    """Return JSON that is the same for equal values: sorted keys, no spaces, floats by their shortest repr."""
     return json.dumps(plain_value(value, place), sort_keys=True, separators=(",", ":"))
 
 
 def new_trial_id(sweep_name: str, config: Mapping[str, Any], seed: int) -> str:
-    """`<sweep name>-<8 hex digits>`: the digits are of the SHA-256 of the config and the seed.
+    """Return `<sweep name>-<8 hex digits>`; the digits are of the SHA-256 of config and seed.
 
     Raises:
-      RecordError: the name cannot name a folder, or the config holds what JSON cannot.
+      RecordError: the name is not valid for a folder, or JSON cannot hold the config.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", sweep_name):
         raise RecordError(
@@ -34,14 +34,14 @@ def new_trial_id(sweep_name: str, config: Mapping[str, Any], seed: int) -> str:
 
 
 def configuration_id(record: TrialRecord) -> str:
-    """8 hex digits that trials of the same algorithm and values share, whatever their seed and scenario."""
+    """Return 8 hex digits shared by trials with equal algorithm and values, whatever their seed and scenario."""
     values = {key: value for key, value in record.hyperparameters.items() if key != "system.seed"}
     content = canonical_json([record.algorithm, values], "configuration")
     return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
 def label_of(algorithms: Sequence[str]) -> str:
-    """One word for the algorithms of a sweep, which its folder is named after."""
+    """Return one word for a sweep's algorithms, used in the name of its folder."""
     if len(algorithms) <= 3:
         return "-".join(algorithms)
     return f"{algorithms[0]}-and-{len(algorithms) - 1}-more"

@@ -1,4 +1,4 @@
-"""What a trial is judged by, and as whom."""
+"""The score of a trial, and the contender that it counts for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jax_party.trial.states import State
 
 
 def judge_trial(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> Judgement | None:
-    """What a trial is judged by, as its objective says; None where the objective has not been measured.
+    """Return what a trial is judged by, according to its objective; None if the objective has not been measured.
 
     Args:
       record: of the trial.
@@ -29,7 +29,7 @@ def judge_trial(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> Judge
 
 
 def score_in(folder: Path) -> float:
-    """What the trial in `folder` is judged by; NaN where it has failed, or has nothing.
+    """Return the score of the trial in `folder`; NaN if it has failed or has no score.
 
     Raises:
       RecordError: its record or its metrics cannot be read.
@@ -41,12 +41,12 @@ def score_in(folder: Path) -> float:
 
 
 def contender_of(record: TrialRecord) -> str:
-    """Return what a trial is ranked as (`judging.replicates.contender`)."""
+    """Return the contender that a trial counts for (`judging.replicates.contender`)."""
     return replicates.contender(configuration_id(record), record.trial_id, bool(record.lineage))
 
 
 def candidate_of(record: TrialRecord, rows: Sequence[Mapping[str, Any]]) -> Candidate:
-    """A trial as it is ranked; without seeds where its objective has not been measured.
+    """Return a trial as a candidate for ranking; without seeds if its objective has not been measured.
 
     Args:
       record: of the trial.
@@ -69,7 +69,7 @@ def candidate_of(record: TrialRecord, rows: Sequence[Mapping[str, Any]]) -> Cand
 
 
 def hyperparameters_at(record: TrialRecord, step: int | None) -> Mapping[str, Any]:
-    """The values in force when the trial had trained `step` steps; None: those that it has now."""
+    """Return the hyperparameters in force after `step` environment steps; for None, the current ones."""
     if step is not None:
         for takeover in record.lineage:
             if takeover.step >= step:
@@ -78,7 +78,7 @@ def hyperparameters_at(record: TrialRecord, step: int | None) -> Mapping[str, An
 
 
 def judged_hyperparameters(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The values that gave the trial its score: those of a population change while it trains.
+    """Return the hyperparameters that gave the trial its score: a population changes them during training.
 
     Args:
       record: of the trial.

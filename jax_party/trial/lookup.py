@@ -1,4 +1,4 @@
-"""Which trial a user means."""
+"""Find the trial that a user means."""
 
 from __future__ import annotations
 

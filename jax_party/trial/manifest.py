@@ -1,4 +1,4 @@
-"""A sweep's manifest, and what lies beside it: the claim that was made before it, and the verdict."""
+"""A sweep's manifest, and the files beside it: the claim made before the sweep, and the verdict."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class SweepManifest:
 
     @property
     def scenarios(self) -> tuple[str, ...]:
-        """Those that were asked for, in their order; none where the config's own is meant."""
+        """Requested scenarios, in order; empty if the config's own scenario is meant."""
         named = self.overrides.get("env/scenario") if isinstance(self.overrides, Mapping) else None
         return (named,) if isinstance(named, str) else tuple(dict.fromkeys(named or ()))
 
 
 def read_manifest(folder: Path) -> SweepManifest:
-    """The manifest of the sweep in `folder`.
+    """Return the manifest of the sweep in `folder`.
 
     Raises:
       RecordError: it is missing, not YAML, or a key is missing, unknown or ill-typed.
@@ -66,7 +66,7 @@ def read_manifest(folder: Path) -> SweepManifest:
 
 
 def write_manifest(folder: Path, manifest: SweepManifest) -> None:
-    """Write sweep.yaml whole, making the folder where there is none.
+    """Write sweep.yaml; create the folder if there is none.
 
     Raises:
       RecordError: a field has the wrong type; the file stays as it was.
@@ -81,7 +81,7 @@ def write_manifest(folder: Path, manifest: SweepManifest) -> None:
 
 
 def read_sweep_file(folder: Path) -> dict[str, Any]:
-    """The content of sweep.yaml as it is written, whatever its version.
+    """Return the content of sweep.yaml, whatever its version.
 
     Raises:
       RecordError: it is missing or not a YAML mapping.
@@ -90,7 +90,7 @@ def read_sweep_file(folder: Path) -> dict[str, Any]:
 
 
 def read_claim(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The contents of claim.yaml and sweep.yaml as they are written; None where nothing was claimed.
+    """Return the contents of claim.yaml and sweep.yaml; None if nothing was claimed.
 
     Raises:
       RecordError: claim.yaml is gone although sweep.yaml's provenance knows of it, or one of them is not YAML.
@@ -105,7 +105,7 @@ def read_claim(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
 
 
 def read_verdict(folder: Path) -> dict[str, Any] | None:
-    """The content of verdict.json; None where none was given.
+    """Return the content of verdict.json; None if there is none.
 
     Raises:
       RecordError: it is not a JSON object.

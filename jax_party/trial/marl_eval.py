@@ -43,7 +43,7 @@ def write_marl_eval(folder: Path) -> None:
 
 
 def _marl_eval_run(record: TrialRecord, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """One seed's part of marl-eval's file."""
+    """Return one seed's part of marl-eval's file."""
     evaluations = [row for row in rows if ends_a_period(row)]
     values = [_episode_values(row) for row in evaluations]
     absolute = _absolute_values(record, [row for row in rows if row.get("absolute")])
@@ -63,7 +63,7 @@ def _elapsed(row: Mapping[str, Any]) -> float:
 
 
 def _episode_values(row: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Metric -> its numbers in this row: of each episode where the row has them, otherwise the mean alone."""
+    """Return the values per metric in this row: one per episode if the row has them, otherwise the mean."""
     source = row.get("episodes") or {name: [mean] for name, mean in (row.get("evaluate") or {}).items()}
     numbers = {name: [value for value in values if is_number(value)] for name, values in source.items()}
     return {name: values for name, values in numbers.items() if values}

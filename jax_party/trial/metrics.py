@@ -1,4 +1,4 @@
-"""A trial's evaluations: metrics.jsonl, a line each."""
+"""A trial's evaluations: metrics.jsonl, one line per evaluation and seed."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ METRICS_FILE: Final = "metrics/metrics.jsonl"
 
 
 def append_metrics(folder: Path, *rows: Mapping[str, Any]) -> None:
-    """Add lines to metrics.jsonl and sync it; numbers that are not finite become null.
+    """Append rows to metrics.jsonl and sync it; numbers that are not finite become null.
 
-    What a kill left of an unfinished line is cut first.
+    An unfinished last line, left by a kill, is removed first.
 
     Raises:
       RecordError: a row has no integer `step`, or holds what JSON cannot.
@@ -44,7 +44,7 @@ def append_metrics(folder: Path, *rows: Mapping[str, Any]) -> None:
 
 
 def _cut_unfinished_line(file: BinaryIO) -> None:
-    """Leave `file` at its end, which is after a newline or at its beginning."""
+    """Remove an unfinished last line, and leave `file` at its end."""
     size = file.seek(0, os.SEEK_END)
     if size:
         file.seek(size - 1)
@@ -55,15 +55,15 @@ def _cut_unfinished_line(file: BinaryIO) -> None:
 
 
 def _whole_length(content: bytes) -> int:
-    """Bytes of `content` up to and with its last newline."""
+    """Return the number of bytes up to and including the last newline."""
     return content.rfind(b"\n") + 1
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl in order; empty where there is no file. A line without its newline is not read.
+    """Return the rows of metrics.jsonl in order; empty if there is no file. A last line without a newline is ignored.
 
     Raises:
-      RecordError: a whole line is not a JSON object.
+      RecordError: a complete line is not a JSON object.
     """
     path = as_folder(folder) / METRICS_FILE
     try:
@@ -89,10 +89,10 @@ def _parse_row(line: bytes, path: Path, number: int) -> dict[str, Any]:
 
 
 def truncate_metrics(folder: Path, step: int) -> None:
-    """Keep the rows of metrics.jsonl with a step of at most `step`, and drop an unfinished last line.
+    """Keep the rows of metrics.jsonl up to `step`, and drop an unfinished last line.
 
     Raises:
-      RecordError: a whole line is not a row.
+      RecordError: a complete line is not a row.
     """
     path = as_folder(folder) / METRICS_FILE
     if not path.exists():

@@ -1,9 +1,9 @@
-"""A trial on object storage, and the local folder in which it is played.
+"""Plays a trial that is on object storage in a local folder.
 
 On storage a trial is a few objects: `config.yaml`, `record.json` and `metrics/` as they are; each checkpoint a tar,
 `checkpoints/<step>-<attempt>.tar`; the vaults in tars `vaults/<step>-<attempt>.tar`, each with the files that are new
 since the one before, and a single one once the trial is complete; and `mirror.json`, which names the tars that belong
-together. What it does not name is what a kill left behind."""
+together. Objects that it does not name were left behind by a kill."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class _Snapshot:
-    """A trial's folder between two periods: bytes of the small files, hard links to the others."""
+    """A trial's folder between two periods: the bytes of small files, hard links to the others."""
 
     folder: Path
     record: TrialRecord
@@ -59,8 +59,8 @@ class _Snapshot:
 class Mirror:
     """Plays a remote trial in a local folder.
 
-    `open` takes the trial: whoever had it before can write no more. `push` puts what a period gave on storage, beside
-    the next period; at most one is under way.
+    `open` takes the trial, so its previous owner can no longer write. `push` uploads the results of a period while the
+    next one runs; at most one upload is under way.
 
     Args:
       remote: the trial's folder.
@@ -80,11 +80,11 @@ class Mirror:
         self._under_way: Future[None] | None = None
 
     def open(self) -> Path:
-        """Take the trial and bring what it has here; the local folder.
+        """Take the trial and download its files; return the local folder.
 
         Raises:
-          RecordError, CheckpointError, VaultError: what is on storage cannot be taken up.
-          StorageError: another worker is just taking it, or the storage refuses.
+          RecordError, CheckpointError, VaultError: the files on storage cannot be used.
+          StorageError: another worker is taking it at the same time, or the storage refuses.
         """
         self.local.mkdir()
         path = self.remote / MIRROR_FILE
@@ -105,27 +105,27 @@ class Mirror:
         return self.local
 
     def push(self) -> None:
-        """Begin to put what is new on storage, once what was begun before is there.
+        """Wait for the previous upload, then start uploading what is new.
 
         Raises:
-          StorageError: that could not be done, or another worker has taken the trial.
+          StorageError: the previous upload failed, or another worker has taken the trial.
         """
         self.wait()
         snapshot = self._snapshot()
         self._under_way = self._pool.submit(self._commit, snapshot)
 
     def wait(self) -> None:
-        """Wait until what was pushed is on storage.
+        """Wait for the upload to finish.
 
         Raises:
-          StorageError: it could not be put there, or another worker has taken the trial.
+          StorageError: it failed, or another worker has taken the trial.
         """
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
             under_way.result()
 
     def close(self) -> None:
-        """Wait, and remove the local folder; calling it twice is fine."""
+        """Wait for the upload and remove the local folder; may be called twice."""
         try:
             self.wait()
         except StorageError as error:
@@ -137,7 +137,7 @@ class Mirror:
     # -- One push ------------------------------------------------------------------------------------------------------
 
     def _snapshot(self) -> _Snapshot:
-        """What is to be pushed, safe from what the next period does: files are replaced, never written into."""
+        """Return what to upload. The next period cannot change it, because files are replaced, never written into."""
         folder = self._scratch / f"push-{uuid.uuid4().hex[:8]}"
         folder.mkdir()
         record = read_record(self.local)
@@ -160,7 +160,7 @@ class Mirror:
         return _Snapshot(folder, record, small, steps, new, bool(changed), stamps)
 
     def _commit(self, snapshot: _Snapshot) -> None:
-        """Vaults, metrics, checkpoints, then mirror.json, which makes them count, and then the record."""
+        """Upload vaults, metrics and checkpoints, then mirror.json, which makes them count, then the record."""
         try:
             self._refuse_if_taken()
             before, finished = self._contents, snapshot.record.state in FINISHED
@@ -186,7 +186,7 @@ class Mirror:
             shutil.rmtree(snapshot.folder, ignore_errors=True)
 
     def _put_tar(self, folder: Path, what: str, name: str) -> None:
-        """Put one of a snapshot's folders on storage as a tar."""
+        """Upload one of a snapshot's folders as a tar."""
         packed = folder / f"{name.replace('/', '-')}.new"
         with tarfile.open(packed, "w") as tar:
             tar.add(folder / what, arcname=what)
@@ -194,7 +194,7 @@ class Mirror:
         packed.unlink()
 
     def _put_small(self, name: str, content: bytes | None) -> None:
-        """Replace a small file, unless it is there already; one that another worker has written is left alone."""
+        """Upload a small file if it has changed; leave one that another worker has written."""
         if content is None or self._sent.get(name) == content:
             return
         path = self.remote / name
@@ -239,14 +239,14 @@ class Mirror:
         return f"{name}.tar"
 
     def _remove_strays(self) -> None:
-        """Delete tars that count no more: what a kill, or a worker that had lost the trial, left behind."""
+        """Delete tars that a kill, or a worker that had lost the trial, left behind."""
         known = {*self._contents.checkpoints, *self._contents.vaults}
         names = [name for name in self._store.files_below(self.remote) if name.endswith(".tar") and name not in known]
         self._store.remove(self.remote / name for name in names)
 
 
 def stamps_of(folder: Path) -> dict[str, _Stamp]:
-    """What tells a file from an earlier one of its name; lock files and what is being made left out."""
+    """Return a stamp per file that changes with its content; skip lock files and unfinished files."""
     stamps = {}
     for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
         parts = path.relative_to(folder).parts

@@ -1,4 +1,4 @@
-"""Which code, packages and machine something was made with, and when."""
+"""Provenance: code, packages, machine and time."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ PACKAGES: Final = (
 
 
 def utc_timestamp() -> str:
-    """Now, in ISO 8601 and UTC, to the millisecond."""
+    """Return the current time in ISO 8601 and UTC, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def current_provenance() -> dict[str, Any]:
-    """`git_sha`, `git_dirty`, `versions` of the packages that matter, `host`, `python` and `platform`.
+    """Return `git_sha`, `git_dirty`, `versions` of the main packages, `host`, `python` and `platform`.
 
-    Read once a process. Git's two are None where this package is not part of a checkout.
+    Computed once per process. Git's two are None outside a checkout.
     """
     known = _provenance()
     return {**known, "versions": dict(known["versions"])}
 
 
 def our_version() -> str | None:
-    """The commit of this project where it is a checkout, else its package's version."""
+    """Return the commit of this checkout, or the package's version outside one."""
     known = _provenance()
     version: str | None = known["git_sha"] or known["versions"]["jax-party"]
     return version
 
 
 def set_code(git_sha: str | None, git_dirty: bool | None) -> None:
-    """Say which code this is, where it was sent from a checkout and is none itself."""
+    """Set the commit of code that was sent from a checkout to a machine without one."""
     _provenance().update(git_sha=git_sha, git_dirty=git_dirty)
 
 
@@ -72,7 +72,7 @@ def _git_state() -> tuple[str | None, bool | None]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git prints, run beside this file; None where it fails or there is no git."""
+    """Run git in the folder of this file; return its output, or None if it fails."""
     try:
         done = subprocess.run(
             ["git", "--no-optional-locks", *arguments],

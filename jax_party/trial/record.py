@@ -40,13 +40,13 @@ RECORD_FILE: Final = "record.json"
 
 @dataclass(frozen=True)
 class Takeover:
-    """A trial of a population went on from another's learner, with new values.
+    """A population's trial continued from another trial's learner, with new hyperparameters.
 
     Attributes:
       step: environment steps that the trial had trained.
       source: the other trial's id.
       source_step: environment steps that its learner had trained.
-      hyperparameters: the values that the trial had until then.
+      hyperparameters: the values that the trial had before.
     """
 
     step: int
@@ -57,7 +57,7 @@ class Takeover:
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of time in which a worker played a trial.
+    """A period of time in which a worker played a trial.
 
     Attributes:
       worker: its host and process id, `node-1:4711`.
@@ -72,7 +72,7 @@ class Span:
 
 @dataclass(frozen=True)
 class VaultEntry:
-    """One Flashbax vault of a trial: `kind` is `train` or `test`, `rows` batch rows, `steps` its time axis."""
+    """A Flashbax vault: `kind` is `train` or `test`, `rows` the batch size, `steps` the length of the time axis."""
 
     uid: str
     kind: Annotated[str, Meta(pattern="^(train|test)$")]
@@ -131,7 +131,7 @@ class TrialRecord:
     checkpoint: Text | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as JSON can hold it; measurements that are not finite become null.
+        """Return the record as JSON can hold it; measurements that are not finite become null.
 
         Raises:
           RecordError: a hyperparameter is not finite, or a value has no place in JSON.
@@ -152,10 +152,10 @@ class TrialRecord:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], source: str | Path = RECORD_FILE) -> TrialRecord:
-        """The record in `data`, checked.
+        """Return the record in `data`, validated.
 
         Args:
-          data: what JSON gave.
+          data: the decoded JSON.
           source: the file's name, for messages.
 
         Raises:
@@ -181,7 +181,7 @@ def parse_record(text: str | bytes, path: Path) -> TrialRecord:
 
 
 def spans_until_now(record: TrialRecord, start: str) -> tuple[Span, ...]:
-    """The record's spans with the one that this process began at `start`, now that it is being written."""
+    """Return the record's spans, with the one that this process began at `start` extended to now."""
     worker = f"{socket.gethostname()}:{os.getpid()}"
     before = [span for span in record.spans if (span.worker, span.start) != (worker, start)]
     return (*before, Span(worker, start, utc_timestamp()))

@@ -1,4 +1,4 @@
-"""Types of the fields of a record and a manifest: what they may hold, and how messages put it."""
+"""Types of the fields of records and manifests, with the descriptions used in messages."""
 
 from __future__ import annotations
 
@@ -42,25 +42,25 @@ _ANYTHING: Final = "anything"
 
 
 def is_integer(value: Any) -> bool:
-    """Whether a value is an int, and no bool."""
+    """Return whether a value is an int and not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is an int or a float, and no bool."""
+    """Return whether a value is an int or a float and not a bool."""
     return is_integer(value) or isinstance(value, float)
 
 
 def typed(kind: type[T], data: Mapping[str, Any], source: str | Path) -> T:
-    """Make a dataclass of a file's content, checked by the types of its fields.
+    """Build a dataclass from a file's content, validated by the types of its fields.
 
     Args:
       kind: a dataclass; each of its fields must be in the file.
-      data: what JSON or YAML gave.
+      data: the decoded JSON or YAML.
       source: the file, for messages.
 
     Raises:
-      RecordError: a key is missing, unknown, or has a value that it cannot have; with what is expected.
+      RecordError: a key is missing, unknown, or has an invalid value; the message says what is expected.
     """
     hints, nested = _types_of(kind)  # type: ignore[arg-type]  # a class can be hashed
     for name, hint in hints.items():
@@ -81,7 +81,7 @@ def typed(kind: type[T], data: Mapping[str, Any], source: str | Path) -> T:
 
 
 def described(hint: Any) -> str:
-    """How messages put what a field may hold."""
+    """Return the words for what a field may hold."""
     if get_origin(hint) is Annotated:
         return next((str(meta.description) for meta in hint.__metadata__ if isinstance(meta, Meta)), _ANYTHING)
     if get_origin(hint) in (Union, types.UnionType):
@@ -91,7 +91,7 @@ def described(hint: Any) -> str:
 
 @functools.cache
 def _types_of(kind: type) -> tuple[dict[str, Any], dict[str, set[str]]]:
-    """The types of a dataclass's fields; and of those that hold dataclasses themselves, the keys of these."""
+    """Return the types of a dataclass's fields, and the keys of nested dataclasses by field."""
     known = get_type_hints(kind, include_extras=True)
     hints = {item.name: known[item.name] for item in dataclasses.fields(kind)}
     nested = {}
@@ -112,6 +112,6 @@ def _fits(value: Any, hint: Any, keys: set[str] | None) -> bool:
 
 
 def _is_whole(value: Any, keys: set[str]) -> bool:
-    """Whether a mapping, or each of a list of them, has these keys and no others, which msgspec does not ask."""
+    """Return whether a mapping, or each mapping in a list, has exactly these keys; msgspec does not check that."""
     several = value if isinstance(value, list) else [value]
     return all(isinstance(one, Mapping) and one.keys() == keys for one in several)

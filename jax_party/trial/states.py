@@ -7,7 +7,7 @@ from typing import Final
 
 
 class State(enum.StrEnum):
-    """Where a trial stands."""
+    """The state of a trial."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"

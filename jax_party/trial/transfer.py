@@ -1,4 +1,4 @@
-"""Bring a trial, or a part of it, from object storage into a local folder."""
+"""Download a trial, or a part of it, from object storage into a local folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VAULTS: Final = "vaults"
 
 @dataclass(frozen=True)
 class Contents:
-    """What mirror.json says: the tars that belong to the trial, oldest first, and the attempt that wrote it."""
+    """The content of mirror.json: the tars of the trial, oldest first, and the attempt that wrote it."""
 
     attempt: int = 0
     checkpoints: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class Contents:
 
     @classmethod
     def read(cls, version: Version | None, path: Path) -> Contents:
-        """Of what `storage.read_version` gave for mirror.json.
+        """Parse mirror.json as `Store.read_version` returned it; None is an empty one.
 
         Raises:
           RecordError: it is damaged.
@@ -56,18 +56,18 @@ class Contents:
             ) from error
 
     def to_bytes(self) -> bytes:
-        """No two writes are equal, so that the tag tells who wrote."""
+        """Return JSON that is unique to this write, so that its tag tells who wrote it."""
         data = {"attempt": self.attempt, CHECKPOINTS: self.checkpoints, VAULTS: self.vaults}
         return (json.dumps(data | {"host": socket.gethostname(), "id": uuid.uuid4().hex}, indent=2) + "\n").encode()
 
 
 def download(remote: Path, local: Path, contents: Contents) -> tuple[dict[str, str | None], str | None]:
-    """Bring a trial into an empty local folder, as it lies where there is no remote storage.
+    """Download a trial into an empty local folder, in the layout of a local trial.
 
-    A checkpoint that cannot be read is passed over with a warning, for the one before it.
+    A checkpoint that cannot be read is skipped with a warning; the one before it is used.
 
     Returns:
-      The tags of its small files, and which checkpoints were passed over, if any were.
+      The tags of its small files, and a message about skipped checkpoints, if any.
 
     Raises:
       RecordError: it has no record or config.
@@ -97,7 +97,7 @@ def download(remote: Path, local: Path, contents: Contents) -> tuple[dict[str, s
 
 
 def passed_over(bad: Mapping[str, str], names: Iterable[str]) -> str | None:
-    """Which checkpoints could not be read, by step with the reason, and where the trial goes on; None for none."""
+    """Return a message: which checkpoints could not be read, why, and where the trial continues; None if all could."""
     if not bad:
         return None
     left = [int(step) for step in map(step_of, names) if step not in bad and step.isdigit()]
@@ -107,7 +107,7 @@ def passed_over(bad: Mapping[str, str], names: Iterable[str]) -> str | None:
 
 
 def fetch(remote: Path, local: Path) -> TrialRecord:
-    """Bring a trial into a local folder of its own, whose files are then as they are without remote storage.
+    """Download a trial into a new local folder, in the layout of a local trial.
 
     Raises:
       RecordError: there is no such trial, or the folder is there already.
@@ -117,7 +117,7 @@ def fetch(remote: Path, local: Path) -> TrialRecord:
 
 
 def fetch_vaults(remote: Path, local: Path) -> TrialRecord:
-    """`fetch` without the checkpoints."""
+    """Download a trial without its checkpoints."""
     return _fetch(remote, local, lambda contents: dataclasses.replace(contents, checkpoints=()))
 
 
@@ -140,9 +140,9 @@ def _fetch(remote: Path, local: Path, wanted: Callable[[Contents], Contents]) ->
 
 
 def merge_records(there: TrialRecord, mine: TrialRecord) -> TrialRecord:
-    """A worker's record with what the driver has noted on storage: retries, and how the trial has ended.
+    """Return a worker's record merged with what the driver wrote on storage: retries, and how the trial ended.
 
-    That of a worker that has had the trial later stays as it is.
+    The record of a worker that took the trial later wins.
     """
     if there.attempts > mine.attempts:
         return there
@@ -158,7 +158,7 @@ _UNREADABLE: Final = (RecordError, CheckpointError, VaultError)
 
 
 def _unpack(remote: Path, local: Path, name: str) -> str | None:
-    """Unpack one of a trial's tars; why it cannot be read, where it cannot."""
+    """Unpack one of a trial's tars; return the reason if it cannot be read, else None."""
     packed = local / f".{name.replace('/', '-')}"
     try:
         store_of(remote).get_file(remote / name, packed)
@@ -174,12 +174,12 @@ def _unpack(remote: Path, local: Path, name: str) -> str | None:
 
 
 def step_of(name: str) -> str:
-    """The step of a tar by its name, `checkpoints/<step>-<attempt>.tar`."""
+    """Return the step in the name of a tar, `checkpoints/<step>-<attempt>.tar`."""
     return name.rpartition("/")[2].partition("-")[0]
 
 
 def is_whole(name: str) -> bool:
-    """Whether a folder beside checkpoints is one, or a learner that was taken over: not what is being made."""
+    """Return whether a folder among the checkpoints is complete: a checkpoint, or a learner that was taken over."""
     return name.removeprefix(TAKEOVER).isdigit()
 
 

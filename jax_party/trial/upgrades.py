@@ -1,4 +1,4 @@
-"""Records and manifests of earlier versions, as data: which fields a version brought, and what their absence means."""
+"""Upgrades of older records and manifests, as data: the fields that each version added, and their values before it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ MANIFEST_FIELDS_SINCE: Final[Mapping[str, _Absent]] = {
 
 
 def check_schema_version(data: Mapping[str, Any], source: str | Path) -> None:
-    """Refuse what is no record, or one that is newer than this code.
+    """Refuse a file that is not a record, or a record newer than this code.
 
     Raises:
       RecordError: with the version that is expected.
