@@ -1,4 +1,4 @@
-"""Play the best configurations of a sweep again on fresh seeds."""
+"""Run the best configurations of a sweep again on fresh seeds."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from launcher.ask.options import (
 )
 from launcher.show.console import plain
 
-if TYPE_CHECKING:  # it imports Ray, which bad input need not wait for
+if TYPE_CHECKING:
     pass
 from launcher.commands.opening import crew_for, drive_alone, read_sweep
 
 
 def promote(options: PromoteOptions, console: Console) -> int:
-    """Play the best configurations of a sweep again on fresh seeds."""
+    """Run the best configurations of a sweep again on fresh seeds."""
     from launcher.commands.race import run_race
     from launcher.commands.winners import show_promotions, winners, write_promotions
 
