@@ -85,7 +85,7 @@ class SweepCallback(Callback):
         if self.shared is not None:
             self.shared.tend()
         else:
-            running = (trial for trial in trials if trial.status == Trial.RUNNING)  # a generator: read once per second only
+            running = (trial for trial in trials if trial.status == Trial.RUNNING)  # read once per second
             self._overdue.tend((t.config["trial_id"], t.temporary_state.ray_actor) for t in running)
         if self.nodes is not None:
             self.nodes.tend(self._spending.hold)

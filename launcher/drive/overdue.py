@@ -40,7 +40,7 @@ class Overdue:
         self._reasons: dict[str, str] = {}
 
     def started(self, trial_id: str) -> None:
-        """Set the deadline of a trial that a worker has just received; releasing the last one and compiling take time."""
+        """Set the first deadline of a trial; its worker may have to release the previous trial, and to compile."""
         self._expect(trial_id, self._watchdog.opening_s() + self._watchdog.storing_s())
 
     def heard(self, trial_id: str) -> None:

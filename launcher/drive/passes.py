@@ -29,7 +29,7 @@ from sweeps.space import ScenarioMode
 
 
 def all_passes(sweep: Sweep, progress: Progress, max_concurrent: int) -> Iterator[Pass]:
-    """Yield the passes of the search, then that of its winners' tests, which no scheduler stops or search learns from."""
+    """Yield the passes of the search, then one for the tests of winners, which run to the end and teach no searcher."""
     if sweep.searching:
         yield from search_passes(sweep, progress, max_concurrent)
     tests = [record.trial_id for record in sweep.unfinished if record.promoted_from is not None]
@@ -179,7 +179,7 @@ def make_planner(
 
 
 def known_configurations(sweep: Sweep, study: Study, write: Callable[[PlannedTrial], PlannedTrial]) -> list[Any]:
-    """Return the configurations drawn so far, ordered by number, and write trials that a killed driver left unwritten."""
+    """Return the configurations drawn so far, ordered by number; write trials that a killed driver left unwritten."""
     from launcher.plan.axes import seed_of, with_absent
     from launcher.search.planner import Configuration
 

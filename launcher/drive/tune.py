@@ -100,7 +100,10 @@ def run_in_tune(
 
 
 def _keep_environment(sweep: Sweep) -> None:
-    """Make Tune wait for workers that are still storing, and keep it from passing on our environment variables."""
+    """Make Tune wait for workers that are still storing, and stop it from passing environment variables on to workers.
+
+    On a cluster it holds back AWS's variables, on our own Ray all of them.
+    """
     if (
         store_of(sweep.folder).on_disk(sweep.folder) is None
     ):  # a worker that is told to stop may still be storing a trial's last period
