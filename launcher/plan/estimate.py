@@ -1,4 +1,4 @@
-"""How long a sweep will take, and how we know."""
+"""Estimate how long a sweep will take, and say what the estimate is based on."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ ASSUMED_RATE = {
         "ff_sable": 1_500.0, "rec_sable": 18.0, "mat": 900.0, "rec_iql": 200.0, "rec_qmix": 13.0,
     },
 }  # fmt: skip
-"""Environment steps a second of one core at the defaults, rounded from docs/systems.md and docs/mava.md; a GPU's are
-unknown."""
+"""Environment steps per second on one core at the defaults, rounded from docs/systems.md and docs/mava.md; rates on
+GPUs are unknown."""
 ASSUMED_COMPILE_S = {
     "rec_ippo": 100.0, "rec_mappo": 190.0, "ff_sable": 80.0, "rec_sable": 91.0, "mat": 136.0, "rec_iql": 71.0,
     "rec_qmix": 186.0,
 }  # fmt: skip
-"""Of Mava's systems, which compile for every trial, rounded from docs/mava.md; the others: `COLD_COMPILE_S`."""
+"""Compile time of Mava's systems, which compile for every trial, rounded from docs/mava.md; else `COLD_COMPILE_S`."""
 COLD_COMPILE_S = 20.0
 START_S = 15.0
 TRIAL_S = 1.0
@@ -42,7 +42,7 @@ MAX_RECORDS = 50
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds for the whole sweep, and in words what the number rests on."""
+    """Seconds for the whole sweep, and in words what the number is based on."""
 
     seconds: float
     source: str
@@ -53,16 +53,16 @@ def estimate(
 ) -> Estimate:
     """Estimate the wall time of a sweep.
 
-    The rate is the median of earlier trials of an algorithm under `out` on this host and kind of device;
-    without any, `ASSUMED_RATE`, and that nothing is compiled yet. Mava's systems compile for every trial.
+    The rate is the median of earlier trials of an algorithm under `out` on this host and kind of device. Without any,
+    it is `ASSUMED_RATE`, and nothing is assumed to be compiled yet. Mava's systems compile for every trial.
 
     Args:
-      out: where sweeps are.
-      steps: environment steps in all, by algorithm.
-      gpu: whether they are played on GPUs.
-      trials: how many.
-      workers: at a time.
-      engine: what runs them.
+      out: the folder that holds the sweeps.
+      steps: algorithm -> environment steps in total.
+      gpu: whether trials run on GPUs.
+      trials: the number of trials.
+      workers: the number of workers.
+      engine: the engine that runs them.
     """
     busy = max(1, min(workers, trials))
     seconds, sources = START_S + trials * TRIAL_S / busy, []
@@ -81,7 +81,7 @@ def estimate(
 
 
 def _earlier(out: Path, algorithm: str, gpu: bool, engine: str) -> list[TrialRecord]:
-    """The newest complete trials that ran on a machine like this."""
+    """Return the newest COMPLETE trials of this host, kind of device and engine, at most `MAX_RECORDS`."""
     host = socket.gethostname()
     found: list[TrialRecord] = []
     for record in _records(out / algorithm):
@@ -95,7 +95,7 @@ def _earlier(out: Path, algorithm: str, gpu: bool, engine: str) -> list[TrialRec
 
 
 def _records(root: Path) -> Iterator[TrialRecord]:
-    if store_of(root).on_disk(root) is None:  # reading through other sweeps there takes longer than it is worth
+    if store_of(root).on_disk(root) is None:  # reading other sweeps from remote storage takes too long
         return
     for sweep in sorted(root.glob("*/*"), reverse=True):
         for path in sorted(sweep.glob(f"*/{RECORD_FILE}")):

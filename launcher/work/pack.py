@@ -243,7 +243,7 @@ class Pack:
             return member.put_away(outcome)
 
     def _close(self, member: Member) -> None:
-        """Close a trial's experiment; only log an error, because it concerns no other trial and the folder is the truth."""
+        """Close a trial's experiment; an error is only logged, because the folder is the truth and others go on."""
         try:
             member.close()
         except Exception as error:
@@ -266,7 +266,7 @@ class Pack:
                     raise
 
     def _watched(self, members: Sequence[Member], limit_s: float) -> contextlib.AbstractContextManager[None]:
-        """End this process if the block takes longer than `limit_s`, after writing the reason to the trials' records."""
+        """End this process if the block takes longer than `limit_s`, and write the reason to the trials' records."""
 
         def tell(reason: str) -> None:
             for member in members:
@@ -319,7 +319,7 @@ class Pack:
         return None
 
     def _make_smaller(self, members: Sequence[Member], error: Exception) -> bool:
-        """Halve the batch width and close the trials, to be reopened from their checkpoints; False if the width is 1."""
+        """Halve the batch width and close the trials, which reopen from their checkpoints; False if the width is 1."""
         open_ones = [member.experiment for member in members if member.experiment is not None]
         widths = [experiment.width for experiment in open_ones if experiment.num_learners]
         before = max(widths, default=self._most_at_once or self.size)  # unknown if opening a trial failed

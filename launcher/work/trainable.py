@@ -57,8 +57,8 @@ logger = logging.getLogger(__name__)
 class ExperimentTrainable(tune.Trainable):
     """Runs planned trials, given by their ids.
 
-    Config keys: `trial_id`; `sweep`, the sweep's folder; `metric`, the objective's metric; `workers`, the name prefix of
-    shared workers, or None if each trainable is its own worker; `worker`, the settings of a worker (`make_pack`);
+    Config keys: `trial_id`; `sweep`, the sweep's folder; `metric`, the objective's metric; `workers`, the name prefix
+    of shared workers, or None if each trainable is its own worker; `worker`, the settings of a worker (`make_pack`);
     `failed`, whether the trial has failed before; `population`, whether trials may continue from one another's
     learners, which Tune's checkpoints then contain; `hyperparameters`, the new values of a trial that does so.
     """
@@ -125,7 +125,10 @@ class ExperimentTrainable(tune.Trainable):
         self._inherited = Inheritance(marker["trial_id"], marker["env_steps"], kept, self.config["hyperparameters"])
 
     def _fail(self, error: Exception) -> str:
-        """Mark the record FAILED unless it is finished, and return the reason; if storage refuses, the driver does it."""
+        """Mark the record FAILED unless it is finished, and return the reason; the driver marks it if storage refuses.
+
+        This keeps one line of the error.
+        """
         reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         folder = as_folder(self.config["sweep"]) / self.config["trial_id"]
         try:
