@@ -39,7 +39,7 @@ class Configuration:
       number: number of its first trial.
       values: its values, by axis name.
       trials: its planned trials.
-      encoded: the values in the searcher's form; empty if an earlier driver drew it.
+      encoded: the values in the searcher's form; empty if it was known before the searcher was created.
       ended: ids of its trials that have ended.
       failed: whether one of its trials has failed.
       repeats: whether the trials belong to an earlier draw of the same values.
@@ -200,7 +200,7 @@ class Planner(Searcher):
             self._keep()
 
     def _draw(self, group: int, number: int) -> bool:
-        """Draw the next configuration and create its trials, or answer or refuse it; return whether there was a draw."""
+        """Draw the next configuration and create, answer or refuse its trials; return whether there was a draw."""
         one = self._ask(group, number)
         if one is None:
             return False
@@ -287,7 +287,7 @@ class Planner(Searcher):
             self._searchers[one.group].on_trial_result(one.key, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the searcher the result, read from the trial folders, once all trials of the configuration have ended."""
+        """Tell the searcher the result, from the trial folders, once all trials of the configuration have ended."""
         one, trial = self._running.pop(trial_id)
         self._paused.discard(trial_id)
         one.ended.add(trial.trial_id)

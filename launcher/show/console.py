@@ -155,7 +155,7 @@ def render(snapshot: Snapshot, width: int = 200, max_rows: int = MAX_ROWS) -> Gr
 
 
 def choose_rows(snapshot: Snapshot, max_rows: int) -> list[Row]:
-    """Return the most important rows, sorted by number: the best, then running, failed, other ended and waiting ones."""
+    """Return the most important rows, sorted by number: the best, then running, failed, other ended and waiting."""
     best = snapshot.best.trial_id if snapshot.best else None
     order = {State.RUNNING: 1, State.FAILED: 2, State.COMPLETE: 3, State.PRUNED: 3, State.PENDING: 4}
 

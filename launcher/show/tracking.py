@@ -94,7 +94,7 @@ def _make_mlflow(folder: Path, sweep: str, facts: Callable[[Any], dict[str, Any]
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
     class MlflowTracker(MLflowLoggerCallback):
-        """Tune's callback, with the hyperparameters as the run's parameters; a failing server does not stop the sweep."""
+        """Tune's callback, with the hyperparameters as the run's parameters; a server's errors do not stop a sweep."""
 
         @_going_on
         def log_trial_start(self, trial: Any) -> None:

@@ -125,10 +125,7 @@ class ExperimentTrainable(tune.Trainable):
         self._inherited = Inheritance(marker["trial_id"], marker["env_steps"], kept, self.config["hyperparameters"])
 
     def _fail(self, error: Exception) -> str:
-        """Mark the record FAILED unless it is finished, and return the reason; the driver marks it if storage refuses.
-
-        This keeps one line of the error.
-        """
+        """Mark an unfinished record FAILED, and return the reason; if storage refuses, the driver marks it."""
         reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         folder = as_folder(self.config["sweep"]) / self.config["trial_id"]
         try:
