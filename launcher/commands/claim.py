@@ -112,7 +112,7 @@ def facts(claims: Claims, text: str) -> dict[str, str]:
 
 
 def write_claim(folder: Path, claims: Claims, console: Console) -> str:
-    """Write claim.yaml beside the sweep's plan and its hash into the sweep's provenance, and print both.
+    """Write claim.yaml beside the sweep's plan and its hash into the sweep's provenance, and print a summary.
 
     Returns:
       The SHA-256 of the claim.
@@ -217,7 +217,7 @@ def give_verdict(sweep: Sweep, content: Mapping[str, Any], tests: Tests) -> dict
     """Test the claims on the results of the test seeds, and write verdict.json.
 
     Returns:
-      The content of verdict.json; if only its date would change, the file that is already there.
+      The content of verdict.json. An existing verdict that would differ only in its date is kept.
     """
     claims = claims_of(content)
     sides = [(_side(sweep, one, one.a, tests), _side(sweep, one, one.b, tests)) for one in claims.claims]

@@ -65,7 +65,7 @@ def winners(sweep: Sweep, top: int) -> list[Winner]:
     for entries in ranked.values():
         good = [entry for entry in entries if entry.standing.feasible and (entry.standing.on_front or not several)]
         for entry in good[:top]:
-            first = {record.scenario: record for record in reversed(entry.trials)}  # of several seeds, one to copy
+            first = {record.scenario: record for record in reversed(entry.trials)}  # one trial per scenario
             chosen += [Winner(record, entry.standing.score) for record in reversed(first.values())]
     if not chosen:
         bounds = ", ".join(f"{name}={bound:g}" for name, bound in sweep.manifest.objective.constraints.items())

@@ -26,7 +26,7 @@ def refused(error: BaseException) -> str | None:
 
 
 class Notes:
-    """A queue of writes that never blocks, because one trial's folder must not hold up the driver.
+    """A queue of writes that does not wait for storage, because one trial's folder must not hold up the driver.
 
     Writes keep their order, except that one whose folder is held does not hold up those after it.
 

@@ -41,7 +41,7 @@ class SpareWorker:
         self._due = self._clock() + REFILL_S
 
     def tend(self) -> None:
-        """Start a spare if it is due. Failing to is harmless: the sweep only recovers more slowly."""
+        """Start a spare if one is due. A failure is harmless: without a spare the sweep only recovers more slowly."""
         if self._due is None or self._clock() < self._due:
             return
         self._due = None

@@ -131,7 +131,7 @@ def _worker_settings(sweep: Sweep, crew: Crew) -> dict[str, Any]:
 
 
 def _as_ray_has_room() -> int:
-    """Set no limit: each trial needs a worker's resources, so Tune requests at most one trial that waits for them."""
+    """Return no limit; each trial needs a worker's resources, so Tune keeps at most one trial waiting for them."""
     return sys.maxsize
 
 

@@ -178,7 +178,7 @@ class Crew:
         return None if self.machine.gpus else self.needs.devices
 
     def processes(self, trials: int | None) -> int:
-        """Return the number of worker processes for this number of trials; None means at least one per worker."""
+        """Return the number of worker processes for this number of trials; None means enough trials for all workers."""
         return self.workers if trials is None or self.shared else max(1, min(self.workers, trials))
 
     def settings(self) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int
         if algorithm not in spec.algorithms:
             raise SweepError(f"{spec.source}: algorithms: {algorithm} is not among {', '.join(spec.algorithms)}")
         specs[algorithm] = spec
-    num_seeds = max(spec.num_seeds for spec in specs.values())  # compare all on equally many
+    num_seeds = max(spec.num_seeds for spec in specs.values())  # the same for all algorithms
     specs = {name: _with_options(_with_full_names(spec), options, num_seeds) for name, spec in specs.items()}
     spec = merge_specs(specs)
     bases = tuple(base for algorithm in algorithms for base in compose_bases(algorithm, spec, engine))

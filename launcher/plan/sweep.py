@@ -114,7 +114,10 @@ class Sweep:
         return store_of(self.folder).each(read, trials)
 
     def complete_plan(self) -> None:
-        """Write the trials that a driver killed while planning left out; searchers that learn add trials one by one."""
+        """Write trials that are missing because a driver was killed while planning.
+
+        Does nothing for searchers that learn, because they plan their trials one by one.
+        """
         if not Search(self.manifest.search).learns and len(self.searched) < self.manifest.num_trials:
             complete_plan(self.folder, self.manifest)
             self.records = Sweep.read(self.folder).records

@@ -47,7 +47,9 @@ def draw_plan(study: Study, samples: int) -> tuple[PlannedTrial, ...]:
 
 
 def check_plan(study: Study, trials: Sequence[PlannedTrial]) -> None:
-    """Refuse a plan with a trial that the trainer refuses; values inside a range may be invalid although its ends are.
+    """Refuse a plan with a trial that the trainer refuses.
+
+    Checking the ends of each range is not enough, because values between them may be invalid.
 
     Raises:
       SweepError: a trial is refused; the message names its values.

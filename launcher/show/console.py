@@ -287,7 +287,7 @@ def fitting_names(hyperparameters: Mapping[str, Any], width: int) -> dict[str, s
 
 
 def value_text(value: Any) -> str:
-    """Format a sampled value; floats have four digits."""
+    """Format a sampled value; floats get four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -243,7 +243,7 @@ class Pack:
             return member.put_away(outcome)
 
     def _close(self, member: Member) -> None:
-        """Close a trial's experiment; an error is only logged, because the folder is the truth and others go on."""
+        """Close a trial's experiment; an error is only logged: the folder is the truth, and other trials continue."""
         try:
             member.close()
         except Exception as error:
