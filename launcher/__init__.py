@@ -1,1 +1,1 @@
-"""Sweeps on Ray Tune: `python -m launcher.sweep`. Nothing in here imports JAX in the driver process."""
+"""Sweeps on Ray Tune: `python -m launcher.sweep`. Nothing here imports JAX in the driver process."""

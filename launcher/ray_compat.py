@@ -1,7 +1,7 @@
-"""Every name of Ray's that is not public and that we use, in one place.
+"""Every private name of Ray that we use, in one place.
 
-A new version of Ray may drop any of them without a word. `PRIVATE` says what each is for, and a test looks for all of
-them, so that an upgrade tells at once what has to be mended. Ray is imported only where a function is called.
+A new version of Ray may drop any of them without notice. `PRIVATE` lists what breaks without each one, and a test looks
+up all of them, so that an upgrade shows at once what has to be fixed. Ray is imported only when a function is called.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ PRIVATE: Final[Mapping[str, str]] = {
     "ray.tune.schedulers.PopulationBasedTraining._checkpoint_or_exploit": "a population's lineage is not kept",
     "ray.tune.schedulers.PopulationBasedTraining._get_new_config": "a population's new values are not checked",
 }
-"""What we use -> what breaks without it."""
+"""Private name -> what breaks without it."""
 
 
 def find(name: str) -> Any:
-    """What a dotted name stands for.
+    """Return the object that a dotted name refers to.
 
     Raises:
-      AttributeError, ImportError: there is no such thing.
+      AttributeError, ImportError: the name does not exist.
     """
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
@@ -48,7 +48,7 @@ def find(name: str) -> Any:
             found: Any = importlib.import_module(".".join(parts[:length]))
         except ModuleNotFoundError as error:
             if error.name is None or not name.startswith(error.name):
-                raise  # something else that it needs
+                raise  # the module exists, but one of its own imports is missing
             continue
         for part in parts[length:]:
             found = getattr(found, part)
@@ -57,33 +57,33 @@ def find(name: str) -> Any:
 
 
 def own_session() -> Path | None:
-    """The folder of the Ray that this process has started; None where it has joined one, or none."""
+    """Return the session folder of the Ray that this process started; None if it joined a cluster or has no Ray."""
     node = find("ray._private.worker._global_node")
     return Path(node.get_session_dir_path()) if node is not None and node.head else None
 
 
 def dashboard_address() -> str | None:
-    """host:port of the dashboard of the Ray that this process is connected to; None where it has none."""
+    """Return host:port of the dashboard of the connected Ray, or None if it has no dashboard."""
     url = find("ray._private.worker.get_dashboard_url")()
     return str(url) if url else None
 
 
 def tell_messages_to(tell: Callable[..., None]) -> None:
-    """Have what Ray's processes say handed to `tell(data)`, lines in `data["lines"]`, in the place of the terminal."""
+    """Send the output of Ray's processes to `tell(data)` instead of the terminal; the lines are in `data["lines"]`."""
     find("ray._private.worker").print_to_stdstream = tell
 
 
 def give_tune_a_folder(folder: Path) -> None:
-    """Have Tune's driver keep its files in `folder`, where there is no node of Ray's here that has one."""
+    """Make Tune's driver keep its files in `folder`; without a Ray node on this machine there is no session folder."""
     find("ray.train._internal.storage")._get_ray_train_session_dir = lambda: str(folder)
 
 
 def hide_environment(hidden: Callable[[str], bool], everything: bool) -> None:
-    """Keep variables of this process's environment from being handed to workers by Tune.
+    """Stop Tune from passing variables of this process's environment on to workers.
 
     Args:
-      hidden: whether a variable is kept back.
-      everything: keep all of them back.
+      hidden: whether to hold back the variable of this name.
+      everything: hold back every variable.
     """
     class_cache = find("ray.tune.execution.class_cache")
     passed_on: set[str] = class_cache.ENV_VARS_TO_PROPAGATE
@@ -93,21 +93,21 @@ def hide_environment(hidden: Callable[[str], bool], everything: bool) -> None:
 
 
 def set_controller(controller: type) -> None:
-    """Have `tune.run` use this controller, which it takes as no argument."""
+    """Make `tune.run` use this controller; `tune.run` has no argument for it."""
     find("ray.tune.tune").TuneController = controller
 
 
 def start_worker(address: str, job_id: str, kept_s: int, limit_s: float) -> None:
-    """Have a node start a Python process for a job before anything asks for one.
+    """Make a node start a Python process for a job before any actor needs it.
 
     Args:
       address: host:port of the node's raylet.
-      job_id: in hex.
-      kept_s: how long the process waits for work.
-      limit_s: how long the node may take to answer.
+      job_id: the job's id, in hex.
+      kept_s: how long the idle process is kept, in seconds.
+      limit_s: how long to wait for the node's answer, in seconds.
 
     Raises:
-      grpc.RpcError: it does not answer.
+      grpc.RpcError: the node does not answer.
     """
     pb, stubs = find("ray.core.generated.node_manager_pb2"), find("ray.core.generated.node_manager_pb2_grpc")
     channel = find("ray._private.grpc_utils.init_grpc_channel")(address)

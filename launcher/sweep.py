@@ -1,4 +1,4 @@
-"""`python -m launcher.sweep ALG=mappo SAMPLES=8 …`: the verbs of a sweep, from the command line."""
+"""The command line of sweeps and its verbs: `python -m launcher.sweep ALG=mappo SAMPLES=8 …`."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Bad input is one line on stderr and exit code 2."""
+    """Run the command line and return its exit code. Bad input prints one line on stderr and returns 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     console = Console()
     prepare_driver(joins=any(re.match("ADDRESS=.|DASHBOARD=1", word) for word in words))
     try:
-        patience_s()  # refused here, not in an outage
+        patience_s()  # reject a bad setting now, not during an outage
         if words and words[0] in ("-h", "--help", "help"):
             return show_help(console)
         if words[:1] == ["list-algorithms"]:

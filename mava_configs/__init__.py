@@ -1,6 +1,6 @@
-"""The Hydra tree, in Mava's groups, and the one function that composes it.
+"""The Hydra config tree, in Mava's groups, and the function that composes it.
 
-Importing this package is cheap; Hydra loads with the first `compose`.
+Importing this package is cheap; Hydra is imported by the first `compose`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ ALIASES: dict[str, str] = {
 
 
 def resolve_algorithm(name: str) -> str:
-    """The system's name for a name or an alias: `mappo` -> `ff_mappo`.
+    """Return the system's name, given the name or an alias: `mappo` -> `ff_mappo`.
 
     Raises:
-      ConfigError: for an unknown name, with the list of those that there are.
+      ConfigError: the name is unknown; the message lists the known ones.
     """
     resolved = ALIASES.get(name, name)
     if resolved not in ALGORITHMS:
@@ -42,7 +42,7 @@ def resolve_algorithm(name: str) -> str:
 
 
 def scenarios(env: str | None = None) -> list[str]:
-    """The scenarios in the tree, sorted; with `env` (a group name such as `jaxparty`) only that environment's."""
+    """Return the scenarios in the tree, sorted; with `env` (a group such as `jaxparty`) only that environment's."""
     import yaml
 
     paths = sorted((CONFIG_DIR / "env" / "scenario").glob("*.yaml"))
@@ -58,15 +58,15 @@ def compose(config_name: str, overrides: Sequence[str] = (), engine: str = NATIV
     """Compose one experiment's config with Hydra.
 
     Args:
-      config_name: a file of `mava_configs/default`, such as `ff_mappo`.
+      config_name: a file in `mava_configs/default`, such as `ff_mappo`.
       overrides: Hydra overrides, such as `env/scenario=p-no-rank` or `system.actor_lr=3e-4`, and `+preset=mava`.
-      engine: whose config tree is composed.
+      engine: the engine whose config tree is composed.
 
     Returns:
-      The composed config as plain dictionaries, lists and scalars, interpolations resolved.
+      The composed config as plain dictionaries, lists and scalars, with interpolations resolved.
 
     Raises:
-      ConfigError: for an unknown config, group, option, key or preset, or an engine that is not there.
+      ConfigError: a config, group, option, key or preset is unknown, or the engine is not available.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir

@@ -1,4 +1,4 @@
-"""`python -m mava_configs mappo` prints the system's name, `ff_mappo`."""
+"""Print a system's full name: `python -m mava_configs mappo` prints `ff_mappo`."""
 
 from __future__ import annotations
 

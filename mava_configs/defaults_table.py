@@ -1,7 +1,7 @@
-"""The tables of defaults in `docs/systems.md`: `python -m mava_configs.defaults_table` writes them anew.
+"""The tables of defaults in `docs/systems.md`; `python -m mava_configs.defaults_table` rewrites them.
 
-Our values are composed from the YAML, Mava's from `+preset=mava`; what papers have, and why ours differ, is written in
-`docs/defaults.yaml`.
+Our values are composed from the YAML files, Mava's from `+preset=mava`. The papers' values, and the reasons why ours
+differ, are in `docs/defaults.yaml`.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ OUR_OWN: Final = (
     "arch.architecture_name", "arch.num_devices", "arch.num_seeds", "arch.batch", "arch.gradient_chunk_size",
     "system.name", "system.seed", "system.total_timesteps", "system.num_updates", "network.name",
 )  # fmt: skip
-"""Keys that are no choices of an algorithm: how it is computed, names, the seed and the budget."""
+"""Keys that are not choices of an algorithm: how it is computed, names, the seed and the budget."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A key of a family of systems.
+    """A config key of a family of systems.
 
     Attributes:
-      key: dotted.
-      ours, mavas: by system, for those that have the key, or that Mava has.
-      papers: by the paper's name.
-      reason: why ours is what it is; None where nothing is written.
+      key: the dotted key.
+      ours: system -> our value, for systems that have the key.
+      mavas: system -> Mava's value, for systems that have the key and that Mava has too.
+      papers: paper -> its value.
+      reason: why we chose our value; None if no reason is given.
     """
 
     key: str
@@ -50,7 +51,7 @@ class Row:
 
     @property
     def differs(self) -> bool:
-        """Whether ours is another value than Mava's or than a paper's."""
+        """Whether our value differs from Mava's or a paper's."""
         mavas = any(self.ours[system] != value for system, value in self.mavas.items())
         return mavas or any(value != paper for value in self.ours.values() for paper in self.papers.values())
 
@@ -60,9 +61,9 @@ class Family:
     """Systems that share a table.
 
     Attributes:
-      title: its heading.
-      sources: what its papers' values are from, Markdown.
-      rows: its keys, in the order of the YAML.
+      title: the table's heading.
+      sources: where the papers' values are from, in Markdown.
+      rows: the keys, in the order of the YAML.
     """
 
     title: str
@@ -71,29 +72,32 @@ class Family:
 
 
 def read_families(notes: Path | None = None) -> list[Family]:
-    """Compose every family's values and put what is written about them beside.
+    """Compose every family's values and combine them with the notes about them.
+
+    Args:
+      notes: the file with the notes, None for `docs/defaults.yaml`.
 
     Raises:
-      ConfigError: the notes are about a key that the family does not have.
+      ConfigError: the notes mention a key that the family does not have.
     """
     written = yaml.safe_load((notes or NOTES).read_text(encoding="utf-8"))
     return [_family(part, written["reasons"]) for part in written["families"]]
 
 
 def unexplained(families: list[Family]) -> list[str]:
-    """The rows whose values differ and that have no reason."""
+    """Return the rows whose values differ without a reason, each as `title: key`."""
     return [
         f"{family.title}: {row.key}" for family in families for row in family.rows if row.differs and not row.reason
     ]
 
 
 def render(families: list[Family]) -> str:
-    """The section of the page, Markdown."""
+    """Return the page's section with all tables, in Markdown."""
     return "\n\n".join(_table(family) for family in families)
 
 
 def insert(page: str, section: str) -> str:
-    """The page with the section between its markers.
+    """Return the page with the section between its markers.
 
     Raises:
       ConfigError: the page lacks a marker.
@@ -106,7 +110,7 @@ def insert(page: str, section: str) -> str:
 
 
 def main() -> int:
-    """Rewrite the page; the exit code is 2 where a difference has no reason."""
+    """Rewrite the page, and return the exit code: 2 if a difference has no reason, else 0."""
     families = read_families()
     missing = unexplained(families)
     if missing:
@@ -167,7 +171,7 @@ def _table(family: Family) -> str:
 
 
 def _by_name(values: Mapping[str, Any]) -> str:
-    """One value where all are the same, else each with its name."""
+    """Format the values: a single value if all are equal, else each with its name."""
     texts = {name: _text(value) for name, value in values.items()}
     if len(set(texts.values())) <= 1:
         return next(iter(texts.values()), NOTHING)
@@ -185,7 +189,7 @@ def _text(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """`5e-4`, `51,200`, `0.99`."""
+    """Format a number, such as `5e-4`, `51,200` or `0.99`."""
     if abs(value) >= 1e9 or 0.0 < abs(value) < 0.01:
         mantissa, _, exponent = f"{value:.6e}".partition("e")
         return f"{float(mantissa):g}e{int(exponent)}"

@@ -1,1 +1,1 @@
-"""Search spaces over the trainer's own keys, and their checked form (`sweeps.space`)."""
+"""Search spaces over the trainer's config keys, as YAML files and in checked form (`sweeps.space`)."""

@@ -1,4 +1,4 @@
-"""The axes of a search space, checked by themselves and against a composed config."""
+"""The axes of a search space: read them from a sweep file and check each by itself."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class AxisType(StrEnum):
 
     @property
     def is_range(self) -> bool:
-        """Whether the axis is written with `low` and `high`, not with `values`."""
+        """Whether the axis has `low` and `high` instead of `values`."""
         return self not in (AxisType.CHOICE, AxisType.GRID)
 
     @property
@@ -43,10 +43,10 @@ class AxisType(StrEnum):
 
 @dataclass(frozen=True)
 class Axis:
-    """One trainer key that varies between trials.
+    """One config key of the trainer that varies between trials.
 
-    Ranges have `low` and `high`, which may both be drawn, and `quniform` a step `q`; `choice` and `grid` have `values`.
-    An axis with `when` exists only for the algorithms, the scenarios, or both, that it names.
+    Ranges have `low` and `high`, both inclusive, and `quniform` also a step `q`; `choice` and `grid` have `values`. An
+    axis with `when` exists only for the algorithms, scenarios, or both, that it names.
     """
 
     key: str
@@ -59,26 +59,26 @@ class Axis:
 
     @property
     def name(self) -> str:
-        """The key, with its condition: no two axes of a space have the same."""
+        """The key with its condition; unique among the axes of a space."""
         conditions = [f"{what}={','.join(names)}" for what, names in sorted(self.when.items())]
         return f"{self.key} ({' '.join(conditions)})" if conditions else self.key
 
     def applies(self, algorithm: str, scenario: str) -> bool:
-        """Whether the axis exists there."""
+        """Return whether the axis exists for this algorithm in this scenario."""
         return algorithm in self.when.get("algorithm", (algorithm,)) and scenario in self.when.get(
             "scenario", (scenario,)
         )
 
     def tidy(self, value: Any) -> Any:
-        """A drawn value as it is written: 0.3 where a step times a whole number gave 0.30000000000000004."""
+        """Round a drawn multiple of `q` so that it reads well, such as 0.3 instead of 0.30000000000000004."""
         return value if self.q is None else round(value, 12)
 
     def extremes(self) -> tuple[Any, ...]:
-        """The values that stand for all: both ends of a range, every value of a list."""
+        """Return the values to check in place of all: both ends of a range, or every value of a list."""
         return (self.low, self.high) if self.type.is_range else self.values
 
     def to_mapping(self) -> dict[str, Any]:
-        """The axis as it is written in a sweep file."""
+        """Return the axis in the form of a sweep file."""
         when = {"when": {what: list(names) for what, names in self.when.items()}} if self.when else {}
         if self.type.is_range:
             step = {} if self.q is None else {"q": self.q}
@@ -87,7 +87,7 @@ class Axis:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of a nested mapping as (dotted key, value)."""
+    """Yield the leaves of a nested mapping as (dotted key, value)."""
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
             yield from flatten(value, f"{prefix}{key}.")
@@ -129,7 +129,7 @@ def _axis(key: str, raw: Any, place: str) -> Axis:
 
 
 def _when(raw: Mapping[str, Any], place: str) -> dict[str, tuple[str, ...]]:
-    """The condition of an axis: names of algorithms and scenarios, one or a list."""
+    """Read the condition of an axis: for `algorithm` and `scenario`, a name or a list of names."""
     when = raw.get("when", {})
     if not isinstance(when, Mapping) or ("when" in raw and not when):
         raise SweepError(f"{place}: when: expected a mapping with algorithm, scenario or both, got {when!r}")
@@ -161,7 +161,7 @@ def _range_axis(key: str, axis_type: AxisType, raw: Mapping[str, Any], place: st
 
 
 def _bound(value: Any, axis_type: AxisType, place: str) -> float:
-    if isinstance(value, str):  # YAML reads 1e-4 as text
+    if isinstance(value, str):  # YAML reads 1e-4 as a string
         with contextlib.suppress(ValueError):
             value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""Checks of what a sweep's file or a command line holds."""
+"""Checks of values from sweep files and command lines."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from jax_party.errors import SweepError
 
 
 def did_you_mean(word: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
-    """`; did you mean X?`, or nothing where no known word is close."""
+    """Return `; did you mean X?`, or an empty string if no known word is close."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def check_known(raw: Mapping[str, Any], known: tuple[str, ...], place: str) -> None:
-    """Refuse keys that are not known.
+    """Refuse unknown keys.
 
     Raises:
-      SweepError: naming the key, the nearest known one and all known ones.
+      SweepError: a key is unknown; the message names it, the closest known key and all known keys.
     """
     for key in raw:
         if key not in known:
@@ -28,14 +28,14 @@ def check_known(raw: Mapping[str, Any], known: tuple[str, ...], place: str) -> N
 
 
 MOST = 10**12
-"""More of anything is a slip of the pen."""
+"""General upper bound; a larger number is a typing error."""
 
 
 def positive_int(value: object, place: str, most: int = MOST) -> int:
-    """A whole number from 1 to `most`; text like `1e6` is read too.
+    """Read a whole number from 1 to `most`; text such as `1e6` is also accepted.
 
     Raises:
-      SweepError: anything else.
+      SweepError: the value is anything else.
     """
     try:
         number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan

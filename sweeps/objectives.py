@@ -1,4 +1,4 @@
-"""What a sweep looks for, as its file says it."""
+"""Read and check the objective of a sweep."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sweeps.checks import did_you_mean
 
 
 def check_rule(text: Any, place: str) -> str:
-    """Which networks of a trial are judged.
+    """Check and return the rule that says which networks of a trial are judged.
 
     Raises:
-      SweepError: it is none of `RULES`.
+      SweepError: it is not one of `RULES`.
     """
     if text not in RULES:
         raise SweepError(f"{place}: unknown {text!r}{did_you_mean(str(text), RULES)} (known: {', '.join(RULES)})")
@@ -26,15 +26,15 @@ def check_rule(text: Any, place: str) -> str:
 def make_objective(
     metric: Any, mode: Any, aggregate: Any, constraints: Any, place: str = "", names: Mapping[str, str] | None = None
 ) -> Objective:
-    """An objective as it is written: one metric or a list of them, with one mode for all or a list.
+    """Create an objective from its written form: one metric or a list, with one mode for all or one per metric.
 
     Args:
-      metric, mode, aggregate, constraints: what was written.
-      place: begins every message.
-      names: what the four are called there, where that is not their own name.
+      metric, mode, aggregate, constraints: the values as written.
+      place: the prefix of every error message.
+      names: parameter -> its name in error messages, for those that are called differently there.
 
     Raises:
-      SweepError: something in it is wrong.
+      SweepError: one of the values is invalid.
     """
     called = {name: f"{place}{(names or {}).get(name, name)}" for name in _OBJECTIVE_PARTS}
     metrics = list(metric) if isinstance(metric, (list, tuple)) else [metric]
@@ -82,10 +82,10 @@ def _constraints(raw: Any, place: str) -> dict[str, float]:
 
 
 def check_aggregate(value: object, place: str) -> str:
-    """How seeds become one number.
+    """Check and return how seeds are aggregated into one number.
 
     Raises:
-      SweepError: it is none of the known ways.
+      SweepError: it is not one of the known ways.
     """
     known = tuple(member.value for member in Aggregate)
     if value not in known:

@@ -1,7 +1,7 @@
-"""A sweep file: what to vary, over which scenarios, for how long, and what to make as large as possible.
+"""A sweep file: what to vary, in which scenarios, for how long, and which objective to optimize.
 
-The file is read into frozen dataclasses and checked as far as it can be by itself (`load_spec`), then
-against a composed config (`check_axes`). Nothing here knows Ray, JAX or Hydra."""
+The file is read into frozen dataclasses and first checked by itself (`load_spec`), then against a composed config
+(`check_axes`). Nothing here depends on Ray, JAX or Hydra."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ SPEC_KEYS = (
 
 
 class ScenarioMode(StrEnum):
-    """What several scenarios are to a sweep.
+    """How a sweep uses several scenarios.
 
-    `grid`: every configuration is played in each. `axis`: each configuration is drawn with one of them. `mean`: every
-    configuration is played in each, and counts by the mean of its objective over all of them.
+    `grid`: every configuration runs in each scenario. `axis`: each configuration is drawn with one of the scenarios.
+    `mean`: every configuration runs in each scenario, and is judged by the mean of its objective over them.
     """
 
     GRID = "grid"
@@ -41,7 +41,7 @@ class ScenarioMode(StrEnum):
 
 @dataclass(frozen=True)
 class Budget:
-    """How long each trial trains: environment steps, and how many evaluations are spread over them."""
+    """How long each trial trains: environment steps, and the number of evaluations spread over them."""
 
     total_timesteps: int
     num_evaluation: int
@@ -49,10 +49,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class SweepSpec:
-    """A checked sweep file. `source` is its path as the user knows it, and begins every message about it.
+    """A checked sweep file. `source` is its path as the user knows it, the prefix of every error message about it.
 
     `at` says which networks of a trial are judged, one of `RULES`; None leaves that to the environment's config.
-    `num_seeds` is how many each trial trains, unless SEEDS says it.
+    `num_seeds` is the number of seeds per trial, unless SEEDS sets it.
     """
 
     source: str
@@ -68,29 +68,29 @@ class SweepSpec:
     num_seeds: int = 1
 
     def axis_keys(self) -> tuple[str, ...]:
-        """The dotted keys that vary."""
+        """Return the dotted keys that vary."""
         return tuple(dict.fromkeys(axis.key for axis in self.axes))
 
     def space(self) -> dict[str, Any]:
-        """The axes as they are written in a sweep file."""
+        """Return the axes in the form of a sweep file."""
         written: dict[str, list[Any]] = {}
         for axis in self.axes:
             written.setdefault(axis.key, []).append(axis.to_mapping())
         return {key: axes[0] if len(axes) == 1 else axes for key, axes in written.items()}
 
     def axes_for(self, algorithm: str, scenario: str) -> tuple[Axis, ...]:
-        """The axes that exist there."""
+        """Return the axes that exist for this algorithm in this scenario."""
         return tuple(axis for axis in self.axes if axis.applies(algorithm, scenario))
 
 
 def merge_specs(specs: Mapping[str, SweepSpec]) -> SweepSpec:
-    """The sweep of several algorithms, each with the axes of its own file.
+    """Merge the specs of several algorithms into one sweep, in which each keeps the axes of its own file.
 
     Args:
-      specs: by algorithm.
+      specs: algorithm -> its spec.
 
     Raises:
-      SweepError: the files differ in what a sweep has one of.
+      SweepError: the files differ in a setting that the whole sweep shares.
     """
     files = list({spec.source: spec for spec in specs.values()}.values())
     first = files[0]
@@ -110,7 +110,7 @@ def merge_specs(specs: Mapping[str, SweepSpec]) -> SweepSpec:
                 rest = {what: names for what, names in axis.when.items() if what != "algorithm"}
                 axis = replace(axis, when=rest)
                 named.setdefault(json.dumps([axis.key, axis.to_mapping()]), (axis, []))[1].append(algorithm)
-    by_key: dict[str, list[Axis]] = {}  # in the order in which a file has them: plans are drawn in it
+    by_key: dict[str, list[Axis]] = {}  # keeps the files' order, in which plans are drawn
     for axis, algorithms in named.values():
         everywhere = len(algorithms) == len(specs)
         conditional = axis if everywhere else replace(axis, when={**axis.when, "algorithm": tuple(algorithms)})
@@ -128,7 +128,7 @@ _ONE_OF_EACH: Mapping[str, str] = {
 
 
 def find_spec(algorithm: str) -> Path:
-    """The sweep file of this package that names the algorithm.
+    """Return the sweep file of this package that names the algorithm.
 
     Raises:
       SweepError: no file names it.
@@ -141,7 +141,7 @@ def find_spec(algorithm: str) -> Path:
 
 
 def display_path(path: Path) -> str:
-    """The path as messages show it: `sweeps/ppo.yaml` for our own files, else as it was given."""
+    """Return the path to show in messages: `sweeps/ppo.yaml` for our own files, else the path as given."""
     return f"sweeps/{path.name}" if path.parent == SWEEPS_DIR else str(path)
 
 
@@ -156,7 +156,11 @@ def load_spec(path: Path) -> SweepSpec:
 
 
 def parse_spec(raw: Mapping[str, Any], source: str) -> SweepSpec:
-    """Check a sweep given as a mapping; `source` begins every message."""
+    """Check a sweep given as a mapping; `source` is the prefix of every error message.
+
+    Raises:
+      SweepError: something in it is wrong; the message names the key.
+    """
     check_known(raw, SPEC_KEYS, source)
     objective = section(raw, "objective", ("metric", "mode", "at", "aggregate", "constraints"), source)
     budget = section(raw, "budget", ("total_timesteps", "num_evaluation"), source)
@@ -185,10 +189,10 @@ def parse_spec(raw: Mapping[str, Any], source: str) -> SweepSpec:
 
 
 def check_scenario_mode(value: object, place: str) -> ScenarioMode:
-    """What several scenarios are to the sweep.
+    """Check and return how the sweep uses several scenarios.
 
     Raises:
-      SweepError: it is none of the known ways.
+      SweepError: it is not one of the known ways.
     """
     known = tuple(member.value for member in ScenarioMode)
     if value not in known:
@@ -222,16 +226,17 @@ def check_axes(
     config: Mapping[str, Any],
     parse_config: Callable[[Mapping[str, Any]], object],
 ) -> None:
-    """Check axes against the config that their values will be put into.
+    """Check axes against the config that their values will be inserted into.
 
     Args:
       spec: the sweep.
-      axes: those that exist for this config.
+      axes: the axes that exist for this config.
       config: one composed config.
       parse_config: raises `ConfigError` for a config that the trainer refuses.
 
     Raises:
-      SweepError: an axis names no key of the config, or one of its extreme values is refused.
+      SweepError: an axis's key is not in the config, is fixed by an override or has two axes at once, or one of its
+        extreme values is refused.
     """
     leaves = dict(flatten(config))
     keys = [axis.key for axis in axes]

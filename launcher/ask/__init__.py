@@ -1,1 +1,1 @@
-"""What a command was asked."""
+"""The options that a command was given."""

@@ -1,4 +1,4 @@
-"""What an option may be, where it is one of a few."""
+"""Options that have a fixed set of values."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Search(StrEnum):
 
     @property
     def learns(self) -> bool:
-        """Whether it draws by what earlier trials have scored."""
+        """Whether it draws configurations based on the scores of earlier trials."""
         return self not in (Search.RANDOM, Search.GRID)
 
 
 class Sampler(StrEnum):
-    """How Optuna draws."""
+    """How Optuna draws configurations."""
 
     TPE = "tpe"
     GP = "gp"
@@ -30,7 +30,7 @@ class Sampler(StrEnum):
 
 
 class Duplicates(StrEnum):
-    """What becomes of a configuration that a searcher draws again."""
+    """What to do with a configuration that a searcher draws again."""
 
     SEEDS = "seeds"
     REUSE = "reuse"
@@ -38,7 +38,7 @@ class Duplicates(StrEnum):
 
 
 class Batch(StrEnum):
-    """How the seeds of a trial go side by side."""
+    """How the seeds of a trial are trained together."""
 
     AUTO = "auto"
     MAP = "map"
@@ -46,7 +46,7 @@ class Batch(StrEnum):
 
 
 class Scheduler(StrEnum):
-    """Whether weak trials are stopped early, or go on from better ones."""
+    """Whether weak trials are stopped early, or continue from better ones."""
 
     FIFO = "fifo"
     ASHA = "asha"
@@ -57,17 +57,17 @@ class Scheduler(StrEnum):
 
     @property
     def is_population(self) -> bool:
-        """Whether trials take over the learners of others."""
+        """Whether trials take over the learners of other trials."""
         return self in (Scheduler.PBT, Scheduler.PB2)
 
     @property
     def by_group(self) -> bool:
-        """Whether it looks at all trials at once, so that each algorithm and scenario needs a pass of its own."""
+        """Whether it judges all trials of a pass together, so that each algorithm and scenario needs its own pass."""
         return self.is_population or self is Scheduler.HYPERBAND
 
 
 class Track(StrEnum):
-    """Where runs are kept besides."""
+    """External service that also receives the runs."""
 
     WANDB = "wandb"
     MLFLOW = "mlflow"

@@ -1,4 +1,4 @@
-"""Which experiment the trials play: the engine's, or a stand-in that tests and benchmarks name in the environment."""
+"""Which experiment the trials run: the engine's own, or a stand-in that tests and benchmarks set in the environment."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ EXPERIMENT_VARIABLE: Final = "JAX_PARTY_EXPERIMENT"
 
 
 def load_factory(name: str) -> Callable[..., Any]:
-    """What `module:factory` names.
+    """Return the factory that `module:factory` names.
 
     Raises:
-      SweepError: there is no such thing.
+      SweepError: the module or the factory does not exist.
     """
     module, _, attribute = name.partition(":")
     try:
@@ -27,5 +27,5 @@ def load_factory(name: str) -> Callable[..., Any]:
 
 
 def chosen_experiment() -> str | None:
-    """The stand-in that tests and benchmarks put into the environment, or None."""
+    """Return the stand-in that the environment names, as `module:factory`, or None."""
     return os.environ.get(EXPERIMENT_VARIABLE) or None

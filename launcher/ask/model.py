@@ -1,6 +1,6 @@
-"""Every option of every verb, once: how it is read, what it means, its default, and which verbs take it.
+"""The single definition of every option: how it is read, what it means, its default, and which verbs take it.
 
-The parsers (`words`), `--help`, `make help` and the table in docs/sweeps.md are made from it (`tables`).
+The parsers (`words`), `--help`, `make help` and the table in docs/sweeps.md (`tables`) are generated from it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from sweeps.objectives import check_aggregate, check_rule
 
 _Values = Mapping[str, str]
 _ON = ("resume", "extend", "promote", "verdict")
-"""Verbs that go on with a sweep's folder."""
+"""Verbs that continue the sweep in an existing folder."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Option:
     """A variable that a verb takes.
 
     Attributes:
-      name: as it is given, `NAME=value`.
-      meaning: in words; values and variables stand in backticks, pages are named as `docs/x.md`.
-      read: what it was given as, from all values by name; None leaves the default.
-      fills: the field of the verb's options that it fills; empty where another option's does so.
-      default: in words; empty where the option says nothing by default.
-      verbs: that take it; `sweep` is a new one.
-      others: verb -> its own default in words, where that differs.
+      name: the variable's name, as in `NAME=value`.
+      meaning: its meaning in words; values and variables are in backticks, pages are named as `docs/x.md`.
+      read: reads its value from all values by name; None keeps the default.
+      fills: the field of the verb's options that it fills; empty if it fills no field itself.
+      default: the default in words; empty if there is nothing to say about it.
+      verbs: the verbs that take it; `sweep` starts a new sweep.
+      others: verb -> its own default in words, for verbs whose default differs.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Option:
     others: Mapping[str, str] = field(default_factory=dict)
 
     def default_of(self, verb: str) -> str:
-        """The default in words."""
+        """Return the default for this verb, in words."""
         return self.others.get(verb, self.default)
 
 
@@ -182,15 +182,15 @@ VERBS: Final = ("sweep", "resume", "extend", "promote", "claim", "verdict", "rer
 
 
 def options_of(verb: str) -> tuple[Option, ...]:
-    """The options that a verb takes, in the order in which help names them."""
+    """Return the options that a verb takes, in the order in which the help lists them."""
     return tuple(option for option in OPTIONS if verb in option.verbs)
 
 
 def fields_in(verb: str, values: _Values) -> dict[str, Any]:
-    """What a verb was given, by the fields of its options; those that were not given are left out.
+    """Return the values that a verb was given, by field of its options; fields without a value are left out.
 
     Raises:
-      SweepError: a value that an option cannot have.
+      SweepError: an option has an invalid value.
     """
     read = {option.fills: option.read(values) for option in options_of(verb) if option.fills}
     return {name: value for name, value in read.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What `python -m launcher.sweep` was asked, verb by verb; `model` has the options that say so."""
+"""The parsed options of each verb of `python -m launcher.sweep`; `model` defines how they are read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sweeps.space import ScenarioMode
 
 @dataclass(frozen=True)
 class Watching:
-    """Who else is shown how a sweep goes: Ray's dashboard on this machine, and whoever keeps the runs besides."""
+    """Where else a sweep's progress is shown: Ray's dashboard on this machine, and an external tracking service."""
 
     dashboard: bool = False
     track: Track | None = None
@@ -21,7 +21,7 @@ class Watching:
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """A sweep as it was asked for; None leaves the choice to the sweep file."""
+    """The options of a new sweep; None leaves the choice to the sweep file."""
 
     algorithms: tuple[str, ...]
     engine: str = NATIVE
@@ -60,7 +60,7 @@ class SweepOptions:
 
     @property
     def root(self) -> Path:
-        """Where sweep folders go."""
+        """The folder that holds the sweep folders."""
         return self.storage or self.out
 
 
@@ -81,7 +81,7 @@ class ResumeOptions:
 
 @dataclass(frozen=True)
 class ExtendOptions:
-    """A sweep that is to have more trials."""
+    """A sweep to add configurations to."""
 
     resume: ResumeOptions
     samples: int
@@ -89,7 +89,7 @@ class ExtendOptions:
 
 @dataclass(frozen=True)
 class PromoteOptions:
-    """A sweep whose winners are to be tested."""
+    """A sweep whose winners to test."""
 
     folder: Path
     top: int = 3

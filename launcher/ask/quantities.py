@@ -1,4 +1,4 @@
-"""Amounts as they are written: times with a unit, budgets."""
+"""Parse amounts: times with a unit, and budgets."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def parse_period_timeout(text: str, place: str = "PERIOD_TIMEOUT") -> float | None:
-    """Seconds that a period may take; None for `auto`, infinity for `none`.
+    """Return the seconds that a period may take; None for `auto`, infinity for `none`.
 
     Raises:
-      SweepError: neither of these, nor a time above 0.
+      SweepError: the text is none of `auto`, `none` and a time above 0, or the time is longer than 30 days.
     """
     if text in ("auto", "none"):
         return None if text == "auto" else float("inf")
@@ -33,10 +33,13 @@ def parse_period_timeout(text: str, place: str = "PERIOD_TIMEOUT") -> float | No
 
 
 def parse_budget(text: str, place: str = "BUDGET") -> dict[str, float]:
-    """A budget as it is written, `time=2h,steps=1e8,device_hours=4,trials=64`; times in seconds.
+    """Parse a budget such as `time=2h,steps=1e8,device_hours=4,trials=64`.
+
+    Returns:
+      Kind -> amount; the time is in seconds.
 
     Raises:
-      SweepError: an unknown kind, or an amount that is not above 0.
+      SweepError: a kind is unknown or given twice, or an amount is not above 0 or is too large.
     """
     limits: dict[str, float] = {}
     for part in text.split(","):

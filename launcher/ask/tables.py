@@ -1,6 +1,7 @@
-"""Help and tables of the options, all from `model`: `python -m launcher.ask.tables` writes those that lie in files.
+"""Help texts and tables of the options, generated from `model`.
 
-They are the table in docs/sweeps.md and what `make help` prints of the launcher's verbs, each between two marks.
+`python -m launcher.ask.tables` updates the two that are kept in files, each between two marks: the table in
+docs/sweeps.md and the launcher's part of `make help`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _WIDTH: Final = 120
 
 
 def help_text() -> Iterator[str]:
-    """Lines of `--help`: the options of every verb."""
+    """Yield the lines of `--help` that list the options of every verb."""
     width = max(len(option.name) for verb in VERBS for option in options_of(verb))
     for verb in VERBS:
         yield f"\nOptions of {TITLES.get(verb, verb)}:"
@@ -36,7 +37,7 @@ def help_text() -> Iterator[str]:
 
 
 def docs_table() -> str:
-    """The table of a sweep's options, in Markdown."""
+    """Return the table of a sweep's options, in Markdown."""
     lines = ["| option | default | meaning |", "|---|---|---|"]
     for option in options_of("sweep"):
         meaning = re.sub(r"docs/(\w+\.md)", r"[\1](\1)", option.meaning)
@@ -45,7 +46,7 @@ def docs_table() -> str:
 
 
 def make_help() -> str:
-    """What `make help` prints: a sweep's options with their meaning, and the names of those of the other verbs."""
+    """Return the text of `make help`: a sweep's options with their meanings, and the option names of other verbs."""
     lines = ["variables of `make sweep` (defaults are in sweeps/*.yaml):"]
     for option in options_of("sweep"):
         text = _plain(option.meaning, option.default_of("sweep"))
@@ -63,10 +64,16 @@ def _plain(meaning: str, default: str) -> str:
 
 
 def between(text: str, marks: tuple[str, str], new: str, source: Path) -> str:
-    """A text with something else between two of its lines.
+    """Return the text with the part between two marker lines replaced.
+
+    Args:
+      text: the whole text.
+      marks: the first and the last marker line; both stay.
+      new: what to put between them.
+      source: the file that the text is from, for the error message.
 
     Raises:
-      SweepError: a line is missing.
+      SweepError: a marker line is missing.
     """
     for mark in marks:
         if mark not in text:
@@ -76,7 +83,7 @@ def between(text: str, marks: tuple[str, str], new: str, source: Path) -> str:
 
 
 def written() -> dict[Path, str]:
-    """The files that hold tables, as they should be."""
+    """Return the expected content of each file that holds generated text."""
     return {
         DOCS: between(DOCS.read_text(encoding="utf-8"), DOCS_MARKS, f"\n{docs_table()}\n", DOCS),
         MAKEFILE: between(MAKEFILE.read_text(encoding="utf-8"), MAKE_MARKS, make_help(), MAKEFILE),

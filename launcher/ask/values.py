@@ -1,4 +1,4 @@
-"""What single options were given as."""
+"""Read and check the value of each single option."""
 
 from __future__ import annotations
 
@@ -30,12 +30,16 @@ LEAST_SHARE = 0.01
 MOST: Mapping[str, int] = {
     "SAMPLES": 100_000, "EVALUATIONS": 1_000_000, "SEEDS": 10_000, "WORKERS": 10_000, "DEVICES_PER_TRIAL": 10_000,
 }  # fmt: skip
-"""What an option may be at most, where that is less than for others."""
+"""Upper bounds of the options whose bound is lower than the general one (`checks.MOST`)."""
 M = TypeVar("M", bound=StrEnum)
 
 
 def set_endpoint_in(values: Mapping[str, str]) -> None:
-    """Where all that speaks S3 looks for its server, also in the processes that are started from here."""
+    """Set the S3 endpoint for this process and for the processes that it starts.
+
+    Raises:
+      SweepError: the endpoint is not an http or https URL of a host.
+    """
     endpoint = values.get("STORAGE_ENDPOINT")
     if endpoint is None:
         return
@@ -53,14 +57,14 @@ def folder_in(text: str, place: str) -> Path:
 
 
 def out_in(values: Mapping[str, str]) -> Path | None:
-    """`OUT`, a folder of this machine."""
+    """Read `OUT`, a folder on this machine."""
     if "://" in values.get("OUT", ""):
         raise SweepError(f"OUT: expected a folder of this machine, got {values['OUT']!r}; give it as STORAGE")
     return Path(values["OUT"]) if "OUT" in values else None
 
 
 def address_in(values: Mapping[str, str]) -> str | None:
-    """`ADDRESS`: auto, host:port or ray://host:port."""
+    """Read `ADDRESS`: auto, host:port or ray://host:port."""
     text = values.get("ADDRESS")
     if text is None or text == "auto":
         return text
@@ -75,7 +79,7 @@ def count_in(values: Mapping[str, str], key: str) -> int | None:
 
 
 def share_in(values: Mapping[str, str], key: str) -> float | None:
-    """A share of one, or a whole number."""
+    """Read a share of one, or a whole number."""
     if key not in values:
         return None
     try:
@@ -90,7 +94,7 @@ def share_in(values: Mapping[str, str], key: str) -> float | None:
 
 
 def race_in(values: Mapping[str, str], top: int, seeds: int) -> float | None:
-    """`RACE`: the confidence of a race between at least two configurations, long enough for a first look."""
+    """Read `RACE`, the confidence of a race; refuse fewer than two configurations or too few seeds for a first look."""
     if "RACE" not in values:
         return None
     try:
@@ -109,7 +113,7 @@ def race_in(values: Mapping[str, str], top: int, seeds: int) -> float | None:
 
 
 def pack_in(values: Mapping[str, str]) -> int | None:
-    """`PACK`: each trial takes a share of a CPU, of which Ray counts ten-thousandths."""
+    """Read `PACK`, which is bounded because each trial takes a share of a CPU, and Ray counts in ten-thousandths."""
     number = count_in(values, "PACK")
     if number is not None and number > MAX_PACK:
         raise SweepError(f"PACK: expected a whole number from 1 to {MAX_PACK}, got {values['PACK']!r}")
@@ -142,7 +146,7 @@ def scenario_mode_in(values: Mapping[str, str]) -> ScenarioMode | None:
 
 
 def bounds_in(values: Mapping[str, str]) -> dict[str, str] | None:
-    """Constraints as they are written; their numbers are checked with the objective."""
+    """Read `CONSTRAINTS` as text; the numbers are checked together with the objective."""
     if "CONSTRAINTS" not in values:
         return None
     bounds = {}

@@ -1,4 +1,4 @@
-"""Read KEY=VALUE words, as `make` variables are written, into a verb's options."""
+"""Parse KEY=VALUE words, in the form of `make` variables, into a verb's options."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from sweeps.checks import did_you_mean
 
 
 def read_words(words: Sequence[str], verb: str) -> dict[str, str]:
-    """KEY=VALUE words as a dictionary; an empty value means the default and is left out.
+    """Return KEY=VALUE words as a dictionary; an empty value means the default and is left out.
+
+    Also sets the S3 endpoint of this process if `STORAGE_ENDPOINT` is given.
 
     Raises:
-      SweepError: a word without `=`, or an option that the verb does not take.
+      SweepError: a word has no `=`, the verb does not take an option, or `STORAGE_ENDPOINT` is malformed.
     """
     known = tuple(option.name for option in options_of(verb))
     values: dict[str, str] = {}
@@ -34,10 +36,10 @@ def read_words(words: Sequence[str], verb: str) -> dict[str, str]:
 
 
 def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
-    """Options of a new sweep.
+    """Parse the options of a new sweep.
 
     Raises:
-      SweepError: an unknown option, or a value that it cannot have.
+      SweepError: an option is unknown, missing, or has an invalid value.
     """
     values = read_words(words, "sweep")
     if "OUT" in values and "STORAGE" in values:
@@ -48,20 +50,20 @@ def parse_sweep_options(words: Sequence[str]) -> SweepOptions:
 
 
 def parse_resume_options(words: Sequence[str]) -> ResumeOptions:
-    """Options of `resume <folder>`.
+    """Parse the options of `resume <folder>`.
 
     Raises:
-      SweepError: no folder, an unknown option, or a value that it cannot have.
+      SweepError: the folder is missing, or an option is unknown or has an invalid value.
     """
     folder, values = _folder_and_values("resume", words)
     return ResumeOptions(folder, **fields_in("resume", values))
 
 
 def parse_extend_options(words: Sequence[str]) -> ExtendOptions:
-    """Options of `extend <folder>`.
+    """Parse the options of `extend <folder>`.
 
     Raises:
-      SweepError: no folder, no SAMPLES, an unknown option, or a value that it cannot have.
+      SweepError: the folder or SAMPLES is missing, or an option is unknown or has an invalid value.
     """
     folder, values = _folder_and_values("extend", words)
     given = fields_in("extend", values)
@@ -72,20 +74,20 @@ def parse_extend_options(words: Sequence[str]) -> ExtendOptions:
 
 
 def parse_promote_options(words: Sequence[str]) -> PromoteOptions:
-    """Options of `promote <folder>`.
+    """Parse the options of `promote <folder>`.
 
     Raises:
-      SweepError: no folder, an unknown option, or a value that it cannot have.
+      SweepError: the folder is missing, or an option is unknown or has an invalid value.
     """
     folder, values = _folder_and_values("promote", words)
     return PromoteOptions(folder, **fields_in("promote", values))
 
 
 def parse_claim_options(words: Sequence[str]) -> tuple[SweepOptions, str]:
-    """Options of the sweep that claims are made about, and the claims.
+    """Parse the options of the sweep that claims are made about, and the text of the claims.
 
     Raises:
-      SweepError: no CLAIM, an unknown option, or a value that it cannot have.
+      SweepError: CLAIM is missing or given twice, or an option is unknown or has an invalid value.
     """
     claims = [word.removeprefix("CLAIM=") for word in words if word.startswith("CLAIM=")]
     if len(claims) != 1:
@@ -94,20 +96,20 @@ def parse_claim_options(words: Sequence[str]) -> tuple[SweepOptions, str]:
 
 
 def parse_verdict_options(words: Sequence[str]) -> PromoteOptions:
-    """Options of `verdict <folder>`; the claims say which seeds are played.
+    """Parse the options of `verdict <folder>`; the claims determine the test seeds.
 
     Raises:
-      SweepError: no folder, an unknown option, or a value that it cannot have.
+      SweepError: the folder is missing, or an option is unknown or has an invalid value.
     """
     folder, values = _folder_and_values("verdict", words)
     return PromoteOptions(folder, 1, **fields_in("verdict", values))
 
 
 def parse_rerun_options(words: Sequence[str]) -> RerunOptions:
-    """Options of `rerun <trial>`.
+    """Parse the options of `rerun <trial>`.
 
     Raises:
-      SweepError: no trial, or an unknown option.
+      SweepError: the trial is missing, or an option is unknown or has an invalid value.
     """
     trials = [word for word in words if "=" not in word or Path(word).is_dir()]
     if len(trials) != 1:

@@ -1,1 +1,1 @@
-"""The verbs of `python -m launcher.sweep`, a module each."""
+"""The verbs of `python -m launcher.sweep`, one module per verb."""

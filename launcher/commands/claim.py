@@ -1,4 +1,4 @@
-"""Claims that are made before a sweep runs, and the verdict on them once it has ended."""
+"""Claims made before a sweep runs, and the verdict on them after it has ended."""
 
 from __future__ import annotations
 
@@ -56,10 +56,11 @@ _WIDE = 10_000
 
 
 def read_claims(text: str, study: Study) -> Claims:
-    """The claims of a text with full names, checked against the sweep that they are about.
+    """Parse claims, expand their names, and check them against the sweep that they are about.
 
     Raises:
-      SweepError: the text is malformed, or names an algorithm, scenario or metric that the sweep does not have.
+      SweepError: the text is malformed, repeats a claim, or names an algorithm, scenario or metric that the sweep does
+        not have.
     """
     asked = parse_claims(text)
     named = tuple(_named(claim, study) for claim in asked.claims)
@@ -101,7 +102,7 @@ def _algorithm(name: str, study: Study, place: str) -> str:
 
 
 def facts(claims: Claims, text: str) -> dict[str, str]:
-    """What is claimed, name by name, for the summary before anything is written."""
+    """Return what is claimed as name -> text, for the summary before anything is written."""
     asked = parse_claims(text).claims
     renamed = {one.metric: claim.metric for one, claim in zip(asked, claims.claims, strict=True)}
     notes = [f"{name} is {metric} here" for name, metric in renamed.items() if name != metric]
@@ -111,10 +112,10 @@ def facts(claims: Claims, text: str) -> dict[str, str]:
 
 
 def write_claim(folder: Path, claims: Claims, console: Console) -> str:
-    """Write claim.yaml beside the sweep's plan, its hash into the sweep's provenance, and say it.
+    """Write claim.yaml beside the sweep's plan and its hash into the sweep's provenance, and print a summary.
 
     Returns:
-      The hash.
+      The SHA-256 of the claim.
     """
     manifest = read_manifest(folder)
     written = read_sweep_file(folder)
@@ -122,7 +123,7 @@ def write_claim(folder: Path, claims: Claims, console: Console) -> str:
     provenance = {**manifest.provenance, PROVENANCE_KEY: kept_in_provenance(content)}
     write_yaml_atomically(folder / CLAIM_FILE, content)
     write_manifest(folder, dataclasses.replace(manifest, provenance=provenance))
-    read_intact(folder)  # what was written can be read back as it was claimed
+    read_intact(folder)  # check that the claim can be read back intact
     digest = str(content["sha256"])
     show_facts(console, f"Claimed in {folder / CLAIM_FILE}", {
         "sha256": f"{digest} (publish it: it proves later what was claimed)",
@@ -136,10 +137,10 @@ def write_claim(folder: Path, claims: Claims, console: Console) -> str:
 
 
 def read_intact(folder: Path) -> dict[str, Any]:
-    """The content of claim.yaml, which nobody has edited, nor the sweep that it is about.
+    """Return the content of claim.yaml after checking that neither it nor its sweep was edited.
 
     Raises:
-      SweepError: nothing was claimed, or something was edited: the message names the file and the key.
+      SweepError: nothing was claimed, or something was edited; the message names the file, and the key if known.
     """
     try:
         found = read_claim(folder)
@@ -159,12 +160,12 @@ def read_intact(folder: Path) -> dict[str, Any]:
 
 
 class Side(NamedTuple):
-    """One algorithm of a claim, as it was tested.
+    """One algorithm of a claim, and its test results.
 
     Attributes:
-      trial: the test of its best configuration; None where it has none.
-      values: the metric on each test seed; empty where some seed has none.
-      reason: why there are none.
+      trial: the test of its best configuration; None if it has no configuration to test.
+      values: the metric on each test seed; empty if any seed lacks it.
+      reason: why `values` is empty; None if it is not.
     """
 
     trial: TrialRecord | None
@@ -173,15 +174,15 @@ class Side(NamedTuple):
 
 
 Tests = Mapping[tuple[str, str], TrialRecord]
-"""(algorithm, scenario) -> the trial that plays the test seeds."""
+"""(algorithm, scenario) -> the trial that runs the test seeds."""
 
 
 def write_tests(sweep: Sweep, content: Mapping[str, Any]) -> Tests:
-    """Make a trial's folder, PENDING, for the best configuration of each algorithm and scenario of a claim.
+    """Create a PENDING test trial for the best configuration of each algorithm and scenario of the claims.
 
     Raises:
-      SweepError: the search has not ended, none of its trials can be tested, or its best are no longer those on which
-        a verdict was given.
+      SweepError: the search has not ended, none of its trials can be tested, or a verdict was already given on other
+        winners.
     """
     claims = claims_of(content)
     wanted = {(name, claim.scenario) for claim in claims.claims for name in (claim.a, claim.b)}
@@ -194,7 +195,11 @@ def write_tests(sweep: Sweep, content: Mapping[str, Any]) -> Tests:
 
 
 def _check_same_winners(folder: Path, content: Mapping[str, Any], chosen: Mapping[tuple[str, str], str]) -> None:
-    """A verdict is given once: trials that are run again after it do not choose other configurations."""
+    """Refuse to test other winners than an earlier verdict did: rerunning trials must not change the choice.
+
+    Raises:
+      SweepError: the best configuration of an algorithm has changed since the verdict.
+    """
     before = read_verdict(folder)
     if before is None or before.get("claim_sha256") != content["sha256"]:
         return
@@ -209,10 +214,10 @@ def _check_same_winners(folder: Path, content: Mapping[str, Any], chosen: Mappin
 
 
 def give_verdict(sweep: Sweep, content: Mapping[str, Any], tests: Tests) -> dict[str, Any]:
-    """Test the claims on what the test seeds gave, and write verdict.json.
+    """Test the claims on the results of the test seeds, and write verdict.json.
 
     Returns:
-      Its content.
+      The content of verdict.json. An existing verdict that would differ only in its date is kept.
     """
     claims = claims_of(content)
     sides = [(_side(sweep, one, one.a, tests), _side(sweep, one, one.b, tests)) for one in claims.claims]
@@ -274,7 +279,7 @@ def _told(claim: Claim, a: Side, b: Side, judgement: Judgement) -> dict[str, Any
 
 
 def show_verdict(verdict: Mapping[str, Any], folder: Path, console: Console) -> None:
-    """Print the table of a verdict."""
+    """Print a verdict as a table."""
     table = Table(title=f"Verdict at alpha={verdict['alpha']:g}, family-wise", title_justify="left")
     for heading in ("claim", "difference [95 %]", "p", "p (Holm)", "verdict"):
         table.add_column(heading, overflow="fold")

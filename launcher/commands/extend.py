@@ -1,4 +1,4 @@
-"""More configurations for a sweep that has been planned, or has ended."""
+"""Add configurations to a sweep that has been planned or has ended."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 def extended(sweep: Sweep, samples: int) -> SweepManifest:
-    """The manifest of the sweep with so many configurations more for each algorithm and scenario.
+    """Return the sweep's manifest with `samples` more configurations for each algorithm and scenario.
 
-    A longer draw begins with the shorter one, so that the trials that there are stay as they are.
+    A longer draw starts with the shorter one, so existing trials stay unchanged.
 
     Raises:
-      SweepError: the sweep cannot have more, or its space has no more.
+      SweepError: the sweep cannot be extended, or its space has no more configurations.
     """
     manifest = sweep.manifest
     if store_of(sweep.folder).is_file(sweep.folder / CLAIM_FILE):
@@ -67,7 +67,7 @@ __all__ = ["extended"]
 
 
 def extend(options: ExtendOptions, console: Console) -> int:
-    """Add configurations to a sweep, and run them."""
+    """Add configurations to a sweep and run them."""
     from launcher.drive.run import check_budget
 
     asked = options.resume

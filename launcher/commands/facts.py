@@ -1,10 +1,9 @@
-"""What a sweep is about to do, in words, before it begins."""
+"""The summary of a sweep that is printed before it starts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -18,15 +17,12 @@ from launcher.plan.study import PlannedTrial, Study
 from launcher.show.console import duration, plain, value_text
 from sweeps.space import ScenarioMode
 
-if TYPE_CHECKING:  # it imports Ray, which bad input need not wait for
-    pass
-
 
 def facts_of(
     study: Study, options: SweepOptions, samples: int, num_trials: int, trials: Sequence[PlannedTrial],
     crew: Crew, folder: Path,
 ) -> Mapping[str, str]:  # fmt: skip
-    """What is about to happen, name by name."""
+    """Return what is about to happen as name -> text."""
     scenarios = list(dict.fromkeys(base.scenario for base in study.bases))
     bases = [trial.base for trial in trials] or list(study.bases) * (num_trials // len(study.bases))
     steps = dict.fromkeys(study.algorithms, 0)
@@ -60,13 +56,13 @@ def facts_of(
 
 
 def _engine(engine: Engine) -> str:
-    """Which one, and which version of it, where that is known."""
+    """Return the engine's name, with its version if that is known."""
     version = engine.version()
     return f"{engine.name} ({version})" if version else engine.name
 
 
 def _search(study: Study) -> str:
-    """How configurations are drawn, and what for."""
+    """Describe how configurations are drawn and what they are optimized for."""
     sampler = f" ({study.sampler})" if study.sampler else ""
     looked_for = " and ".join(
         f"{mode} {metric}" for metric, mode in zip(study.objective.metrics, study.objective.modes, strict=True)

@@ -1,4 +1,4 @@
-"""What the verbs share: a sweep's folder, who does the work, and driving as the folder's only driver."""
+"""What the verbs share: opening a sweep's folder, choosing its workers, and driving it as the only driver."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from launcher.machine.crew import Crew, Machine, find_machine
 from launcher.machine.token import check_token
 from launcher.plan.study import NUM_DEVICES_KEY
 
-if TYPE_CHECKING:  # it imports Ray, which bad input need not wait for
+if TYPE_CHECKING:  # imports Ray, so it is imported only after the input has been checked
     from launcher.plan.sweep import Sweep
 
 
@@ -33,7 +33,15 @@ def read_sweep(folder: Path, options: SweepOptions | ResumeOptions | PromoteOpti
 
 
 def check_sweep_storage(folder: Path, writing: bool = True) -> None:
-    """See that the sweep's storage answers, and takes a file; without `writing` one, that a folder could be made."""
+    """Check that the sweep's storage answers and accepts a file.
+
+    Args:
+      folder: the sweep's folder, or the one that holds sweep folders.
+      writing: write a test file; if False, only check that the folder could be created.
+
+    Raises:
+      SweepError: the storage does not answer, or cannot be written to.
+    """
     store = store_of(folder)
     try:
         if writing:
@@ -46,7 +54,7 @@ def check_sweep_storage(folder: Path, writing: bool = True) -> None:
 
 
 def find_workers_machine(address: str | None, folder: Path, shared: bool) -> Machine:
-    """This machine, or the cluster at `address`, whose nodes see the folder."""
+    """Return this machine, or the cluster at `address` after checking that its nodes can access the folder."""
     check_token()
     if address is None:
         return find_machine()
@@ -56,10 +64,10 @@ def find_workers_machine(address: str | None, folder: Path, shared: bool) -> Mac
 
 
 def check_pack(scheduler: Scheduler, crew: Crew, address: str | None, folder: Path, engine: Engine) -> None:
-    """Refuse to share workers where trials cannot, or where a scheduler lets them wait and could not keep their places.
+    """Refuse to share workers if the engine cannot, or if the scheduler pauses trials and their places would be lost.
 
     Raises:
-      SweepError: with what to do instead.
+      SweepError: trials cannot share workers; the message says what to do instead.
     """
     if crew.pack > 1 and not engine.side_by_side:
         raise SweepError(f"PACK={crew.pack}: ENGINE={engine.name} has one trial a worker; leave PACK out")
@@ -78,7 +86,7 @@ def check_pack(scheduler: Scheduler, crew: Crew, address: str | None, folder: Pa
 
 
 def crew_for(sweep: Sweep, options: ResumeOptions | PromoteOptions) -> Crew:
-    """The crew that a sweep began with, but for what is asked for now."""
+    """Return the crew that the sweep started with, updated with the options given now."""
     manifest = sweep.manifest
     devices = (manifest.overrides or {}).get(NUM_DEVICES_KEY, 1)
     gpus = options.gpus_per_trial or manifest.gpus_per_trial
@@ -97,7 +105,7 @@ def drive_alone(
     budget: Mapping[str, float],
     prepare: Callable[[], None] = lambda: None,
 ) -> int:
-    """Run a sweep as its folder's only driver; `prepare` is called once that is sure."""
+    """Run a sweep while holding its folder's lock; `prepare` is called once the lock is held."""
     from launcher.drive.run import run_sweep
 
     try:

@@ -1,8 +1,6 @@
-"""Play the best configurations of a sweep again on fresh seeds."""
+"""Run the best configurations of a sweep again on fresh seeds."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -13,15 +11,12 @@ from jax_party.trial.states import State
 from launcher.ask.options import (
     PromoteOptions,
 )
-from launcher.show.console import plain
-
-if TYPE_CHECKING:  # it imports Ray, which bad input need not wait for
-    pass
 from launcher.commands.opening import crew_for, drive_alone, read_sweep
+from launcher.show.console import plain
 
 
 def promote(options: PromoteOptions, console: Console) -> int:
-    """Play the best configurations of a sweep again on fresh seeds."""
+    """Run the best configurations of a sweep again on fresh seeds."""
     from launcher.commands.race import run_race
     from launcher.commands.winners import show_promotions, winners, write_promotions
 

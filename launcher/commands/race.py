@@ -1,6 +1,6 @@
-"""`make promote RACE=0.95`: a race of the best configurations on fresh seeds, which stops who cannot be the best.
+"""`make promote RACE=0.95`: race the best configurations on fresh seeds, and stop those that cannot be the best.
 
-Where a race stands is derived from the trial folders alone: after a kill the same command goes on with it.
+The state of a race is derived from the trial folders alone, so after a kill the same command continues it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Contest:
-    """Configurations that race with each other: those of an algorithm in a scenario, or in all where they are averaged.
+    """Configurations that race each other: those of one algorithm in one scenario, or in all if scenarios are averaged.
 
     Attributes:
-      name: of the algorithm, and of the scenario where it is one.
-      configurations: what is ranked (`contender_of`) -> its winning trials, one in each scenario.
+      name: the algorithm, followed by the scenario if the contest is in a single one.
+      configurations: configuration id (`contender_of`) -> its winning trials, one per scenario.
     """
 
     name: str
@@ -44,14 +44,14 @@ class Contest:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a contest stands.
+    """The current state of a contest.
 
     Attributes:
-      scores: (configurations, seeds), larger is better, NaN where a seed was not played.
-      race: the race on them.
-      looked: after how many seeds it was looked at last; 0 before the first look.
-      needed: the winners that have to play next; empty once the race is over.
-      block: the seeds that they have to play.
+      scores: (configurations, seeds), larger is better, NaN for seeds without a result.
+      race: the race on these scores.
+      looked: the number of seeds at the last look; 0 before the first look.
+      needed: the winners that have to run next; empty once the race is over.
+      block: the seeds that they have to run.
     """
 
     scores: NDArray[np.float64]
@@ -64,16 +64,19 @@ class Standing:
 def run_race(
     sweep: Sweep, options: PromoteOptions, console: Console, drive: Callable[[Callable[[], None]], int]
 ) -> int:
-    """Race the best configurations of a sweep, round by round, and show who is left.
+    """Race the best configurations of a sweep, round by round, and show which are left.
 
     Args:
-      sweep: whose winners race.
-      options: with the confidence in `race`; `seeds` are the most that each may play.
-      console: where rounds are told.
-      drive: runs what is to be run in the sweep's folder, after it has called what it is given; returns the exit code.
+      sweep: the sweep whose winners race.
+      options: `race` is the confidence, `seeds` the maximum number of seeds per configuration.
+      console: where each round is reported.
+      drive: calls its argument, then runs the PENDING trials in the sweep's folder; returns the exit code.
+
+    Returns:
+      The exit code of the last round.
 
     Raises:
-      SweepError: the sweep has not ended, or a contest has one configuration.
+      SweepError: the sweep has not ended, or a contest has only one configuration.
     """
     assert options.race is not None
     seeds = fresh_seeds(sweep.manifest.name)[: options.seeds]
@@ -100,7 +103,7 @@ def contests_of(sweep: Sweep, chosen: Sequence[Winner]) -> list[Contest]:
     """Return the contests of the chosen winners, each with its configurations in the order of the search's ranking.
 
     Raises:
-      SweepError: a contest has one configuration.
+      SweepError: a contest has only one configuration.
     """
     contests: dict[str, dict[str, list[Winner]]] = {}
     averaged = sweep.manifest.scenario_mode == ScenarioMode.MEAN
@@ -118,9 +121,9 @@ def contests_of(sweep: Sweep, chosen: Sequence[Winner]) -> list[Contest]:
 
 
 def stand(sweep: Sweep, contest: Contest, seeds: range, confidence: float) -> Standing:
-    """Return where a contest stands by the tests that are COMPLETE.
+    """Return the state of a contest, derived from its COMPLETE tests.
 
-    A configuration whose test of a round has FAILED is stopped at that round's end.
+    A configuration with a FAILED test is stopped at the end of that test's round.
     """
     scores = _scores(sweep, contest, seeds)
     at = racing.looks(confidence, len(seeds))
@@ -143,7 +146,7 @@ def stand(sweep: Sweep, contest: Contest, seeds: range, confidence: float) -> St
 
 
 def _is_needed(sweep: Sweep, winner: Winner, block: range) -> bool:
-    """Whether a winner has seeds of the block to play: it lacks scores, and has not failed to play the block."""
+    """Return whether a winner still has to run the block: some scores are missing, and no test of it has FAILED."""
     origin = winner.record.trial_id
     failed = any(
         record.state is State.FAILED and (record.seed, record.num_seeds) == (block.start, len(block))
@@ -153,7 +156,7 @@ def _is_needed(sweep: Sweep, winner: Winner, block: range) -> bool:
 
 
 def _scores(sweep: Sweep, contest: Contest, seeds: range) -> NDArray[np.float64]:
-    """Return the score of each configuration on each seed, larger is better: of several scenarios their mean."""
+    """Return the scores, (configurations, seeds), larger is better: means over scenarios, NaN if one is missing."""
     sign = 1.0 if sweep.manifest.objective.mode == "max" else -1.0
     rows = []
     for of_scenarios in contest.configurations.values():
@@ -170,7 +173,7 @@ def _scores(sweep: Sweep, contest: Contest, seeds: range) -> NDArray[np.float64]
 
 
 def _write_round(sweep: Sweep, contests: Sequence[Contest], standings: Sequence[Standing], console: Console) -> None:
-    """Make the trials of the next round, and say what it is."""
+    """Create the trials of the next round and report them."""
     sweep.set_back([State.RUNNING])
     for contest, standing in zip(contests, standings, strict=True):
         if standing.needed:
@@ -188,7 +191,7 @@ def _write_round(sweep: Sweep, contests: Sequence[Contest], standings: Sequence[
 def _tell_stopped(
     contest: Contest, standing: Standing, told: set[tuple[str, str]], sweep: Sweep, confidence: float, console: Console
 ) -> None:
-    """Say of each configuration that was stopped since the last time why it was."""
+    """Report why each configuration that was stopped since the last call was stopped."""
     means = [_mean(standing, place) for place in range(len(contest.configurations))]
     ids = list(contest.configurations)
     sign = 1.0 if sweep.manifest.objective.mode == "max" else -1.0
@@ -211,13 +214,13 @@ def _tell_stopped(
 
 
 def _mean(standing: Standing, place: int) -> float:
-    """The mean of a configuration over the seeds that it has played in the race."""
+    """Return the mean of a configuration over the seeds that it has run in the race; NaN if it has no score."""
     played = standing.scores[place, : int(standing.race.stopped_after[place]) or standing.looked]
     return float(np.nanmean(played)) if np.isfinite(played).any() else float("nan")
 
 
 def _outcome(contest: Contest, standing: Standing, sweep: Sweep, options: PromoteOptions) -> str:
-    """Who is left of a contest, in words."""
+    """Describe which configurations are left in a contest."""
     ids = list(contest.configurations)
     left = sorted(np.flatnonzero(standing.race.racing), key=lambda place: -_mean(standing, int(place)))
     names = [ids[place] for place in left]

@@ -1,4 +1,4 @@
-"""Repeat a trial: the same config, seeds and form, in a folder of its own, and compare what comes out."""
+"""Repeat a trial with the same config, seeds and batching in a separate folder, and compare the results."""
 
 from __future__ import annotations
 
@@ -29,10 +29,13 @@ DIFFERS = 1
 
 
 def rerun(options: RerunOptions, console: Console) -> int:
-    """Repeat a trial; 0 where every number is the same, 1 where one is not.
+    """Repeat a trial and compare the results.
+
+    Returns:
+      The exit code: 0 if every number is the same, 1 otherwise.
 
     Raises:
-      SweepError: there is no such trial, it has not ended, or others have a part in it.
+      SweepError: the trial does not exist, has not ended, or continued from other trials of its population.
     """
     folder = find_trial(options.trial, options.out)
     record = read_record(folder)
@@ -61,10 +64,10 @@ def rerun(options: RerunOptions, console: Console) -> int:
 
 
 def find_trial(trial: str, out: Path) -> Path:
-    """The folder of a trial, by its path or by its id under `out`.
+    """Return the folder of a trial, given its path or its id under `out`.
 
     Raises:
-      SweepError: there is none, or several.
+      SweepError: no trial or several trials match.
     """
     found = find_trials(trial, out)
     if len(found) == 1:
@@ -79,7 +82,7 @@ def find_trial(trial: str, out: Path) -> Path:
 
 
 def create_rerun(folder: Path, record: TrialRecord, out: Path) -> Path:
-    """Make the folder of the repetition, `<out>/<algorithm>/<date>/<time>-rerun`, PENDING."""
+    """Create the PENDING trial of the repetition in `<out>/<algorithm>/<date>/<time>-rerun`, and return its folder."""
     again = TrialRecord(
         trial_id=f"{record.trial_id}-rerun",
         engine=record.engine,
@@ -109,7 +112,7 @@ def create_rerun(folder: Path, record: TrialRecord, out: Path) -> Path:
 
 
 def differences(record: TrialRecord) -> Iterator[str]:
-    """What is not as it was when the trial ran: versions, code, machine."""
+    """Yield what has changed since the trial ran: versions, code, machine, batch width."""
     now = current_provenance()
     for package in dict.fromkeys([*record.versions, *now["versions"]]):
         then, here = record.versions.get(package), now["versions"].get(package)
@@ -130,7 +133,7 @@ def differences(record: TrialRecord) -> Iterator[str]:
 
 
 def play(folder: Path, console: Console) -> None:
-    """Run the trial in `folder` to its end."""
+    """Run the trial in `folder` to completion."""
     engine = get_engine(read_record(folder).engine)
     with lock_folder(folder):
         experiment = engine.experiment()(engine.parse(read_config(folder)), folder)
@@ -149,7 +152,7 @@ def play(folder: Path, console: Console) -> None:
 
 
 def compare(folder: Path, again: Path) -> str | None:
-    """The first number that differs, or None."""
+    """Return a sentence about the first number or final state that differs, or None if all are the same."""
     theirs, ours = ({_place(row): row for row in read_metrics(trial)} for trial in (folder, again))
     for place in dict.fromkeys([*theirs, *ours]):
         for name, then, now in _numbers(theirs.get(place, {}), ours.get(place, {})):
@@ -165,7 +168,7 @@ def compare(folder: Path, again: Path) -> str | None:
 
 
 def summary(folder: Path) -> str:
-    """What was compared."""
+    """Describe what was compared."""
     rows = read_metrics(folder)
     evaluations = sum(not any(row.get(flag) for flag in EXTRA) for row in rows)
     closing = len(rows) - evaluations
@@ -177,7 +180,10 @@ def _place(row: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _numbers(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Every number of two rows but for what a clock wrote. A pruned trial has fewer rows: what it lacks is not new."""
+    """Yield (name, then, now) for every number of two rows except speeds.
+
+    Rows that the original lacks yield nothing, because a pruned trial has fewer rows than its repetition.
+    """
     if not then:
         return
     for part in ("evaluate", "episodes", "train"):

@@ -1,9 +1,8 @@
-"""Run what is left of a sweep."""
+"""Run the remaining trials of a sweep."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -12,15 +11,12 @@ from launcher.ask.options import (
     ResumeOptions,
 )
 from launcher.ask.quantities import parse_budget
-from launcher.show.console import plain
-
-if TYPE_CHECKING:  # it imports Ray, which bad input need not wait for
-    pass
 from launcher.commands.opening import crew_for, drive_alone, read_sweep
+from launcher.show.console import plain
 
 
 def resume(options: ResumeOptions, console: Console) -> int:
-    """Run what is left of a sweep."""
+    """Run the remaining trials of a sweep."""
     sweep = read_sweep(options.folder, options)
 
     def take_up() -> None:
@@ -31,7 +27,7 @@ def resume(options: ResumeOptions, console: Console) -> int:
     crew = crew_for(sweep, options)
     budget = parse_budget(options.budget) if options.budget else sweep.manifest.budget
     if not options.budget and not options.retry_failed and not sweep.searching:
-        budget = {}  # what is left are tests of winners, which it does not count
+        budget = {}  # only tests of winners are left, and the budget does not apply to them
     return drive_alone(sweep, crew, console, budget, take_up)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -14,6 +13,8 @@ from launcher.ask.options import (
 from launcher.ask.quantities import parse_budget
 from launcher.commands.claim import facts as claim_facts
 from launcher.commands.claim import read_claims, write_claim
+from launcher.commands.facts import facts_of, show_trials
+from launcher.commands.opening import check_pack, check_sweep_storage, drive_alone, find_workers_machine, read_sweep
 from launcher.drive.dashboards import check_watching
 from launcher.machine.crew import Crew
 from launcher.plan.compose import read_study
@@ -21,14 +22,9 @@ from launcher.plan.write import check_plan, create_sweep_folder, draw_plan, swee
 from launcher.search.warm_start import check_warm_start
 from launcher.show.console import show_facts
 
-if TYPE_CHECKING:  # it imports Ray, which bad input need not wait for
-    pass
-from launcher.commands.facts import facts_of, show_trials
-from launcher.commands.opening import check_pack, check_sweep_storage, drive_alone, find_workers_machine, read_sweep
-
 
 def start(options: SweepOptions, command: str, console: Console, claim: str | None = None) -> int:
-    """Plan a sweep, write the plan, and run it; or, with a claim, write that beside the plan, and run nothing."""
+    """Plan a sweep, write the plan, and run it; with a claim, write the claim beside the plan and run nothing."""
     budget = parse_budget(options.budget) if options.budget else {}
     check_watching(options.watching, options.address)
     study, samples = read_study(options)

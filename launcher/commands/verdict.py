@@ -1,8 +1,6 @@
-"""Test the claims on a sweep on the seeds that they named before it ran."""
+"""Test a sweep's claims on the seeds that were reserved before it ran."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -13,15 +11,12 @@ from launcher.ask.options import (
     PromoteOptions,
 )
 from launcher.commands.claim import give_verdict, read_intact, show_verdict, write_tests
-from launcher.show.console import plain
-
-if TYPE_CHECKING:  # it imports Ray, which bad input need not wait for
-    pass
 from launcher.commands.opening import crew_for, drive_alone, read_sweep
+from launcher.show.console import plain
 
 
 def verdict(options: PromoteOptions, console: Console) -> int:
-    """Test the claims on a sweep on the seeds that they named before it ran."""
+    """Test a sweep's claims on the seeds that were reserved before it ran."""
     sweep = read_sweep(options.folder, options)
     content = read_intact(sweep.folder)
     if sweep.searching:

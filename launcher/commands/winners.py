@@ -1,7 +1,7 @@
-"""Honest winners: the best configurations of a sweep, played again on seeds that none was chosen by.
+"""Honest winners: the best configurations of a sweep, run again on seeds that played no part in choosing them.
 
-The best of many trials is partly the luckiest. Seeds that tune are below `FIRST_FRESH_SEED`, seeds that test are not,
-so that no trial is judged by a seed that chose it. Each sweep has test seeds of its own (`judging.seeds.fresh_seeds`).
+The best of many trials is partly the luckiest. Tuning seeds are below `FIRST_FRESH_SEED` and test seeds are not, so no
+trial is judged on a seed that chose it. Each sweep has its own test seeds (`judging.seeds.fresh_seeds`).
 """
 
 from __future__ import annotations
@@ -34,23 +34,25 @@ if TYPE_CHECKING:
     from launcher.plan.sweep import Sweep
 
 FIRST_NUMBER = MOST_TRIALS
-"""Tests of winners are numbered from here on; below is room for all that a sweep may still be extended by."""
+"""The number of the first test of a winner; lower numbers are reserved for trials that the sweep is extended by."""
 
 
 @dataclass(frozen=True)
 class Winner:
-    """A configuration to play again: a trial that won, and the score that it won with."""
+    """A configuration to run again: a trial that won, and its score in the search."""
 
     record: TrialRecord
     tuned: float
 
 
 def winners(sweep: Sweep, top: int) -> list[Winner]:
-    """The best `top` configurations of each algorithm and scenario, the best first; of several objectives, of the
-    Pareto front; where scenarios are averaged, of each algorithm, in every scenario.
+    """Return the best `top` configurations of each algorithm and scenario, best first.
+
+    With several objectives only configurations on the Pareto front count. If scenarios are averaged, the best are
+    chosen per algorithm and returned for every scenario.
 
     Raises:
-      SweepError: some trial has not ended, or none is complete.
+      SweepError: some trial has not ended, none is COMPLETE, or none satisfies the constraints.
     """
     if sweep.searching:
         raise SweepError(f"{sweep.folder}: its trials have not all ended; finish it: make resume SWEEP={sweep.folder}")
@@ -63,7 +65,7 @@ def winners(sweep: Sweep, top: int) -> list[Winner]:
     for entries in ranked.values():
         good = [entry for entry in entries if entry.standing.feasible and (entry.standing.on_front or not several)]
         for entry in good[:top]:
-            first = {record.scenario: record for record in reversed(entry.trials)}  # of several seeds, one to copy
+            first = {record.scenario: record for record in reversed(entry.trials)}  # one trial per scenario
             chosen += [Winner(record, entry.standing.score) for record in reversed(first.values())]
     if not chosen:
         bounds = ", ".join(f"{name}={bound:g}" for name, bound in sweep.manifest.objective.constraints.items())
@@ -72,7 +74,7 @@ def winners(sweep: Sweep, top: int) -> list[Winner]:
 
 
 def write_promotions(sweep: Sweep, chosen: Sequence[Winner], seeds: range) -> list[TrialRecord]:
-    """Make a trial's folder, PENDING, for each winner on these seeds; one that is there already is left as it is."""
+    """Create a PENDING trial on these seeds for each winner; a trial that already exists is left unchanged."""
     number = max(FIRST_NUMBER, 1 + max(record.number for record in sweep.records.values()))
     written = []
     engine = get_engine(sweep.manifest.engine)
@@ -80,7 +82,7 @@ def write_promotions(sweep: Sweep, chosen: Sequence[Winner], seeds: range) -> li
         origin = winner.record
         of_trial = {SEED_KEY: seeds.start, NUM_SEEDS_KEY: len(seeds)}
         composed = read_config(sweep.folder / origin.trial_id)
-        engine.parse(composed)  # of an earlier version: refused by the key that it lacks
+        engine.parse(composed)  # refuses a config of an earlier version, naming the missing key
         sampled = _sampled(sweep.folder / origin.trial_id, origin)
         config = with_values(composed, {**(sampled if origin.lineage else {}), **of_trial})
         trial_id = new_trial_id(sweep.manifest.name, config, seeds.start)
@@ -108,7 +110,7 @@ def write_promotions(sweep: Sweep, chosen: Sequence[Winner], seeds: range) -> li
 
 
 def fresh_values(sweep: Sweep, origin: str) -> dict[int, float]:
-    """Return the score of each seed that a winner was tested on, of all its COMPLETE tests; a seed counts once."""
+    """Return seed -> score over all COMPLETE tests of a winner; a seed counts once."""
     tests = []
     for record in tests_of(sweep, origin):
         if record.state is State.COMPLETE:
@@ -119,7 +121,7 @@ def fresh_values(sweep: Sweep, origin: str) -> dict[int, float]:
 
 
 def _chosen_by(sweep: Sweep, origin: TrialRecord) -> list[float]:
-    """Return the score of each seed that has chosen a winner's configuration."""
+    """Return the score of each tuning seed that a winner's configuration was chosen by."""
     same = [
         one
         for one in sweep.searched
@@ -137,7 +139,7 @@ def tests_of(sweep: Sweep, origin: str) -> list[TrialRecord]:
 
 
 def show_promotions(sweep: Sweep, promoted: Sequence[TrialRecord], console: Console) -> None:
-    """Print what each winner was worth on fresh seeds, and which of these seeds had been seen before."""
+    """Print each winner's score on fresh seeds, and warn about winners whose test seeds had been used before."""
     metric, mode = sweep.manifest.objective.metric, sweep.manifest.objective.mode
     facts: dict[str, str] = {}
     tested: dict[tuple[str, str], list[tuple[list[float], list[float]]]] = {}
@@ -165,7 +167,7 @@ def show_promotions(sweep: Sweep, promoted: Sequence[TrialRecord], console: Cons
 
 
 def _show_reused(sweep: Sweep, origins: Sequence[str], console: Console) -> None:
-    """Say which winners were searched for after the seeds that test them had been seen."""
+    """Report winners that were searched for after others had been tested on the same seeds."""
     found = reused(seed_tests(sweep)) & set(origins)
     if found:
         plain(
@@ -177,7 +179,7 @@ def _show_reused(sweep: Sweep, origins: Sequence[str], console: Console) -> None
 
 
 def seed_tests(sweep: Sweep) -> list[SeedTest]:
-    """Return the tests of a sweep, for `judging.seeds.reused`."""
+    """Return the tests of a sweep in the form that `judging.seeds.reused` takes."""
     found = []
     for record in sweep.records.values():
         if record.promoted_from is not None:
@@ -198,7 +200,7 @@ def _in_words(chosen_by: Sequence[Sequence[float]], fresh: Interval, num_seeds: 
 
 
 def _sampled(folder: Path, record: TrialRecord) -> Mapping[str, Any]:
-    """The values that gave the trial its score, but for the seed."""
+    """Return the hyperparameters that gave the trial its score, without the seed."""
     return {key: value for key, value in outcome.hyperparameters(folder, record).items() if key != SEED_KEY}
 
 

@@ -1,4 +1,4 @@
-"""What the driver does when Tune says that a trial has started, reported, failed or ended."""
+"""What the driver does when Tune reports that a trial has started, reported a result, failed or ended."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ logger = logging.getLogger(__name__)
 
 
 class BudgetSpent(Interrupted):
-    """The sweep has spent its budget, and every trial that was running has ended its period."""
+    """The sweep has spent its budget, and every trial that was running has finished its period."""
 
 
 class SweepCallback(Callback):
-    """Keeps the progress and the records of trials that do not keep them themselves: the pruned and the broken."""
+    """Updates the progress, and the records of trials that cannot do so themselves: pruned and failed ones."""
 
     def __init__(
         self,
@@ -66,12 +66,17 @@ class SweepCallback(Callback):
         self._spare = spare
         self._in_period: set[str] | None = None
         self.shared: Any = None
-        """The workers that trials share now, `SharedWorkers`, or None."""
+        """The workers that trials share now (`SharedWorkers`), or None."""
         self.nodes: Any = None
-        """Those of the cluster, `Nodes`, or None."""
+        """The cluster's nodes (`Nodes`), or None."""
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Between events: leave if asked to, and let time pass on the display."""
+        """Do periodic work between events: stop if asked to, update the display, look after workers, check the budget.
+
+        Raises:
+          Interrupted: the user wants to stop.
+          BudgetSpent: the budget is spent, and every trial that was running has finished its period.
+        """
         self._interrupt.check()
         self._display.tick()
         self._notes.settle()
@@ -80,7 +85,7 @@ class SweepCallback(Callback):
         if self.shared is not None:
             self.shared.tend()
         else:
-            running = (trial for trial in trials if trial.status == Trial.RUNNING)  # looked through once a second
+            running = (trial for trial in trials if trial.status == Trial.RUNNING)  # read once per second
             self._overdue.tend((t.config["trial_id"], t.temporary_state.ray_actor) for t in running)
         if self.nodes is not None:
             self.nodes.tend(self._spending.hold)
@@ -91,26 +96,26 @@ class SweepCallback(Callback):
                 raise BudgetSpent
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A worker has the trial."""
+        """Note that a worker has the trial."""
         self._progress.start(trial.config["trial_id"])
         self._overdue.started(trial.config["trial_id"])
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
-        """An evaluation."""
+        """Record the result of an evaluation period."""
         self._progress.result(trial.config["trial_id"], result)
         self._overdue.heard(trial.config["trial_id"])
         self._period_over(trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The worker failed and the trial is tried again."""
+        """Record why the attempt failed; Tune tries the trial again."""
         self._period_over(trial)
         trial_id = trial.config["trial_id"]
         self._overdue.left(trial_id)
         reason = self._reason(trial)
         cause = _cause(last_error(trial))
-        if isinstance(cause, NodeRefused) and self.nodes is not None:  # no fault of the trial's
+        if isinstance(cause, NodeRefused) and self.nodes is not None:  # not the trial's fault
             trial.run_metadata.num_failures -= 1
             self.nodes.keep_off(cause.node_id)
         else:
@@ -122,7 +127,7 @@ class SweepCallback(Callback):
         self._display.retried(self._progress.retry(trial_id), reason)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The last attempt failed."""
+        """Mark the trial FAILED after its last attempt."""
         self._period_over(trial)
         trial_id = trial.config["trial_id"]
         self._overdue.left(trial_id)
@@ -132,7 +137,7 @@ class SweepCallback(Callback):
         forget(trial)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The trial ended by itself, or the scheduler stopped it."""
+        """Record how the trial ended: it finished, the scheduler stopped it, or the budget is spent."""
         trial_id = trial.config["trial_id"]
         reason = self._pruned(trial_id)
         self._overdue.left(trial_id)
@@ -147,12 +152,12 @@ class SweepCallback(Callback):
         forget(trial)
 
     def _period_over(self, trial: Any) -> None:
-        """The trial is between periods, where a spent budget stops it."""
+        """Note that the trial is between periods, where a spent budget may stop it."""
         if self._in_period is not None:
             self._in_period.discard(trial.config["trial_id"])
 
     def _reason(self, trial: Any) -> str:
-        """Why an attempt failed; a process that ended itself has left the reason in the record."""
+        """Return why an attempt failed; a process that ended itself has left the reason in the record."""
         error = last_error(trial)
         if (overdue := self._overdue.reason(trial.config["trial_id"])) is not None and died(error):
             return overdue
@@ -163,7 +168,14 @@ class SweepCallback(Callback):
         return describe_failure(error)
 
     def _finish(self, trial_id: str, state: State, error: str | None, alone: bool = False) -> None:
-        """Write how the trial ended, unless its own record says so already; `alone`: once no worker is at it."""
+        """Write how the trial ended, unless its record says so already.
+
+        Args:
+          trial_id: the trial.
+          state: the state to write; PENDING if the trial is to be continued later.
+          error: why it ended, or None.
+          alone: write only while holding the folder's lock, that is, once no worker holds the folder.
+        """
         folder = self._folder / trial_id
         ended: list[TrialRecord] = []
 
@@ -197,17 +209,17 @@ class SweepCallback(Callback):
 
 
 def _let_go(trial: Any) -> None:
-    """Have the workers that trials share let go of one whose own trainable has failed or died."""
+    """Tell the shared workers to release a trial whose trainable has failed or died."""
     prefix = trial.config["workers"]
     names = ray.util.list_named_actors() if prefix is not None else []
     for name in names:
         if name.startswith(prefix):
-            with contextlib.suppress(ValueError):  # it has just ended
+            with contextlib.suppress(ValueError):  # the worker has just ended
                 ray.get_actor(name).leave.remote(trial.config["trial_id"])
 
 
 def died(error: BaseException | None) -> bool:
-    """Whether an attempt's process is gone."""
+    """Return whether the error means that the attempt's process is gone."""
     return isinstance(_cause(error), RayActorError)
 
 
@@ -216,13 +228,13 @@ def _cause(error: BaseException | None) -> BaseException | None:
 
 
 def forget(trial: Any) -> None:
-    """Drop the averages that Tune keeps of each metric of a trial that has ended: most of what it holds in memory."""
+    """Drop Tune's running averages of a finished trial's metrics, which make up most of its memory."""
     trial.run_metadata.metric_analysis = {}
     trial.run_metadata.metric_n_steps = {}
 
 
 def last_error(trial: Any) -> BaseException | None:
-    """The error of a Tune trial's last attempt, from the driver's own folder for it."""
+    """Return the error of a Tune trial's last attempt, from Tune's error file; None if it cannot be read."""
     try:
         error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
     except (OSError, TypeError, AttributeError, ImportError, EOFError):
@@ -231,7 +243,7 @@ def last_error(trial: Any) -> BaseException | None:
 
 
 def describe_failure(error: BaseException | None) -> str:
-    """Why an attempt failed, in one line."""
+    """Describe in one line why an attempt failed."""
     cause = _cause(error)
     if isinstance(cause, RayActorError):
         return "the worker process died"

@@ -1,4 +1,4 @@
-"""The collector as a process of its own: now and then while a sweep runs, and once at its end."""
+"""Run the collector as a separate process, periodically while a sweep runs and once at its end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 COLLECT_EVERY_S = 30.0
 COLLECT_SHARE = 0.05
-"""Of a sweep's time that goes into collecting while it runs: a large one, which takes long to read, is read seldom."""
+"""Largest share of a running sweep's time spent on collecting, so that large sweeps are collected less often."""
 COLLECT_TIMEOUT_S = 3600.0
 
 logger = logging.getLogger(__name__)
@@ -21,10 +21,10 @@ def collect(folder: Path) -> str | None:
     """Run `python -m results.collect <folder>` and wait for it.
 
     Returns:
-      None, or in one line why it failed.
+      None on success, else one line that says why it failed.
     """
     command = [sys.executable, "-m", "results.collect", str(folder)]
-    try:  # a session of its own, so that Ctrl-C does not cut a table short
+    try:  # in a new session, so that Ctrl-C does not interrupt writing a table
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=COLLECT_TIMEOUT_S, start_new_session=True, check=False
         )
@@ -37,7 +37,10 @@ def collect(folder: Path) -> str | None:
 
 
 class BackgroundCollector:
-    """Collects a sweep's folders until it is left: every `every_s` seconds, or a `share` of the time if less often."""
+    """Context manager that collects a sweep's folders periodically.
+
+    It collects every `every_s` seconds, or less often if collecting would take more than `share` of the time.
+    """
 
     def __init__(self, folder: Path, every_s: float = COLLECT_EVERY_S, share: float = COLLECT_SHARE) -> None:
         self._folder = folder

@@ -1,11 +1,11 @@
-"""Tune's controller, but for what it does with trials whose workers are only about to play them.
+"""Tune's controller with two corrections for trials whose worker is starting or being reset.
 
-A worker that has ended a trial is given the next one, and where no other waits, one whose own worker is just starting,
-which is ended then: a sweep of trials that are shorter than a worker's start would run on a single one.
+First, Tune gives a worker that has finished a trial the next one. If no other trial waits, it takes a trial whose own
+worker is just starting, and ends that worker. A sweep of trials shorter than a worker's start would run on one worker.
 
-Before that it is reset for the next trial, which Tune counts as not running yet. It hears of the death of such a worker
-twice, as the actor's and as the reset's failure: it tries the trial again at the first, and fails it for good at the
-second, whatever attempts are left.
+Second, Tune resets a worker before it runs the next trial, which does not count as running yet. If the worker dies
+during the reset, Tune is told twice: of the actor's death and of the failed reset. It retries the trial the first time
+and fails it for good the second time, even if attempts are left.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from launcher.ray_compat import set_controller
 
 
 class Controller(TuneController):
-    """Lets a trial have the worker that is starting for it, and tries one again whose worker dies, once a death."""
+    """Keeps the worker that is starting for a trial, and counts each death of a worker as one failure."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -28,7 +28,7 @@ class Controller(TuneController):
 
     def _maybe_reuse_cached_actor(self, trial: Trial) -> bool:
         own = None if trial in self._resetting_trials else self._trial_to_actor.get(trial)
-        if own is not None and self._actor_manager.is_actor_started(own):  # it has its place, and only has to load
+        if own is not None and self._actor_manager.is_actor_started(own):  # has its resources and only has to load
             return False
         reused: bool = super()._maybe_reuse_cached_actor(trial)
         return reused
@@ -56,7 +56,7 @@ class Controller(TuneController):
 
 
 def install_controller() -> None:
-    """Have `tune.run` use it, which takes none as an argument."""
+    """Make `tune.run` use `Controller`; `tune.run` has no argument for it."""
     set_controller(Controller)
 
 

@@ -1,4 +1,4 @@
-"""Who else is shown how a sweep goes: Ray's dashboard, Prometheus, W&B, MLflow."""
+"""Where else a sweep's progress is shown: Ray's dashboard, Prometheus, W&B, MLflow."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ TOKEN_HINT: Final = "it asks for Ray's token, which `.venv/bin/ray get-auth-toke
 
 
 def check_watching(watching: Watching, address: str | None) -> None:
-    """See that what was asked for can be had.
+    """Check that the requested dashboard and tracking service are available.
 
     Raises:
-      SweepError: with what to do.
+      SweepError: one of them is not; the message says what to do.
     """
     check_tracking(watching.track)
     if watching.dashboard and address is not None:
@@ -34,7 +34,7 @@ def check_watching(watching: Watching, address: str | None) -> None:
 
 
 def ray_settings(watching: Watching) -> dict[str, Any]:
-    """What a Ray of our own is started with for its dashboard: on loopback, on free ports."""
+    """Return the dashboard's arguments of `ray.init` for a Ray of our own: on loopback, on free ports."""
     if not watching.dashboard:
         return {"include_dashboard": False}
     with socket.socket() as first, socket.socket() as second:
@@ -47,7 +47,10 @@ def ray_settings(watching: Watching) -> dict[str, Any]:
 
 
 def callbacks(watching: Watching, address: str | None, folder: Path, progress: Progress) -> list[Any]:
-    """What Tune is to call besides; gauges where somebody can read them: not without a dashboard, nor from outside."""
+    """Return additional callbacks for Tune: gauges and a tracker.
+
+    Gauges are added only if Ray exports them: with our own dashboard, or on a cluster that was not joined by ray://.
+    """
     found: list[Any] = []
     if watching.dashboard or (address is not None and not address.startswith("ray://")):
         from launcher.show.gauges import GaugeCallback
@@ -59,7 +62,7 @@ def callbacks(watching: Watching, address: str | None, folder: Path, progress: P
 
 
 def dashboard_lines(ray: Any, watching: Watching, address: str | None) -> list[str]:
-    """Where Ray's dashboard and its metrics are, and how to get in; empty where there are none."""
+    """Return lines with the addresses of Ray's dashboard and metrics and how to log in; empty if there are none."""
     if address is None and not watching.dashboard:
         return []
     url = dashboard_url(ray)
@@ -69,13 +72,13 @@ def dashboard_lines(ray: Any, watching: Watching, address: str | None) -> list[s
 
 
 def dashboard_url(ray: Any) -> str | None:
-    """host:port of Ray's dashboard, None where it has none."""
+    """Return host:port of Ray's dashboard, or None if there is none or Ray was joined by ray://."""
     if ray.util.client.ray.is_connected():
         return None
     return dashboard_address()
 
 
 def metrics_targets(ray: Any) -> list[str]:
-    """host:port at which each node has its metrics."""
+    """Return host:port of the metrics of each node that exports any."""
     nodes = [node for node in ray.nodes() if node.get("Alive") and node.get("MetricsExportPort", 0) > 0]
     return [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in nodes]

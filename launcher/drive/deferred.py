@@ -1,4 +1,4 @@
-"""What the driver writes into trial folders. What storage refuses, or a dying worker still holds, is written later."""
+"""The driver's writes into trial folders, deferred while storage refuses them or a dying worker holds the folder."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from jax_party.store.retry import LONGEST_PAUSE_S, patience_of, patience_s, refu
 
 RETRY_S = 1.0
 WRITE_S = 2.0
-"""How long storage on a server is asked before it counts as refusing: Ctrl-C waits for that."""
+"""How long a write to a server is retried before it counts as refused; Ctrl-C waits for that."""
 STOPPED_S = 10.0
-"""How long a user who wants to stop waits for what is owed."""
+"""How long to keep trying outstanding writes once the user wants to stop."""
 
 logger = logging.getLogger(__name__)
 
 
 def refused(error: BaseException) -> str | None:
-    """Why storage does not take or give something now, on a disk or on a server; None for any other error."""
+    """Return why storage, on disk or on a server, refuses a read or write for now; None for any other error."""
     return str(error) if isinstance(error, StorageError) else refusal(error)
 
 
 class Notes:
-    """Writes in their order, without waiting: the driver must not stand still for one trial's folder.
+    """A queue of writes that does not wait for storage, because one trial's folder must not hold up the driver.
+
+    Writes keep their order, except that one whose folder is held does not hold up those after it.
 
     Args:
-      clock: seconds.
+      clock: returns the time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -40,14 +42,14 @@ class Notes:
 
     @property
     def owed(self) -> int:
-        """How many are still to be written."""
+        """The number of outstanding writes."""
         return len(self._owed)
 
     def add(self, what: str, write: Callable[[], object]) -> bool:
-        """Write now, or once it can be; `what` names it in the log.
+        """Write now, or later if that is not possible; `what` names the write in the log.
 
         Returns:
-          Whether it is written.
+          Whether nothing is outstanding any more.
         """
         self._owed.append((what, write))
         if len(self._owed) == 1:
@@ -55,9 +57,12 @@ class Notes:
         return self.settle()
 
     def settle(self) -> bool:
-        """Write what is owed, unless that was tried a moment ago; whether nothing is owed any more.
+        """Try the outstanding writes, unless the last attempt was a moment ago.
 
-        One that cannot be written for another reason is logged and dropped.
+        A write that fails for another reason than a refusal or a held folder is logged and dropped.
+
+        Returns:
+          Whether nothing is outstanding any more.
         """
         held: list[tuple[str, Callable[[], object]]] = []
         while self._owed and self._clock() >= self._next:
@@ -85,7 +90,7 @@ class Notes:
         return not self._owed
 
     def finish(self, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Wait until everything is written, or patience is over, which it soon is once the user wants to stop."""
+        """Wait until everything is written, for at most `patience_s`; `STOPPED_S` once the user wants to stop."""
         began, patience = self._clock(), patience_s()
         while not self.settle():
             if self._clock() - began >= (min(patience, STOPPED_S) if stopped() else patience):

@@ -1,4 +1,4 @@
-"""The user's wish to stop: caught when it comes, acted on between two events of the sweep."""
+"""Signals to stop: caught when they arrive, acted on between two events of the sweep."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Interrupted(BaseException):
 
 
 class Interrupt:
-    """Catches SIGINT and SIGTERM while it is entered; the first is remembered, more change nothing."""
+    """Context manager that catches SIGINT and SIGTERM; it remembers the first signal and ignores later ones."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -25,7 +25,7 @@ class Interrupt:
         return self
 
     def install(self) -> None:
-        """Take the signals, again if somebody else has taken them since (Ray takes SIGTERM)."""
+        """Install the signal handlers; call again if something has replaced them since (Ray replaces SIGTERM's)."""
         for number in (signal.SIGINT, signal.SIGTERM):
             previous = signal.signal(number, self._catch)
             self._previous.setdefault(number, previous)
@@ -37,7 +37,7 @@ class Interrupt:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise `Interrupted` if a signal has come."""
+        """Raise `Interrupted` if a signal has arrived."""
         if self._event.is_set():
             raise Interrupted
 

@@ -1,6 +1,6 @@
-"""The end of a worker whose process stands still: stopped, or waiting in the kernel, it runs no watchdog of its own.
+"""End workers whose process is stopped or blocked in the kernel, where its own watchdog cannot run.
 
-The driver waits for longer than the worker's watchdog would have, and then has Ray end the process from outside.
+The driver waits longer than the worker's watchdog would have, and then makes Ray kill the process from outside.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from launcher.work.watchdog import GRACE_S, Watchdog
 
 LOOK_S: Final = 1.0
 AWAY_S: Final = 5.0
-"""More than this between two looks is time that the driver was away, when results may have come: none is charged."""
+"""A longer gap between two looks means that the driver was busy and may have missed results; it does not count."""
 
 logger = logging.getLogger(__name__)
 
 
 class Overdue:
-    """Trials that are playing, each with the time within which something must be heard of it.
+    """Running trials, each with a deadline for its next result.
 
     Args:
-      period_timeout_s: how long a period may take, None for the watchdog's own choice.
-      end: ends a worker, by its actor's handle.
-      clock: seconds.
+      period_timeout_s: how long a period may take, in seconds; None for the watchdog's default.
+      end: kills a worker, given its actor's handle.
+      clock: returns the time in seconds.
     """
 
     def __init__(
@@ -40,28 +40,28 @@ class Overdue:
         self._reasons: dict[str, str] = {}
 
     def started(self, trial_id: str) -> None:
-        """A worker has the trial; it may have to let go of the one before, and to compile."""
+        """Set the first deadline of a trial; its worker may have to release the previous trial, and to compile."""
         self._expect(trial_id, self._watchdog.opening_s() + self._watchdog.storing_s())
 
     def heard(self, trial_id: str) -> None:
-        """A period has ended."""
+        """Note that a period has ended, and set the deadline of the next one."""
         if trial_id in self._waiting:
             self._watchdog.played(self._now - self._waiting[trial_id][0])
         self._expect(trial_id, self._watchdog.period_s() + self._watchdog.storing_s())
 
     def left(self, trial_id: str) -> None:
-        """No worker has the trial any more."""
+        """Remove the deadline of a trial that no worker has any more."""
         self._waiting.pop(trial_id, None)
 
     def reason(self, trial_id: str) -> str | None:
-        """Why the trial's last attempt was ended from here, if it was; told once."""
+        """Return why the trial's last attempt was killed from here, or None; a reason is returned only once."""
         return self._reasons.pop(trial_id, None)
 
     def tend(self, playing: Iterable[tuple[str, Any]]) -> None:
-        """End the workers that are overdue.
+        """Kill the workers that are overdue.
 
         Args:
-          playing: the trials that workers have now, each with its worker's actor.
+          playing: the running trials, each with its worker's actor.
         """
         now = self._clock()
         passed = now - self._looked

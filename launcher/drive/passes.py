@@ -1,5 +1,7 @@
-"""The parts of a sweep that go to Tune at once: the search, group by group where a scheduler judges groups, then the
-tests of its winners."""
+"""Split a sweep into passes, each a single run of Tune: first the search, then the tests of its winners.
+
+If the scheduler judges the trials of a group together, the search has one pass per group.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ from sweeps.space import ScenarioMode
 
 
 def all_passes(sweep: Sweep, progress: Progress, max_concurrent: int) -> Iterator[Pass]:
-    """The search, and then the tests of its winners: they play their whole budget, and tell the search nothing."""
+    """Yield the passes of the search, then one for the tests of winners, which run to the end and teach no searcher."""
     if sweep.searching:
         yield from search_passes(sweep, progress, max_concurrent)
     tests = [record.trial_id for record in sweep.unfinished if record.promoted_from is not None]
@@ -37,15 +39,15 @@ def all_passes(sweep: Sweep, progress: Progress, max_concurrent: int) -> Iterato
 
 @dataclass(frozen=True)
 class Pass:
-    """A part of a sweep that goes to Tune at once.
+    """A part of a sweep that is a single run of Tune.
 
     Attributes:
-      ids: of the trials to play, unless a planner draws them.
-      scheduler: Tune's; None for first in, first out.
-      planner: draws the trials.
-      values: of a population, what Tune may change, by trial id.
-      group: whose trials these are, where it is those of one.
-      tests: whether they are tests of winners.
+      ids: the ids of the trials to run; ignored if there is a planner.
+      scheduler: Tune's scheduler; None for first in, first out.
+      planner: draws the trials; None if they are given by `ids`.
+      values: trial id -> the hyperparameters that Tune may change; None unless it is a population.
+      group: the algorithm and scenario, if all trials are from one group.
+      tests: whether the trials are tests of winners.
     """
 
     ids: Sequence[str] = ()
@@ -57,13 +59,13 @@ class Pass:
 
     @property
     def reason(self) -> Callable[[str], str | None]:
-        """Why the scheduler has stopped a trial, by our id."""
+        """A function from a trial's id to why the scheduler stopped it, or None."""
         reasons: Mapping[str, str] = getattr(self.scheduler, "reasons", {})
         return reasons.get
 
 
 def search_passes(sweep: Sweep, progress: Progress, max_concurrent: int) -> Iterator[Pass]:
-    """The passes of the search itself, each made once those before it have ended."""
+    """Yield the passes of the search, each created after the previous one has ended."""
     manifest = sweep.manifest
     search, scheduler = Search(manifest.search), Scheduler(manifest.scheduler)
     if scheduler is Scheduler.FIFO and not search.learns:
@@ -90,7 +92,7 @@ def search_passes(sweep: Sweep, progress: Progress, max_concurrent: int) -> Iter
 def group_pass(
     sweep: Sweep, study: Study, name: str, ids: Sequence[str], progress: Progress, max_concurrent: int
 ) -> Pass:
-    """The pass of one algorithm and scenario, whose trials a scheduler looks at together."""
+    """Return the pass of one algorithm and scenario, whose trials the scheduler judges together."""
     from launcher.plan.axes import seed_of
     from launcher.search import schedulers
 
@@ -98,7 +100,7 @@ def group_pass(
     length = schedulers.Length(base.total_steps, base.num_evaluations)
     objective, scheduler = study.objective, study.scheduler
     seed = seed_of(study.seed, *name.encode(), len(ids))
-    random.seed(seed)  # what BOHB draws from
+    random.seed(seed)  # BOHB draws from the global generators
     np.random.seed(seed)
     if not scheduler.is_population:
         planner = None
@@ -123,7 +125,7 @@ def group_pass(
 
 
 def make_stopping(sweep: Sweep, study: Study, kind: Scheduler, progress: Progress) -> Any:
-    """ASHA or the median rule with every recorded evaluation replayed into it; None for FIFO."""
+    """Return ASHA or the median rule with every recorded evaluation replayed into it; None for FIFO."""
     if kind is Scheduler.FIFO:
         return None
     from launcher.search.schedulers import GroupedStopping, Length
@@ -138,7 +140,7 @@ def make_stopping(sweep: Sweep, study: Study, kind: Scheduler, progress: Progres
 def make_planner(
     sweep: Sweep, study: Study, progress: Progress, max_concurrent: int, groups: Sequence[int] | None = None
 ) -> Any:
-    """A planner that knows every trial of the sweep, and of those that it begins from; for these groups, or all."""
+    """Return a planner for these groups, or all, that knows the trials of the sweep and of earlier ones (`FROM`)."""
     from launcher.search.planner import Planner
     from launcher.search.searchers import Told
     from launcher.search.warm_start import earlier_trials
@@ -177,7 +179,7 @@ def make_planner(
 
 
 def known_configurations(sweep: Sweep, study: Study, write: Callable[[PlannedTrial], PlannedTrial]) -> list[Any]:
-    """What a searcher has drawn already, by number; trials of it that a killed driver did not write are written."""
+    """Return the configurations drawn so far, ordered by number; write trials that a killed driver left unwritten."""
     from launcher.plan.axes import seed_of, with_absent
     from launcher.search.planner import Configuration
 
@@ -186,7 +188,7 @@ def known_configurations(sweep: Sweep, study: Study, write: Callable[[PlannedTri
         configuration, group = study.place(record.number)
         of_configuration.setdefault((study.first_number(configuration, group), group), []).append(record)
     for number, ids in sweep.draws.answered.items():
-        if all(trial_id in sweep.records for trial_id in ids):  # else drawn by this driver, for an earlier pass
+        if all(trial_id in sweep.records for trial_id in ids):  # else this driver drew it in an earlier pass
             of_configuration[number, study.place(number)[1]] = [sweep.records[trial_id] for trial_id in ids]
     known = []
     for (number, group), found in sorted(of_configuration.items()):
@@ -210,9 +212,9 @@ def known_configurations(sweep: Sweep, study: Study, write: Callable[[PlannedTri
 
 
 def unused_id(folder: Path, trial_id: str) -> str:
-    """The id, or with `-2`, `-3`, … where another configuration's digits are the same.
+    """Return the id, with `-2`, `-3`, … appended if another configuration's hash digits are the same.
 
-    Among ten thousand trials that is a chance of one in a hundred.
+    Among ten thousand trials the chance of that is one in a hundred.
     """
     count, candidate = 1, trial_id
     while store_of(folder).is_file(folder / candidate / RECORD_FILE):

@@ -1,4 +1,4 @@
-"""Run what is left of a sweep folder: the same for a new sweep and for one that was stopped."""
+"""Run the remaining trials of a sweep folder; a new sweep and a stopped one are handled alike."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ logger = logging.getLogger(__name__)
 
 
 def run_sweep(sweep: Sweep, crew: Crew, console: Console, budget: Mapping[str, float]) -> int:
-    """Run every trial that is left, then collect and report.
+    """Run every remaining trial, then collect and report.
 
     Args:
-      sweep: what to run.
-      crew: who does the work.
+      sweep: the sweep to run.
+      crew: the workers that run it.
       console: where progress is shown.
-      budget: what the sweep may spend, by kind.
+      budget: kind -> limit on what the sweep may spend.
 
     Returns:
-      The exit code: 0; 1 where every trial failed; 3 where trials are left that a budget does not hold back; 128 and
-      the signal's number where it was stopped.
+      The exit code: 0 on success; 1 if every trial failed; 3 if trials remain although the budget is not spent;
+      128 plus the signal's number if the sweep was stopped.
 
     Raises:
       SweepError: the budget is spent already.
@@ -102,7 +102,7 @@ def run_sweep(sweep: Sweep, crew: Crew, console: Console, budget: Mapping[str, f
 
 
 def check_budget(sweep: Sweep, budget: Mapping[str, float]) -> None:
-    """See that there is something left for a sweep that is to have more trials.
+    """Check that some budget is left before a sweep gets more trials.
 
     Raises:
       SweepError: the budget is spent already.
@@ -121,10 +121,12 @@ def _refuse_spent(sweep: Sweep, spending: Spending, more: bool = False) -> None:
 
 
 def _spent(sweep: Sweep, spending: Spending, more: bool = False) -> str | None:
-    """What is spent, in words, or None; tests of winners are none of the trials that a budget counts.
+    """Describe which limit is spent, or return None; a budget of trials does not count tests of winners.
 
     Args:
-      more: whether the search is to have more trials than it has now.
+      sweep: the sweep.
+      spending: its budget.
+      more: whether the search is about to get more trials.
     """
     ended = sum(record.state in FINISHED for record in sweep.searched)
     if spending.reason is None and (more or sweep.searching) and spending.allowed_trials(ended) == 0:
@@ -133,7 +135,7 @@ def _spent(sweep: Sweep, spending: Spending, more: bool = False) -> str | None:
 
 
 def make_progress(sweep: Sweep) -> Progress:
-    """Progress with every trial that has a folder in it."""
+    """Return a progress that already contains every trial with a folder."""
     manifest = sweep.manifest
     progress = Progress(
         manifest.name, manifest.objective, sweep.planned,
@@ -149,11 +151,11 @@ def make_progress(sweep: Sweep) -> Progress:
 def _run_trials(
     sweep: Sweep, crew: Crew, console: Console, progress: Progress, interrupt: Any, spending: Spending
 ) -> None:
-    # While Ray's processes start: what of Tune's takes longest to load, and nothing of Ray's, which is loading itself.
+    # Load Tune's slowest import while Ray's processes start; not Ray itself, which the main thread is importing.
     loading = threading.Thread(target=importlib.import_module, args=("pandas",))
     loading.start()
     log = _log_file(sweep.folder)
-    # With packs each trial has a process of its own, which needs none of what the worker does.
+    # With packs each trial has its own small process besides the worker; that one needs nothing preloaded.
     engine, several = sweep.manifest.engine, bool(sweep.address) or crew.shared
     alone = None if several else Preloading(chosen_experiment(), crew.cpu_devices, engine)
     try:
@@ -201,16 +203,16 @@ def _run_trials(
 
 
 def _begin_ray(sweep: Sweep, crew: Crew, log: Path, alone: Preloading | None) -> Any:
-    """Ray, started or joined.
+    """Start Ray or join a cluster, and return the `ray` module.
 
     Raises:
-      SweepError: it cannot be; the plan stays.
+      SweepError: Ray cannot be started or joined; the plan stays.
     """
     sent = runtime_env() if sweep.address else None
     try:
         settings = ray_settings(sweep.watching)
         return start_ray(crew, log, sweep.remaining, alone, sweep.address, sent, settings)
-    except Exception as error:  # Ray's own kinds, and whatever its parts raise
+    except Exception as error:  # Ray raises many types, its own and its dependencies'
         _keep_log(log, sweep.folder)
         reason = " ".join(str(error).split())[:MAX_RAY_REASON] or type(error).__name__
         raise SweepError(
@@ -219,21 +221,21 @@ def _begin_ray(sweep: Sweep, crew: Crew, log: Path, alone: Preloading | None) ->
 
 
 def set_back_running(sweep: Sweep) -> None:
-    """Trials that no worker has any more are PENDING."""
+    """Set RUNNING trials back to PENDING, because no worker has them any more."""
     sweep.records = Sweep.read(sweep.folder).records
     try:
         sweep.set_back([State.RUNNING], stopped=True)
-    except FolderHeld as error:  # a worker that will not die; resume sets its trial back
+    except FolderHeld as error:  # a worker that does not die; resume sets its trial back
         logger.warning("%s", error)
 
 
 def _log_file(folder: Path) -> Path:
-    """The sweep's log; of a sweep on remote storage in a local folder while it runs."""
+    """Return the path of the sweep's log; for a sweep on remote storage, a local file until the sweep ends."""
     return (store_of(folder).on_disk(folder) or make_scratch("log")) / LOG_FILE
 
 
 def _keep_log(log: Path, folder: Path) -> None:
-    """Put a log that was local behind the one on remote storage."""
+    """Append a local log to the one on remote storage, and remove the local one."""
     if log == folder / LOG_FILE:
         return
     there = store_of(folder).read_version(folder / LOG_FILE)
@@ -243,7 +245,7 @@ def _keep_log(log: Path, folder: Path) -> None:
 
 
 def _report(sweep: Sweep, progress: Progress, console: Console) -> int:
-    """Print what came out."""
+    """Print the results and return the exit code: 1 if every trial failed, else 0."""
     snapshot = progress.snapshot()
     scored = [record for record in sweep.searched if record.env_steps and record.state is not State.FAILED]
     ranks = note_of_trials(sweep.folder, sweep.records.values())

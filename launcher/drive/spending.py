@@ -1,4 +1,4 @@
-"""What a sweep may spend, and what it has spent: wall time, environment steps, device-hours, trials."""
+"""The budget of a sweep and what it has spent: wall time, environment steps, device-hours, trials."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ logger = logging.getLogger(__name__)
 
 
 class Spending:
-    """What a sweep spends while its driver runs; what earlier drivers spent is read from its folder.
+    """Counts what a sweep spends while its driver runs; what earlier drivers spent is read from its folder.
 
     Args:
-      folder: the sweep's.
-      limits: by kind; none is no limit.
-      devices: that its workers hold: GPUs, or CPU cores.
-      clock: seconds.
+      folder: the sweep's folder.
+      limits: kind -> limit; a missing kind is unlimited.
+      devices: the number of devices that the workers hold: GPUs, or CPU cores.
+      clock: returns the time in seconds.
+
+    Raises:
+      SweepError: the file with what earlier drivers spent cannot be read.
     """
 
     def __init__(
@@ -44,13 +47,13 @@ class Spending:
         self._steps = 0
 
     def hold(self, devices: float) -> None:
-        """The workers hold so many devices from now on."""
+        """Set the number of devices that the workers hold from now on."""
         hours = (self._clock() - self._began) / 3600.0
         self._before["device_hours"] += hours * (self._devices - devices)
         self._devices = devices
 
     def amounts(self) -> dict[str, float]:
-        """What is spent so far, of each kind that passes while trials run."""
+        """Return kind -> amount spent so far, for the kinds that grow while trials run (all but `trials`)."""
         seconds = self._clock() - self._began
         return {
             "time": self._before["time"] + seconds,
@@ -59,10 +62,13 @@ class Spending:
         }
 
     def update(self, steps: int) -> str | None:
-        """Count what has passed; what is spent, in words, or None.
+        """Update the amounts and compare them with the limits.
 
         Args:
-          steps: environment steps of all trials and seeds, whenever they were trained.
+          steps: environment steps of all trials and seeds, including those of earlier drivers.
+
+        Returns:
+          The first limit that was reached, in words, or None.
         """
         self._steps = steps
         spent = self.amounts()
@@ -74,23 +80,23 @@ class Spending:
         return self.reason
 
     def write(self) -> None:
-        """Put what is spent into the folder; where storage refuses, the next time does."""
+        """Write the amounts into the folder; if storage refuses, a later call writes them."""
         self._written = self._clock()
         kept = {kind: amount for kind, amount in self.amounts().items() if kind != "steps"}
         try:
             write_json_atomically(self._path, kept)
-        except (OSError, StorageError) as error:  # written again in a moment
+        except (OSError, StorageError) as error:  # the next call tries again
             if isinstance(error, OSError) and refusal(error) is None:
                 raise
             logger.warning("%s: not written: %s", self._path, error)
 
     def describe(self) -> str:
-        """What is spent of each limit; empty where there is none."""
+        """Describe how much of each limit is spent; empty without limits."""
         spent = self.amounts()
         return ", ".join(self._part(kind, spent[kind]) for kind in self.limits if kind in spent)
 
     def allowed_trials(self, ended: int) -> int | None:
-        """How many more trials may run, None for any number."""
+        """Return how many more trials may run, or None for any number."""
         limit = self.limits.get("trials")
         return None if limit is None else max(0, int(limit) - ended)
 

@@ -1,8 +1,8 @@
-"""A worker process that waits for another one to die.
+"""A spare worker process that replaces one that dies.
 
-A new process imports Tune and JAX for seconds before it can go on with a killed worker's trial; one that has done so
-already goes on at once. Ray starts such a process when it is asked to (`PrestartWorkers`, for which Ray's Python has no
-call), and gives it to the next actor.
+A new process needs seconds to import Tune and JAX before it can continue a killed worker's trial; a spare one continues
+at once. Ray starts such a process on request (`PrestartWorkers`, which has no Python API) and gives it to the next
+actor.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 from launcher.ray_compat import start_worker
 
 AFTER_S: Final = 20.0
-"""A sweep that is over by then needs none, and the first trials begin undisturbed."""
+"""Delay of the first spare: a sweep that ends earlier needs none, and starting it would slow the first trials down."""
 REFILL_S: Final = 10.0
 KEPT_S: Final = 10**6
 ASK_LIMIT_S: Final = 10.0
@@ -27,8 +27,8 @@ class SpareWorker:
     """One idle process of the Ray that this driver has started.
 
     Args:
-      ask: makes Ray start one.
-      clock: seconds.
+      ask: makes Ray start a process.
+      clock: returns the time in seconds.
     """
 
     def __init__(self, ask: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,11 +37,11 @@ class SpareWorker:
         self._due: float | None = clock() + AFTER_S
 
     def taken(self) -> None:
-        """A worker has died, so its trial goes on in the spare one: another is due, once that has begun."""
+        """Schedule a new spare, because a worker has died and its trial takes the current one."""
         self._due = self._clock() + REFILL_S
 
     def tend(self) -> None:
-        """Have one started, if it is time. Without one a sweep does as well, only later."""
+        """Start a spare if one is due. A failure is harmless: without a spare the sweep only recovers more slowly."""
         if self._due is None or self._clock() < self._due:
             return
         self._due = None
@@ -52,7 +52,7 @@ class SpareWorker:
 
 
 def ask_ray() -> None:
-    """Have Ray start a process for this driver's job, on the driver's node.
+    """Make Ray start a process for this driver's job on the driver's node.
 
     Raises:
       grpc.RpcError: Ray does not answer.

@@ -1,4 +1,4 @@
-"""Hand one part of a sweep to Tune, and wait."""
+"""Run one pass of a sweep in Tune and wait for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from launcher.work.watchdog import Watchdog
 MAX_FAILURES = 2
 STORING_S = 60
 KEPT_LEARNERS = 3
-"""Of each trial of a population: as many as the others may still take over."""
+"""Checkpoints kept per trial of a population: other trials may still take over the latest ones."""
 
 
 def run_in_tune(
@@ -37,7 +37,18 @@ def run_in_tune(
     allowed: int | None,
     nodes: Any,
 ) -> None:
-    """Hand trials to Tune, at most so many as are allowed, and wait; `others` are called besides `callback`."""
+    """Run a pass in Tune and wait for it.
+
+    Args:
+      sweep: the sweep.
+      crew: the workers that run it.
+      part: the pass.
+      callback: the driver's callback; it receives the shared workers and the nodes.
+      others: additional callbacks.
+      spending: the budget; once it is spent, each trial stops after its period.
+      allowed: the maximum number of trials, None for no limit.
+      nodes: the cluster's nodes (`Nodes`), None on this machine.
+    """
     from ray import tune
 
     from launcher.drive.controller import install_controller
@@ -67,7 +78,7 @@ def run_in_tune(
         name="tune",
         **_tune_storage(sweep.folder),
         config=config,
-        # Whoever judges trials together, or draws them, must see them all; else Tune makes them as they are needed.
+        # A scheduler that judges trials together and a planner must see all trials; otherwise create them as needed.
         max_concurrent_trials=None if by_group or part.planner is not None or most is not None else crew.trials,
         num_samples=number,
         stop=lambda trial_id, result: spending.reason is not None,
@@ -82,28 +93,29 @@ def run_in_tune(
         raise_on_failed_trial=False,
         trial_dirname_creator=_our_id,
         trial_name_creator=_our_id,
-        _remote=False,  # with ray:// Tune would move itself to the cluster
+        _remote=False,  # with ray:// Tune would otherwise move its driver to the cluster
     )
     if shared:
         shared.stop()
 
 
 def _keep_environment(sweep: Sweep) -> None:
-    """Have Tune wait for workers that store, and give them nothing of our environment that they have not got, or must
-    not be shown.
+    """Make Tune wait for workers that are still storing, and stop it from passing environment variables on to workers.
+
+    On a cluster it holds back AWS's variables, on our own Ray all of them.
     """
     if (
         store_of(sweep.folder).on_disk(sweep.folder) is None
-    ):  # a worker that is let go of may still be storing a trial's last period
+    ):  # a worker that is told to stop may still be storing a trial's last period
         os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = str(round(patience_s()) + STORING_S)
 
-    # Tune would put AWS's secrets where Ray shows them; each node has its own. Workers of our own Ray have all of our
-    # environment, and one that asks for more of it could not be one that Ray has started already.
+    # Tune would put AWS's secrets where Ray shows them; each node has its own. Workers of our own Ray inherit our whole
+    # environment, and an actor that sets variables of its own could not use a process that Ray has already started.
     hide_environment(lambda name: "AWS_" in name, everything=sweep.address is None)
 
 
 def _worker_settings(sweep: Sweep, crew: Crew) -> dict[str, Any]:
-    """What `make_pack` makes a worker with."""
+    """Return the settings that `make_pack` creates a worker from."""
     settings = {
         "sweep": str(sweep.folder),
         "size": crew.pack,
@@ -119,21 +131,21 @@ def _worker_settings(sweep: Sweep, crew: Crew) -> dict[str, Any]:
 
 
 def _as_ray_has_room() -> int:
-    """Where each trial takes its worker's resources, Tune asks for no more than one that has to wait for them."""
+    """Return no limit; each trial needs a worker's resources, so Tune keeps at most one trial waiting for them."""
     return sys.maxsize
 
 
 def _choose_trials(
     part: Pass, by_group: bool, allowed: int | None, config: dict[str, Any], most: Callable[[], int] | None
 ) -> tuple[Any, int]:
-    """Who gives Tune its trials, and how many samples that is; what varies between them goes into `config`.
+    """Return the search algorithm for Tune (None for its grid) and the number of samples.
 
     Args:
       part: the pass.
-      by_group: whether its scheduler judges all of them together.
-      allowed: how many may still be played, None for all.
-      config: of Tune's trials.
-      most: how many may run now, where that follows a cluster.
+      by_group: whether the scheduler judges all trials together.
+      allowed: how many trials may still run, None for all.
+      config: the config of Tune's trials; what varies between trials is added to it.
+      most: returns how many trials may run now, if the crew follows a cluster; else None.
     """
     from ray import tune
 
@@ -155,7 +167,7 @@ def _choose_trials(
 
 
 def _tune_storage(folder: Path) -> dict[str, Any]:
-    """Where Tune keeps its own files, which workers may write, too: beside the trials."""
+    """Return Tune's storage arguments: its own files, which workers also write, go beside the trials."""
     path, filesystem = store_of(folder).arrow(folder)
     return {"storage_path": path} | ({} if filesystem is None else {"storage_filesystem": filesystem})
 

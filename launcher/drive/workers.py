@@ -1,4 +1,4 @@
-"""The workers that trials share, as the driver keeps them: it starts them, and looks after them."""
+"""The driver's side of the workers that trials share: it starts them and monitors them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from launcher.work.trainable import SIGNS, PackWorker
 
 LOOK_EVERY_S: Final = 2.0
 SHARE: Final = 10_000
-"""Ray counts shares of a CPU in ten-thousandths."""
+"""Ray counts fractions of a CPU in ten-thousandths."""
 
 logger = logging.getLogger(__name__)
 
 
 class SharedWorkers:
-    """Actors that trials share; Ray starts one again that dies.
+    """Actors that trials share; Ray restarts one that dies.
 
-    A trial takes the smallest share of a CPU that Ray counts, and each worker leaves `room` of them: for all, since
-    they may lie anywhere on a cluster; or as many as there are places, where nothing else holds trials back.
+    A trial reserves the smallest fraction of a CPU that Ray counts, and each worker leaves `room` of these fractions
+    free. Usually that is enough for all trials, because they may be placed anywhere on a cluster; if nothing else
+    limits the number of running trials, it is the number of the worker's places.
 
     Args:
-      settings: what `make_pack` makes a worker with.
-      crew: who is to work.
-      room: for so many trials.
-      silent_s: after how long without any answer one that has answered before is ended; Ray then starts it again.
-      nodes: of a cluster, None for this machine.
-      clock: seconds.
+      settings: the settings that `make_pack` creates a worker from.
+      crew: how many workers to start, and what each reserves.
+      room: the number of trials that each worker leaves room for.
+      silent_s: after how many seconds without an answer a worker that has answered before is restarted.
+      nodes: the cluster's nodes, None for this machine.
+      clock: returns the time in seconds.
     """
 
     def __init__(
@@ -60,11 +61,11 @@ class SharedWorkers:
         self._start(crew.workers)
 
     def places_now(self) -> int:
-        """Trials that there is room for."""
+        """Return the number of trials that the workers have room for."""
         return len(self._workers) * self._crew.pack
 
     def tend(self) -> None:
-        """Look after them, unless that was done a moment ago."""
+        """Check that the workers answer, and start more if the crew follows the cluster; at most every few seconds."""
         if self._clock() < self._next:
             return
         self._next = self._clock() + LOOK_EVERY_S
@@ -83,7 +84,7 @@ class SharedWorkers:
             self._start(max(0, self._nodes.slots() - len(self._workers)))
 
     def stop(self) -> None:
-        """End them."""
+        """Kill the workers."""
         for worker in self._workers.values():
             ray.kill(worker)
         self._workers.clear()
@@ -97,7 +98,7 @@ class SharedWorkers:
             self._workers[name] = actor.options(name=name, **self._options).remote(self._settings)
 
     def _hear(self, name: str, reference: Any) -> None:
-        """What a worker has answered."""
+        """Process a worker's answer or the error in its place."""
         try:
             ray.get(reference)
         except ray.exceptions.RayTaskError as error:
@@ -111,7 +112,7 @@ class SharedWorkers:
         except ray.exceptions.ActorUnavailableError:
             self._answered.discard(name)
         except ray.exceptions.RayActorError as error:
-            if name in self._answered:  # it will be started again
+            if name in self._answered:  # Ray restarts it
                 self._answered.discard(name)
                 return
             logger.error("%s cannot be started: %s", name, " ".join(str(error).split()))

@@ -1,1 +1,1 @@
-"""What there is to run on: this machine, or a Ray cluster."""
+"""The hardware that a sweep runs on: this machine, or a Ray cluster."""

@@ -1,7 +1,7 @@
-"""CPU cores, one per worker, taken by advisory locks.
+"""CPU cores, one per worker, reserved by advisory locks.
 
-There is a file per core, so that workers of all sweeps of a user on one machine keep off each other; the kernel lets
-go of a lock when its process dies."""
+There is one lock file per core, so the workers of all of a user's sweeps on a machine avoid each other's cores. The
+kernel releases a lock when its process dies."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ CORE_WAIT_S = 10.0
 
 
 def take_core(cores: Iterable[int], wait_s: float = CORE_WAIT_S, folder: Path | None = None) -> tuple[int, Any] | None:
-    """Lock one free core; None where all are taken for `wait_s` seconds.
+    """Lock one free core.
+
+    Args:
+      cores: the cores to choose from.
+      wait_s: how long to wait for a free one, in seconds.
+      folder: the folder of the lock files, None for `core_locks_folder()`.
 
     Returns:
-      The core's number and the open lock file.
+      The core's number and the open lock file; None if no core became free in time.
     """
     folder = folder or core_locks_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -41,5 +46,5 @@ def take_core(cores: Iterable[int], wait_s: float = CORE_WAIT_S, folder: Path | 
 
 
 def core_locks_folder() -> Path:
-    """Where the lock files of this user's cores are."""
+    """Return the folder of this user's lock files."""
     return Path(tempfile.gettempdir()) / f"jax_party-{os.getuid()}" / "cores"

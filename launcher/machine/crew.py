@@ -1,4 +1,4 @@
-"""What a sweep runs on: cores or accelerators, and how many workers share them."""
+"""What a sweep runs on: cores or GPUs, and the number of workers that share them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from jax_party.errors import SweepError
 from launcher.machine.cores import CORE_WAIT_S
 
 JAX_MEMORY_FRACTION = 0.9
-"""Of a GPU's memory that all its workers take together; JAX alone takes 0.75, and leaves room for what is not JAX."""
+"""Fraction of a GPU's memory that its workers take together. JAX's default, 0.75, leaves room for other processes."""
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What workers run on: `cores` that this process may use, and `gpus` that JAX here can use.
+    """The hardware that workers run on: `cores` that this process may use, and the number of `gpus` that JAX can use.
 
-    A cluster that was joined is one machine with the cores and GPUs of all its `nodes`.
+    A cluster is one machine with the cores and GPUs of all its `nodes`.
     """
 
     cores: tuple[int, ...]
@@ -31,11 +31,11 @@ class Machine:
 
     @property
     def parts(self) -> tuple[Machine, ...]:
-        """The machines of which each worker is on one."""
+        """The machines that workers are placed on; each worker runs on one of them."""
         return self.nodes or (self,)
 
     def describe(self, workers: int, needs: Needs) -> str:
-        """In words, for the summary."""
+        """Describe the machine for the summary."""
         each = needs.describe(bool(self.gpus))
         if self.nodes:
             number = f"a cluster of {len(self.nodes)} node{'s' * (len(self.nodes) > 1)}"
@@ -49,11 +49,11 @@ class Machine:
 
 @dataclass(frozen=True)
 class Needs:
-    """What one worker takes.
+    """The resources of one worker.
 
     Attributes:
-      devices: that an experiment is spread over (`arch.num_devices`): GPUs, or CPU cores.
-      gpus: GPUs of each worker where JAX uses them, a whole number or a share of one.
+      devices: number of devices that an experiment is spread over (`arch.num_devices`): GPUs, or CPU cores.
+      gpus: GPUs per worker on a GPU machine: a whole number, or a share of one.
     """
 
     devices: int = 1
@@ -61,10 +61,15 @@ class Needs:
 
     @classmethod
     def of(cls, machine: Machine, devices: int, gpus: float | None) -> Needs:
-        """Check what was asked for.
+        """Check the request and return it.
+
+        Args:
+          machine: the machine to run on.
+          devices: devices per experiment.
+          gpus: GPUs per worker, None for one per device.
 
         Raises:
-          SweepError: the machine has not got it, or the two contradict each other.
+          SweepError: the machine has too few devices, or `devices` and `gpus` contradict each other.
         """
         if gpus is None:
             gpus = float(devices)
@@ -84,8 +89,8 @@ class Needs:
         return cls(devices, gpus)
 
     def slots(self, machine: Machine) -> int:
-        """Workers that the machine has room for."""
-        if machine.nodes:  # Ray gives each worker a CPU beside its GPUs
+        """Return the number of workers that the machine has room for."""
+        if machine.nodes:  # Ray gives each worker a CPU in addition to its GPUs
             working = [node for node in machine.nodes if bool(node.gpus) == bool(machine.gpus)]
             return sum(min(self.slots(node), len(node.cores)) for node in working)
         if machine.gpus:
@@ -93,10 +98,10 @@ class Needs:
         return len(machine.cores) // self.devices
 
     def workers(self, machine: Machine, asked: int | None) -> int:
-        """Workers at a time: as many as there is room for, or as many as asked for.
+        """Return the number of workers at a time: the number asked for, or by default all that fit.
 
         Raises:
-          SweepError: more were asked for than the GPUs have room for.
+          SweepError: more were asked for than the GPUs or the cluster have room for.
         """
         slots = self.slots(machine)
         if asked is not None and machine.gpus and asked > slots:
@@ -109,32 +114,32 @@ class Needs:
         return asked or slots
 
     def resources(self, machine: Machine) -> dict[str, float]:
-        """What Ray reserves for a worker."""
+        """Return the resources that Ray reserves for a worker."""
         if machine.gpus:
             return {"cpu": 1.0, "gpu": self.gpus}
         return {"cpu": float(self.devices) if machine.nodes else 1.0}
 
     def devices_held(self, machine: Machine) -> float:
-        """GPUs, or CPU cores, that a worker keeps from others."""
+        """Return the number of GPUs, or CPU cores, that a worker occupies."""
         return self.gpus if machine.gpus else float(self.devices)
 
     def describe(self, gpu: bool) -> str:
-        """In words."""
+        """Describe the devices of one worker."""
         if not gpu:
             return "one" if self.devices == 1 else str(self.devices)
         return "one" if self.gpus == 1 else f"{self.gpus:g}"
 
     def memory_fraction(self) -> float | None:
-        """The share of a GPU's memory that JAX may take in a worker; None for JAX's own choice."""
+        """Return the fraction of a GPU's memory that JAX may take in a worker; None for JAX's default."""
         return JAX_MEMORY_FRACTION * self.gpus if self.gpus < 1 else None
 
 
 @dataclass(frozen=True)
 class Crew:
-    """Who does a sweep's work: so many workers on a machine, each with up to `pack` trials at a time.
+    """The workers of a sweep: `workers` of them on a machine, each with up to `pack` trials at a time.
 
-    A trial whose period takes longer than `period_timeout_s` is given up; None leaves that to the watchdog. A crew that
-    `follows` a cluster grows as nodes join.
+    An attempt whose period takes longer than `period_timeout_s` is killed; None leaves the limit to the watchdog. A
+    crew that `follows` a cluster grows as nodes join.
     """
 
     machine: Machine
@@ -148,10 +153,10 @@ class Crew:
     def of(
         cls, machine: Machine, workers: int | None, pack: int = 1, devices: int = 1, gpus: float | None = None
     ) -> Crew:
-        """Check what was asked for.
+        """Check the request and return the crew.
 
         Raises:
-          SweepError: the machine has not got it.
+          SweepError: the machine has too few devices.
         """
         needs = Needs.of(machine, devices, gpus)
         follows = bool(machine.nodes) and workers is None
@@ -164,20 +169,20 @@ class Crew:
 
     @property
     def trials(self) -> int:
-        """Trials at a time."""
+        """The number of trials at a time."""
         return self.workers * self.pack
 
     @property
     def cpu_devices(self) -> int | None:
-        """Devices of each experiment on a CPU machine; None where they are GPUs."""
+        """Devices per experiment on a CPU machine; None on a GPU machine."""
         return None if self.machine.gpus else self.needs.devices
 
     def processes(self, trials: int | None) -> int:
-        """Worker processes for so many trials, None for enough."""
+        """Return the number of worker processes for this number of trials; None means enough trials for all workers."""
         return self.workers if trials is None or self.shared else max(1, min(self.workers, trials))
 
     def settings(self) -> dict[str, Any]:
-        """What `prepare_worker` is called with in each worker."""
+        """Return the arguments of `prepare_worker` in each worker."""
         enough = bool(self.machine.nodes) or self.workers * self.needs.devices <= len(self.machine.cores)
         return {
             "cores": None if self.machine.nodes else list(self.machine.cores),
@@ -189,7 +194,7 @@ class Crew:
 
 
 def find_machine() -> Machine:
-    """Look at this machine without importing JAX or starting Ray."""
+    """Return this machine, without importing JAX or starting Ray."""
     cores = tuple(sorted(os.sched_getaffinity(0)))
     present = _visible_gpus()
     if not present:
@@ -208,7 +213,7 @@ def _cores_of(machine: Machine) -> int:
 
 
 def _visible_gpus() -> int:
-    """NVIDIA GPUs that the driver shows and CUDA_VISIBLE_DEVICES leaves."""
+    """Return the number of NVIDIA GPUs that the driver lists and CUDA_VISIBLE_DEVICES allows."""
     driver = Path("/proc/driver/nvidia/gpus")
     present = len(list(driver.iterdir())) if driver.is_dir() else 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

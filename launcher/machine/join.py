@@ -1,4 +1,4 @@
-"""Joining a Ray cluster that runs already: what it has, whether it can do our work, and how our code gets there."""
+"""Join a running Ray cluster: what it has, whether it can run our trials, and how our code gets there."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ NODES_LOOK_S: Final = 5.0
 OUR_PACKAGES: Final = ("jax_party", "mava_configs", "sweeps", "launcher", "results")
 CHECKED: Final = tuple(name for name in PACKAGES if name != "jax-party")  # our own code is sent along
 PASSED_ON: Final = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_REGION")
-"""Variables that workers need, with all `JAX_PARTY_*`. Ray shows them to whoever sees the cluster: no secrets."""
+"""Variables that workers need, besides all `JAX_PARTY_*`. Everyone with access to the cluster sees them: no secrets."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node of the cluster that can work.
+    """A node of the cluster that has CPUs for workers.
 
     Attributes:
-      name, ip: of its machine.
-      cpus, gpus: that Ray hands out there.
-      python, versions: what is installed.
+      name, ip: its machine's host name and address.
+      cpus, gpus: the number that Ray assigns there.
+      python, versions: the installed versions of Python and the packages.
       cuda: whether its JAX can use GPUs.
-      sees: whether it sees the sweep's folder.
-      problem: why it could not be asked.
+      sees: whether it has access to the sweep's folder.
+      problem: why it could not be queried, or None.
     """
 
     name: str
@@ -68,18 +68,19 @@ class Node:
 
 
 def find_cluster(address: str, folder: Path, shared: bool) -> Machine:
-    """Look at the cluster and check that it can run a sweep in this folder.
+    """Inspect the cluster and check that it can run a sweep in this folder.
 
     Args:
       address: `auto`, `host:port` or `ray://host:port`.
-      folder: the sweep's, or where sweep folders go; it need not be there yet.
-      shared: whether the user says that all nodes see the folder.
+      folder: the sweep's folder, or the one that holds sweep folders; it need not exist yet.
+      shared: whether the user says that all nodes have access to the folder.
 
     Returns:
       The cluster as a machine.
 
     Raises:
-      SweepError: it does not answer, refuses the token, has nodes with other versions or without the folder.
+      SweepError: the cluster does not answer, refuses the token, or has nodes with other versions or without access to
+        the folder.
     """
     if not has_token():
         raise SweepError(
@@ -96,10 +97,10 @@ def find_cluster(address: str, folder: Path, shared: bool) -> Machine:
 
 
 def _nodes(address: str, folder: Path) -> list[Node]:
-    """The nodes that can work; a cluster that has just been started may have none yet, and is waited for.
+    """Return the nodes with CPUs; wait for the first one, because a cluster that was just started may have none.
 
     Raises:
-      SweepError: it does not answer, or none has joined in time.
+      SweepError: the cluster does not answer, or no node has joined in time.
     """
     until = time.monotonic() + NODES_WAIT_S
     told = False
@@ -124,7 +125,7 @@ def _nodes(address: str, folder: Path) -> list[Node]:
 
 
 def our_versions() -> dict[str, str | None]:
-    """What a worker must have as we have it: Python and the packages."""
+    """Return our versions of Python and the packages, which workers must have too."""
     here = current_provenance()["versions"]
     return {"Python": platform.python_version(), **{name: here[name] for name in CHECKED}}
 
@@ -132,10 +133,10 @@ def our_versions() -> dict[str, str | None]:
 def refuse_other_versions(
     node: str, python: str, there: Mapping[str, str | None], here: Mapping[str, str | None]
 ) -> None:
-    """Refuse a node whose Python (but for its patch version) or packages are not ours.
+    """Refuse a node whose Python (except the patch version) or packages differ from ours.
 
     Raises:
-      SweepError: with the node and what differs.
+      SweepError: versions differ; the message names the node and the differences.
     """
     theirs, ours = {"Python": _minor(python), **there}, {**here, "Python": _minor(here["Python"] or "")}
     different = [
@@ -148,11 +149,11 @@ def refuse_other_versions(
 
 
 class NodeRefused(SweepError):
-    """A node that cannot do the sweep's work; trials go on elsewhere.
+    """A node cannot run the sweep's trials; they continue on other nodes.
 
     Args:
-      reason: why.
-      node_id: Ray's name for it.
+      reason: why it cannot.
+      node_id: Ray's id of the node.
     """
 
     def __init__(self, reason: str, node_id: str) -> None:
@@ -164,12 +165,12 @@ class NodeRefused(SweepError):
 
 
 def check_worker(here: Mapping[str, str | None], sweep: Path) -> None:
-    """Refuse to work where versions are not those of the driver, or its folder is not seen.
+    """Refuse to work on this node if its versions differ from the driver's, or it has no access to the sweep's folder.
 
-    Nodes may have joined since the driver looked.
+    The driver cannot have checked nodes that joined later, so each worker checks its own.
 
     Raises:
-      NodeRefused: with this node and what differs.
+      NodeRefused: the node is not usable; the message names it and the reason.
     """
     import ray
 
@@ -183,7 +184,7 @@ def check_worker(here: Mapping[str, str | None], sweep: Path) -> None:
 
 
 def runtime_env() -> dict[str, Any]:
-    """How Ray brings our code, and what workers need of our environment, to every node."""
+    """Return the runtime environment that sends our code and the variables that workers need to every node."""
     names = [*OUR_PACKAGES]
     if chosen := os.environ.get(EXPERIMENT_VARIABLE):
         names.append(chosen.partition(":")[0].partition(".")[0])
@@ -213,7 +214,7 @@ def _as_machine(nodes: list[Node]) -> Machine:
 
 
 def _check_reachable(address: str) -> None:
-    """See that something listens there; Ray itself would try for minutes."""
+    """Check that something listens at the address, because Ray itself would keep trying for minutes."""
     if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -227,7 +228,7 @@ def _check_reachable(address: str) -> None:
 
 
 def _probe(address: str, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Ask `launcher.machine.probe`, and end it where it takes too long."""
+    """Run `launcher.machine.probe`, kill it if it takes too long, and return what it says about each node."""
     command = [sys.executable, "-m", "launcher.machine.probe", address, json.dumps(request)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     assert process.stdout is not None and process.stderr is not None
@@ -260,7 +261,7 @@ def _probe(address: str, request: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _parts(out: IO[bytes], err: IO[bytes], until: list[float]) -> Iterator[tuple[str, bytes]]:
-    """What a process says, as it says it, until it ends or time is up."""
+    """Yield a process's output, as (stream, bytes), while it arrives, until the process ends or time is up."""
     with selectors.DefaultSelector() as selector:
         selector.register(out, selectors.EVENT_READ, "out")
         selector.register(err, selectors.EVENT_READ, "err")
@@ -284,7 +285,7 @@ def _last_line(said: bytes) -> str:
 
 @contextlib.contextmanager
 def _marker(folder: Path) -> Iterator[str | None]:
-    """A file in the folder, or in what there is above it, for nodes to look for; None where that cannot be written."""
+    """Create a file for nodes to look for, in the folder or its closest existing parent; None if it is not writable."""
     place = store_of(folder).on_disk(store_of(folder).absolute(folder))
     if place is None:
         yield None
@@ -304,7 +305,7 @@ def _marker(folder: Path) -> Iterator[str | None]:
 
 
 def _check_folder(address: str, folder: Path, shared: bool, nodes: list[Node]) -> None:
-    """A folder of this machine is of use to workers only where they see it."""
+    """Refuse a folder on disk that not all workers have access to."""
     if store_of(folder).on_disk(folder) is None:
         return
     if not shared and (len(nodes) > 1 or nodes[0].name != socket.gethostname()):

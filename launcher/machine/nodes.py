@@ -1,4 +1,4 @@
-"""The nodes of a cluster while a sweep runs on it: some come, some go, and some are not to be used."""
+"""The nodes of a cluster while a sweep runs on it: some join, some leave, and some must not be used."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Nodes:
     """The cluster's nodes.
 
     Args:
-      crew: who is to work there.
-      clock: seconds.
+      crew: the workers that run there.
+      clock: returns the time in seconds.
     """
 
     def __init__(self, crew: Crew, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,13 +32,13 @@ class Nodes:
         self._holders: dict[str, list[Any]] = {}
 
     def tend(self, hold: Callable[[float], None]) -> None:
-        """Say how many devices workers hold, where that follows the cluster, unless it was said a moment ago."""
+        """Report to `hold` how many devices the workers hold, if the crew follows the cluster; every few seconds."""
         if self._crew.follows and self._clock() >= self._next:
             self._next = self._clock() + LOOK_EVERY_S
             hold(self.slots() * self._crew.needs.devices_held(self._crew.machine))
 
     def slots(self) -> int:
-        """Workers that those that are there now have room for."""
+        """Return the number of workers that the usable nodes have room for now."""
         parts = tuple(
             Machine(tuple(range(_amount(node, "CPU"))), _amount(node, "GPU") if self._crew.machine.gpus else 0)
             for node in ray.nodes()
@@ -50,7 +50,7 @@ class Nodes:
         return self._crew.needs.slots(Machine((), gpus, nodes=parts))
 
     def keep_off(self, node_id: str) -> None:
-        """Take every CPU of a node as it becomes free, so that no trial comes there any more."""
+        """Reserve every CPU of a node as it becomes free, so that no more trials are placed there."""
         if node_id in self._holders:
             return
         cpus = sum(_amount(node, "CPU") for node in ray.nodes() if node["NodeID"] == node_id)
@@ -61,7 +61,7 @@ class Nodes:
 
 
 class _Holder:
-    """An actor that does nothing."""
+    """An actor that only occupies a CPU."""
 
 
 def _amount(node: dict[str, Any], resource: str) -> int:

@@ -1,7 +1,7 @@
-"""Looks at a Ray cluster: `python -m launcher.machine.probe <address> <request>`, a process of its own.
+"""Inspect a Ray cluster in a separate process: `python -m launcher.machine.probe <address> <request>`.
 
-Ray tries to reach a head, or to be let in, for minutes, and cannot be stopped meanwhile; a process can. It prints one
-line of JSON when it is connected, and one with what the nodes are.
+Ray tries for minutes to reach a head or to authenticate, and cannot be interrupted; a process can be killed. It prints
+one line of JSON when it is connected, and one that describes the nodes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ LOOK_LIMIT_S = 120.0
 
 
 def look(packages: Sequence[str], marker: str | None) -> dict[str, Any]:
-    """What a node has. It runs there without any of our code, so it needs nothing but Python.
+    """Describe the node that this runs on. None of our code is there yet, so it needs only Python.
 
     Args:
-      packages: whose versions are asked for.
-      marker: a file that nodes which share its folder can see.
+      packages: the packages whose versions to return.
+      marker: a file that exists on every node that shares its folder; None if there is none.
     """
     import importlib.metadata
     import importlib.util
@@ -42,7 +42,7 @@ def look(packages: Sequence[str], marker: str | None) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Connect, and ask every node that can work."""
+    """Connect, and query every node with a CPU."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

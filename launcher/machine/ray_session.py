@@ -1,4 +1,4 @@
-"""The Ray of a sweep: started on this machine or joined, and ended."""
+"""The Ray of a sweep: start it on this machine or join a cluster, and stop it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from launcher.ray_compat import give_tune_a_folder, own_session, tell_messages_t
 
 OBJECT_STORE_BYTES = 100 * 2**20
 OURS = "jax_party"
-"""In the folder of a Ray that a driver of ours has started, until its logs are kept."""
+"""A file that marks the session folder of a Ray that our driver started; removed if the logs are to be kept."""
 DYING_RAY_S = 300.0
-"""Ray's processes may live on for a minute when their driver has been killed."""
-# Tune's own files and messages are of no use here: folders and records say it all.
+"""After this time a killed driver's session folder may be removed; Ray's processes may outlive it by a minute."""
+# Tune's own files and messages are not needed: the trial folders and records hold the same information.
 TUNE_ENVIRONMENT = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray turns a loopback address into the host's own
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray replaces a loopback address by the host's own
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -42,15 +42,15 @@ TUNE_ENVIRONMENT = {
 
 
 def prepare_driver(joins: bool = False) -> None:
-    """Set what Ray reads from the environment when it is imported, so call this before that.
+    """Set the environment variables that Ray reads when it is imported; call this before importing Ray.
 
-    Every sweep's Ray asks for a token; unless the user has one, it is made here and lives as long as the driver.
+    Every sweep's Ray requires a token. Unless the user has set one, this creates one that lives as long as the driver.
 
     Args:
-      joins: whether a cluster is to be joined, which has a token of its own, or the user's is to open a dashboard.
+      joins: do not create a token: either a cluster with its own is joined, or the user's opens the dashboard.
     """
     os.environ.update(TUNE_ENVIRONMENT)
-    # Ray would run trials at niceness 15: held to a core each, they stand still beside any other process there.
+    # Ray would run trials at niceness 15: pinned to one core each, they would starve beside any other process on it.
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ["RAY_AUTH_MODE"] = "token"
     if joins:
@@ -68,24 +68,24 @@ def start_ray(
     runtime_env: Any = None,
     dashboard: Mapping[str, Any] = MappingProxyType({"include_dashboard": False}),
 ) -> Any:
-    """Start a Ray of our own on loopback, or join the one at `address`, and give the module.
+    """Start our own Ray on loopback, or join the one at `address`, and return the `ray` module.
 
     `prepare_driver` must have been called before Ray was imported.
 
     Args:
-      crew: who is to work.
+      crew: the workers of the sweep.
       log_file: where Ray's messages and ours go.
-      trials: how many there are to play, None for enough: no more workers are started.
-      preloading: has the workers of our own Ray load everything as they start.
-      address: of a cluster, None for a Ray of our own.
-      runtime_env: what a cluster's nodes get from us.
-      dashboard: what a Ray of our own is started with for its dashboard; with one it has the user's token.
+      trials: the number of trials to run, which limits the number of workers; None for no such limit.
+      preloading: makes the workers of our own Ray load their imports when they start.
+      address: the cluster's address, None for our own Ray.
+      runtime_env: the code and variables that are sent to a cluster's nodes.
+      dashboard: the dashboard's arguments of `ray.init` for our own Ray; a dashboard uses the user's token.
     """
     prepare_driver(joins=address is not None or dashboard["include_dashboard"])
     import ray
 
     if address is not None:
-        # Ray has workers look for code in the driver's folder first, and a node may have another checkout there.
+        # Ray makes workers look for code in the driver's folder first, and a node may have another checkout there.
         with tempfile.TemporaryDirectory() as nowhere, contextlib.chdir(nowhere):
             ray.init(address=address, runtime_env=runtime_env, log_to_driver=False, logging_level=logging.ERROR)
         if address.startswith("ray://"):
@@ -114,11 +114,11 @@ def start_ray(
 
 
 def stop_ray(ray: Any, keep_logs: bool) -> None:
-    """End a Ray of our own, or leave a cluster.
+    """Stop our own Ray, or disconnect from a cluster.
 
     Args:
       ray: the module.
-      keep_logs: leave the folder with the logs of a Ray of our own, some of its processes having failed.
+      keep_logs: keep the folder with the logs of our own Ray, because some of its processes have failed.
     """
     session = own_session()
     ray.shutdown()
@@ -135,7 +135,7 @@ def stop_ray(ray: Any, keep_logs: bool) -> None:
 
 
 def _mark_session(session: Path) -> None:
-    """Say that Ray's folder is ours, and remove those of our drivers that were killed."""
+    """Mark Ray's session folder as ours, and remove the folders of our drivers that were killed."""
     (session / OURS).touch()
     for other in session.parent.glob(f"session_*/{OURS}"):
         driver = other.parent.name.rpartition("_")[2]
@@ -146,10 +146,10 @@ def _mark_session(session: Path) -> None:
 
 
 class _LogFile(logging.FileHandler):
-    """A log that a full disk leaves with gaps, and nothing on the terminal."""
+    """A log file that drops lines on a full disk instead of printing errors on the terminal."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Go on without this line."""
+        """Drop the line."""
 
 
 _LOGGED = (
@@ -159,7 +159,7 @@ _LOGGED = (
 
 
 def _log_messages() -> None:
-    """Send what Ray's own processes have to say, such as that a worker has died, there too: Ray would print it."""
+    """Send the messages of Ray's processes, such as a worker's death, to the log too; Ray would print them."""
 
     def tell(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
         for line in data["lines"]:
@@ -169,7 +169,7 @@ def _log_messages() -> None:
 
 
 def _log_to_file(path: Path) -> None:
-    """Send Ray's and our warnings to a file, and nothing to the terminal."""
+    """Send Ray's and our log messages to a file, and none to the terminal."""
     logging.captureWarnings(True)
     handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -178,5 +178,5 @@ def _log_to_file(path: Path) -> None:
         target.handlers = [handler]
         target.propagate = False
         target.setLevel(level)
-    # Tune looks for the result files that it was told not to write.
+    # Tune warns about missing result files that it was told not to write.
     logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Ray's token: whoever has none may not use the Ray of a sweep."""
+"""Ray's authentication token, which every connection to a sweep's Ray needs."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from jax_party.errors import SweepError
 
 
 def has_token() -> bool:
-    """Whether the user has a token where Ray looks for it."""
+    """Return whether the user has a token in a place where Ray looks for it."""
     named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def check_token() -> None:
-    """See that the file with the user's token can be read, before anything is made.
+    """Check that the token file that the user has named can be read, before anything is created.
 
     Raises:
-      SweepError: it cannot, or is empty.
+      SweepError: the file cannot be read or is empty.
     """
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
     if not named or os.environ.get("RAY_AUTH_TOKEN"):

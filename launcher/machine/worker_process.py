@@ -1,4 +1,4 @@
-"""Prepare a worker's process: its core or its share of a GPU, before JAX is imported."""
+"""Prepare a worker process before JAX is imported: its cores, or its share of a GPU."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ def prepare_worker(
     devices: int = 1,
     memory_fraction: float | None = None,
 ) -> Any:
-    """Make this worker process ready to import JAX: its environment, and on a CPU machine cores of its own.
+    """Prepare this worker process for JAX: set its environment, and on a CPU machine reserve cores.
 
     Args:
-      cores: those to choose from, None for all that this process may use.
-      uses_gpu: leave the cores alone.
-      wait_s: how long to wait for each free core.
-      devices: on a CPU machine, how many cores, each a device to JAX.
-      memory_fraction: of a GPU's memory, None for JAX's own choice.
+      cores: the cores to choose from, None for all that this process may use.
+      uses_gpu: the worker uses GPUs, so reserve no cores.
+      wait_s: how long to wait for each free core, in seconds.
+      devices: on a CPU machine, the number of cores; JAX sees each as a device.
+      memory_fraction: fraction of a GPU's memory that JAX may take, None for JAX's default.
 
     Returns:
-      What holds the cores; keep it for the life of the process. Empty where none was free, or none is needed.
+      The locks of the cores; keep them for the life of the process. Empty if too few cores were free, or on a GPU
+      machine.
     """
     if uses_gpu:
         if memory_fraction is not None:

@@ -1,1 +1,1 @@
-"""From what was asked to trial folders, written before Ray starts."""
+"""Turn the options of a sweep into trial folders, before Ray starts."""

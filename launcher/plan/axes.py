@@ -1,4 +1,4 @@
-"""Axes as Tune's search algorithms know them, and configurations drawn up front."""
+"""Axes in the form of Tune's search algorithms, and configurations drawn up front."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REDRAWS = 100
 
 
 def tune_domain(axis: Axis) -> Any:
-    """The axis as Tune's own domain; whole numbers have both ends in it, Tune's `randint` only the lower."""
+    """Return the axis as a Tune domain; integer ranges include both ends, while Tune's `randint` excludes the upper."""
     if not axis.type.is_range:
         values = list(axis.values)
         return tune.grid_search(values) if axis.type is AxisType.GRID else tune.choice(values)
@@ -33,10 +33,10 @@ def tune_domain(axis: Axis) -> Any:
 
 
 def draw_configurations(axes: Sequence[Axis], samples: int, seed: int) -> list[dict[str, Any]]:
-    """Draw with Tune's variant generator: `samples` times the random axes, each with every grid point; by axis name.
+    """Draw configurations, by axis name, with Tune's variant generator.
 
-    A draw that repeats an earlier one is drawn again, up to `REDRAWS` times; then the space counts as
-    exhausted and there are fewer.
+    The random axes are drawn `samples` times, and each draw is combined with every grid point. A draw that only repeats
+    earlier ones is redrawn up to `REDRAWS` times; then the space counts as exhausted, and fewer are returned.
     """
     generator = np.random.default_rng(seed)
     spec = {"config": {axis.name: tune_domain(axis) for axis in axes}}
@@ -55,42 +55,42 @@ def draw_configurations(axes: Sequence[Axis], samples: int, seed: int) -> list[d
 
 
 class Space:
-    """A space as a searcher knows it: by plain names, with values that it can hold.
+    """A space in a searcher's form: plain names, and values that the searcher can represent.
 
     Args:
-      axes: with different names.
+      axes: the axes, with distinct names.
     """
 
     def __init__(self, axes: Sequence[Axis]) -> None:
         keys = [axis.key for axis in axes]
-        # Searchers take a slash for nesting.
+        # Searchers interpret a slash as nesting.
         self._axes = {(a.key if keys.count(a.key) == 1 else a.name).replace("/", "."): a for a in axes}
 
     def domains(self) -> dict[str, Any]:
-        """Tune's domain of each axis."""
+        """Return each axis as a Tune domain, by the searcher's name."""
         return {
             label: tune.choice(_categories(axis)) if axis.values else tune_domain(axis)
             for label, axis in self._axes.items()
         }
 
     def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values by the axes' names as the searcher writes them; every axis has one (`with_absent`)."""
+        """Convert values by axis name to the searcher's form; every axis must have one (`with_absent`)."""
         return {label: _encode(axis, values[axis.name]) for label, axis in self._axes.items()}
 
     def decode(self, encoded: Mapping[str, Any]) -> dict[str, Any]:
-        """What a searcher gave, by the axes' names."""
+        """Convert a searcher's suggestion to values by axis name."""
         return {axis.name: _decode(axis, encoded[label]) for label, axis in self._axes.items()}
 
     def holds(self, values: Mapping[str, Any]) -> bool:
-        """Whether the searcher could have drawn these values."""
+        """Return whether the searcher could have drawn these values."""
         return all(_holds(axis, values[axis.name]) for axis in self._axes.values() if axis.name in values)
 
 
 def with_absent(axes: Sequence[Axis], values: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Values by the axes' names, with those of axes that did not exist for the trial drawn at random.
+    """Return values by axis name, with random ones added for axes that did not exist for the trial.
 
-    A searcher gave it some, which made no difference and were not kept. Any others that it could have given teach it
-    as much, while the same ones each time would teach it that they matter.
+    The searcher had suggested values for these axes too, but they had no effect and were not kept. Random values teach
+    the searcher just as much, while always the same ones would teach it that they matter.
     """
     absent = [axis for axis in axes if axis.name not in values]
     (drawn,) = draw_configurations(absent, 1, seed) if absent else ({},)
@@ -98,12 +98,12 @@ def with_absent(axes: Sequence[Axis], values: Mapping[str, Any], seed: int) -> d
 
 
 def seed_of(seed: int, *place: int) -> int:
-    """A seed that is never 0 and differs by place, so that a resumed searcher does not draw the same again."""
+    """Return a seed above 0 that depends on `place`, so that a resumed searcher does not repeat its draws."""
     return int(np.random.SeedSequence((seed, *place)).generate_state(1)[0] % (2**31 - 1)) + 1
 
 
 def _categories(axis: Axis) -> list[Any]:
-    """The values themselves, or their places where a searcher cannot hold them (lists)."""
+    """Return the axis's values, or their indices if a searcher cannot represent the values (lists)."""
     if all(isinstance(value, (str, int, float, bool, type(None))) for value in axis.values):
         return list(axis.values)
     return list(range(len(axis.values)))
@@ -114,7 +114,7 @@ def _encode(axis: Axis, value: Any) -> Any:
 
 
 def _decode(axis: Axis, value: Any) -> Any:
-    """The value, within its range where rounding has led out of it."""
+    """Convert a suggested value, and clip it to the range in case rounding has moved it outside."""
     value = _plain({"": value})[""]
     if axis.values:
         return axis.values[_categories(axis).index(value)]

@@ -1,4 +1,4 @@
-"""Which searchers, samplers and schedulers go together, and why the others do not. Nothing here starts anything."""
+"""Which searchers, samplers and schedulers can be combined, and why others cannot. Nothing here starts anything."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ if TYPE_CHECKING:
     from launcher.plan.study import Study
 
 MIN_RUNGS = 3
-"""Evaluations below which hyperband has no bracket but the one that stops nothing."""
+"""With fewer evaluations, hyperband's only bracket is the one that stops nothing."""
 _SEARCHERS_OF_ONE_OBJECTIVE = (Search.HYPEROPT, Search.BOHB)
 _TUNED_BY_CONSTRAINTS = (Sampler.TPE, Sampler.GP, Sampler.NSGA2)
 
 
 def default_scheduler(search: Search) -> Scheduler:
-    """FIFO; for BOHB, which cannot do without it, hyperband."""
+    """Return the default scheduler: FIFO, or hyperband for BOHB, which requires it."""
     return Scheduler.HYPERBAND if search is Search.BOHB else Scheduler.FIFO
 
 
 def default_sampler(search: Search, objectives: int) -> Sampler | None:
-    """How Optuna draws unless told."""
+    """Return Optuna's default sampler; None for other searchers."""
     if search is not Search.OPTUNA:
         return None
     return Sampler.NSGA2 if objectives > 1 else Sampler.TPE
 
 
 def check_combination(study: Study, samples: int) -> None:
-    """Refuse what does not go together.
+    """Refuse choices that cannot be combined.
 
     Args:
       study: the sweep.
-      samples: configurations to draw.
+      samples: the number of configurations to draw.
 
     Raises:
       SweepError: with the reason and what to do instead.

@@ -1,4 +1,4 @@
-"""Make a study of what was asked: the sweep file, the options, and the composed configs, checked."""
+"""Create a checked study from the sweep file, the options and the composed configs."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from sweeps.space import Budget, SweepSpec, check_axes, find_spec, load_spec, me
 
 
 def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int]:
-    """Check everything that can be checked without starting anything.
+    """Create the study, and check everything that can be checked without starting anything.
 
     Returns:
-      The study, and how many configurations to draw for every scenario.
+      The study, and the number of configurations to draw for every scenario.
 
     Raises:
-      SweepError, ConfigError: what was asked for cannot be run.
+      SweepError, ConfigError: the requested sweep cannot be run.
     """
     engine = get_engine(options.engine)
     engine.check()
@@ -60,7 +60,7 @@ def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int
         if algorithm not in spec.algorithms:
             raise SweepError(f"{spec.source}: algorithms: {algorithm} is not among {', '.join(spec.algorithms)}")
         specs[algorithm] = spec
-    num_seeds = max(spec.num_seeds for spec in specs.values())  # so that all are compared on as many
+    num_seeds = max(spec.num_seeds for spec in specs.values())  # the same for all algorithms
     specs = {name: _with_options(_with_full_names(spec), options, num_seeds) for name, spec in specs.items()}
     spec = merge_specs(specs)
     bases = tuple(base for algorithm in algorithms for base in compose_bases(algorithm, spec, engine))
@@ -101,7 +101,7 @@ def _check_storage(study: Study, options: SweepOptions) -> None:
 
 
 def compose_bases(algorithm: str, spec: SweepSpec, engine: Engine) -> tuple[Base, ...]:
-    """Compose one config a scenario.
+    """Compose one config per scenario.
 
     Raises:
       ConfigError: an unknown scenario or override, or a config that the trainer refuses.
@@ -117,12 +117,15 @@ def compose_bases(algorithm: str, spec: SweepSpec, engine: Engine) -> tuple[Base
 
 
 def _with_options(spec: SweepSpec, options: SweepOptions, num_seeds: int) -> SweepSpec:
-    """The sweep file with what the command line changes; `overrides` then holds everything that is fixed.
+    """Return the sweep file's spec with the command line's changes; its `overrides` then contain all fixed values.
 
     Args:
-      spec: of the file.
-      options: of the command line.
-      num_seeds: of each trial, where nothing else says it.
+      spec: the sweep file's spec.
+      options: the command line's options.
+      num_seeds: seeds per trial if neither the file's overrides nor the command line sets them.
+
+    Raises:
+      SweepError: options contradict each other, or no axis is left.
     """
     asked = dict(_split_override(word) for word in options.overrides)
     for key, name, value in (
@@ -164,7 +167,7 @@ def _with_options(spec: SweepSpec, options: SweepOptions, num_seeds: int) -> Swe
 
 
 def _objective(written: Objective, options: SweepOptions) -> Objective:
-    """The sweep file's objective with what the command line changes."""
+    """Return the sweep file's objective with the command line's changes."""
     metrics = options.metric or written.metrics
     mode: Any = options.mode
     if mode is not None and len(mode) == 1:
@@ -181,7 +184,7 @@ def _objective(written: Objective, options: SweepOptions) -> Objective:
 
 
 def _with_full_names(spec: SweepSpec) -> SweepSpec:
-    """The spec with aliases of algorithms in conditions resolved."""
+    """Return the spec with algorithm aliases in conditions replaced by full names."""
     axes = []
     for axis in spec.axes:
         when = dict(axis.when)
@@ -196,7 +199,7 @@ def _with_full_names(spec: SweepSpec) -> SweepSpec:
 
 
 def _check_conditions(study: Study) -> None:
-    """Conditions name scenarios that there are, and leave each algorithm and scenario an axis."""
+    """Check that conditions name existing scenarios, and leave at least one axis for each algorithm and scenario."""
     known = mava_configs.scenarios(str(study.spec.overrides.get("env", "jaxparty")))
     for axis in study.spec.axes:
         for name in axis.when.get("scenario", ()):
@@ -233,12 +236,15 @@ def _check_seeds(study: Study) -> None:
 
 
 def _check_environment(config: Mapping[str, Any], spec: SweepSpec, chosen: Sequence[Mapping[str, Any]]) -> None:
-    """Hydra composes any scenario into any environment; only its own make sense.
+    """Refuse scenarios of another environment; Hydra would compose any scenario into any environment.
 
     Args:
-      config: with the environment's own scenario.
+      config: a config with the environment's default scenario.
       spec: the sweep.
-      chosen: one config a scenario of it.
+      chosen: one config per scenario of the sweep.
+
+    Raises:
+      ConfigError: a scenario belongs to another environment.
     """
     own = config["env"]["scenario"]["name"]
     for name, composed in zip(spec.scenarios, chosen, strict=True):
@@ -280,7 +286,7 @@ def _split_override(word: str) -> tuple[str, Any]:
 
 
 def _hydra_text(value: Any) -> str:
-    """A value in Hydra's override grammar."""
+    """Format a value in Hydra's override grammar."""
     if isinstance(value, str):
         return value if re.fullmatch(r"[\w.+/-]+", value) else "'" + value.replace("'", "\\'") + "'"
     if isinstance(value, (list, tuple)):

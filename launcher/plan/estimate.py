@@ -1,4 +1,4 @@
-"""How long a sweep will take, and how we know."""
+"""Estimate how long a sweep will take, and say what the estimate is based on."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MAX_RECORDS = 50
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds for the whole sweep, and in words what the number rests on."""
+    """Seconds for the whole sweep, and in words what the number is based on."""
 
     seconds: float
     source: str
@@ -58,12 +58,12 @@ def estimate(
     without any, `SPEEDS`, and that nothing is compiled yet. Mava's systems compile for every trial.
 
     Args:
-      out: where sweeps are.
-      steps: environment steps in all, by algorithm.
-      gpu: whether they are played on GPUs.
-      trials: how many.
-      workers: at a time.
-      engine: what runs them.
+      out: the folder that holds the sweeps.
+      steps: algorithm -> environment steps in total.
+      gpu: whether trials run on GPUs.
+      trials: the number of trials.
+      workers: the number of workers.
+      engine: the engine that runs them.
     """
     busy = max(1, min(workers, trials))
     seconds, sources = START_S + trials * TRIAL_S / busy, []
@@ -83,7 +83,7 @@ def estimate(
 
 
 def _earlier(out: Path, algorithm: str, gpu: bool, engine: str) -> list[TrialRecord]:
-    """The newest complete trials that ran on a machine like this."""
+    """Return the newest COMPLETE trials of this host, kind of device and engine, at most `MAX_RECORDS`."""
     host = socket.gethostname()
     found: list[TrialRecord] = []
     for record in _records(out / algorithm):
@@ -97,7 +97,7 @@ def _earlier(out: Path, algorithm: str, gpu: bool, engine: str) -> list[TrialRec
 
 
 def _records(root: Path) -> Iterator[TrialRecord]:
-    if store_of(root).on_disk(root) is None:  # reading through other sweeps there takes longer than it is worth
+    if store_of(root).on_disk(root) is None:  # reading other sweeps from remote storage takes too long
         return
     for sweep in sorted(root.glob("*/*"), reverse=True):
         for path in sorted(sweep.glob(f"*/{RECORD_FILE}")):

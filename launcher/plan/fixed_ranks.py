@@ -1,4 +1,4 @@
-"""Which scenarios of a sweep have ranks that cannot change, by the settings that its trials have."""
+"""Find the scenarios of a sweep whose ranks cannot change under the settings of its trials."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SCENARIO = "env.scenario."
 
 
 def note_of_plan(study: Study, trials: Iterable[PlannedTrial]) -> str | None:
-    """Say before a sweep runs which scenarios have ranks that cannot change.
+    """Describe, before a sweep runs, which scenarios have ranks that cannot change; None if there are none.
 
     Args:
       study: the sweep.
-      trials: as drawn; none where a searcher draws them while the sweep runs. It then goes by the scenarios themselves,
-        without those whose settings are searched over.
+      trials: the planned trials; empty if a searcher draws them while the sweep runs. The scenarios' own settings are
+        then used, and scenarios whose settings are searched over are left out.
     """
     drawn = [(trial.base, trial.hyperparameters) for trial in trials]
     if not drawn:
@@ -33,13 +33,13 @@ def note_of_plan(study: Study, trials: Iterable[PlannedTrial]) -> str | None:
 
 
 def note_of_trials(folder: Path, trials: Iterable[TrialRecord]) -> str | None:
-    """Say at a sweep's end which scenarios have ranks that cannot change.
+    """Describe, at a sweep's end, which scenarios have ranks that cannot change; None if there are none.
 
-    One config is read for each algorithm and scenario: its trials differ in their hyperparameters alone.
+    Only one config per algorithm and scenario is read, because its trials differ only in their hyperparameters.
 
     Args:
-      folder: the sweep's.
-      trials: of the sweep.
+      folder: the sweep's folder.
+      trials: the sweep's trials.
     """
     return rank_note(_each_of(folder, trials))
 
@@ -59,11 +59,11 @@ def _each_of(folder: Path, trials: Iterable[TrialRecord]) -> Iterator[tuple[str,
 
 
 def _mobility(config: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> RankMobility | None:
-    """What a trial's settings allow; None where it plays another game."""
+    """Return how ranks can change under a trial's settings; None if it plays another game."""
     own = {key.removeprefix(SCENARIO): value for key, value in hyperparameters.items() if _own(key)}
     return mobility_in(with_values(config.get("env", {}).get("scenario", {}), own))
 
 
 def _own(key: str) -> bool:
-    """Whether a hyperparameter is a setting of the scenario."""
+    """Return whether a hyperparameter is a setting of the scenario."""
     return key.startswith(SCENARIO)

@@ -1,4 +1,4 @@
-"""What a trial folder says about how well the trial went."""
+"""Read from a trial's folder how well the trial did."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jax_party.trial.states import State
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The objective after `step` environment steps; `untrained`: of networks that nothing was learned with."""
+    """The objective after `step` environment steps; `untrained` if the networks had not been trained yet."""
 
     step: int
     value: float
@@ -26,7 +26,7 @@ class Evaluation:
 
 
 def evaluations(folder: Path, record: TrialRecord) -> list[Evaluation]:
-    """The evaluations after each training period that have a number for the objective, in order, seeds aggregated."""
+    """Return the evaluations after step 0 that have a number for the objective, in order, with seeds aggregated."""
     found = []
     for step, rows in evaluations_by_step(read_metrics(folder), record.num_seeds).items():
         value = objective_of([row.get("evaluate") or {} for row in rows], record.objective)
@@ -36,36 +36,36 @@ def evaluations(folder: Path, record: TrialRecord) -> list[Evaluation]:
 
 
 def seed_scores(folder: Path, record: TrialRecord) -> list[float]:
-    """The objective of each seed, in their order; empty where some seed has none."""
+    """Return the objective of each seed, in the order of the seeds; empty if the trial cannot be judged."""
     found = judge_trial(record, read_metrics(folder))
     return [] if found is None else found.values(record.objective.metric)
 
 
 def metrics(folder: Path, record: TrialRecord) -> Mapping[str, float | None]:
-    """What the trial is judged by: metric -> number, seeds aggregated; empty where it has nothing."""
+    """Return the metrics that the trial is judged by, with seeds aggregated; empty if it cannot be judged."""
     found = judge_trial(record, read_metrics(folder))
     return {} if found is None else found.metrics
 
 
 def candidate(folder: Path, record: TrialRecord) -> Candidate:
-    """The trial as it is ranked."""
+    """Return the trial in the form in which it is ranked."""
     return candidate_of(record, read_metrics(folder))
 
 
 def hyperparameters(folder: Path, record: TrialRecord) -> Mapping[str, Any]:
-    """The values that gave the trial its score; those of a population's trial change while it trains."""
+    """Return the hyperparameters that gave the trial its score; in a population they change during training."""
     return judged_hyperparameters(record, read_metrics(folder) if record.lineage else ())
 
 
 def score(folder: Path, record: TrialRecord) -> float | None:
-    """What the trial is judged by; None where it has failed, or has nothing."""
+    """Return the trial's score; None if it has failed or has no score."""
     if record.state is State.FAILED:
         return None
     return metrics(folder, record).get(record.objective.metric)
 
 
 def complete_candidate(folder: Path, record: TrialRecord) -> Candidate | None:
-    """A COMPLETE trial of the search as it is ranked, with no more metrics than that takes; None of any other trial."""
+    """Return a COMPLETE trial of the search with only the metrics that ranking needs; None for any other trial."""
     return _complete_candidate(record, read_metrics(folder)) if _is_candidate(record) else None
 
 
@@ -84,7 +84,7 @@ def _ranked_by(metrics: Mapping[str, float | None], objective: Objective) -> dic
 
 
 def so_far(folder: Path, record: TrialRecord) -> tuple[float | None, float | None, Candidate | None]:
-    """What the trial is judged by so far, the objective at its last evaluation, and `complete_candidate`."""
+    """Return the trial's score so far, the objective at its last evaluation, and its `complete_candidate`."""
     if not record.attempts and not record.env_steps:
         return None, None, None
     rows = read_metrics(folder)
@@ -99,14 +99,14 @@ def so_far(folder: Path, record: TrialRecord) -> tuple[float | None, float | Non
 
 
 def quick_score(record: TrialRecord) -> float | None:
-    """The score where the record alone tells it: of the episodes that a trial ends with."""
+    """Return the score if the record alone contains it, which is so for rules that judge a trial's final episodes."""
     objective = record.objective
     measured = record.final_metrics if objective.at == At.FINAL else record.absolute_metrics
     return (measured or {}).get(objective.metric) if At(objective.at).averaged is None else None
 
 
 def better(value: float, than: float, objective: Objective) -> bool:
-    """Whether a score beats another."""
+    """Return whether one score is better than another."""
     return value > than if objective.mode == "max" else value < than
 
 

@@ -1,4 +1,4 @@
-"""Read a study back from a sweep's folder."""
+"""Recreate a study from a sweep's folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sweeps.space import (
 
 
 def study_from_manifest(folder: Path, manifest: SweepManifest) -> Study:
-    """The study that a sweep folder was made from.
+    """Return the study that a sweep folder was created from.
 
     Raises:
       SweepError, ConfigError: its space or settings no longer fit the trainer.

@@ -1,4 +1,4 @@
-"""A sweep as it is planned: its space, its groups of trials, and the trials themselves."""
+"""The plan of a sweep: its space, its groups of trials, and the trials themselves."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NUM_DEVICES_KEY = "arch.num_devices"
 
 @dataclass(frozen=True)
 class Base:
-    """The composed config of one algorithm in one scenario, before any sampled value is put in."""
+    """The composed config of one algorithm in one scenario, without sampled values."""
 
     algorithm: str
     scenario: str
@@ -44,7 +44,7 @@ class Base:
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """One trial to run: its place in the plan, its identity and what makes it different."""
+    """One trial to run: its number in the plan, its id, its first seed and its sampled values."""
 
     number: int
     trial_id: str
@@ -53,19 +53,19 @@ class PlannedTrial:
     base: Base
 
     def config(self) -> dict[str, Any]:
-        """The composed config with the sampled values in it."""
+        """Return the composed config with the sampled values in it."""
         return with_values(self.base.config, {SEED_KEY: self.seed, **self.hyperparameters})
 
 
 @dataclass(frozen=True)
 class Group:
-    """Trials that a searcher draws by one space.
+    """Trials that one searcher draws from one space.
 
     Attributes:
-      name: an algorithm and, unless there are several, a scenario.
-      bases: what it draws for: the only one; one of them, by the axis `SCENARIO_AXIS`; or all of them at once.
-      axes: its space.
-      size: trials of each configuration.
+      name: the algorithm, followed by the scenario if the group has only one.
+      bases: what a configuration is drawn for: the only base; the one that `SCENARIO_AXIS` selects; or all of them.
+      axes: the space.
+      size: trials per configuration.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Study:
-    """What is the same for all trials of a sweep: enough to make another trial of it."""
+    """What all trials of a sweep have in common; enough to create another trial of it."""
 
     name: str
     engine: Engine
@@ -92,12 +92,12 @@ class Study:
 
     @property
     def objective(self) -> Objective:
-        """What the sweep looks for."""
+        """The objective that the sweep optimizes."""
         return self.spec.objective
 
     @property
     def axes(self) -> tuple[Axis, ...]:
-        """Every axis that exists for some base."""
+        """The axes that exist for at least one base."""
         return tuple(axis for axis in self.spec.axes if any(axis in self.axes_of(base) for base in self.bases))
 
     @property
@@ -108,7 +108,7 @@ class Study:
 
     @functools.cached_property
     def groups(self) -> tuple[Group, ...]:
-        """What searchers draw for, in the order in which each round of them goes."""
+        """The groups that searchers draw for, in the order in which each round visits them."""
         mode = self.spec.scenario_mode
         if mode is ScenarioMode.GRID:
             return tuple(Group(f"{b.algorithm} {b.scenario}", (b,), self.axes_of(b), 1) for b in self.bases)
@@ -124,11 +124,11 @@ class Study:
 
     @property
     def round_size(self) -> int:
-        """Trials of a configuration for every group."""
+        """The number of trials in a round, which has one configuration per group."""
         return sum(group.size for group in self.groups)
 
     def place(self, number: int) -> tuple[int, int]:
-        """Which configuration of which group a trial number is, where each round goes through all groups."""
+        """Return (configuration, group index) of a trial number; each round goes through all groups."""
         configuration, rest = divmod(number, self.round_size)
         for index, group in enumerate(self.groups):
             if rest < group.size:
@@ -137,19 +137,19 @@ class Study:
         raise AssertionError(number)
 
     def first_number(self, configuration: int, group: int) -> int:
-        """The number of the first trial of a group's configuration."""
+        """Return the number of the first trial of a group's configuration."""
         return configuration * self.round_size + sum(one.size for one in self.groups[:group])
 
     def trials_of(
         self, group: Group, number: int, values: Mapping[str, Any], seed: int | None = None
     ) -> tuple[PlannedTrial, ...]:
-        """The trials of a configuration.
+        """Return the trials of a configuration.
 
         Args:
-          group: what it was drawn for.
-          number: of the first of them.
-          values: by the axes' names.
-          seed: the first seed of each; None for the sweep's.
+          group: the group that it was drawn for.
+          number: the number of its first trial.
+          values: its values, by axis name.
+          seed: the first seed of each trial; None for the sweep's.
         """
         bases = group.bases
         if SCENARIO_AXIS in values:
@@ -160,39 +160,39 @@ class Study:
         )
 
     def base_of(self, record: TrialRecord) -> Base:
-        """What a trial that was planned before was made from."""
+        """Return the base that an existing trial was created from."""
         (base,) = (b for b in self.bases if (b.algorithm, b.scenario) == (record.algorithm, record.scenario))
         return base
 
     @property
     def label(self) -> str:
-        """What the sweep's folder is named after: the algorithm, or several in one word."""
+        """The name for the sweep's folder: the algorithm, or several joined into one word."""
         return label_of(self.algorithms)
 
     def axes_of(self, base: Base) -> tuple[Axis, ...]:
-        """The axes that exist for a base."""
+        """Return the axes that exist for a base."""
         return self.spec.axes_for(base.algorithm, base.scenario)
 
     @property
     def num_seeds(self) -> int:
-        """Seeds of each trial."""
+        """The number of seeds per trial."""
         number: int = self.bases[0].config["arch"]["num_seeds"]
         return number
 
     @property
     def num_devices(self) -> int:
-        """Devices of each trial."""
+        """The number of devices per trial."""
         number: int = self.bases[0].config["arch"]["num_devices"]
         return number
 
     def trial(self, number: int, base: Base, values: Mapping[str, Any], seed: int | None = None) -> PlannedTrial:
-        """The trial with these sampled values, from this seed on: the sweep's, unless the seed is among the values."""
+        """Return the trial with these values; its first seed is the one among them, else `seed`, else the sweep's."""
         first = int(values.get(SEED_KEY, self.seed if seed is None else seed))
         trial = PlannedTrial(number, "", first, dict(values), base)
         return dataclasses.replace(trial, trial_id=new_trial_id(self.name, trial.config(), first))
 
     def write(self, folder: Path, trial: PlannedTrial) -> TrialRecord:
-        """Make the trial's folder, PENDING, in the sweep's folder."""
+        """Create the PENDING trial in the sweep's folder."""
         record = TrialRecord(
             trial_id=trial.trial_id,
             number=trial.number,

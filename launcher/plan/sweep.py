@@ -1,4 +1,4 @@
-"""A sweep folder as its driver sees it."""
+"""A sweep's folder, read into memory by its driver."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DYING_WORKER_S = 30.0
 
 @dataclass
 class Sweep:
-    """A sweep folder as its driver sees it."""
+    """A sweep's folder, read into memory by its driver."""
 
     folder: Path
     manifest: SweepManifest
@@ -39,10 +39,10 @@ class Sweep:
 
     @classmethod
     def read(cls, folder: Path) -> Sweep:
-        """Read the manifest and every trial's record.
+        """Read the manifest, every trial's record and the draws.
 
         Raises:
-          SweepError: it is no sweep's folder, or something in it cannot be read.
+          SweepError: the folder is not a sweep's, or something in it cannot be read.
         """
         try:
             store_of(folder).check(folder)
@@ -59,7 +59,7 @@ class Sweep:
 
     @property
     def unfinished(self) -> list[TrialRecord]:
-        """Trials to run: those that had begun come first, then by compiled program, in the plan's order otherwise."""
+        """Trials still to run: those already begun first, then grouped by compiled program, in the plan's order."""
         left = [record for record in self.records.values() if record.state not in FINISHED]
         keys = self._static_keys(left)
         programs = {record.trial_id: _program_of(record, keys[record.algorithm]) for record in left}
@@ -67,7 +67,7 @@ class Sweep:
         return sorted(left, key=lambda r: (r.env_steps == 0, first[programs[r.trial_id]], r.number))
 
     def _static_keys(self, trials: Sequence[TrialRecord]) -> dict[str, set[str]]:
-        """The keys, by algorithm, of which every value has a compiled program of its own."""
+        """Return algorithm -> the config keys whose every value needs its own compiled program."""
         first = {record.algorithm: record.trial_id for record in reversed(trials)}
         engine = get_engine(self.manifest.engine)
         return {
@@ -77,12 +77,12 @@ class Sweep:
 
     @property
     def searched(self) -> list[TrialRecord]:
-        """The trials of the search itself, those that were promoted left out."""
+        """The trials of the search itself, without tests of winners."""
         return [record for record in self.records.values() if record.promoted_from is None]
 
     @property
     def undrawn(self) -> int:
-        """How many trials of the search may still be drawn: draws that no trial was made for are not among them."""
+        """The number of search trials still to be drawn; draws that led to no trial count as drawn."""
         return max(0, self.manifest.num_trials - len(self.draws) - len(self.searched))
 
     @property
@@ -92,17 +92,17 @@ class Sweep:
 
     @property
     def planned(self) -> int:
-        """Trials in all, those not yet drawn among them."""
+        """The total number of trials, including those not drawn yet."""
         return len(self.records) + self.undrawn
 
     @property
     def remaining(self) -> int:
-        """Trials still to run, those not yet drawn among them."""
+        """The number of trials still to run, including those not drawn yet."""
         left = sum(record.state not in FINISHED for record in self.records.values())
         return left + self.planned - len(self.records)
 
     def evaluations(self, trials: Iterable[TrialRecord]) -> list[list[outcome.Evaluation]]:
-        """The recorded evaluations of each; none of those that have not begun, which are not looked for."""
+        """Return the recorded evaluations of each trial; for trials that have not begun, nothing is read."""
 
         def read(record: TrialRecord) -> list[outcome.Evaluation]:
             return (
@@ -114,17 +114,26 @@ class Sweep:
         return store_of(self.folder).each(read, trials)
 
     def complete_plan(self) -> None:
-        """Write what a driver that was killed while planning did not; searchers that learn plan one by one."""
+        """Write trials that are missing because a driver was killed while planning.
+
+        Does nothing for searchers that learn, because they plan their trials one by one.
+        """
         if not Search(self.manifest.search).learns and len(self.searched) < self.manifest.num_trials:
             complete_plan(self.folder, self.manifest)
             self.records = Sweep.read(self.folder).records
 
     def set_back(self, states: Sequence[State], stopped: bool = False) -> list[str]:
-        """Make trials in these states PENDING; the ids of those that were. Why they are tried again is noted, but
-        for those that this driver was playing when it was `stopped`.
+        """Set trials in these states back to PENDING.
 
-        Waits for a worker that is still dying to let go of the trial's folder; on object storage, where no trial is
-        held, such a worker leaves the record to whoever comes next.
+        Waits for a dying worker to release the trial's folder. On object storage folders are not held; there a dying
+        worker gives a trial up once another worker has taken it.
+
+        Args:
+          states: the states to set back.
+          stopped: this driver was stopped while it ran the trials, so do not note a reason for the retry.
+
+        Returns:
+          The ids of the trials that were changed.
         """
         now = store_of(self.folder).each(lambda trial_id: read_record(self.folder / trial_id), self.records)
         changed = []
@@ -138,7 +147,7 @@ class Sweep:
 
 
 def _again(record: TrialRecord, stopped: bool) -> TrialRecord:
-    """The record of a trial that no worker has, as it is to be tried again; its `error` goes into the reason."""
+    """Return the record of a trial for its next attempt; the old `error` becomes part of the retry's reason."""
     reason = "its driver had died" + (f" (before that: {record.error})" if record.error else "")
     if record.state is State.FAILED:
         reason = f"was FAILED, and RETRY_FAILED was asked for: {record.error or 'for no recorded reason'}"
@@ -147,7 +156,7 @@ def _again(record: TrialRecord, stopped: bool) -> TrialRecord:
 
 
 def _program_of(record: TrialRecord, static: set[str]) -> str:
-    """What trials with equal compiled programs have in common."""
+    """Return a key that is equal for trials with the same compiled program."""
     axes = {
         key: value
         for key, value in record.hyperparameters.items()

@@ -1,4 +1,4 @@
-"""Write a plan: the sweep's folder, its sweep.yaml, and a folder per trial."""
+"""Write a plan: the sweep's folder, its sweep.yaml, and one folder per trial."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ WRITERS = 8
 
 
 def draw_plan(study: Study, samples: int) -> tuple[PlannedTrial, ...]:
-    """Draw the whole plan: `samples` configurations, each of them for every algorithm in every scenario.
+    """Draw the whole plan: `samples` configurations, each for every algorithm in every scenario.
 
-    Configurations that were drawn before are drawn again; where the space has too few, the plan is shorter. What
-    differs only in axes that do not exist for an algorithm or scenario is one trial.
+    With the scenario as an axis, each configuration is only for the scenario that it was drawn with. Repeated
+    configurations are redrawn; if the space has too few, the plan is shorter. Configurations that differ only in axes
+    that do not exist for an algorithm or scenario give a single trial there.
     """
     from launcher.plan.axes import draw_configurations
 
@@ -46,10 +47,12 @@ def draw_plan(study: Study, samples: int) -> tuple[PlannedTrial, ...]:
 
 
 def check_plan(study: Study, trials: Sequence[PlannedTrial]) -> None:
-    """Refuse a plan with a trial that the trainer would refuse: a range's ends say nothing of what lies between.
+    """Refuse a plan with a trial that the trainer refuses.
+
+    Checking the ends of each range is not enough, because values between them may be invalid.
 
     Raises:
-      SweepError: with the first such trial's values.
+      SweepError: a trial is refused; the message names its values.
     """
     for trial in trials:
         try:
@@ -64,10 +67,10 @@ def check_plan(study: Study, trials: Sequence[PlannedTrial]) -> None:
 
 
 def create_sweep_folder(options: SweepOptions, algorithm: str, now: datetime | None = None) -> tuple[str, Path]:
-    """Make the sweep's folder, which nobody else has, and give its name.
+    """Create a new folder for the sweep, and return the sweep's name and the folder.
 
     Raises:
-      SweepError: the folder cannot be made.
+      SweepError: the folder cannot be created.
     """
     moment = now or datetime.now()
     place = f"STORAGE: {options.storage}" if options.storage else f"OUT: {options.out}"
@@ -89,7 +92,7 @@ def _absolute(folder: str | Path) -> Path:
 
 
 def sweep_name_and_folder(options: SweepOptions, algorithm: str, moment: datetime) -> tuple[str, Path]:
-    """The sweep's name and folder: `ff_mappo-20260102-030405-name` in `<out>/ff_mappo/2026-01-02/03-04-05-name`."""
+    """Return the name and folder, such as `ff_mappo-20260102-030405-x` and `<out>/ff_mappo/2026-01-02/03-04-05-x`."""
     suffix = f"-{options.name}" if options.name else ""
     name = f"{algorithm}-{moment:%Y%m%d-%H%M%S}{suffix}"
     return name, store_of(options.root).absolute(
@@ -106,7 +109,7 @@ def write_plan(
     command: str,
     samples: int | None = None,
 ) -> None:
-    """Write sweep.yaml, then every planned trial's folder; `samples` is how many configurations were asked for."""
+    """Write sweep.yaml, then every planned trial's folder; `samples` is the number of configurations asked for."""
     scenarios = {SCENARIO_KEY: list(study.spec.scenarios)} if study.spec.scenarios else {}
     manifest = SweepManifest(
         name=study.name,
@@ -137,9 +140,9 @@ def write_plan(
 
 
 def complete_plan(folder: Path, manifest: SweepManifest) -> None:
-    """Write the trials that are still missing where a driver was killed while it wrote its plan.
+    """Write the trials that are missing because a driver was killed while it wrote its plan.
 
-    The plan is drawn again, from the seed; a longer draw begins with the shorter one.
+    The plan is redrawn from its seed; a longer draw starts with the shorter one.
     """
     study = study_from_manifest(folder, manifest)
     samples = manifest.samples or (1 if study.search is Search.GRID else manifest.num_trials)
@@ -147,7 +150,7 @@ def complete_plan(folder: Path, manifest: SweepManifest) -> None:
 
 
 def _write_trials(folder: Path, study: Study, trials: Sequence[PlannedTrial]) -> None:
-    """Make the trials' folders, several at a time: most of it is waiting for the disk."""
+    """Create the trials' folders, several at a time, because most of the time is spent waiting for the disk."""
     with ThreadPoolExecutor(WRITERS) as pool:
         for _ in pool.map(lambda trial: study.write(folder, trial), trials):
             pass

@@ -1,1 +1,1 @@
-"""Tune's searchers and schedulers behind our plans."""
+"""Tune's searchers and schedulers, adapted to our plans."""

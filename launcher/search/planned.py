@@ -1,4 +1,4 @@
-"""Trials that are planned already, as Tune takes them: handed out in their order, each to a worker of its own."""
+"""Give Tune trials that are already planned, in their order."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ FINISHED: Any = Searcher.FINISHED
 
 
 class PlannedTrials(Searcher):
-    """Gives out trials by their ids, in order.
+    """Suggests the planned trials in order, by their ids.
 
-    Tune's `grid_search` would do the same, but copies the list of all of them for each.
+    Tune's `grid_search` would do the same, but copies the whole list of ids for each trial.
 
     Args:
-      ids: of the trials.
-      most: how many may run now; None leaves that to Tune.
+      ids: the ids of the trials.
+      most: returns how many trials may run now; None leaves that to Tune.
     """
 
     def __init__(self, ids: Iterable[str], most: Callable[[], int] | None = None) -> None:
@@ -31,15 +31,15 @@ class PlannedTrials(Searcher):
 
     @property
     def remaining(self) -> int:
-        """How many trials it has still to give out."""
+        """The number of trials not suggested yet."""
         return len(self._ids)
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
-        """Nothing is searched for."""
+        """Accept anything, because nothing is searched for."""
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial; None where it is to be asked later, `FINISHED` after the last."""
+        """Return the next trial's config; None if Tune should ask again later, `FINISHED` after the last one."""
         if not self._ids:
             return FINISHED
         if self._most is not None and len(self._running) >= self._most():
@@ -48,23 +48,23 @@ class PlannedTrials(Searcher):
         return {"trial_id": self._ids.popleft()}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing is learnt from it but that there is room for another."""
+        """Note that there is room for another trial; nothing is learnt from the result."""
         self._running.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the folders are the truth."""
+        """Write an empty file, because the trial folders are the truth."""
         Path(checkpoint_path).touch()
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore."""
+        """Do nothing; there is nothing to restore."""
 
 
 class InOrder(FIFOScheduler):
-    """First in, first out, and a trial that waits for a worker to start keeps it.
+    """First in, first out; a trial keeps the worker that is starting for it.
 
-    Tune's own gives such a trial to the next worker that is free, and ends the one that was starting: a sweep of trials
-    that are shorter than a worker's start then runs on a single worker.
+    Tune's own FIFO gives such a trial to the next free worker and ends the one that was starting. A sweep of trials
+    shorter than a worker's start would then run on a single worker.
     """
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """None: Tune starts the trials that are pending by itself, in their order."""
+        """Return None; Tune itself starts pending trials in their order."""

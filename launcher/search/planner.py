@@ -1,4 +1,4 @@
-"""Tune's searchers behind our plans: each suggestion becomes a trial's folder, or one in each scenario."""
+"""Connect Tune's searchers to our plans: each suggestion becomes one trial folder, or one per scenario."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from launcher.search.searchers import WORST, Told, bounded, make_searcher
 
 FINISHED: Any = Searcher.FINISHED
 DRAWING_S = 2.0
-"""Tune waits while repeated draws are answered: for no longer than this at a time."""
+"""The longest that Tune waits at a time while repeated draws are answered."""
 
 
-optuna.logging.disable_default_handler()  # it writes to the terminal; the sweep's log has it all
+optuna.logging.disable_default_handler()  # writes to the terminal; the sweep's log has its messages
 
 
 @dataclass
 class Configuration:
-    """What a searcher has drawn, and the trials that play it.
+    """A configuration that a searcher has drawn, and its trials.
 
     Attributes:
-      group: place of its group.
-      number: of the first of its trials.
-      values: by the axes' names.
-      trials: the planned ones.
-      encoded: the values as its searcher gave them; empty for those that it is told to give.
-      ended: ids of those that have ended.
-      failed: whether one of them has failed.
-      repeats: whether the trials are those of an earlier draw of the same values.
-      refused: draws for the same number that were refused before this one.
+      group: index of its group.
+      number: number of its first trial.
+      values: its values, by axis name.
+      trials: its planned trials.
+      encoded: the values in the searcher's form; empty if it was known before the searcher was created.
+      ended: ids of its trials that have ended.
+      failed: whether one of its trials has failed.
+      repeats: whether the trials belong to an earlier draw of the same values.
+      refused: the number of draws for the same number that were refused before this one.
     """
 
     group: int
@@ -58,12 +58,12 @@ class Configuration:
 
     @property
     def key(self) -> str:
-        """What its searcher knows it by."""
+        """The id that its searcher knows it by."""
         return f"configuration-{self.number}" + (f"-{self.refused}" if self.refused else "")
 
     @property
     def played(self) -> str:
-        """What is the same for every draw of it, whatever the seeds: the values that its trials have."""
+        """A key that is equal for repeated draws: the values of its trials, without the seeds."""
         return json.dumps(
             [[trial.base.algorithm, trial.base.scenario, trial.hyperparameters] for trial in self.trials],
             sort_keys=True, default=str,
@@ -71,30 +71,30 @@ class Configuration:
 
     @property
     def over(self) -> bool:
-        """Whether all its trials have ended."""
+        """Whether all of its trials have ended."""
         return len(self.ended) == len(self.trials)
 
 
 class Planner(Searcher):
-    """One of Tune's searchers for each group of trials.
+    """Runs one of Tune's searchers per group of trials.
 
-    A searcher is told of everything that is known by the suggestions that it would have made: points that it gives out
-    first. So each of them goes on where a stopped sweep was, whether or not it can be saved.
+    A new searcher learns what is known already in the form of suggestions: it gets the known configurations as points
+    to suggest first, and is then told their results. So it continues a stopped sweep even if it cannot be saved.
 
-    No trial is run twice. A configuration that is drawn again gets seeds that it has not had, is answered from its
-    trials once they have ended, or is refused, as the study's `duplicates` says; it is answered, too, where the seed is
-    an axis or no seeds are left.
+    No trial is run twice. If a configuration is drawn again, the study's `duplicates` decides: it gets unused seeds, it
+    is answered from the results of its earlier trials once they have ended, or it is refused. It is also answered if it
+    should get seeds but the seed is an axis or no seeds are left.
 
     Args:
       study: the sweep.
-      num_trials: planned in all.
-      groups: places of those that are to be drawn for.
-      history: of earlier sweeps, by group.
-      known: what is planned already, in the order of numbers; what has not ended is given out first.
-      write: makes the trial's folder, and gives the trial with the id that it has there.
-      reached: a trial's metrics, by its id; None where it failed.
-      max_concurrent: trials that may run at a time; paused ones do not count.
-      draws: those that no trial is made for; more are added.
+      num_trials: the number of trials of the search.
+      groups: indices of the groups to draw for.
+      history: group index -> results of earlier sweeps.
+      known: the configurations planned so far, ordered by number; their unfinished trials are suggested first.
+      write: creates a trial's folder, and returns the trial with its final id.
+      reached: returns a trial's result, given its id; None if it failed.
+      max_concurrent: how many trials may run at a time; paused ones do not count.
+      draws: the draws that led to no trial; new ones are added.
       keep: stores `draws`.
     """
 
@@ -146,7 +146,7 @@ class Planner(Searcher):
             self._searchers[group] = self._begin(group, history.get(group, ()), of_group, rounds)
 
     def _begin(self, group: int, history: Sequence[Told], known: Sequence[Configuration], rounds: int) -> Searcher:
-        """A searcher that has been told of everything."""
+        """Return a group's searcher that has been told everything that is known."""
         space = self._spaces[group]
         told = [*history, *(self._of_configuration(one) if one.over else Told(one.values, None) for one in known)]
         metric = self._study.objective.metric
@@ -166,15 +166,15 @@ class Planner(Searcher):
 
     @property
     def remaining(self) -> int:
-        """How many trials it has still to give out."""
+        """The number of trials not suggested yet."""
         return len(self._waiting) + sum(self._study.groups[group].size for group, _ in self._new)
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
-        """The study has its own metric and mode."""
+        """Accept anything, because the study has its own metric and mode."""
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        """The config of the next trial; None where it is to be asked later, `FINISHED` after the last."""
+        """Return the next trial's config; None if Tune should ask again later, `FINISHED` after the last one."""
         if not self._waiting and not self._new:
             return FINISHED
         if len(self._running) - len(self._paused) >= self.most():
@@ -187,9 +187,10 @@ class Planner(Searcher):
         return {"trial_id": self._running[trial_id][1].trial_id}
 
     def _draw_trials(self) -> None:
-        """Draw until there is a trial to give out, as long as that takes no longer than a moment.
+        """Draw until there is a trial to suggest, for at most `DRAWING_S` seconds.
 
-        No more draws wait for answers than trials may run: a searcher that knows nothing yet would draw the same again.
+        At most as many draws wait for answers as trials may run, because a searcher without results may draw the same
+        configuration again and again.
         """
         until, before = time.monotonic() + DRAWING_S, len(self._draws)
         while self._new and not self._waiting and len(self._unanswered) < min(self.most(), self._max_concurrent):
@@ -199,7 +200,7 @@ class Planner(Searcher):
             self._keep()
 
     def _draw(self, group: int, number: int) -> bool:
-        """Draw the next configuration: make its trials, or answer it; whether there was a draw."""
+        """Draw the next configuration and create, answer or refuse its trials; return whether there was a draw."""
         one = self._ask(group, number)
         if one is None:
             return False
@@ -220,10 +221,10 @@ class Planner(Searcher):
         return True
 
     def _ask(self, group: int, number: int) -> Configuration | None:
-        """What the searcher draws, not made yet; None where it is to be asked later.
+        """Return the searcher's next configuration, without creating its trials; None if it should be asked later.
 
-        Where repeated draws are refused it is asked again for each, up to `REDRAWS` times. It is told so only after
-        the last: Optuna's samplers keep away from draws that they have heard nothing of.
+        If repeated draws are refused, the searcher is asked again up to `REDRAWS` times. It is told of the refusals
+        only at the end, because Optuna's samplers avoid draws whose result is still pending.
         """
         refused: list[Configuration] = []
         searcher, one = self._searchers[group], None
@@ -245,7 +246,7 @@ class Planner(Searcher):
         return one
 
     def _unused_seed(self, one: Configuration, earlier: Sequence[Configuration]) -> int | None:
-        """The first of the next seeds that a configuration has not had; None where there are none."""
+        """Return the first of the next unused seeds of a configuration; None if it cannot get new seeds."""
         seeds = {trial.seed for other in earlier for trial in other.trials}
         if not seeds:
             return self._study.seed
@@ -257,7 +258,7 @@ class Planner(Searcher):
         return seed if seed + number <= FIRST_FRESH_SEED else None
 
     def _answer(self, one: Configuration, earlier: Configuration) -> None:
-        """Tell the searcher what the earlier trials have reached, now or when they end."""
+        """Tell the searcher the results of the earlier trials, now or when they end."""
         one = replace(one, trials=earlier.trials, ended=set(earlier.ended), failed=earlier.failed, repeats=True)
         self._draws.answered[one.number] = tuple(trial.trial_id for trial in one.trials)
         self._unanswered.append(one)
@@ -270,7 +271,7 @@ class Planner(Searcher):
             self._tell(self._searchers[one.group], one.key, self._encoded(one), self._of_configuration(one))
 
     def _leave_out(self, group: int) -> None:
-        """Draw no more for a group: its space counts as exhausted."""
+        """Stop drawing for a group, whose space counts as exhausted."""
         name, size = self._study.groups[group].name, self._study.groups[group].size
         firsts = [number for of_group, number in self._new if of_group == group]
         self._draws.leave_out(name, [first + place for first in firsts for place in range(size)])
@@ -280,20 +281,20 @@ class Planner(Searcher):
         return one.encoded or self._spaces[one.group].encode(one.values)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """What hyperband says of a bracket, for BOHB; other searchers learn of ends only."""
+        """Pass hyperband's results on to BOHB; other searchers are told only when a configuration has ended."""
         if self._study.search is Search.BOHB and math.isfinite(result.get(self._study.objective.metric, math.nan)):
             one, _ = self._running[trial_id]
             self._searchers[one.group].on_trial_result(one.key, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the searcher what the trial has reached, as its folder has it, once all of its configuration have."""
+        """Tell the searcher the result, from the trial folders, once all trials of the configuration have ended."""
         one, trial = self._running.pop(trial_id)
         self._paused.discard(trial_id)
         one.ended.add(trial.trial_id)
-        one.failed = one.failed or error  # its record will say so in a moment
+        one.failed = one.failed or error  # the record may not say so yet
         if one.over:
             searcher = self._searchers[one.group]
-            if self._study.search is Search.BOHB:  # it has had its results already
+            if self._study.search is Search.BOHB:  # already has the results
                 searcher.on_trial_complete(one.key)
             else:
                 self._tell(searcher, one.key, self._encoded(one), self._of_configuration(one))
@@ -304,22 +305,22 @@ class Planner(Searcher):
         self._answer_ended()
 
     def on_pause(self, trial_id: str) -> None:
-        """Hyperband lets the trial wait."""
+        """Note that hyperband pauses the trial."""
         self._paused.add(trial_id)
 
     def on_unpause(self, trial_id: str) -> None:
-        """Hyperband lets the trial go on."""
+        """Note that hyperband resumes the trial."""
         self._paused.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the folders are the truth."""
+        """Write an empty file, because the trial folders are the truth."""
         Path(checkpoint_path).touch()
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore."""
+        """Do nothing; there is nothing to restore."""
 
     def _of_configuration(self, one: Configuration) -> Told:
-        """What its trials have reached; the means of several."""
+        """Return the result of a configuration: its trial's metrics, or the means over several trials."""
         if one.failed:
             return Told(one.values, None)
         ids = tuple(trial.trial_id for trial in one.trials)
@@ -340,14 +341,14 @@ class Planner(Searcher):
             searcher.on_trial_complete(key, error=True)
             return
         self._limits[_identity(encoded)] = bounded(objective, metrics)
-        if self._study.search is Search.BOHB:  # its model has a budget beside each result
+        if self._study.search is Search.BOHB:  # its model needs a budget with each result
             searcher.on_trial_result(key, {**result, "hyperband_info": {"budget": told.evaluation}})
         elif told.pruned and self._study.search is Search.OPTUNA:
-            # Told so, Optuna's TPE takes it for worse than all that is complete; its other samplers leave it out.
+            # Optuna's TPE then ranks it below all complete ones; its other samplers ignore it.
             searcher.on_trial_result(key, {**result, TRAINING_ITERATION: told.evaluation})
             searcher.on_trial_complete(key)
             return
-        elif told.pruned:  # HyperOpt's TPE goes by the order of results alone
+        elif told.pruned:  # HyperOpt's TPE uses only the order of results
             result[objective.metric] = -objective.sign * WORST
         searcher.on_trial_complete(key, result=result)
 

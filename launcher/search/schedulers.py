@@ -1,4 +1,4 @@
-"""Tune's schedulers, told about our trials: their ids, their groups, and why each was stopped."""
+"""Tune's schedulers, extended by our trials' ids and groups and by the reasons why trials were stopped."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from sweeps.axes import Axis
 REDUCTION = 3
 MEDIAN_TRIALS = 3
 PERTURBATIONS = 8
-"""How often a population changes over a trial's budget, where there are as many evaluations."""
+"""How often a population changes over a trial's budget; less often if there are fewer evaluations."""
 
 
 @dataclass(frozen=True)
 class Length:
-    """How long the trials of a group are: environment steps, and evaluations spread over them."""
+    """The length of a group's trials: environment steps, and evaluations spread over them."""
 
     total_steps: int
     evaluations: int
@@ -48,11 +48,12 @@ class Length:
 
 
 class GroupedStopping(InOrder):
-    """Tune's ASHA or median rule, one for each algorithm and scenario: returns of scenarios do not compare, and no
-    algorithm is to be stopped because another learns sooner.
+    """Tune's ASHA or median rule, applied to each algorithm and scenario separately.
 
-    Trials are known to it by our ids, so that what a stopped sweep had recorded can be replayed
-    (`remember`) and counts as the same trial when it goes on.
+    Returns of different scenarios do not compare, and no algorithm should be stopped because another learns faster.
+
+    The rules know trials by our ids, so that the evaluations that a stopped sweep has recorded can be replayed
+    (`remember`) and belong to the same trial when it continues.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class GroupedStopping(InOrder):
         groups: Mapping[str, Length],
         group_of: Callable[[str], str],
     ) -> None:
-        """`group_of` gives a trial's group by our id."""
+        """Create one rule per group; `group_of` returns a trial's group, given our id."""
         super().__init__()
         self._objective = metric
         self._group_of = group_of
@@ -73,9 +74,9 @@ class GroupedStopping(InOrder):
         self.reasons: dict[str, str] = {}
 
     def remember(self, trial_id: str, evaluations: Sequence[Evaluation]) -> None:
-        """Replay the recorded evaluations of a trial into its group.
+        """Replay the recorded evaluations of a trial into its group's rule.
 
-        What the rule would have said of it counts for nothing: it has been said, by what was known then.
+        The rule's decisions are ignored, because it made them before, with what was known then.
         """
         for evaluation in evaluations:
             self._judge(trial_id, {"env_steps": evaluation.step, self._objective: evaluation.value})
@@ -83,7 +84,7 @@ class GroupedStopping(InOrder):
                 self._rules[self._group_of(trial_id)]._stopped_trials.discard(self._stubs[trial_id])
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """The rule's decision, with its reason kept."""
+        """Return the rule's decision, and record the reason if it stops the trial."""
         trial_id = trial.config["trial_id"]
         value = result.get(self._objective)
         if value is None or not np.isfinite(value):
@@ -119,17 +120,17 @@ def _rule(kind: Scheduler, metric: str, mode: str, length: Length) -> Any:
 
 
 class _Stub:
-    """All that these rules read of a trial."""
+    """The part of a trial that these rules read."""
 
     def __init__(self, trial_id: str) -> None:
         self.trial_id = trial_id
 
 
 class _NoController:
-    """Stands for Tune's controller, of which the median rule asks whether others wait: it is never to pause."""
+    """Stands in for Tune's controller. The median rule pauses a trial only if it lists others that wait."""
 
     def get_live_trials(self) -> list[Any]:
-        """None."""
+        """Return no trials, so that the rule never pauses one."""
         return []
 
 
@@ -137,10 +138,10 @@ _NO_CONTROLLER = _NoController()
 
 
 class _Brackets:
-    """What we add to Tune's hyperbands: the reasons.
+    """Our additions to Tune's hyperbands: reasons, brackets that fill up, and metrics that are not finite.
 
-    Time is counted in evaluations: hyperband's brackets begin at a power of the reduction factor, and a number of steps
-    has many powers below the first evaluation. Survivors play their whole budget.
+    Time is counted in evaluations. Hyperband's brackets start at powers of the reduction factor, and with time in steps
+    many of these would come before the first evaluation. Survivors run for their whole budget.
     """
 
     reasons: dict[str, str]
@@ -148,7 +149,7 @@ class _Brackets:
     _processing = False
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Hyperband's decision; a number that is not finite counts as the worst."""
+        """Return hyperband's decision; a metric that is not finite counts as the worst."""
         worst = -math.inf if self._metric_op > 0 else math.inf  # type: ignore[attr-defined]
         value = result.get(self._metric)  # type: ignore[attr-defined]
         self.evaluations[trial.config["trial_id"]] = int(result["evaluation"])
@@ -160,7 +161,7 @@ class _Brackets:
         return decision
 
     def _create_bracket(self, s: int) -> Any:
-        """A bracket that is filled once it has had its trials: Tune's goes on taking some while others end."""
+        """Return a bracket that counts as filled once it has had all its trials; Tune's refills when trials end."""
         bracket = super()._create_bracket(s)  # type: ignore[misc]
         bracket.filled = lambda: len(bracket._all_trials) >= bracket._n0
         return bracket
@@ -171,10 +172,10 @@ class _Brackets:
             return str(super()._process_bracket(tune_controller, bracket))  # type: ignore[misc]
         finally:
             self._processing = False
-            bracket.is_being_processed = False  # Tune leaves it set, and a trial that fails later would not be missed
+            bracket.is_being_processed = False  # else Tune ignores trials that fail later
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """A trial is taken out: by hyperband itself, where a bracket is being processed."""
+        """Remove a trial, and record the reason if hyperband itself removes it while it processes a bracket."""
         if self._processing:
             self._note(trial)
         super().on_trial_remove(tune_controller, trial)  # type: ignore[misc]
@@ -196,7 +197,7 @@ class BOHBHyperBand(_Brackets, HyperBandForBOHB):
 
 
 def make_hyperband(for_bohb: bool, metric: str, mode: str, length: Length) -> Any:
-    """Hyperband over the trials of one group."""
+    """Return hyperband for the trials of one group."""
     kind = BOHBHyperBand if for_bohb else HyperBand
     scheduler: Any = kind(
         time_attr="evaluation", metric=metric, mode=mode, max_t=length.evaluations, reduction_factor=REDUCTION,
@@ -207,13 +208,13 @@ def make_hyperband(for_bohb: bool, metric: str, mode: str, length: Length) -> An
 
 
 class _Population:
-    """What we add to Tune's populations: a trial keeps its own id, and knows whose learner it goes on from.
+    """Our additions to Tune's populations: a trial keeps its own id, and draws are reproducible.
 
-    Trials of a population go in step: all are paused at the same evaluation, and then changed together. Values on a
-    log scale travel as their logarithm, so that a Gaussian process sees what the axis means.
+    Trials of a population are synchronous: all are paused at the same evaluation, and then changed together. For PB2,
+    values on a log scale are given as their logarithm, so that its Gaussian process sees the axis's scale.
 
-    What a trial draws follows from `seed`, its values and the evaluation: Tune draws from Python's and NumPy's own
-    random numbers, which others in the driver draw from too, so that no two runs of a seed would be alike.
+    A trial's draws depend only on `seed`, its content hash and the evaluation. Tune draws from Python's and NumPy's
+    global generators, which other code in the driver uses too, so that runs with the same seed would differ.
     """
 
     seed: int
@@ -222,7 +223,7 @@ class _Population:
     _perturbation_interval: float
 
     def _checkpoint_or_exploit(self, trial: Any, *arguments: Any) -> None:
-        content = trial.config["trial_id"].rpartition("-")[2]  # what comes before has the time in it
+        content = trial.config["trial_id"].rpartition("-")[2]  # what precedes the hash contains the time
         at = int(self._trial_state[trial].last_train_time)  # type: ignore[attr-defined]
         with _drawing_from(seed_of(self.seed, zlib.crc32(content.encode()), at)):
             super()._checkpoint_or_exploit(trial, *arguments)  # type: ignore[misc]
@@ -233,7 +234,7 @@ class _Population:
         return {**config, "trial_id": trial.config["trial_id"], "hyperparameters": values}, operations
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """The next trial; where all wait for one that has failed, the next perturbation is as good as past."""
+        """Return the next trial; if all are paused, waiting for one that has failed, skip to the next perturbation."""
         chosen = super().choose_trial_to_run(tune_controller)  # type: ignore[misc]
         live = tune_controller.get_live_trials()
         if chosen is None and live and all(trial.status == Trial.PAUSED for trial in live):
@@ -244,7 +245,7 @@ class _Population:
 
 @contextlib.contextmanager
 def _drawing_from(seed: int) -> Iterator[None]:
-    """Python's and NumPy's own random numbers from this seed on; afterwards they are as they were."""
+    """Seed Python's and NumPy's global generators for the block, and restore their states afterwards."""
     before = random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed)
@@ -256,21 +257,28 @@ def _drawing_from(seed: int) -> Iterator[None]:
 
 
 class PBT(_Population, PopulationBasedTraining):
-    """Tune's population based training, in step."""
+    """Tune's population based training, synchronous."""
 
 
 class SteppedPB2(_Population, PB2):
-    """Tune's PB2, in step."""
+    """Tune's PB2, synchronous."""
 
 
 def make_population(
     kind: Scheduler, metric: str, mode: str, length: Length, axes: Sequence[Axis], trained: int = 0, seed: int = 0
 ) -> Any:
-    """A population over the trials of one group, which first changes once all have come further than `trained` steps.
+    """Return the population scheduler for the trials of one group.
 
-    What it draws follows from `seed`.
+    The trials' Tune configs hold the sampled values under `values`; for PB2 in the form that `travelling` returns.
 
-    Their Tune configs have the sampled values, as `travelling` gives them, under `values`.
+    Args:
+      kind: PBT or PB2.
+      metric: the objective's metric.
+      mode: `max` or `min`.
+      length: the length of the trials.
+      axes: the axes to change.
+      trained: the first perturbation comes after this number of environment steps.
+      seed: the seed of its draws.
     """
     every = length.period * max(1, length.evaluations // PERTURBATIONS)
     common: dict[str, Any] = {
@@ -278,7 +286,7 @@ def make_population(
         "log_config": False,
     }  # fmt: skip
     if kind is Scheduler.PB2:
-        ranges = [axis for axis in axes if axis.type.is_range]  # other values are the better trial's
+        ranges = [axis for axis in axes if axis.type.is_range]  # other values are copied from the better trial
         bounds = {axis.key: [travelling(axis, axis.low), travelling(axis, axis.high)] for axis in ranges}
         population: Any = SteppedPB2(hyperparam_bounds={"values": bounds}, **common)
         population.seed = seed
@@ -298,19 +306,19 @@ def make_population(
 
 
 def travelling(axis: Axis, value: Any) -> Any:
-    """A value as PB2 moves it: its decimal logarithm where the axis has a log scale."""
+    """Return a value in the form that PB2 changes: its decimal logarithm on a log scale, else the value itself."""
     if axis.values:
         return value
     return math.log10(value) if axis.type.is_log else float(value)
 
 
 def arrived(axis: Axis, value: Any) -> Any:
-    """The value that a trial is to have, of one that PB2 has moved."""
+    """Return a trial's value, given one in the form that PB2 changes."""
     return value if axis.values else _within(axis, 10.0 ** float(value) if axis.type.is_log else float(value))
 
 
 def _within(axis: Axis, value: Any) -> Any:
-    """The nearest value that the axis has."""
+    """Return the closest value that the axis contains."""
     if axis.values:
         return value
     assert axis.low is not None and axis.high is not None

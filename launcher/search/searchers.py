@@ -1,4 +1,4 @@
-"""Tune's searchers, made for a space and told what is known."""
+"""Create Tune's searchers for a space, with what is known already."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ from launcher.plan.axes import Space
 from launcher.plan.study import Group, Study
 
 WORST = 1e30
-"""Told of a trial that was stopped early: worse than any that is complete."""
+"""The value reported for a trial that was stopped early: worse than that of any complete one."""
 MAX_POPULATION = 50
 MIN_POPULATION = 4
 
 
 @dataclass(frozen=True)
 class Told:
-    """What a searcher is told of a configuration.
+    """What a searcher is told about a configuration.
 
     Attributes:
-      values: by the axes' names.
-      metrics: what its trial reached, or the means over its trials; None where one failed.
-      evaluation: at which they were reached.
-      pruned: whether a trial of it was stopped before its budget was spent, so that they are not what the complete
-        ones have reached.
+      values: its values, by axis name.
+      metrics: its trial's metrics, or the means over its trials; None if one failed or has not ended.
+      evaluation: the number of evaluations at which they were measured.
+      pruned: whether one of its trials was stopped early, so that the metrics do not compare with complete ones.
     """
 
     values: Mapping[str, Any]
@@ -50,15 +49,15 @@ def make_searcher(
     rounds: int,
     constraints: Callable[[Mapping[str, Any]], Sequence[float]],
 ) -> Searcher:
-    """One of Tune's searchers.
+    """Return one of Tune's searchers.
 
     Args:
       study: the sweep.
-      group: what it draws for.
-      points: encoded values that it is to give out first, each with the objective that it has reached already.
-      seed: of its draws.
-      rounds: configurations that it will be asked for, about.
-      constraints: from a configuration's encoded values, by how much it misses each.
+      group: the group that it draws for.
+      points: encoded values to suggest first, each with its objective if that is known.
+      seed: the seed of its draws.
+      rounds: the approximate number of configurations that it will be asked for.
+      constraints: returns by how much a configuration violates each constraint, given its encoded values.
     """
     domains = Space(group.axes).domains()
     objective = study.objective
@@ -96,7 +95,7 @@ def make_searcher(
 
 
 class _NSGAII(NSGAIISampler):
-    """Optuna's, for which trials that it was given, not asked for, belong to a generation too."""
+    """Optuna's NSGA-II, which also assigns a generation to trials that were added rather than suggested by it."""
 
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
@@ -116,19 +115,19 @@ def _sampler(
     if study.objective.constraints:
         bounded["constraints_func"] = lambda trial: constraints(trial.params)
     with warnings.catch_warnings():
-        # Optuna would have `set_constraint` called on its trials, which Tune keeps to itself; `source_trials` are new.
+        # Optuna wants `set_constraint` to be called on its trials, which Tune hides; `source_trials` is experimental.
         warnings.simplefilter("ignore")
-        if study.sampler is Sampler.CMAES:  # it learns nothing from trials that it was given; it can begin from them
+        if study.sampler is Sampler.CMAES:  # cannot learn from added trials, but can start from them
             return CmaEsSampler(seed=seed, warn_independent_sampling=False, source_trials=ended or None)
         if study.sampler is Sampler.GP:
             return GPSampler(seed=seed, warn_independent_sampling=False, **bounded)
         if study.sampler is Sampler.NSGA2:
             population = min(MAX_POPULATION, max(MIN_POPULATION, rounds // 5))
             return _NSGAII(seed=seed, population_size=population, **bounded)
-        # Several are asked for at a time: those that are not told of yet count as bad, so that they differ.
+        # Several trials run at a time; pending ones count as bad, so that suggestions differ.
         return TPESampler(seed=seed, constant_liar=True, **bounded)
 
 
 def bounded(objective: Objective, metrics: Mapping[str, float | None]) -> list[float]:
-    """What Optuna counts: 0 or less where a constraint is kept; finite."""
+    """Return the violation of each constraint as Optuna expects it: finite, and at most 0 if it is satisfied."""
     return [min(missed, 1e9) for missed in violations(objective, metrics)]

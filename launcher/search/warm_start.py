@@ -1,4 +1,4 @@
-"""Earlier sweeps, whose trials a searcher is told of before it draws: `FROM=<sweep folder>`."""
+"""Warm start (`FROM=<sweep folder>`): tell a searcher the trials of earlier sweeps before it draws."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def earlier_trials(study: Study) -> dict[int, list[Told]]:
-    """What each group's searcher is told, by the group's place.
+    """Return group index -> what the group's searcher is told about earlier sweeps.
 
     Raises:
-      SweepError: as `check_warm_start`.
+      SweepError: an earlier sweep cannot be read or does not fit this one.
     """
     from launcher.plan.axes import seed_of, with_absent
     from launcher.search.searchers import Told
@@ -45,18 +45,18 @@ def earlier_trials(study: Study) -> dict[int, list[Told]]:
 
 
 class Earlier(NamedTuple):
-    """Trials of earlier sweeps that are of use.
+    """The usable trials of earlier sweeps.
 
     Attributes:
-      trials: how many.
-      budgets: the environment steps that they had, where these are not what trials have now.
+      trials: the number of usable trials.
+      budgets: the environment steps of earlier trials that differ from those of trials now.
     """
 
     trials: int
     budgets: tuple[int, ...]
 
     def describe(self, study: Study) -> str:
-        """In words, for the summary."""
+        """Describe the trials for the summary."""
         words = f"{self.trials} trials of {', '.join(study.warm_start)}"
         if not self.budgets:
             return words
@@ -64,10 +64,10 @@ class Earlier(NamedTuple):
 
 
 def check_warm_start(study: Study) -> Earlier:
-    """What of the earlier sweeps is of use.
+    """Check the earlier sweeps, and count their usable trials.
 
     Raises:
-      SweepError: one of them is no sweep, looked for something else, has other axes, or no trial in this space.
+      SweepError: one of them is not a sweep, has another engine, objective or axes, or has no trial in this space.
     """
     count = 0
     steps: set[int] = set()
@@ -87,7 +87,7 @@ def check_warm_start(study: Study) -> Earlier:
 
 
 def _read(text: str, study: Study) -> list[tuple[Path, TrialRecord]]:
-    """The finished trials of a sweep that can tell this one something."""
+    """Return the COMPLETE and PRUNED trials of an earlier sweep, after checking that it fits this one."""
     try:
         folder = as_folder(text)
         manifest = read_manifest(folder)
@@ -122,7 +122,7 @@ def _read(text: str, study: Study) -> list[tuple[Path, TrialRecord]]:
 def _configurations(
     study: Study, group: Group, found: Sequence[tuple[Path, TrialRecord]]
 ) -> Iterator[tuple[Mapping[str, Any], list[tuple[Path, TrialRecord]]]]:
-    """The configurations of a group's space that all its trials were played of, with those."""
+    """Yield each configuration in a group's space that has all of its trials, together with these trials."""
     from launcher.plan.axes import Space
 
     space = Space(group.axes)
@@ -140,7 +140,7 @@ def _configurations(
         if study.spec.scenario_mode is ScenarioMode.AXIS:
             values[SCENARIO_AXIS] = record.scenario
         if space.holds(values):
-            # A copy teaches nothing. Members of a population that have come to the same values are none.
+            # Ignore copies, which teach nothing; members of a population with equal values are not copies.
             key = record.trial_id if record.lineage else f"{record.seed} {sorted(values.items(), key=str)}"
             played.setdefault(key, (values, {}))[1].setdefault(place, (path, record))
     for drawn, of_places in played.values():

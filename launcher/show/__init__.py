@@ -1,1 +1,1 @@
-"""What a sweep shows while it runs and at its end."""
+"""What a sweep prints and reports while it runs and at its end."""

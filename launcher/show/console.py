@@ -1,4 +1,4 @@
-"""What a sweep shows: a summary before, one live table (or a line now and then), and a report after."""
+"""A sweep's console output: a summary before it, a live table or status lines during it, and a report after it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from launcher.show.ranking import Entry, Ranking
 
 MAX_ROWS = 20
-FIXED_WIDTH = 66  # of the table without its scenario and value columns
+FIXED_WIDTH = 66  # width of the table without its scenario and value columns
 VALUE_WIDTH = 9
 LINE_EVERY_S = 10.0
 REFRESH_PER_SECOND = 2.0
@@ -31,22 +31,22 @@ STYLES = {State.RUNNING: "cyan", State.COMPLETE: "green", State.FAILED: "red", S
 
 
 class Display(Protocol):
-    """What watches a running sweep."""
+    """Shows a running sweep."""
 
     def __enter__(self) -> Display:
-        """Begin to show."""
+        """Start to show the sweep."""
 
     def __exit__(self, *_: object) -> None:
         """Show the last state and stop."""
 
     def tick(self) -> None:
-        """Time has passed."""
+        """Update what depends on time; called regularly."""
 
     def ended(self, row: Row) -> None:
-        """A trial has ended."""
+        """Show that a trial has ended."""
 
     def retried(self, row: Row, reason: str) -> None:
-        """A trial is tried again."""
+        """Show that a trial is retried."""
 
 
 class LiveDisplay:
@@ -67,17 +67,17 @@ class LiveDisplay:
         self._live.stop()
 
     def tick(self) -> None:
-        """The table redraws itself."""
+        """Do nothing; the table redraws itself."""
 
     def ended(self, row: Row) -> None:
-        """The table shows it."""
+        """Do nothing; the table shows it."""
 
     def retried(self, row: Row, reason: str) -> None:
-        """The table shows it."""
+        """Do nothing; the table shows it."""
 
 
 class LineDisplay:
-    """For logs and pipes: a line at each trial's end, and one at most every ten seconds."""
+    """Prints lines, for logs and pipes: one per ended or retried trial, and a status line at most every ten seconds."""
 
     def __init__(self, console: Console, progress: Progress, every_s: float = LINE_EVERY_S) -> None:
         self._console = console
@@ -93,7 +93,7 @@ class LineDisplay:
         pass
 
     def tick(self) -> None:
-        """Print a status line if the last one is long enough ago."""
+        """Print a status line if the last one was long enough ago."""
         elapsed = self._progress.elapsed_s
         if elapsed >= self._next:
             self._next = elapsed + self._every_s
@@ -104,7 +104,7 @@ class LineDisplay:
         self._print(trial_line(row, self._progress.where(row)))
 
     def retried(self, row: Row, reason: str) -> None:
-        """Print why the trial is tried again."""
+        """Print why the trial is retried."""
         self._print(f"trial {row.number} tried again ({row.retries}): {reason}")
 
     def _print(self, line: str) -> None:
@@ -113,17 +113,17 @@ class LineDisplay:
 
 
 def make_display(console: Console, progress: Progress) -> Display:
-    """A live table on a terminal, lines elsewhere."""
+    """Return a live table on a terminal, lines elsewhere."""
     return LiveDisplay(console, progress) if console.is_terminal else LineDisplay(console, progress)
 
 
 def plain(console: Console, text: str) -> None:
-    """Print a line as it is: no markup, no wrapping."""
+    """Print a line unchanged: no markup, no wrapping."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_facts(console: Console, title: str, facts: Mapping[str, str]) -> None:
-    """A heading and one line a fact."""
+    """Print a heading and one line per fact."""
     plain(console, title)
     width = max(map(len, facts))
     for name, value in facts.items():
@@ -131,9 +131,9 @@ def show_facts(console: Console, title: str, facts: Mapping[str, str]) -> None:
 
 
 def render(snapshot: Snapshot, width: int = 200, max_rows: int = MAX_ROWS) -> Group:
-    """The live table: at most `max_rows` trials, the running and the best first to stay.
+    """Return the live table with at most `max_rows` trials, chosen by `choose_rows`.
 
-    Sampled values that do not fit into `width` characters are left out, from the last.
+    Columns of sampled values that do not fit into `width` characters are left out, starting from the last.
     """
     shown = choose_rows(snapshot, max_rows)
     places = max((len(snapshot.where(row)) for row in shown), default=0)
@@ -155,7 +155,7 @@ def render(snapshot: Snapshot, width: int = 200, max_rows: int = MAX_ROWS) -> Gr
 
 
 def choose_rows(snapshot: Snapshot, max_rows: int) -> list[Row]:
-    """The rows worth showing, by their number: the best, the running, then the ended, then the waiting."""
+    """Return the most important rows, sorted by number: the best, then running, failed, other ended and waiting."""
     best = snapshot.best.trial_id if snapshot.best else None
     order = {State.RUNNING: 1, State.FAILED: 2, State.COMPLETE: 3, State.PRUNED: 3, State.PENDING: 4}
 
@@ -167,7 +167,7 @@ def choose_rows(snapshot: Snapshot, max_rows: int) -> list[Row]:
 
 
 def status_line(snapshot: Snapshot) -> str:
-    """Counts, the best so far and the time left, in one line."""
+    """Return one line with the counts, the best score so far and the time left."""
     counts = snapshot.counts
     words = [f"{counts[state]} {state.value.lower()}" for state in State if counts[state]]
     best, standing = snapshot.best, snapshot.standing
@@ -184,7 +184,7 @@ def status_line(snapshot: Snapshot) -> str:
 
 
 def trial_line(row: Row, where: str) -> str:
-    """One trial in one line; `where` it is played."""
+    """Describe a trial in one line; `where` is its scenario, with the algorithm if there are several."""
     values = " ".join(
         f"{name}={value_text(row.hyperparameters[key])}" for key, name in short_names(row.hyperparameters).items()
     )
@@ -199,14 +199,14 @@ def trial_line(row: Row, where: str) -> str:
 
 
 def show_report(console: Console, snapshot: Snapshot, ranking: Ranking, folder: Path, ranks: str | None = None) -> None:
-    """What came out: counts, the best of each algorithm and scenario, failures, and where the tables are.
+    """Print the results: counts, the best of each algorithm and scenario, failures, and where the tables are.
 
     Args:
-      console: where to.
-      snapshot: the sweep.
-      ranking: its configurations.
-      folder: the sweep's.
-      ranks: which scenarios have ranks that cannot change, in a line; None where there are none.
+      console: where to print.
+      snapshot: the sweep's state.
+      ranking: its ranked configurations.
+      folder: the sweep's folder.
+      ranks: a line about scenarios whose ranks cannot change; None if there are none.
     """
     counts = snapshot.counts
     facts = {"trials": ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])}
@@ -223,18 +223,18 @@ def show_report(console: Console, snapshot: Snapshot, ranking: Ranking, folder: 
     if len(failed) > 5:
         facts["failed"] = f"… {len(failed) - 5} more"
     facts["folder"] = str(folder)
-    if store_of(folder).is_file(folder / "index.parquet"):  # written last; the evaluations are a folder
+    if store_of(folder).is_file(folder / "index.parquet"):  # written last; `evaluations.parquet` is a folder
         facts |= {name: str(folder / name) for name in ("index.csv", "index.parquet", "evaluations.parquet")}
     show_facts(console, f"Sweep {snapshot.name}", facts)
 
 
 def rule_text(objective: Objective) -> str:
-    """Which networks are judged, in words."""
+    """Describe which networks are judged."""
     return f"{objective.at} ({At(objective.at).meaning})"
 
 
 def _best_of(group: str, entries: Sequence[Entry], objective: Objective, alone: bool) -> dict[str, str]:
-    """The best configuration of a group; of several objectives the whole Pareto front."""
+    """Describe a group's best configuration; with several objectives, the first ten of its Pareto front."""
     of_group = "" if alone else f" of {group}"
     first = entries[0].standing
     if not first.feasible:
@@ -270,13 +270,13 @@ def _entry_text(entry: Entry, objective: Objective) -> str:
 
 
 def short_names(hyperparameters: Mapping[str, Any]) -> dict[str, str]:
-    """Dotted key -> its last part, or all of it where two keys share the last part."""
+    """Return dotted key -> its last part, or the whole key if two keys share the last part."""
     last = [key.rpartition(".")[2] for key in hyperparameters]
     return {key: name if last.count(name) == 1 else key for key, name in zip(hyperparameters, last, strict=True)}
 
 
 def fitting_names(hyperparameters: Mapping[str, Any], width: int) -> dict[str, str]:
-    """`short_names`, as many as have room as columns."""
+    """Return the first `short_names` that fit as columns into `width` characters."""
     fitting: dict[str, str] = {}
     for key, name in short_names(hyperparameters).items():
         width -= max(len(name), VALUE_WIDTH) + 3
@@ -287,12 +287,12 @@ def fitting_names(hyperparameters: Mapping[str, Any], width: int) -> dict[str, s
 
 
 def value_text(value: Any) -> str:
-    """A sampled value, to four digits where it is a float."""
+    """Format a sampled value; floats get four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def duration(seconds: float | None) -> str:
-    """`3:05`, `1:02:03`, or `?`."""
+    """Format seconds as `3:05` or `1:02:03`, or None as `?`."""
     if seconds is None:
         return "?"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""Gauges of a sweep's trials on Ray's Prometheus port, from the driver."""
+"""Prometheus gauges of a sweep's trials, exported by the driver through Ray's metrics port."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from launcher.show.progress import Progress
 
 TAGS: Final = ("sweep", "trial", "algorithm", "scenario")
 STATE_NUMBERS: Final[Mapping[State, int]] = {state: number for number, state in enumerate(State)}
-"""What `jaxparty_trial_state` is: 0 PENDING, 1 RUNNING, 2 COMPLETE, 3 FAILED, 4 PRUNED."""
+"""Values of `jaxparty_trial_state`: 0 PENDING, 1 RUNNING, 2 COMPLETE, 3 FAILED, 4 PRUNED."""
 _OF_RESULT: Final = ("episode_return", "cooperation_rate", "steps_per_second")
 
 
 class GaugeCallback(Callback):
-    """Tells Ray how each trial goes; comes after the callback that keeps the progress."""
+    """Sets each trial's gauges; must come after the callback that updates the progress."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -29,13 +29,13 @@ class GaugeCallback(Callback):
         self._state = Gauge("jaxparty_trial_state", numbers, TAGS)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A worker has the trial."""
+        """Set the state of a trial that a worker has taken."""
         self._tell_state(trial)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
-        """An evaluation."""
+        """Set the gauges to the results of an evaluation."""
         tags = self._tags(trial)
         for name, gauge in self._gauges.items():
             value = result.get(name)
@@ -43,15 +43,15 @@ class GaugeCallback(Callback):
                 gauge.set(float(value), tags)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The trial is tried again."""
+        """Set the state of a trial that is retried."""
         self._tell_state(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The last attempt failed."""
+        """Set the state of a trial whose last attempt failed."""
         self._tell_state(trial)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The trial ended."""
+        """Set the state of a trial that has ended."""
         self._tell_state(trial)
 
     def _tell_state(self, trial: Any) -> None:

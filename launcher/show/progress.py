@@ -1,4 +1,4 @@
-"""How far a sweep is: one row a trial, kept by the driver from what Tune tells it."""
+"""The progress of a sweep: one row per trial, which the driver updates from Tune's events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from launcher.plan.outcome import better
 
 @dataclass(frozen=True)
 class Row:
-    """One trial as the console shows it, at one moment."""
+    """The state of one trial at one moment, as the console shows it."""
 
     trial_id: str
     number: int
@@ -30,30 +30,31 @@ class Row:
     state: State = State.PENDING
     env_steps: int = 0
     last: float | None = None
-    score: float | None = None  # what it is judged by, as far as it has come
+    score: float | None = None  # the score so far
     steps_per_second: float | None = None
     retries: int = 0
     error: str | None = None
     num_seeds: int = 1
-    is_test: bool = False  # of a winner, on fresh seeds
+    is_test: bool = False  # tests a winner on fresh seeds
 
     @property
     def group(self) -> str:
-        """Algorithm and scenario: what its results compare with."""
+        """Algorithm and scenario; results compare only within this group."""
         return f"{self.algorithm} {self.scenario}"
 
     @property
     def fraction(self) -> float:
-        """Share of its budget that is trained."""
+        """Fraction of its budget that has been trained."""
         return min(1.0, self.env_steps / self.total_steps) if self.total_steps else 0.0
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The sweep at one moment; `counts` are the trials in each state, those not yet drawn PENDING.
+    """The state of the sweep at one moment.
 
-    `best` is the first trial of the best configuration by the `standing` of those that are complete; before one is, the
-    trial with the best score so far.
+    `counts` are the trials in each state; those not drawn yet count as PENDING. `best` is the first trial of the best
+    complete configuration, whose standing is `standing`; until one is complete, it is the trial with the best score so
+    far.
     """
 
     name: str
@@ -69,21 +70,21 @@ class Snapshot:
     budget: str = ""
 
     def where(self, row: Row) -> str:
-        """The row's scenario, with its algorithm where the sweep has several."""
+        """Return the row's scenario, preceded by its algorithm if the sweep has several."""
         return row.group if self.several else row.scenario
 
     @property
     def ended(self) -> int:
-        """Trials that will not run again."""
+        """The number of trials that have ended."""
         return sum(self.counts[state] for state in FINISHED)
 
 
 @dataclass
 class Progress:
-    """What is known of every trial. Written by the driver's loop, read by the console's thread.
+    """What is known about every trial. The driver's loop writes it, and the console's thread reads it.
 
-    Sums are kept up to date row by row: what is asked for at each of Tune's events takes no longer in a sweep of ten
-    thousand trials than in one of ten.
+    Sums are updated row by row, so that queries at each of Tune's events take no longer in a sweep of ten thousand
+    trials than in one of ten.
     """
 
     name: str
@@ -114,12 +115,12 @@ class Progress:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since this run of the sweep began."""
+        """Seconds since this run of the sweep started."""
         return self.clock() - self._began
 
     @property
     def troubled(self) -> bool:
-        """Whether a trial was tried again, or has failed."""
+        """Whether any trial was retried or has failed."""
         with self._lock:
             return any(row.retries or row.state is State.FAILED for row in self._rows.values())
 
@@ -130,7 +131,7 @@ class Progress:
         last: float | None = None,
         candidate: Candidate | None = None,
     ) -> None:
-        """A planned trial, new or from an earlier run of the sweep; as it is ranked, where it is complete."""
+        """Add a planned trial, new or from an earlier run of the sweep; `candidate` is set if it is COMPLETE."""
         row = Row(
             record.trial_id, record.number, record.algorithm, record.scenario, record.hyperparameters,
             record.total_steps, record.state, record.env_steps, last, score, record.steps_per_second, 0, record.error,
@@ -144,14 +145,14 @@ class Progress:
                 self._candidates[record.trial_id] = candidate
 
     def start(self, trial_id: str) -> None:
-        """A worker has taken the trial."""
+        """Note that a worker has taken the trial."""
         with self._lock:
             self._put(replace(self._rows[trial_id], state=State.RUNNING))
             if self._working_since is None:
                 self._working_since = self.clock()
 
     def result(self, trial_id: str, result: Mapping[str, Any]) -> Row:
-        """An evaluation has come in."""
+        """Update the trial with the result of an evaluation, and return its row."""
         with self._lock:
             row = self._rows[trial_id]
             steps = int(result.get("env_steps", row.env_steps))
@@ -168,7 +169,7 @@ class Progress:
             return self._put(replace(row, **changes))
 
     def retry(self, trial_id: str) -> Row:
-        """The trial's worker has died or failed; it is tried again."""
+        """Note that the trial is retried after an error or its worker's death, and return its row."""
         with self._lock:
             row = self._rows[trial_id]
             return self._put(replace(row, state=State.PENDING, retries=row.retries + 1))
@@ -181,7 +182,7 @@ class Progress:
         score: float | None = None,
         candidate: Candidate | None = None,
     ) -> Row:
-        """The trial has ended, with what it is judged by, where that is known, and as it is ranked."""
+        """Note that the trial has ended, with its score and candidate if they are known, and return its row."""
         with self._lock:
             if candidate is not None:
                 self._candidates[trial_id] = candidate
@@ -189,37 +190,37 @@ class Progress:
             return self._put(replace(row, state=state, error=error, score=row.score if score is None else score))
 
     def _is_judged(self, value: float, before: float) -> bool:
-        """Whether a trial is judged by a new evaluation rather than by an earlier one; averages wait for its end."""
+        """Return whether a new evaluation replaces the score so far; rules that average do so only at a trial's end."""
         by_best = At(self.objective.at) in (At.BEST, At.BEST_PER_SEED)
         return not by_best or better(value, before, self.objective)
 
     def where(self, row: Row) -> str:
-        """The row's scenario, with its algorithm where the sweep has several."""
+        """Return the row's scenario, preceded by its algorithm if the sweep has several."""
         with self._lock:
             return row.group if len(self._algorithms) > 1 else row.scenario
 
     def row(self, trial_id: str) -> Row:
-        """The trial as it is now."""
+        """Return the trial's current row."""
         with self._lock:
             return self._rows[trial_id]
 
     def steps(self) -> int:
-        """Environment steps of all trials and seeds, whenever they were trained."""
+        """Return the environment steps of all trials and seeds, including those of earlier runs."""
         with self._lock:
             return self._steps
 
     def group_of(self, trial_id: str) -> str:
-        """The trial's algorithm and scenario."""
+        """Return the trial's algorithm and scenario."""
         with self._lock:
             return self._rows[trial_id].group
 
     def running(self) -> list[str]:
-        """Trials that workers have now."""
+        """Return the ids of the running trials."""
         with self._lock:
             return list(self._running)
 
     def snapshot(self) -> Snapshot:
-        """Everything as it is now."""
+        """Return the current state of the sweep."""
         with self._lock:
             if not self._in_order:
                 self._rows = {row.trial_id: row for row in sorted(self._rows.values(), key=lambda row: row.number)}
@@ -234,7 +235,7 @@ class Progress:
         )
 
     def _leader(self) -> tuple[Row | None, Standing | None]:
-        """The best trial so far, and the standing of its configuration where it is complete."""
+        """Return the best trial so far, and the standing of its configuration if that is complete."""
         if len(self._candidates) > self._ranked:
             self._ranked = len(self._candidates)
             ranked = rank(self._candidates.values(), self.objective, self.scenario_mode, self.scenarios)
@@ -247,7 +248,7 @@ class Progress:
         return (None if self._ranked and self.scenario_mode != MEAN_OVER_SCENARIOS else self._best), None
 
     def _put(self, row: Row) -> Row:
-        """Take a row for what it was before, or a new one, and bring the sums up to date."""
+        """Replace a trial's row or add a new one, and update the sums."""
         before = self._rows.get(row.trial_id)
         if before is not None:
             self._count(before, -1)
@@ -261,7 +262,7 @@ class Progress:
         return row
 
     def _compare(self, row: Row) -> None:
-        """See whether a row is the best one now. Only where the best one has failed are all rows looked at."""
+        """Update the best row. All rows are compared only if the best one has become worse or has failed."""
         best = self._best
         if best is None or best.trial_id != row.trial_id:
             self._best = best_row([one for one in (best, row) if one is not None], self.objective)
@@ -271,7 +272,7 @@ class Progress:
             self._best = row
 
     def _count(self, row: Row, sign: int) -> None:
-        """Add a row to the sums, or take it out of them."""
+        """Add a row to the sums (`sign` 1) or subtract it (`sign` -1)."""
         self._counts[row.state] += sign
         self._algorithms[row.algorithm] += sign
         if not self._algorithms[row.algorithm]:
@@ -281,7 +282,7 @@ class Progress:
             self._steps_left += sign * (row.total_steps - row.env_steps)
 
     def _eta(self) -> float | None:
-        """Seconds left at the rate since the first trial of this run began."""
+        """Return the seconds left at the average rate since the first trial of this run started, or None."""
         if not self._steps_now or self._working_since is None:
             return None
         typical = next(iter(self._rows.values())).total_steps if self._rows else 0
@@ -290,8 +291,10 @@ class Progress:
 
 
 def best_row(rows: Iterable[Row], objective: Objective) -> Row | None:
-    """The row with the best score so far, of equals the one with the lowest number; complete trials come before running
-    ones, and those before pruned ones. Trials that failed, or test a winner, do not count.
+    """Return the row with the best score so far; of equal ones, the one with the lowest number.
+
+    Complete trials come before running ones, and running ones before pruned ones. Trials that failed or test a winner
+    do not count.
     """
     sign = -1.0 if objective.mode == "max" else 1.0
     counted = (row for row in rows if row.score is not None and row.state is not State.FAILED and not row.is_test)

@@ -1,4 +1,4 @@
-"""Which configurations of a sweep are the best: what is reported at its end, and what can be promoted."""
+"""Rank the configurations of a sweep, for the report at its end and for promoting the best."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from launcher.plan import outcome
 
 @dataclass(frozen=True)
 class Entry:
-    """A configuration as it is judged.
+    """A ranked configuration.
 
     Attributes:
-      standing: its place among those that it compares with.
-      trials: that it counts by: several for further seeds, or one in each scenario.
+      standing: its standing among comparable configurations.
+      trials: the trials that it is judged by: several if it has more seeds, or one per scenario.
       hyperparameters: the values that gave the score.
     """
 
@@ -32,11 +32,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The configurations of a sweep.
+    """The ranked configurations of a sweep.
 
     Attributes:
-      groups: of each algorithm and scenario, the best first.
-      warning: what to know of trials that had not settled, in a sentence; None where there is nothing to know.
+      groups: algorithm and scenario -> configurations, best first.
+      warning: a sentence about trials that had not settled; None if there is nothing to warn about.
     """
 
     groups: Mapping[str, Sequence[Entry]]
@@ -47,9 +47,9 @@ def rank(folder: Path, manifest: SweepManifest, trials: Sequence[TrialRecord]) -
     """Rank the configurations of each group.
 
     Args:
-      folder: the sweep's.
-      manifest: of the sweep.
-      trials: those of the search; one without a score does not count.
+      folder: the sweep's folder.
+      manifest: the sweep's manifest.
+      trials: the trials of the search; those without a score are ignored.
     """
     objective = manifest.objective
     candidates = store_of(folder).each(lambda one: outcome.candidate(folder / one.trial_id, one), trials)

@@ -1,6 +1,6 @@
-"""Weights & Biases and MLflow, for those who keep their runs there: Tune's own callbacks, with our names and values.
+"""Tracking with Weights & Biases or MLflow: Tune's own callbacks, with our names and values.
 
-Nothing is sent unless `TRACK` asks for it. Keys are read from the environment by the packages themselves.
+Nothing is sent unless `TRACK` asks for it. The packages themselves read their keys from the environment.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 def check_tracking(track: Track | None) -> None:
-    """See that the package is there, and knows where it is to write.
+    """Check that the package is installed and, for W&B, has a key.
 
     Raises:
-      SweepError: with what to do.
+      SweepError: something is missing; the message says what to do.
     """
     if track is None:
         return
@@ -41,12 +41,15 @@ def check_tracking(track: Track | None) -> None:
 
 
 def make_tracker(track: Track, folder: Path, progress: Progress) -> Any:
-    """The callback for Tune.
+    """Return the tracking callback for Tune.
 
     Args:
-      track: whose.
-      folder: the sweep's, in which is what is not sent.
-      progress: of the sweep.
+      track: the service.
+      folder: the sweep's folder, where local files are written.
+      progress: the sweep's progress.
+
+    Raises:
+      SweepError: MLflow has no server although the sweep's folder is remote.
     """
 
     def facts(trial: Any) -> dict[str, Any]:
@@ -62,11 +65,11 @@ def _make_wandb(folder: Path, sweep: str, facts: Callable[[Any], dict[str, Any]]
     from ray.air.integrations.wandb import WandbLoggerCallback
 
     class WandbTracker(WandbLoggerCallback):
-        """Tune's, with the hyperparameters as the run's config."""
+        """Tune's callback, with the hyperparameters as the run's config."""
 
         def _start_logging_actor(self, trial: Any, exclude_results: list[str], **settings: Any) -> None:
             settings["config"] = facts(trial)
-            with _hidden(WANDB_KEY):  # Ray would write it into its own files; its processes have our environment
+            with _hidden(WANDB_KEY):  # Ray would write it to its files; its processes inherit it
                 super()._start_logging_actor(trial, exclude_results, **settings)
 
     here = store_of(folder).on_disk(folder)
@@ -91,11 +94,11 @@ def _make_mlflow(folder: Path, sweep: str, facts: Callable[[Any], dict[str, Any]
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
     class MlflowTracker(MLflowLoggerCallback):
-        """Tune's, with the hyperparameters as the run's parameters; a server that fails stops nothing."""
+        """Tune's callback, with the hyperparameters as the run's parameters; a server's errors do not stop a sweep."""
 
         @_going_on
         def log_trial_start(self, trial: Any) -> None:
-            """Begin a run, unless the trial has one."""
+            """Start a run, unless the trial has one."""
             if trial not in self._trial_runs:
                 name = trial.config["trial_id"]
                 run = self.mlflow_util.start_run(tags={"sweep": sweep, "trial_name": name}, run_name=name)
@@ -104,7 +107,7 @@ def _make_mlflow(folder: Path, sweep: str, facts: Callable[[Any], dict[str, Any]
 
         @_going_on
         def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
-            """An evaluation."""
+            """Log the metrics of an evaluation."""
             super().log_trial_result(iteration, trial, result)
 
         @_going_on
@@ -123,7 +126,7 @@ def _make_mlflow(folder: Path, sweep: str, facts: Callable[[Any], dict[str, Any]
 
 
 def _going_on(method: Callable[..., None]) -> Callable[..., None]:
-    """A method of which an error is logged, and ends nothing."""
+    """Wrap a method so that its errors are logged instead of raised."""
 
     @functools.wraps(method)
     def call(*arguments: Any, **named: Any) -> None:

@@ -1,4 +1,4 @@
-"""A trial in a pack: its folder, held, and its experiment."""
+"""A trial in a pack: its experiment, and its folder, which the pack holds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Member:
         self.held = contextlib.ExitStack()
 
     def take(self, folder: Path) -> Path:
-        """Take the trial, so that nobody else writes in its folder; the local folder to play it in."""
+        """Hold the trial's folder, so that nobody else writes to it, and return the local folder to run it in."""
         self.held.enter_context(held(folder, timeout=LOCK_WAIT_S))
         self.folder = store_of(folder).on_disk(folder)
         if self.folder is None:
@@ -41,12 +41,16 @@ class Member:
         return self.folder
 
     def push(self) -> None:
-        """Begin to put what is new in the folder where it belongs."""
+        """Start to upload new files, if the trial's folder is on remote storage."""
         if self.mirror is not None:
             self.mirror.push()
 
     def put_away(self, outcome: dict[str, Any] | BaseException) -> dict[str, Any] | BaseException:
-        """Put what a period gave where it belongs, and at the trial's end wait for it; the outcome, or what failed."""
+        """Start to upload a period's files, and wait for the upload at the end of the trial.
+
+        Returns:
+          The outcome of the period, or the error if the upload failed.
+        """
         ended = isinstance(outcome, TrainingDiverged) or (isinstance(outcome, dict) and bool(outcome.get("finished")))
         if self.mirror is None or (isinstance(outcome, BaseException) and not ended):
             return outcome
@@ -59,7 +63,7 @@ class Member:
         return outcome
 
     def close(self) -> None:
-        """Close the experiment and let go of the trial's folder."""
+        """Close the experiment and release the trial's folder."""
         with self.held:
             experiment, self.experiment = self.experiment, None
             mirror, self.mirror = self.mirror, None

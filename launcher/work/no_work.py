@@ -1,7 +1,7 @@
-"""Trials that do no work, to measure what a sweep itself costs.
+"""Trials that do no work, to measure the overhead of a sweep.
 
-`JAX_PARTY_EXPERIMENT=launcher.work.no_work:NoWork` puts them in the place of training; `measure` does so and
-gives the overhead. For benchmarks only.
+`JAX_PARTY_EXPERIMENT=launcher.work.no_work:NoWork` replaces training by them; `measure` does so and returns the
+overhead. For benchmarks only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from launcher.ask.experiment import EXPERIMENT_VARIABLE
 
 
 class NoWork:
-    """An experiment that trains nothing and writes its folder as a real one does, but for checkpoints and vaults."""
+    """An experiment that trains nothing, but writes its folder like a real one except for checkpoints and vaults."""
 
     width = num_learners = 1
 
@@ -41,7 +41,7 @@ class NoWork:
             )
 
     def step(self) -> dict[str, Any]:
-        """Report a period as trained."""
+        """Record the next period as trained, and return its result."""
         if self._record.state not in FINISHED:
             steps = self._record.env_steps + self._budget.steps_per_evaluation
             row = {"evaluation": self._evaluation(steps), "step": steps, "seed": self._record.seed,
@@ -59,15 +59,15 @@ class NoWork:
         return steps // self._budget.steps_per_evaluation
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing; there is nothing to close."""
 
 
 @dataclass(frozen=True)
 class Overhead:
-    """What a sweep of no-work trials costs, in seconds.
+    """The cost of a sweep of no-work trials, in seconds.
 
-    `per_trial_s` is a worker's time from one trial's end to the next one's; `startup_s` is what passes before
-    the first trial starts; `wall_s` is the whole command.
+    `per_trial_s` is a worker's time from the end of one trial to the end of the next; `startup_s` is the time before
+    the first trial starts; `wall_s` is the time of the whole command.
     """
 
     trials: int
@@ -78,10 +78,10 @@ class Overhead:
 
 
 def measure(out: Path, trials: int = 8, workers: int = 1, timeout_s: float = 300.0) -> Overhead:
-    """Run a sweep of no-work trials as a user would, under `out`, and time it.
+    """Run a sweep of no-work trials under `out` as a user would, and time it.
 
     Raises:
-      SweepError: the sweep failed, or there were fewer than two trials a worker to time.
+      SweepError: the sweep failed, or there are not more trials than workers.
     """
     if trials <= workers:
         raise SweepError(f"trials: expected more than workers ({workers}), got {trials}")

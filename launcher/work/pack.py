@@ -1,8 +1,8 @@
-"""Trials that share a worker process: up to so many at a time, their evaluation periods played side by side.
+"""A pack: the trials that share a worker process and run their evaluation periods side by side.
 
-A trial joins, asks for one period after another, and leaves; a pack plays the periods of all that ask within a moment
-of each other together, so that trials of one compiled program can go through it as one batched program. The trial's
-folder is the truth: a pack that takes a trial goes on from what is in it, whoever had it before. A folder on remote
+A trial joins, requests one period after another, and leaves. The pack runs periods that are requested within a moment
+of each other together, so that trials with the same compiled program can run as one batched program. A trial's folder
+is the truth: a pack continues a trial from what is in the folder, whichever worker had it before. A folder on remote
 storage is mirrored in a local one (`jax_party.trial.mirror`)."""
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from launcher.work.watchdog import TRACE_FILE, Watchdog
 
 GATHER_S = 1.0
 IDLE_S = 30.0
-OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # in XLA's error; not imported: only what trains may import JAX
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # from XLA's error message; its type is JAX's, which only training code may import
 logger = logging.getLogger(__name__)
 
 
 class Pack:
-    """Trials of one process.
+    """The trials of one process.
 
     Args:
       sweep: the sweep's folder.
-      size: how many trials at a time.
-      factory: makes an experiment (`jax_party.engines.Experiment`) from a parsed config and a folder.
-      gather_s: how long a period waits for trials that have not asked for theirs yet.
-      idle_s: after how long without asking a trial may lose its place.
-      period_timeout_s: how long a trial's period may take; None for the watchdog's own choice.
-      engine: the name of the one whose configs the trials have.
+      size: the maximum number of trials at a time.
+      factory: creates an experiment (`jax_party.engines.Experiment`) from a parsed config and a folder.
+      gather_s: how long to wait, in seconds, for other trials to request their period too.
+      idle_s: after how many seconds without a request a trial may lose its place.
+      period_timeout_s: how long a trial's period may take, in seconds; None for the watchdog's default.
+      engine: the name of the engine that the trials' configs are for.
     """
 
     def __init__(
@@ -73,13 +73,17 @@ class Pack:
 
     @property
     def members(self) -> int:
-        """How many trials it has."""
+        """The number of trials in the pack."""
         return len(self._members)
 
     def join(self, trial_id: str, inherited: Inheritance | None = None) -> bool:
-        """Take a trial in, if there is room; it may be to go on from another's learner.
+        """Add a trial if there is room, and return whether it is in the pack.
 
-        A trial that has asked for nothing for `IDLE_S` makes room: whoever asked for it has died.
+        A trial without a request for `idle_s` seconds is removed to make room, because its trainable has died.
+
+        Args:
+          trial_id: the trial.
+          inherited: another trial's learner to continue from, or None.
         """
         with self._changed:
             if trial_id in self._members:
@@ -95,7 +99,7 @@ class Pack:
         return self.join(trial_id, inherited) if idle else False
 
     def leave(self, trial_id: str) -> None:
-        """Let go of a trial and its folder, once its period is over; no error if it is not here."""
+        """Remove a trial and release its folder once its period is over; do nothing if it is not in the pack."""
         if trial_id not in self._members:
             return
         with self._undisturbed(lambda: True):
@@ -109,13 +113,13 @@ class Pack:
                     member.asked.set_exception(SweepError(f"{trial_id}: left while its period was asked for"))
 
     def has(self, trial_id: str) -> bool:
-        """Whether a trial is here."""
+        """Return whether a trial is in the pack."""
         return trial_id in self._members
 
     def take_turn(self, trial_id: str) -> None:
-        """Wait until nobody plays; the next period of this trial is then played with nobody beside it.
+        """Wait until no trial is running, and reserve the next period for this trial alone.
 
-        Whatever ends this process until that period is over, this trial does.
+        If the process dies before that period is over, this trial is the cause.
         """
         with self._changed:
             self._changed.wait_for(lambda: not self._busy and self._turn in (None, trial_id))
@@ -129,7 +133,7 @@ class Pack:
 
     @contextlib.contextmanager
     def _undisturbed(self, ready: Callable[[], bool]) -> Iterator[None]:
-        """Wait until nobody plays and it is so, and let nobody play meanwhile."""
+        """Hold the pack while no trial is running and the condition is true."""
         with self._changed:
             self._changed.wait_for(lambda: not self._busy and ready())
             self._busy = True
@@ -141,19 +145,19 @@ class Pack:
                 self._changed.notify_all()
 
     def copy_learner(self, trial_id: str, to: Path) -> int:
-        """Copy the newest checkpoint of a trial that is here; the environment steps that it has trained."""
+        """Copy the newest checkpoint of a trial in the pack, and return the environment steps that it has trained."""
         folder = self._members[trial_id].folder
         assert folder is not None, "it has played a period"
         return copy_learner(folder, to)
 
     def step(self, trial_id: str) -> dict[str, Any]:
-        """Play one evaluation period of a trial that has joined; returns once it is over.
+        """Run one evaluation period of a trial that has joined, and return its result.
 
-        While storage refuses, the period is played again from what is in the trial's folder.
+        While storage refuses, the period is repeated from what is in the trial's folder.
 
         Raises:
           StorageRefused: storage has refused for longer than `patience_s`.
-          Exception: what went wrong with this trial, or with all that played with it.
+          Exception: the error of this trial, or of all trials that ran with it.
         """
         outage: list[tuple[float, BaseException]] = []
         told: list[str] = []
@@ -177,7 +181,7 @@ class Pack:
             self._end_turn(trial_id)
 
     def _note_outage(self, trial_id: str, outage: list[tuple[float, BaseException]], told: list[str]) -> None:
-        """Say in the record, once, for how long storage has refused: the first write that it takes again."""
+        """Note in the record how long storage has refused; a later note of the same outage replaces this one."""
         seconds, reason = time.monotonic() - outage[0][0], refusal(outage[0][1])
         folder = self._sweep / trial_id
         kept = [note for note in read_record(folder).retries if note not in told]
@@ -187,25 +191,25 @@ class Pack:
         logger.warning("%s: %s", trial_id, note)
 
     def _step(self, trial_id: str) -> dict[str, Any]:
-        """Play one period, once."""
+        """Run one period, without retries."""
         with self._changed:
             if trial_id not in self._members:
                 raise SweepError(f"{trial_id}: has not joined, or was idle for so long that its place was taken")
             asked = self._members[trial_id].asked = Future()
             self._changed.notify_all()
-        # Whoever comes first plays for all that have asked by then.
+        # The first thread to get here runs the periods of all trials that have requested one by then.
         with self._undisturbed(lambda: asked.done() or self._turn in (None, trial_id)):
             if not asked.done():
                 self._play(self._gather())
         return asked.result()
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Remove all trials."""
         for trial_id in list(self._members):
             self.leave(trial_id)
 
     def _gather(self) -> list[Member]:
-        """Those that ask for a period, once all do or time is up; whose turn it is alone."""
+        """Return the trials that have requested a period, once all have or time is up; a trial in its turn is alone."""
         with self._changed:
             if self._turn is not None:
                 return [self._members[self._turn]]
@@ -215,7 +219,7 @@ class Pack:
             return [member for member in self._members.values() if member.asked is not None]
 
     def _play(self, members: list[Member]) -> None:
-        """A period of each, and its outcome."""
+        """Run a period of each trial and deliver the outcomes."""
         try:
             outcomes = [
                 self._put_away(member, outcome)
@@ -229,7 +233,7 @@ class Pack:
             member.over = isinstance(outcome, BaseException) or bool(outcome.get("finished"))
             if isinstance(outcome, BaseException):
                 with self._watched([member], self._watchdog.storing_s()):
-                    self._close(member)  # what it has in memory may not be what is in its folder
+                    self._close(member)  # its state in memory may differ from its folder
                 asked.set_exception(outcome)
             else:
                 asked.set_result(outcome)
@@ -239,14 +243,14 @@ class Pack:
             return member.put_away(outcome)
 
     def _close(self, member: Member) -> None:
-        """Close a trial's experiment; what goes wrong with that is nobody else's, and its folder is the truth."""
+        """Close a trial's experiment; an error is only logged: the folder is the truth, and other trials continue."""
         try:
             member.close()
         except Exception as error:
             logger.warning("%s: could not be closed: %s", member.trial_id, error)
 
     def _outcomes(self, members: list[Member]) -> list[dict[str, Any] | BaseException]:
-        """What each period gave, or what went wrong with it."""
+        """Run a period of each trial, and return each result or error."""
         while True:
             try:
                 with self._watched(members, self._watchdog.opening_s()):
@@ -262,7 +266,7 @@ class Pack:
                     raise
 
     def _watched(self, members: Sequence[Member], limit_s: float) -> contextlib.AbstractContextManager[None]:
-        """Give these trials up, with this process, should it take longer than that; the retry's reason is `error`."""
+        """End this process if the block takes longer than `limit_s`, and write the reason to the trials' records."""
 
         def tell(reason: str) -> None:
             for member in members:
@@ -278,7 +282,7 @@ class Pack:
         return self._watchdog.watch(limit_s, trace, tell, place)
 
     def _advance(self, experiments: list[Any]) -> list[dict[str, Any] | BaseException]:
-        """One period of each: side by side where they can, else one after another."""
+        """Run one period of each experiment: side by side if the engine can, else one after another."""
         if self._side_by_side is not None:
             played: list[dict[str, Any] | BaseException] = self._side_by_side(experiments)
             return played
@@ -291,7 +295,11 @@ class Pack:
         return outcomes
 
     def _open(self, member: Member) -> Exception | None:
-        """Take up the trial's folder, unless it is already; what went wrong with it alone."""
+        """Open the trial's folder and experiment unless they are open; return the error if only this trial fails.
+
+        Raises:
+          Exception: the device is out of memory, which concerns all trials.
+        """
         if member.experiment is not None:
             return None
         try:
@@ -311,10 +319,10 @@ class Pack:
         return None
 
     def _make_smaller(self, members: Sequence[Member], error: Exception) -> bool:
-        """Halve the batched program, and have the trials taken up anew from their checkpoints; False if it is one."""
+        """Halve the batch width and close the trials, which reopen from their checkpoints; False if the width is 1."""
         open_ones = [member.experiment for member in members if member.experiment is not None]
         widths = [experiment.width for experiment in open_ones if experiment.num_learners]
-        before = max(widths, default=self._most_at_once or self.size)  # while one was opened nothing is known of it
+        before = max(widths, default=self._most_at_once or self.size)  # unknown if opening a trial failed
         for member in members:
             self._close(member)
         if before == 1:
@@ -328,7 +336,7 @@ class Pack:
 
 
 def _turns(members: Sequence[Member]) -> int:
-    """How many trials' periods pass one after another when these are played."""
+    """Return how many periods run one after another when these trials run together."""
     trials = [member.experiment for member in members]
     learners = [trial.num_learners for trial in trials]
     if not all(learners):
@@ -339,5 +347,5 @@ def _turns(members: Sequence[Member]) -> int:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether the device has no memory left; TensorStore says the same words of a full disk."""
+    """Return whether the device is out of memory; TensorStore uses the same words for a full disk."""
     return OUT_OF_MEMORY in str(error) and refusal(error) is None

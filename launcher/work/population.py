@@ -1,8 +1,8 @@
-"""A trial of a population goes on from another's learner: what Tune's populations exchange, on disk.
+"""How a trial of a population continues from another trial's learner, on disk.
 
-What is exchanged is the newest checkpoint of the other trial, whole. It lies beside the trial's own checkpoints as
-`takeover.<step>`, and the record says so before anything is trained with it: a trial that is killed takes it
-over again.
+The trial takes over the whole newest checkpoint of the other trial. A copy of it is kept beside the trial's own
+checkpoints as `takeover.<step>`, and the record says so before anything is trained with it, so that a killed trial
+takes it over again.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from jax_party.trial.states import FINISHED
 
 @dataclass(frozen=True)
 class Inheritance:
-    """What a trial is to go on from.
+    """The learner that a trial continues from.
 
     Attributes:
       source: the other trial's id.
       source_step: environment steps that its learner has trained.
       learner: a copy of its checkpoint, on this node.
-      hyperparameters: the values to go on with.
+      hyperparameters: the values to continue with.
     """
 
     source: str
@@ -40,7 +40,7 @@ class Inheritance:
 
 
 def checkpoint_step(record: TrialRecord) -> int:
-    """Environment steps at the trial's newest checkpoint; 0 where there is none."""
+    """Return the environment steps at the trial's newest checkpoint; 0 if there is none."""
     return int(Path(record.checkpoint).name) if record.checkpoint else 0
 
 
@@ -51,7 +51,7 @@ def copy_learner(folder: Path, to: Path) -> int:
       The environment steps that it has trained.
 
     Raises:
-      SweepError: it has none.
+      SweepError: the trial has no checkpoint.
     """
     record = read_record(folder)
     if record.checkpoint is None:
@@ -61,7 +61,9 @@ def copy_learner(folder: Path, to: Path) -> int:
 
 
 def take_over(folder: Path, given: Inheritance) -> TrialRecord:
-    """Make a trial go on from another's learner, unless it has done so already; the record is written last but one.
+    """Make a trial continue from another trial's learner, unless it has done so already.
+
+    The checkpoint is copied first, then the record is written, and finally the config (`settle`).
 
     Raises:
       OSError, RecordError: a file cannot be read or written.
@@ -71,7 +73,7 @@ def take_over(folder: Path, given: Inheritance) -> TrialRecord:
     if record.state in FINISHED or (given.source, given.source_step) in done:
         return record
     step = checkpoint_step(record)
-    # A damaged checkpoint may have put the trial back: what it took over later has not happened.
+    # After a damaged checkpoint the trial may be back at an earlier step; later takeovers are then undone.
     lineage = tuple(one for one in record.lineage if one.step <= step)
     undone = record.lineage[len(lineage) :]
     until_then = undone[0].hyperparameters if undone else record.hyperparameters
@@ -85,9 +87,9 @@ def take_over(folder: Path, given: Inheritance) -> TrialRecord:
 
 
 def settle(folder: Path, record: TrialRecord) -> TrialRecord:
-    """Put the values that the record has into the config, where a kill has come between.
+    """Write the record's hyperparameters into the config, in case a kill came between the two writes.
 
-    A trial whose checkpoints have been removed begins again, as it first began.
+    A trial whose checkpoints have been removed starts over with its first hyperparameters.
     """
     began = record.lineage[0].hyperparameters if record.lineage else None
     if began is not None and not (folder / "checkpoints").is_dir():

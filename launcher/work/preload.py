@@ -1,7 +1,6 @@
-"""Load what a worker needs before its first trial, as its process starts.
+"""Load a worker's imports when its process starts, before its first trial.
 
-Nothing is decided here that `prepare_worker` does not decide again: JAX only reads some of its environment when it is
-imported.
+JAX reads some environment variables when it is imported, so they are set here; `prepare_worker` sets them again.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any
 
 
 def preload(wanted: dict[str, Any]) -> None:
-    """Import what plays trials. No device is touched yet."""
+    """Import the code that runs trials, and create a file that says so. This does not touch any device yet."""
     from jax_party.runtime import prepare_process
 
     prepare_process(cpu_devices=wanted["cpu_devices"])

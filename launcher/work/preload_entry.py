@@ -1,6 +1,6 @@
-"""An entry point, not a module to import: Ray runs it, by importing it, in each worker process as that starts.
+"""An entry point, not a library module: Ray runs it by importing it in each worker process when that starts.
 
-`RAY_preload_python_modules` names it (`launcher.machine.preloading`); what to load stands in `JAX_PARTY_PRELOAD`.
+`RAY_preload_python_modules` names it (`launcher.machine.preloading`); `JAX_PARTY_PRELOAD` says what to load.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The Tune trainable: one step an evaluation period, one warm process for many trials.
+"""The Tune trainable: one step per evaluation period, and one warm process for many trials.
 
-A trial is played in the trainable's own process, or in a worker that several share (`PackWorker`); then the trainable
-is no more than the trial's place in Tune. Tune's checkpoints hold only a marker: the trial's folder is the truth.
+A trial runs in the trainable's own process, or in a worker that several trials share (`PackWorker`); the trainable then
+only represents the trial in Tune. Tune's checkpoints hold just a marker, because the trial's folder is the truth.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from launcher.work.population import Inheritance
 
 JOIN_WAIT_S = 60.0
 ANSWER_S = 2.0
-"""A worker that answers at all does so within this time."""
+"""How long to wait for a worker's answer; one that takes longer is starting, hanging or gone."""
 LEAVE_S = 10.0
 WORKER_DIED = "the worker process died"
 SIGNS = "signs"
-"""Ray's name for the threads of a worker that say that it is there, whatever it plays."""
+"""Ray's concurrency group of the threads that answer sign-of-life requests while a worker runs periods."""
 MARKER_FILE = "trial.json"
 LEARNER_FOLDER = "learner"
 
@@ -55,16 +55,16 @@ logger = logging.getLogger(__name__)
 
 
 class ExperimentTrainable(tune.Trainable):
-    """Runs planned trials by their ids.
+    """Runs planned trials, given by their ids.
 
-    Config keys: `trial_id`; `sweep`, the sweep's folder; `metric`, the objective's; `workers`, what the names of those
-    that trials share begin with, or None where each trainable is a worker of its own; `worker`, what those are made
-    with (`make_pack`); `failed`, whether the trial has failed before; `population`, whether trials may go on from one
-    another's learners, which Tune's checkpoints then hold; and `hyperparameters`, the values of such a trial then.
+    Config keys: `trial_id`; `sweep`, the sweep's folder; `metric`, the objective's metric; `workers`, the name prefix
+    of shared workers, or None if each trainable is its own worker; `worker`, the settings of a worker (`make_pack`);
+    `failed`, whether the trial has failed before; `population`, whether trials may continue from one another's
+    learners, which Tune's checkpoints then contain; `hyperparameters`, the new values of a trial that does so.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Find where trials are played; the trial itself is opened by the first step."""
+        """Choose where trials run; the first step opens the trial itself."""
         if not hasattr(self, "_room"):
             own = config["workers"] is None
             self._room: Room = OwnRoom(config["worker"]) if own else SharedRoom(config["workers"], config["sweep"])
@@ -75,7 +75,7 @@ class ExperimentTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train and evaluate one period.
 
-        A trial that would fail the same way again is done, and the result says why: `failed`.
+        A trial that would fail again in the same way is done, and `failed` in the result says why.
         """
         trial_id = self.config["trial_id"]
         try:
@@ -91,15 +91,15 @@ class ExperimentTrainable(tune.Trainable):
         return {**self._last, "done": bool(result["finished"])}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Leave the trial and be ready for the next one, with everything that is warm kept."""
+        """Leave the trial and prepare for the next one in the same warm process."""
         self.cleanup()
         self.config = new_config
         self.setup(new_config)
         return True
 
     def cleanup(self) -> None:
-        """Let go of the trial and its folder."""
-        if self._joined is not None:  # Tune has put the next trial into `config` by now
+        """Release the trial and its folder."""
+        if self._joined is not None:  # not `config`: Tune may have put the next trial there already
             trial_id, self._joined = self._joined, None
             self._room.leave(trial_id)
         if self._inherited is not None:
@@ -107,7 +107,7 @@ class ExperimentTrainable(tune.Trainable):
             self._inherited = None
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """A marker: which trial, how far. The trial's folder has the checkpoint; of a population's there is a copy."""
+        """Write a marker with the trial and its steps; for a population, also a copy of the trial's checkpoint."""
         trial_id = self.config["trial_id"]
         marker = {"trial_id": trial_id, "env_steps": self._last["env_steps"]}
         if self.config["population"]:
@@ -115,17 +115,17 @@ class ExperimentTrainable(tune.Trainable):
         Path(checkpoint_dir, MARKER_FILE).write_text(json.dumps(marker), encoding="utf-8")
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Another trial's learner is kept, to go on from; a trial's own is in its folder."""
+        """Keep another trial's learner to continue from; do nothing for the trial's own, which is in its folder."""
         folder = Path(str(checkpoint))
         marker = json.loads((folder / MARKER_FILE).read_text(encoding="utf-8"))
         if marker["trial_id"] == self.config["trial_id"]:
             return
         kept = make_scratch("learner") / LEARNER_FOLDER
-        shutil.copytree(folder / LEARNER_FOLDER, kept)  # Tune's copy may go any time
+        shutil.copytree(folder / LEARNER_FOLDER, kept)  # Tune may remove its copy at any time
         self._inherited = Inheritance(marker["trial_id"], marker["env_steps"], kept, self.config["hyperparameters"])
 
     def _fail(self, error: Exception) -> str:
-        """See to it that the record says FAILED, and why; storage that refuses leaves it to the driver."""
+        """Mark an unfinished record FAILED, and return the reason; if storage refuses, the driver marks it."""
         reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         folder = as_folder(self.config["sweep"]) / self.config["trial_id"]
         try:
@@ -146,40 +146,45 @@ class ExperimentTrainable(tune.Trainable):
 
 
 class Room(Protocol):
-    """Where a trainable's trials are played."""
+    """Where a trainable's trials run."""
 
     def join(self, trial_id: str, inherited: Inheritance | None, failed: bool) -> None:
-        """Take a trial in, which may be to go on from another's learner, and may have failed before."""
+        """Add a trial, which may continue from another trial's learner and may have failed before."""
 
     def step(self, trial_id: str) -> dict[str, Any]:
-        """Play one evaluation period of it."""
+        """Run one evaluation period of the trial."""
 
     def copy_learner(self, trial_id: str, to: Path) -> int:
-        """Copy its newest checkpoint; the environment steps that it has trained."""
+        """Copy the trial's newest checkpoint, and return the environment steps that it has trained."""
 
     def leave(self, trial_id: str) -> None:
-        """Let go of it and its folder."""
+        """Release the trial and its folder."""
 
 
 class OwnRoom:
-    """This process."""
+    """Runs one trial at a time in this process."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._refused: NodeRefused | None = None
         try:
             self._cores, self._pack = make_pack(settings)
-        except NodeRefused as error:  # Tune would not be told why, were there no worker at all
+        except NodeRefused as error:  # raised by `join`, because Tune would hide an error in the constructor
             self._refused = error
 
     def join(self, trial_id: str, inherited: Inheritance | None, failed: bool) -> None:
-        """There is room for one."""
+        """Add a trial; there is room for one.
+
+        Raises:
+          NodeRefused: this node is not usable.
+          SweepError: another trial is still here.
+        """
         if self._refused is not None:
             raise self._refused
         if not self._pack.join(trial_id, inherited):
             raise SweepError(f"{trial_id}: this worker has not let go of another trial")
 
     def step(self, trial_id: str) -> dict[str, Any]:
-        """Play one evaluation period."""
+        """Run one evaluation period."""
         return self._pack.step(trial_id)
 
     def copy_learner(self, trial_id: str, to: Path) -> int:
@@ -187,19 +192,19 @@ class OwnRoom:
         return self._pack.copy_learner(trial_id, to)
 
     def leave(self, trial_id: str) -> None:
-        """Let go of the trial and its folder."""
+        """Release the trial and its folder."""
         self._pack.leave(trial_id)
 
 
 class SharedRoom:
-    """One of the workers that trials share, another for each trial.
+    """Runs each trial in one of the shared workers, chosen when the trial joins.
 
-    A worker that dies is no failure of a trial that had others beside it: it finds room again, and goes on. Until it
-    has then ended a period, its periods are played with nobody beside it, so that who kills workers kills its own
-    attempts alone.
+    If a worker dies while several trials run in it, that is no failure of any of them: each joins another worker and
+    continues. It then runs alone until it has finished a period, so that a trial that kills workers uses up only its
+    own attempts.
 
     Args:
-      workers: what their names begin with.
+      workers: the prefix of the workers' names.
       sweep: the sweep's folder.
     """
 
@@ -211,10 +216,10 @@ class SharedRoom:
         self._inherited: Inheritance | None = None
 
     def join(self, trial_id: str, inherited: Inheritance | None, failed: bool) -> None:
-        """Wait for room, first with a worker that has trials already: packs are to be full.
+        """Wait for room in a worker; the fullest ones are tried first, so that packs fill up.
 
         Raises:
-          SweepError: there are no workers any more.
+          SweepError: no workers are left.
         """
         self._inherited, self._alone = inherited, failed
         workers, began, told = Workers(self._prefix), time.monotonic(), False
@@ -226,23 +231,23 @@ class SharedRoom:
         self._worker = worker
 
     def _find_room(self, trial_id: str, workers: Workers) -> Any:
-        """A worker that has taken the trial in, or None."""
+        """Return a worker that has added the trial, or None."""
         for _, has, worker in sorted(workers.look(trial_id), key=lambda found: -found[0]):
             with contextlib.suppress(ray.exceptions.RayActorError):
-                if has:  # the trial's own trainable has died, and its period may still be played
+                if has:  # the trial's previous trainable died, and its period may still be running
                     _ask(worker.leave.remote(trial_id))
                 try:
                     if _ask(worker.join.remote(trial_id, self._inherited), ANSWER_S):
                         return worker
                 except ray.exceptions.GetTimeoutError:
-                    worker.leave.remote(trial_id)  # should it take the trial in later
+                    worker.leave.remote(trial_id)  # in case it still adds the trial later
         return None
 
     def step(self, trial_id: str) -> dict[str, Any]:
-        """Play one evaluation period, if need be with one worker after another.
+        """Run one evaluation period, moving to another worker if one dies.
 
         Raises:
-          RayActorError: the worker has died, and nobody but this trial was played.
+          RayActorError: the worker died while this trial ran alone.
         """
         while True:
             its_own = False
@@ -260,7 +265,7 @@ class SharedRoom:
                 return result
 
     def _go_on_elsewhere(self, trial_id: str, error: BaseException) -> None:
-        """Say in the record that, and why, the trial is taken up again, and find room for it."""
+        """Note in the record why the trial is retried, and join another worker."""
         record = read_record(self._sweep / trial_id)
         reason = record.error if record.state is State.RUNNING and record.error else WORKER_DIED
         logger.warning("%s: %s: %s", trial_id, reason, error)
@@ -268,12 +273,12 @@ class SharedRoom:
         self.join(trial_id, self._inherited, failed=True)
 
     def copy_learner(self, trial_id: str, to: Path) -> int:
-        """Copy the trial's newest checkpoint, to where both processes see it."""
+        """Copy the trial's newest checkpoint to a place that both processes have access to."""
         steps: int = _ask(self._worker.copy_learner.remote(trial_id, to))
         return steps
 
     def leave(self, trial_id: str) -> None:
-        """Let go of the trial and its folder; a worker that does not answer has died, and has done so."""
+        """Release the trial and its folder; a worker that does not answer has died, which released them."""
         with contextlib.suppress(ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
             _, has = _ask(self._worker.look.remote(trial_id), LEAVE_S)
             if has:
@@ -281,10 +286,10 @@ class SharedRoom:
 
 
 class Workers:
-    """The workers that trials share, as a trial sees them: those there are now.
+    """The shared workers that exist now, as a trial sees them.
 
     Args:
-      prefix: what their names begin with.
+      prefix: the prefix of their names.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -293,18 +298,18 @@ class Workers:
         self._asked: dict[str, Any] = {}
 
     def look(self, trial_id: str) -> list[tuple[int, bool, Any]]:
-        """Those that answer within a moment: how many trials each has, and whether it has this one.
+        """Return (number of trials, whether this one is among them, worker) for each worker that answers in time.
 
-        One that does not is starting, or its node is gone: it is not asked again before it has answered.
+        One that does not answer is starting, or its node is gone; it is not asked again until it has answered.
 
         Raises:
-          SweepError: there is none that could ever answer.
+          SweepError: no workers are left.
         """
         names = [name for name in ray.util.list_named_actors() if name.startswith(self._prefix)]
         if not names:
             raise SweepError(f"{trial_id}: no worker is left that it could be played by; the sweep's log says why")
         for name in names:
-            with contextlib.suppress(ValueError):  # it has just ended
+            with contextlib.suppress(ValueError):  # the worker has just ended
                 self._known.setdefault(name, ray.get_actor(name))
         self._known = {name: worker for name, worker in self._known.items() if name in names}
         for name, worker in self._known.items():
@@ -321,7 +326,7 @@ class Workers:
 
 
 def _ask(reference: Any, timeout: float | None = None) -> Any:
-    """An actor's answer; an error of ours as itself."""
+    """Return an actor's answer, or raise the original error instead of Ray's wrapper."""
     try:
         return ray.get(reference, timeout=timeout)
     except ray.exceptions.RayTaskError as error:
@@ -329,32 +334,32 @@ def _ask(reference: Any, timeout: float | None = None) -> Any:
 
 
 class PackWorker:
-    """A pack as a Ray actor: the trials that share this process."""
+    """A pack as a Ray actor: a worker process that trials share."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._refused: NodeRefused | None = None
         try:
             self._cores, self._pack = make_pack(settings)
-        except NodeRefused as error:  # the driver, who looks, ends this worker
+        except NodeRefused as error:  # raised by `look`, whereupon the driver ends this worker
             self._refused = error
 
     @ray.method(concurrency_group=SIGNS)  # type: ignore[untyped-decorator]
     def look(self, trial_id: str = "") -> tuple[int, bool]:
-        """How many trials are here, and whether this one is."""
+        """Return the number of trials here, and whether this one is among them."""
         if self._refused is not None:
             raise self._refused
         return self._pack.members, self._pack.has(trial_id)
 
     def join(self, trial_id: str, inherited: Inheritance | None) -> bool:
-        """Take a trial in, if there is room."""
+        """Add a trial if there is room, and return whether it is here."""
         return self._pack.join(trial_id, inherited)
 
     def take_turn(self, trial_id: str) -> None:
-        """Wait until a trial's next period can be played with nobody beside it."""
+        """Wait until no trial is running, and reserve the next period for this one alone."""
         self._pack.take_turn(trial_id)
 
     def step(self, trial_id: str) -> dict[str, Any]:
-        """Play one evaluation period of a trial."""
+        """Run one evaluation period of a trial."""
         return self._pack.step(trial_id)
 
     def copy_learner(self, trial_id: str, to: Path) -> int:
@@ -362,7 +367,7 @@ class PackWorker:
         return self._pack.copy_learner(trial_id, to)
 
     def leave(self, trial_id: str) -> None:
-        """Let go of a trial, if it is here."""
+        """Release a trial if it is here."""
         self._pack.leave(trial_id)
 
 
@@ -370,14 +375,17 @@ def make_pack(settings: Mapping[str, Any]) -> tuple[Any, Pack]:
     """Make this process a worker.
 
     Args:
-      settings: `sweep`, the sweep's folder; `size`, trials at a time; `process`, what `prepare_worker` is called with;
-        `period_timeout_s`, how long a period may take; `engine`, the name of what runs the trials; `experiment`,
-        `module:factory` of what to run in its place, or None (for tests and benchmarks: a factory takes a parsed config
-        and a folder); and on a cluster that was
-        joined `versions`, the driver's, and `code`, the commit of the code that it has sent.
+      settings: `sweep`, the sweep's folder; `size`, trials at a time; `process`, the arguments of `prepare_worker`;
+        `period_timeout_s`, how long a period may take; `engine`, the engine's name; `experiment`, `module:factory` of a
+        stand-in for its experiment, or None (for tests and benchmarks; the factory takes a parsed config and a folder);
+        and on a cluster `versions`, the driver's, and `code`, the commit of the code that the driver has sent and
+        whether it had uncommitted changes.
 
     Returns:
-      What holds its cores, to be kept, and the pack.
+      The locks of its cores, which must be kept, and the pack.
+
+    Raises:
+      NodeRefused: this node is not usable.
     """
     if settings.get("versions") is not None:
         check_worker(settings["versions"], as_folder(settings["sweep"]))

@@ -1,7 +1,7 @@
-"""The end of a worker that hangs: a period that takes too long is given up with its process.
+"""End a worker that hangs: if a period takes too long, its process exits.
 
-Nothing can interrupt a compiled program that does not return, so the process ends itself, and Ray starts another. A
-thread does it; should even that not run (whoever hangs holds the interpreter's lock), `faulthandler` does it from C.
+Nothing can interrupt a compiled program that does not return, so the process ends itself and Ray starts another. A
+thread does that; if the thread cannot run because the interpreter's lock is held, `faulthandler` does it from C.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FIRST_S: Final = 6 * 3600.0
 OPENING_S: Final = 3600.0
 LAST_RESORT_S: Final = 15.0
 GRACE_S: Final = 30.0
-"""A process that is given up from outside has had this much longer to end itself, and say where it hung."""
+"""Extra time before a process is killed from outside, so that it can end itself first and report where it hung."""
 EXIT_CODE: Final = 75
 TRACE_FILE: Final = "hang.txt"
 STDERR: Final = 2
@@ -35,9 +35,9 @@ class Watchdog:
     """Ends this process when a period takes too long.
 
     Args:
-      limit_s: for a period of one trial; None for `SLOWER` times the longest yet, at least `LEAST_S`, and `FIRST_S`
-        for the first.
-      end: what ends the process.
+      limit_s: limit for a period of one trial, in seconds. None means `FIRST_S` for the first period, then `SLOWER`
+        times the longest so far, but at least `LEAST_S`.
+      end: ends the process, given its exit code.
     """
 
     def __init__(self, limit_s: float | None, end: Callable[[int], None] = os._exit) -> None:
@@ -46,37 +46,37 @@ class Watchdog:
         self._longest: float | None = None
 
     def period_s(self) -> float:
-        """Seconds that a period of one trial may take."""
+        """Return the seconds that a period of one trial may take."""
         if self._limit_s is not None:
             return self._limit_s
         return FIRST_S if self._longest is None else max(LEAST_S, SLOWER * self._longest)
 
     def opening_s(self) -> float:
-        """Seconds that taking a trial up may take, compiling included."""
+        """Return the seconds that opening a trial may take, including compilation."""
         return max(OPENING_S, self.period_s())
 
     def storing_s(self) -> float:
-        """Seconds that putting away what a period gave may take, for which storage may be waited for."""
+        """Return the seconds that storing a period's results may take, including retries while storage refuses."""
         return self.period_s() + 2 * patience_s()
 
     def silent_s(self) -> float:
-        """Seconds that a process which only has to say that it is there may take."""
+        """Return the seconds within which a process must answer a sign-of-life request."""
         return GRACE_S + (LEAST_S if self._limit_s is None else self._limit_s)
 
     def played(self, seconds: float) -> None:
-        """Learn how long a period of one trial has taken."""
+        """Note how long a period of one trial took, in seconds."""
         self._longest = max(self._longest or 0.0, seconds)
 
     @contextlib.contextmanager
     def watch(
         self, limit_s: float, trace: Path, tell: Callable[[str], None], place: str = TRACE_FILE
     ) -> Iterator[None]:
-        """Watch over what is done inside.
+        """End this process if the `with` block takes too long.
 
         Args:
-          limit_s: how long it may take.
-          trace: the file for the stack of every thread, should it take longer.
-          tell: called with why this process ends, before it does.
+          limit_s: how long the block may take, in seconds.
+          trace: the file for the stacks of all threads if it takes longer.
+          tell: called with the reason before the process ends.
           place: where a user finds that file.
         """
         if limit_s == float("inf"):
@@ -93,7 +93,7 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
 
     def _give_up(self, limit_s: float, trace: Path, tell: Callable[[str], None], place: str) -> None:
-        """Say why, as far as the storage lets one, and end the process."""
+        """Write the stacks and report the reason, as far as storage permits, and end the process."""
         reason = f"gave no result within {limit_s:g} s and was given up (PERIOD_TIMEOUT, stacks are in {place})"
         try:
             with trace.open("w") as file:
