@@ -64,14 +64,7 @@ def run_in_tune(
     shared = SharedWorkers(worker, crew, room, silent_s, nodes) if crew.shared else None
     callback.shared, callback.nodes = shared, nodes
     most = (shared.places_now if shared else _as_ray_has_room) if crew.follows else None
-    config: dict[str, Any] = {
-        "sweep": str(sweep.folder),
-        "metric": sweep.manifest.objective.metric,
-        "workers": shared.prefix if shared else None,
-        "worker": worker,
-        "failed": False,
-        "population": part.values is not None,
-    }
+    config = _shared_config(sweep, part, worker, shared)
     search, number = _choose_trials(part, by_group, allowed, config, most)
     tune.run(
         ExperimentTrainable,
@@ -97,6 +90,18 @@ def run_in_tune(
     )
     if shared:
         shared.stop()
+
+
+def _shared_config(sweep: Sweep, part: Pass, worker: dict[str, Any], shared: Any) -> dict[str, Any]:
+    """Return the part of Tune's config that all trials share."""
+    return {
+        "sweep": str(sweep.folder),
+        "metric": sweep.manifest.objective.metric,
+        "workers": shared.prefix if shared else None,
+        "worker": worker,
+        "failed": False,
+        "population": part.values is not None,
+    }
 
 
 def _keep_environment(sweep: Sweep) -> None:
