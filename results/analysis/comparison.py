@@ -250,8 +250,7 @@ def _values_of_seeds(rows: Sequence[dict[Any, Any]]) -> dict[int, float]:
 
 
 def _over_scenarios(groups: Groups, scenarios: Sequence[str]) -> Groups:
-    """Return the extra scenario's groups: for each configuration ranked by its mean over scenarios, each seed's
-    mean."""
+    """Return the extra scenario's groups: each seed's mean, for configurations ranked by their mean over scenarios."""
     name = f"{MEAN_OF}{', '.join(scenarios)}"
     found: Groups = {}
     for algorithm in {algorithm for _, algorithm in groups} if scenarios else ():

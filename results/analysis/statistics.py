@@ -53,8 +53,7 @@ def interquartile_mean_of_tasks(scores: Scores, resamples: int = RESAMPLES) -> E
 
 
 def performance_profile(scores: Scores, thresholds: ArrayLike) -> NDArray[np.float64]:
-    """Return for each threshold τ the share of runs above it, averaged over tasks: `1/M Σ_m 1/N_m Σ_n 1[x_{m,n} >
-    τ]`."""
+    """Return the share of runs above each threshold τ, averaged over tasks: `1/M Σ_m 1/N_m Σ_n 1[x_{m,n} > τ]`."""
     of_thresholds = np.asarray(thresholds, np.float64)
     return np.asarray(np.mean([(task[:, None] > of_thresholds).mean(axis=0) for task in scores], axis=0))
 

@@ -120,8 +120,7 @@ def placed(trial: FrozenTrial, standing: Standing | None, objective: Objective, 
 
 
 def mean_trial(parts: Sequence[FrozenTrial], objective: Objective, standing: Standing) -> FrozenTrial:
-    """Return a configuration's trials as one: intermediate values averaged over scenarios, and its standing's
-    values."""
+    """Return a configuration's trials as one: intermediate values averaged over scenarios, values by its standing."""
     first = parts[0]
     steps = set.intersection(*(set(trial.intermediate_values) for trial in parts))
     pruned = any(trial.state is TrialState.PRUNED for trial in parts)

@@ -1,8 +1,7 @@
 """A sweep's trials as an Optuna journal, which Optuna's dashboard and `optuna.load_study` read.
 
 The journal follows the trial folders: `Journal.update` adds what is missing. It may be called at any time, by any
-  number
-of processes, after a kill, and for sweeps that are older than their journal. No search reads it."""
+number of processes, after a kill, and for sweeps that are older than their journal. No search reads it."""
 
 from __future__ import annotations
 
@@ -253,8 +252,7 @@ class Journal:
 def _by_study(
     manifest: SweepManifest | None, trials: Iterable[FollowedTrial], label: str
 ) -> dict[str, list[FollowedTrial]]:
-    """Return study name -> its trials: one study per algorithm and scenario, or per algorithm if scenario is an
-    axis."""
+    """Return study name -> its trials: a study per algorithm and scenario, or per algorithm if scenario is an axis."""
     found: dict[str, list[FollowedTrial]] = {}
     for trial in trials:
         record = trial.record

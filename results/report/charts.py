@@ -78,8 +78,7 @@ def band_traces(
 
 
 def figure(traces: Sequence[Any], x: str, y: str, **layout: Any) -> go.Figure:
-    """Return a figure with axis titles, which also set the range of shares; the page sets the colours of text and
-    grid."""
+    """Return a figure with axis titles; an axis of shares has a fixed range. The page colours text and grid."""
     made = go.Figure(data=list(traces), layout={"template": None, "hovermode": "closest", **layout})
     made.update_xaxes(title={"text": x}, automargin=True, range=axis_range(x))
     made.update_yaxes(title={"text": y}, automargin=True, range=axis_range(y))

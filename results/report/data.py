@@ -134,8 +134,7 @@ class SweepData:
         return sorted(found, key=lambda one: places.get((one.algorithm, one.ranked_as), last))
 
     def _in_order(self, found: Iterable[Configuration]) -> list[Configuration]:
-        """Return each algorithm's and scenario's configurations by standing, groups merged by the scores of their
-        firsts."""
+        """Return the configurations: by standing per algorithm and scenario, groups merged by their best scores."""
         groups: dict[tuple[str, str], list[Configuration]] = {}
         for one in found:
             groups.setdefault((one.algorithm, one.scenario), []).append(one)
@@ -282,8 +281,7 @@ class SweepData:
         }
 
     def final(self, trial: Mapping[str, Any], metric: str) -> float | None:
-        """Return a metric of a trial for the networks that it is judged by; for a rule that averages, over its
-        evaluations."""
+        """Return a trial's metric for the networks that it is judged by; a rule's average is over its evaluations."""
         averaged = At(self.objective.at).averaged
         table = self._pivots.get(metric) if averaged is not None else None
         if table is not None and trial["trial_id"] in table.columns.get_level_values(0):

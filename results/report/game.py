@@ -27,8 +27,7 @@ _SCENARIO: Final = "config.env.scenario."
 
 
 def ranks(data: SweepData) -> str | None:
-    """Return a line on which scenarios have ranks that cannot change, from their trials' settings; None if there are
-    none."""
+    """Return a line on the scenarios whose ranks cannot change, from their trials' settings; None if there are none."""
     columns = [name for name in data.trials.columns if name.startswith(_SCENARIO)]
     found: list[tuple[str, RankMobility]] = []
     for row in data.trials[["scenario", *columns]].to_dict("records"):

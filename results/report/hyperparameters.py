@@ -112,8 +112,7 @@ def importances(data: SweepData) -> dict[str, dict[str, Importance]]:
 
 
 def importance(data: SweepData, algorithm: str, scenario: str) -> Importance:
-    """Return the importances in a scenario, or over all scenarios if the scenario is an axis, as Optuna's dashboard
-    does."""
+    """Return the importances, as in Optuna's dashboard; over all scenarios if the scenario is an axis."""
     if data.manifest is not None and data.manifest.scenario_mode == SCENARIO_AXIS:
         scenario = EVERY_SCENARIO
     return importance_in(without_copies(data.searched), data.manifest, algorithm, scenario)
