@@ -22,8 +22,7 @@ def print_table(
     """Print a table: at full width to a file or pipe, fitted to the width of a terminal.
 
     Ids and folders are meant to be copied, so they are never wrapped: a narrow terminal drops columns of `spare`, the
-      last
-    one first. The columns in `left` are left-aligned.
+    last one first. The columns in `left` are left-aligned.
     """
     out, wide = Console(), Console(width=MAX_WIDTH)
     names = list(headings)

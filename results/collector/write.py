@@ -60,8 +60,7 @@ def write_index(sweep_folder: str | Path) -> CollectedPaths:
     """Bring index.parquet, index.csv and evaluations.parquet up to date in a sweep's folder, or in a single run's.
 
     Every planned trial has a row: a trial without a folder is PENDING; one whose files cannot be read is FAILED, with
-      the
-    reason as its error. Trials whose files have not changed since the last call are not read again.
+    the reason as its error. Trials whose files have not changed since the last call are not read again.
 
     Raises:
       RecordError: there is no such folder, it holds no trial, its sweep.yaml cannot be read, or it has an index but the
