@@ -24,9 +24,8 @@ def jax_environment(cpu_devices: int | None = None) -> dict[str, str]:
 
     Returns:
       Variables to set before JAX is imported: the shared persistent compilation cache, quiet logs, and XLA's thread
-        pools
-      limited to one thread for a single device. Collectives over several devices wait for each other in threads of one
-      pool and deadlock if there are no more threads than devices: there are two per device.
+      pools limited to one thread for a single device. Collectives over several devices wait for each other in threads
+      of one pool and deadlock if there are no more threads than devices: there are two per device.
     """
     variables = {
         "JAX_COMPILATION_CACHE_DIR": str(compilation_cache_dir()),

@@ -93,7 +93,11 @@ class Source:
     """What the dashboards show: one sweep or run, or all of those under a folder, newest first."""
 
     def __init__(self, folder: Path, own_folder: Path) -> None:
-        """Write the generated files to `own_folder`. Raises RecordError if there is nothing to show."""
+        """Use `own_folder` for generated files, except the journal of a sweep that is writable.
+
+        Raises:
+          RecordError: there is nothing to show.
+        """
         from results.live.events import EventFiles
         from results.live.journal import JOURNAL_FILE, Journal
 

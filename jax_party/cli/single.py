@@ -90,7 +90,7 @@ def _refuse_failed(folder: Path) -> None:
 
 @contextmanager
 def _stopped_by_hand(console: RunConsole, folder: Path) -> Iterator[None]:
-    """On Ctrl-C, set the record to PENDING, print how to continue, and exit with 130."""
+    """Handle Ctrl-C: set the record to PENDING, print how to continue, and exit with 130."""
     try:
         yield
     except KeyboardInterrupt:

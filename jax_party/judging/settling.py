@@ -21,7 +21,7 @@ from jax_party.judging.scores import UNTRAINED, Row, evaluations_by_step, object
 TOLERANCE: Final = 0.1
 """A curve has settled if its last quarter differs from the one before by at most this share of the curve's range."""
 _QUANTILE: Final = 1.6448536269514722
-"""The one-sided 5 % quantile of the standard normal, for each of the two one-sided tests."""
+"""The 95 % quantile of the standard normal, for each of the two one-sided tests at 5 %."""
 FINAL_BAND: Final = 0.05
 """How near to its final level a curve has to stay for the settling time, as a share of that level."""
 _MOST_QUARTERS: Final = 60

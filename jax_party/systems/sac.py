@@ -226,7 +226,7 @@ class ISAC(OffPolicySystem):
     # -- Learning ------------------------------------------------------------------------------------------------------
 
     def begin_learning(self, learning: Learning, replay: Any) -> Learning:
-        """Before the first gradient step, scale the temperature by the unit of the rewards met while exploring."""
+        """Scale the temperature, before the first gradient step, by the unit of the rewards met while exploring."""
         if not self.sac.scale_init_alpha:
             return learning
         params, opt_state = learning

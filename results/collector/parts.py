@@ -3,8 +3,8 @@
 Each part covers a range of trial numbers of the plan: `evaluations.parquet/part-<n>.parquet` holds their long rows, and
 `.index/part-<n>.arrow` their rows of the index and, per trial, the stamp of the files it was read from. A trial with an
 unchanged stamp is not read again. The trial's number alone decides its part, so that equal folders give equal
-evaluations whatever the history. A part that is damaged, of another version, or inconsistent with its evaluations file
-is rebuilt; `.index` may be deleted at any time, and only the collector reads it."""
+evaluations regardless of their history. A part that is damaged, of another version, or inconsistent with its
+evaluations file is rebuilt; `.index` may be deleted at any time, and only the collector reads it."""
 
 from __future__ import annotations
 

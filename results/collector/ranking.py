@@ -19,7 +19,7 @@ EVERY_SCENARIO: Final = "*"
 OVER_SCENARIOS: Final = "objective.over_scenarios"
 SCORE: Final = "score"
 SCORES: Final = (SCORE, OVER_SCENARIOS, "objective.value")
-"""The columns a sweep may be ranked by, the first with values counts; older indexes and single runs lack a score."""
+"""Columns to rank a sweep by, in order of preference; older indexes and single runs lack a score."""
 JUDGED: Final = ("objective.feasible", "settled", "objective.pareto")
 
 

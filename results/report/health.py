@@ -102,8 +102,7 @@ def timeline(data: SweepData) -> pd.DataFrame:
 
     Returns:
       `trial_id`, `algorithm`, `scenario`, `state`, `start` and `end` in minutes since the first start, and `worker`:
-        its
-      host, its number among the host's workers, and its lane if it played several trials at once.
+      its host, its number among the host's workers, and its lane if it played several trials at once.
     """
     rows = pd.DataFrame(_spans(data))
     if rows.empty:
