@@ -199,7 +199,7 @@ def check_port(port: int) -> int:
 
 
 def start_servers(source: Source, own_folder: Path, port: int | None) -> Iterator[Server]:
-    """Start both dashboards; TensorBoard gets the port after Optuna's."""
+    """Start both dashboards, TensorBoard at the port after Optuna's; on free ports if `port` is None."""
     ports = [free_port(), free_port()] if port is None else [check_port(port), check_port(port + 1)]
     programs = {
         "Optuna": ["optuna-dashboard", str(source.journal), "--storage-class", "JournalFileStorage",

@@ -16,7 +16,7 @@ from jax_party.trial.record import TrialRecord
 
 
 class RunConsole:
-    """Shows one run; silent when `enabled` is false."""
+    """The output of one run; silent when `enabled` is false."""
 
     def __init__(self, enabled: bool) -> None:
         self._console = Console(quiet=not enabled, highlight=False)

@@ -46,7 +46,7 @@ assert _WHEN_ACTIVE.shape == (NUM_ACTIONS,)
 
 
 class Generator:
-    """Makes the first state of an episode: nothing earned, nobody met, a random ranking, the first meetings."""
+    """A source of the first state of an episode: nothing earned, nobody met, a random ranking, the first meetings."""
 
     def __init__(self, matching: Matching) -> None:
         self.matching = matching

@@ -13,7 +13,7 @@ from jax_party.env.ranking import distinct_lots
 
 
 class Matching(abc.ABC):
-    """Draws the meetings of a step.
+    """A rule that draws the meetings of a step.
 
     Attributes:
       num_agents: N.

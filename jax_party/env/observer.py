@@ -19,7 +19,7 @@ _ROUNDING = 1e-3
 
 
 class Observer:
-    """Writes each agent's view: the chosen features one after another, always in the order of `FEATURES`.
+    """The writer of each agent's view: the chosen features one after another, always in the order of `FEATURES`.
 
     A feature about agents has agent i's own entry first, then the others' in cyclic order i+1, i+2, ...:
 

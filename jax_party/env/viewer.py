@@ -32,7 +32,7 @@ MAX_LETTERED_MEETINGS = 6
 
 
 class JaxPartyViewer(MatplotlibViewer[State]):
-    """Draws who meets whom, what they played when they last met, and the totals in order of rank."""
+    """A viewer that draws who meets whom, what they played when they last met, and the totals in order of rank."""
 
     def __init__(self, time_limit: int | None = None, name: str = "JaxParty", render_mode: str = "human") -> None:
         """Set up the viewer; no figure is made yet.

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 
 class QMixer(nn.Module):
-    """Mixes agents' values into the team's value, which never decreases when an agent's value increases.
+    """A network from agents' values to the team's, which never decreases when an agent's value increases.
 
     https://arxiv.org/abs/1803.11485 section 4.1: two layers with an ELU between; their weights are absolute values of
     the outputs of hypernetworks of the global state; the last bias is a network of the state with a hidden layer. The

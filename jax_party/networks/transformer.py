@@ -127,7 +127,7 @@ class EncodeBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Maps observations to representations and values.
+    """The network from observations to representations and values.
 
     Attributes:
       n_block: blocks.
@@ -221,7 +221,7 @@ def _put(past: Array, new: Array, first: Int[Array, ""] | int) -> Array:
 
 
 class Decoder(nn.Module):
-    """Maps the actions so far and the representations to the logits of the next agents.
+    """The network from the actions so far and the representations to the logits of the next agents.
 
     Decoding all agents at once, or one after another with the past carried along, is the same function.
 

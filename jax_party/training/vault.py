@@ -42,7 +42,7 @@ flashbax_vault.print = lambda *parts: _logger.debug("%s", " ".join(map(str, part
 
 
 class VaultWriter:
-    """Appends trajectories to one vault from its own thread.
+    """A writer that appends trajectories to one vault from its own thread.
 
     Args:
       trial_folder: the trial's folder; the vault is `vaults/jax_party/<uid>` in it.

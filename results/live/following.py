@@ -88,7 +88,7 @@ def seconds(row: Mapping[str, Any]) -> float:
 
 
 class Follower:
-    """Reads the trials of a sweep or a single run, and reads them again when their files have changed.
+    """A reader of the trials of a sweep or a single run; it reads them again when their files have changed.
 
     Attributes:
       folder: the sweep's folder, or the run's.

@@ -102,7 +102,7 @@ class Closing:
 
 
 class _Closed(BaseException):
-    """Ends Mava's thread; a BaseException, so that no `except Exception` catches it."""
+    """A signal that ends Mava's thread; a BaseException, so that no `except Exception` catches it."""
 
 
 @dataclass(frozen=True)
