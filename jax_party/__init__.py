@@ -1,6 +1,6 @@
 """JaxParty: an iterated social dilemma with a ranking, and the systems that learn in it.
 
-Importing this package is cheap: JAX and Jumanji load when they are first needed.
+Importing this package is cheap: JAX and Jumanji are imported when they are first needed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """An episode of a trained policy as an animation: `python -m jax_party.episode <trial> --out episode.gif`.
 
-The episode is played anew with the best parameters of the trial's newest checkpoint.
+The episode is played with the best parameters of the trial's newest checkpoint.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class PlayedEpisode:
     """An episode, or its beginning.
 
     Attributes:
-      env: what it was played in.
-      states: of the environment, the first before the first step; one more than there are steps.
-      rewards: a list a step, with each agent's.
-      seed: of the learner that played.
+      env: the environment that it was played in.
+      states: the environment's states, starting before the first step; one more than there are steps.
+      rewards: one list per step, with each agent's reward.
+      seed: the seed of the learner that played.
       step: environment steps after which the checkpoint was saved.
     """
 
@@ -60,14 +60,14 @@ def play_episode(folder: Path, seed: int = 0, steps: int = STEPS, learner: int |
     """Play a test episode with the best parameters of a trial's newest checkpoint.
 
     Args:
-      folder: the trial's, local.
-      seed: of the episode: of its chance, and of the policy's.
-      steps: how many at most.
-      learner: the seed of the learner, where the trial has several; by default the one of the best evaluation.
+      folder: the trial's folder, local.
+      seed: the seed of the episode: of the game's randomness and of the policy's.
+      steps: the largest number of steps.
+      learner: the seed of the learner, if the trial has several; by default the one of the best evaluation.
 
     Raises:
       CheckpointError: it has no checkpoint that can be read.
-      RecordError, ConfigError: the folder or a number does not fit.
+      RecordError, ConfigError: the folder or a number is unsuitable.
     """
     if steps < 1:
         raise ConfigError(f"STEPS={steps}: give a number of 1 or more")
@@ -103,10 +103,10 @@ def play_episode(folder: Path, seed: int = 0, steps: int = STEPS, learner: int |
 
 
 def save_episode(episode: PlayedEpisode, out: Path, frame_ms: int = FRAME_MS) -> None:
-    """Write an episode as a `.gif`, or as an `.mp4` where ffmpeg is.
+    """Write an episode as a `.gif`, or as an `.mp4` with ffmpeg.
 
     Raises:
-      ConfigError: `out` has another suffix, ffmpeg is not there, or it cannot be written.
+      ConfigError: `out` has another suffix, ffmpeg is missing, or the file cannot be written.
     """
     check_out(out)
     try:
@@ -140,7 +140,7 @@ def _choose_learner(config: ExperimentConfig, learners: Sequence[Any], seed: int
 def _play(
     system: Any, hyper: Any, params: Any, seed: int, steps: int, config: ExperimentConfig
 ) -> tuple[list[Any], list[list[float]]]:
-    """States and rewards of an episode, up to its end or to `steps`."""
+    """Return states and rewards of an episode, up to its end or to `steps`."""
     import jax
     import numpy as np
 
@@ -172,7 +172,7 @@ def _play(
 
 @contextlib.contextmanager
 def _local(trial: str, root: Path) -> Iterator[Path]:
-    """The folder of a trial, by its path or URI, or by its id under `root`; a remote one is brought here meanwhile."""
+    """Yield the folder of a trial, given its path, its URI, or its id under `root`; fetch a remote one temporarily."""
     folder, found = as_folder(trial), find_trials(trial, root)
     if len(found) > 1:
         raise RecordError(f"TRIAL={trial}: there are {len(found)} of that id; give the path of one: {found[0]}")
@@ -190,7 +190,7 @@ def _local(trial: str, root: Path) -> Iterator[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0, or 2 where the episode could not be shown."""
+    """Run the command line; return 0, or 2 if the episode could not be shown."""
     parser = OneLineParser("python -m jax_party.episode", description=__doc__.partition("\n")[0], variables=_VARIABLES)
     parser.add_argument("trial", help="its folder (s3://… too), or its id")
     parser.add_argument("--seed", type=whole_number(0, 999_999_999), default=0, help="of the episode (0)")

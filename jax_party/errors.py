@@ -4,15 +4,15 @@ from __future__ import annotations
 
 
 class JaxPartyError(Exception):
-    """Base of every error that is the user's to act on."""
+    """Base of every error that the user can act on."""
 
 
 class ConfigError(JaxPartyError):
-    """A config key that is unknown, ill-typed, out of range, or at odds with another."""
+    """A config key that is unknown, ill-typed, out of range, or inconsistent with another."""
 
 
 class SweepError(JaxPartyError):
-    """A sweep that cannot be run as it was asked for."""
+    """A sweep that cannot be run as requested."""
 
 
 class RecordError(JaxPartyError):
@@ -20,11 +20,11 @@ class RecordError(JaxPartyError):
 
 
 class StorageError(RecordError):
-    """Storage that cannot be reached, or refuses; or a folder on it that another process holds."""
+    """Storage that cannot be reached, or refuses; or a folder in it that another process holds."""
 
 
 class StorageRefused(StorageError):
-    """Storage that has refused to be written, or read, for longer than anyone waits."""
+    """Storage that has refused reads or writes for longer than the retry limit."""
 
 
 class VaultError(JaxPartyError):
@@ -32,8 +32,8 @@ class VaultError(JaxPartyError):
 
 
 class CheckpointError(JaxPartyError):
-    """No whole checkpoint where one is needed."""
+    """No complete checkpoint where one is needed."""
 
 
 class TrainingDiverged(JaxPartyError):
-    """Training produced a loss that is not finite; the trial has failed and is not retried."""
+    """Training produced a loss or a parameter that is not finite; the trial has failed and is not retried."""

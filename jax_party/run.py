@@ -1,6 +1,6 @@
 """One experiment: `python -m jax_party.run --config-name ff_mappo env/scenario=p-no-rank system.actor_lr=3e-4`.
 
-With `-m`, several of them (`jax_party.cli.multirun`). A run that was stopped or killed goes on with
+With `-m`, several of them (`jax_party.cli.multirun`). To continue a run that was stopped or killed, use
 `python -m jax_party.run --resume <folder>`.
 """
 
@@ -20,10 +20,10 @@ from jax_party.trial.judged import score_in
 
 
 def hydra_entry_point(config_name: str = "ff_ippo") -> None:
-    """Run what the command line asks for, by Hydra: `--config-name`, overrides, `-m` for several runs.
+    """Run what the command line asks for, with Hydra: `--config-name`, overrides, `-m` for several runs.
 
     Args:
-      config_name: used where the command line names none.
+      config_name: used if the command line names none.
     """
     import hydra
     from hydra.errors import HydraException
@@ -60,13 +60,13 @@ def hydra_entry_point(config_name: str = "ff_ippo") -> None:
 
 
 def _report(error: JaxPartyError) -> int:
-    """Show an error as one line; returns the exit code."""
+    """Print an error as one line; return the exit code."""
     RunConsole(enabled=True).error(f"{type(error).__name__}: {error}")
     return 2
 
 
 def main() -> int:
-    """The command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     quiet_libraries()
     try:

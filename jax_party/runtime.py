@@ -1,4 +1,4 @@
-"""What a process must have in its environment before it imports JAX, and what it gives back afterwards."""
+"""What a process needs in its environment before it imports JAX, and the memory that it gives back afterwards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def compilation_cache_dir() -> Path:
-    """Where compiled programs are kept between processes: `JAX_COMPILATION_CACHE_DIR`, or the user's cache."""
+    """Return the folder of compiled programs: `JAX_COMPILATION_CACHE_DIR`, or one in the user's cache."""
     configured = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if configured:
         return Path(configured)
@@ -17,15 +17,15 @@ def compilation_cache_dir() -> Path:
 
 
 def jax_environment(cpu_devices: int | None = None) -> dict[str, str]:
-    """Environment variables for a process that will train.
+    """Return environment variables for a process that will train.
 
     Args:
-      cpu_devices: on how many devices, a core each, the process may train on a CPU; None leaves it to XLA.
+      cpu_devices: how many devices, one core each, the process may use for training on a CPU; None leaves it to XLA.
 
     Returns:
-      Variables to set before JAX is imported: the shared persistent compilation cache, quiet logs, and
-      XLA's thread pools held to one thread for one device. Collectives of several devices wait for each other in
-      threads of one pool, and with no more threads than devices for ever: there are two for each.
+      Variables to set before JAX is imported: the shared persistent compilation cache, quiet logs, and XLA's thread
+      pools limited to one thread for a single device. Collectives over several devices wait for each other in threads
+      of one pool and deadlock if there are no more threads than devices: there are two per device.
     """
     variables = {
         "JAX_COMPILATION_CACHE_DIR": str(compilation_cache_dir()),
@@ -41,16 +41,16 @@ def jax_environment(cpu_devices: int | None = None) -> dict[str, str]:
 
 
 def prepare_process(cpu_devices: int | None = None) -> None:
-    """Put `jax_environment` into this process, leaving what the user has set."""
+    """Set the variables of `jax_environment` in this process, without overriding the user's."""
     for name, value in jax_environment(cpu_devices).items():
         os.environ.setdefault(name, value)
 
 
 def return_freed_memory() -> None:
-    """Give the system back what this process has freed; nothing where the C library is not glibc.
+    """Return freed memory to the system; does nothing if the C library is not glibc.
 
-    XLA compiles in threads of its own, and each leaves what it freed in an arena of glibc's: 0.8 GB after a first
-    program of PPO's, and with every further one that other threads compile up to 0.35 GB more.
+    XLA compiles in its own threads, and each leaves what it freed in an arena of glibc: 0.8 GB after a first program of
+    PPO, and up to 0.35 GB more with each further program that other threads compile.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

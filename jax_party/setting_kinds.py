@@ -1,7 +1,7 @@
-"""Marks in a type that say when a setting is read: nothing (static), `Traced`, or `Host`.
+"""Markers in a type that say when a setting is read: none (static), `Traced`, or `Host`.
 
-A static setting changes shapes or program structure. A traced one is a number that travels into the compiled
-program as an argument, so that changing it does not recompile. A host one is read by the outer loop only.
+A static setting changes shapes or program structure. A traced one is a number that is passed to the compiled program
+as an argument, so that changing it does not recompile. A host one is read only by the outer loop.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, TypeVar
 
 @dataclass(frozen=True)
 class Marker:
-    """A mark to be put in `typing.Annotated`; compared by `name`."""
+    """A marker for `typing.Annotated`; compared by `name`."""
 
     name: str
 

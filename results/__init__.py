@@ -1,10 +1,11 @@
 """Tables of what trials did, read from their folders alone: no Ray, no JAX.
 
-`write_index(folder)` writes a sweep's index, `load_index(folder)` and `load_evaluations(folder)` read it back,
-`compare(sweep_a, sweep_b)` puts two sweeps side by side, `leaders(sweep)` and `compare_algorithms(sweep)` the
-algorithms of one, `differences(a, b)` says what differs between two trials or sweeps, `sensitivity_card(sweep)` tells
-what hangs on its hyperparameters, `list_sweeps(root)` lists sweeps, and
-`aggregate_outputs("ff_mappo")` makes one table of every run of an algorithm. `docs/results_format.md` has the columns.
+`write_index(folder)` writes a sweep's index; `load_index(folder)` and `load_evaluations(folder)` read it back.
+`compare(sweep_a, sweep_b)` compares two sweeps; `leaders(sweep)` and `compare_algorithms(sweep)` rank and compare the
+algorithms of one sweep. `differences(a, b)` lists what differs between two trials or sweeps, `sensitivity_card(sweep)`
+shows how the score depends on the hyperparameters, `list_sweeps(root)` lists sweeps, and
+`aggregate_outputs("ff_mappo")` makes one table of every run of an algorithm. `docs/results_format.md` lists the
+columns.
 """
 
 from __future__ import annotations

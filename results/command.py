@@ -1,4 +1,4 @@
-"""What `python -m results.collect` and `python -m results.index` print."""
+"""The commands `python -m results.collect` and `python -m results.index`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _VARIABLES: Final = {"folder": "SWEEP", "--top": "TOP", "--metric": "METRIC", "-
 
 
 def collect_main(arguments: Sequence[str] | None = None) -> int:
-    """Collect each folder named on the command line; 0, or 2 where one could not be."""
+    """Write the index of each folder named on the command line; return 0, or 2 if any of them failed."""
     parser = OneLineParser(
         "python -m results.collect", description="Write the index of sweeps or runs.", variables={"folder": "SWEEP"}
     )
@@ -65,7 +65,7 @@ def collect_main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _update_journal(folder: str) -> None:
-    """Bring Optuna's journal up to date; the tables do not need it, so what is wrong with it is said and no more."""
+    """Bring Optuna's journal up to date; the tables do not need it, so an error is printed and not raised."""
     try:
         update_journal(folder)
     except (RecordError, OSError) as error:
@@ -73,7 +73,7 @@ def _update_journal(folder: str) -> None:
 
 
 def show_main(arguments: Sequence[str] | None = None) -> int:
-    """Print the best rows of a sweep's index; 0, or 2 where that could not be done."""
+    """Print the best rows of a sweep's index; return 0, or 2 if that failed."""
     parser = OneLineParser(
         "python -m results.index", description="Print the best trials of a sweep.", variables=_VARIABLES
     )
@@ -95,7 +95,7 @@ def show_main(arguments: Sequence[str] | None = None) -> int:
         if not options.promoted:
             index = searched(index)
         column = _metric_column(index, options.metric, options.folder)
-        if column in (SCORE, OVER_SCENARIOS):  # of a test on fresh seeds it is the mean of these
+        if column in (SCORE, OVER_SCENARIOS):  # a test on fresh seeds uses its mean on them
             tested = index["fresh.over_scenarios.value"].fillna(index["fresh.value"])
             fresh = tested.where(index["promoted_from"].notna())
             index = index.assign(**{column: index[column].fillna(fresh)})
@@ -110,7 +110,7 @@ def show_main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _metric_column(index: pd.DataFrame, metric: str | None, folder: str) -> str:
-    """The column to sort by: one of numbers by its name, or `best.<metric>`; by default what the sweep goes by."""
+    """Return the column to sort by: a numeric column of that name, or `best.<metric>`; by default the sweep's score."""
     if metric is None and (column := score_column(index)) is not None:
         return column
     if metric in index.columns and pd.api.types.is_numeric_dtype(index[metric]):
@@ -143,12 +143,12 @@ def _states(index: pd.DataFrame) -> str:
 
 
 _MOST_GROUPS: Final = 4
-"""Groups of trials of which importances are printed."""
+"""The number of groups of trials for which importances are printed."""
 _MOST_SHARES: Final = 4
 
 
 def _say_more(index: pd.DataFrame, folder: str) -> None:
-    """Order the algorithms where there are several, and say what the score hangs on."""
+    """Print the order of the algorithms if there are several, and the most important hyperparameters."""
     found = leaders_of(index)
     for scenario, of_scenario in found.groupby("scenario", sort=False) if len(found) else ():
         if len(of_scenario) > 1:

@@ -1,7 +1,7 @@
-"""`python -m results.dashboard [folder]`: Optuna's dashboard and TensorBoard on a sweep, or on all sweeps.
+"""`python -m results.dashboard [folder]`: Optuna's dashboard and TensorBoard for one sweep, or for all sweeps.
 
-Both show what this process makes from the trial folders and keeps up to date: a journal, and event files. They ask
-nobody for a password, so they listen on loopback alone.
+Both read files that this process generates from the trial folders and keeps up to date: a journal and event files.
+Neither asks for a password, so they listen on the loopback interface only.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ REFRESH_S: Final = 3.0
 START_S: Final = 60.0
 STOP_S: Final = 5.0
 RELOAD_S: Final = 5
-"""How often TensorBoard looks at its files."""
+"""How often TensorBoard reloads its files, in seconds."""
 
 
 class DashboardError(JaxPartyError):
-    """A dashboard that cannot be started, or has ended."""
+    """A dashboard could not be started, or it has exited."""
 
 
 @dataclass
 class Server:
-    """A dashboard as a process of its own."""
+    """A dashboard that runs in its own process."""
 
     name: str
     url: str
@@ -56,10 +56,10 @@ class Server:
     log: Path
 
     def wait(self, deadline: float) -> None:
-        """Wait until it answers.
+        """Wait until the dashboard answers.
 
         Raises:
-          DashboardError: it has ended, or takes too long.
+          DashboardError: it has exited, or does not answer before the deadline.
         """
         while time.monotonic() < deadline:
             self.check()
@@ -71,7 +71,7 @@ class Server:
         )
 
     def check(self) -> None:
-        """Raise DashboardError if it has ended."""
+        """Raise DashboardError if the process has exited."""
         if (code := self.process.poll()) is not None:
             raise DashboardError(f"{self.name}: has ended with exit code {code} ({self._last_line()}); start it again")
 
@@ -90,10 +90,14 @@ class Server:
 
 
 class Source:
-    """What is shown: one sweep or run, or all of them under a folder, the newest first."""
+    """What the dashboards show: one sweep or run, or all of those under a folder, newest first."""
 
     def __init__(self, folder: Path, own_folder: Path) -> None:
-        """`own_folder` is for what is made. Raises RecordError where there is nothing to show."""
+        """Use `own_folder` for generated files, except the journal of a sweep that is writable.
+
+        Raises:
+          RecordError: there is nothing to show.
+        """
         from results.live.events import EventFiles
         from results.live.journal import JOURNAL_FILE, Journal
 
@@ -115,11 +119,11 @@ class Source:
 
     @property
     def refresh_s(self) -> float:
-        """How often it is looked at."""
+        """Seconds between updates."""
         return max(REFRESH_S, store_of(self._folder).look_every_s)
 
     def update(self) -> int:
-        """Bring the journal and the event files up to date; how many trials have changed."""
+        """Bring the journal and the event files up to date; return the number of trials that changed."""
         self._find()
         changed = 0
         for folder, follower in self._followers.items():
@@ -131,7 +135,7 @@ class Source:
         return changed
 
     def _find(self) -> None:
-        """Look for sweeps and runs that are new."""
+        """Look for new sweeps and runs."""
         if self._root is None:
             return
         found = {path.parent for name in _MARKS for path in self._root.glob(f"*/*/*/{name}")}
@@ -165,12 +169,12 @@ def _can_write(folder: Path) -> bool:
 
 
 def _label(folder: Path, root: Path) -> str:
-    """A sweep among others: its date and time, with its name."""
+    """Return the label of a sweep among several: its date, time and name."""
     return "_".join(folder.relative_to(root).parts[1:])
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as free:
         free.bind((HOST, 0))
         port: int = free.getsockname()[1]
@@ -178,10 +182,10 @@ def free_port() -> int:
 
 
 def check_port(port: int) -> int:
-    """The port, if it is free.
+    """Return the port if it is free.
 
     Raises:
-      DashboardError: somebody listens there.
+      DashboardError: the port is in use.
     """
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -195,7 +199,7 @@ def check_port(port: int) -> int:
 
 
 def start_servers(source: Source, own_folder: Path, port: int | None) -> Iterator[Server]:
-    """Start both dashboards; TensorBoard's port is the next one."""
+    """Start both dashboards, TensorBoard at the port after Optuna's; on free ports if `port` is None."""
     ports = [free_port(), free_port()] if port is None else [check_port(port), check_port(port + 1)]
     programs = {
         "Optuna": ["optuna-dashboard", str(source.journal), "--storage-class", "JournalFileStorage",
@@ -209,7 +213,7 @@ def start_servers(source: Source, own_folder: Path, port: int | None) -> Iterato
         if found is None:
             raise DashboardError(f"{program}: is not installed; make setup EXTRA=dashboard")
         log = own_folder / f"{program}.log"
-        with log.open("wb") as stream:  # a session of its own, so that Ctrl-C reaches this process alone
+        with log.open("wb") as stream:  # in a new session, so that Ctrl-C reaches only this process
             process = subprocess.Popen(
                 [found, *words], stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
             )
@@ -246,7 +250,7 @@ def show(folder: Path, port: int | None, say: Callable[[str], None], stop: threa
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0, or 2 where there is nothing to show or a dashboard does not work."""
+    """Run the command line; return 0, or 2 if there is nothing to show or a dashboard fails."""
     parser = OneLineParser(
         "python -m results.dashboard",
         description="Optuna's dashboard and TensorBoard.",

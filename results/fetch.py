@@ -1,6 +1,6 @@
-"""`python -m results.fetch s3://bucket/…/<trial> [to]`: bring a trial that is on remote storage into a local folder.
+"""`python -m results.fetch s3://bucket/…/<trial> [to]`: copy a trial from remote storage to a local folder.
 
-There it is as `docs/design.md` says: checkpoints and vaults are folders again, which Orbax and Flashbax read.
+The local copy has the layout of `docs/design.md`: checkpoints and vaults are folders that Orbax and Flashbax can read.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from jax_party.trial import transfer
 
 
 def fetch(trial: str | Path, to: str | Path | None = None) -> Path:
-    """Bring a trial into a local folder, by default one of its name here; the folder.
+    """Copy a trial to a local folder, by default one of the trial's name in the working directory; return the folder.
 
     Raises:
-      JaxPartyError: there is no such trial on remote storage, it cannot be read, or the folder is there already.
+      JaxPartyError: remote storage has no such trial, it cannot be read, or the local folder already exists.
     """
     remote = as_folder(trial)
     if store_of(remote).on_disk(remote) is not None:
@@ -33,7 +33,7 @@ def fetch(trial: str | Path, to: str | Path | None = None) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0, or 2 where the trial could not be fetched."""
+    """Run the command line; return 0, or 2 if the trial could not be fetched."""
     parser = OneLineParser(
         "python -m results.fetch",
         description="Bring a trial here from remote storage.",

@@ -24,17 +24,17 @@ DEPTH: Final = 4
 COLUMNS: Final = ("name", "folder", "algorithms", "scenarios", "states", "metric", "best", "provisional", "when")
 
 SPARE: Final = ("provisional", "best", "states", "algorithms", "scenarios", "metric", "when", "name")
-"""What a narrow terminal does without, the last first: a folder says the name and the time."""
+"""Columns that a narrow terminal drops, the last one first: the folder's path already has the name and the time."""
 
 
 def list_sweeps(root: str | Path = DEFAULT_ROOT) -> pd.DataFrame:
-    """The sweeps and single runs below `root`, the newest first, with the columns `COLUMNS`.
+    """Return the sweeps and single runs below `root`, newest first, with the columns `COLUMNS`.
 
-    States and the best objective are those of the index; of a folder that has none, or a damaged one, `states` says so.
-    `provisional` is `yes` where a best is named for the time being only.
+    States and the best objective come from the index; if a folder's index is missing or damaged, `states` says so.
+    `provisional` is `yes` if a best configuration is provisional.
 
     Raises:
-      RecordError: there is no such folder, or nothing in it.
+      RecordError: there is no such folder, or it holds no sweeps.
     """
     root = as_folder(root)
     store_of(root).check(root)
@@ -48,7 +48,7 @@ def list_sweeps(root: str | Path = DEFAULT_ROOT) -> pd.DataFrame:
 
 
 def _folders(root: Path) -> list[Path]:
-    """Folders with a sweep.yaml, and those of single runs; what lies in a sweep is not looked at."""
+    """Return the folders that hold a sweep.yaml or a single run; folders inside a sweep are not searched."""
     store, marks = store_of(root), (MANIFEST_FILE, RECORD_FILE)
     if any(store.is_file(root / mark) for mark in marks):
         return [root]
@@ -80,7 +80,7 @@ def _row(folder: Path, root: Path) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0, or 2 where there is nothing to list."""
+    """Run the command line; return 0, or 2 if there is nothing to list."""
     parser = OneLineParser(
         "python -m results.ls", description="List the sweeps below a folder.", variables={"root": "OUT"}
     )

@@ -19,10 +19,10 @@ def print_table(
     spare: Sequence[str],
     title: str | None = None,
 ) -> None:
-    """Print a table: into a file or a pipe as wide as it is, to a terminal as it fits.
+    """Print a table: at full width to a file or pipe, fitted to the width of a terminal.
 
-    Ids and folders are copied from it: rather than break them, a narrow terminal does without columns of `spare`, the
-    last first. Those of `left` are aligned to the left.
+    Ids and folders are meant to be copied, so they are never wrapped: a narrow terminal drops columns of `spare`, the
+    last one first. The columns in `left` are left-aligned.
     """
     out, wide = Console(), Console(width=MAX_WIDTH)
     names = list(headings)
@@ -48,7 +48,7 @@ def _table(
 ) -> Table:
     table = Table(title=title, title_justify="left")
     for place in places:
-        whole = headings[place] in left  # ids and folders are copied: rather than those, headings are folded
+        whole = headings[place] in left  # ids and folders are copied, so they are not wrapped; headings are
         table.add_column(headings[place], justify="left" if whole else "right", overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(Text(row[place]) for place in places))

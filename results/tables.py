@@ -27,7 +27,7 @@ DEFAULT_ROOT: Final = "experiment_results"
 
 
 def load_index(path: str | Path) -> pd.DataFrame:
-    """The index of a sweep: a row for each planned trial.
+    """Return the index of a sweep: one row per planned trial.
 
     Args:
       path: the sweep's folder (or a single run's), or its index.parquet.
@@ -55,18 +55,18 @@ def load_evaluations(
     metrics: Collection[str] | None = None,
     columns: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """The evaluations of a sweep in long form: `trial_id`, `seed`, `step`, `metric`, `value`.
+    """Return the evaluations of a sweep in long form: `trial_id`, `seed`, `step`, `metric`, `value`.
 
-    What is not asked for is left out as the files are read: a sweep of 10,000 trials has ten million rows.
+    Rows and columns that are not requested are skipped while reading: a sweep of 10,000 trials has ten million rows.
 
     Args:
-      path: the sweep's folder (or a single run's), or its evaluations.parquet, in parts or of an older version.
-      trials: the ids of those that are wanted.
-      metrics: the names of those that are wanted.
-      columns: those that are wanted.
+      path: the sweep's folder (or a single run's), or its evaluations.parquet, which older versions wrote as one file.
+      trials: the ids of the trials to keep; all by default.
+      metrics: the names of the metrics to keep; all by default.
+      columns: the columns to return; all by default.
 
     Raises:
-      RecordError: there is no table yet, or it cannot be read; there is no such trial, metric or column in it.
+      RecordError: there is no table yet, or it cannot be read; it lacks a requested trial, metric or column.
     """
     table = _place_of(as_folder(path), EVALUATIONS_FILE)
     wanted = list(EVALUATION_COLUMNS) if columns is None else list(columns)
@@ -84,7 +84,7 @@ def load_evaluations(
 
 
 def _long_rows(table: Path, columns: Sequence[str], filters: Mapping[str, list[str]]) -> pa.Table:
-    """Rows of all parts one below the other; words are dictionaries."""
+    """Return the rows of all parts, concatenated; strings are dictionary-encoded."""
     wanted = [pc.field(name).isin(pa.array(values, pa.string())) for name, values in filters.items()]
     where = functools.reduce(operator.and_, wanted) if wanted else None
     schema = pa.schema([SCHEMA.field(name) for name in columns])
@@ -101,7 +101,7 @@ def _long_rows(table: Path, columns: Sequence[str], filters: Mapping[str, list[s
 
 
 def _parts_of(table: Path) -> list[Path]:
-    """The files of the table; a single one of older versions."""
+    """Return the files of the table; older versions wrote a single one."""
     return [table / name for name in _part_names(table)] or [table]
 
 
@@ -110,7 +110,7 @@ def _part_names(table: Path) -> list[str]:
 
 
 def _words(table: Path, name: str) -> list[str]:
-    """Every trial, or every metric."""
+    """Return the distinct values of the column `name`: all trial ids, or all metrics."""
     return [str(word) for word in _long_rows(table, [name], {})[name].unique().to_pylist()]
 
 
@@ -124,10 +124,10 @@ def _check_known(table: Path, kind: str, wanted: Collection[str], known: Callabl
 
 
 def _place_of(path: Path, name: str) -> Path:
-    """Where the table of this name is, of a sweep's folder or of its own path.
+    """Return the path of the table `name`, given a sweep's folder or the path of the table itself.
 
     Raises:
-      RecordError: there is none.
+      RecordError: there is no such table.
     """
     store_of(path).check(path)
     file = path if path.suffix == ".parquet" else path / name
@@ -152,18 +152,18 @@ def _damaged(file: Path, error: Exception, folder: Path) -> RecordError:
 
 
 def aggregate_outputs(alg_name: str, root: str | Path = DEFAULT_ROOT, run_id: str | None = None) -> pd.DataFrame:
-    """One table of every trial under `<root>/<alg_name>/<date>/<time>`, and an index written into each folder.
+    """Return one table of every trial under `<root>/<alg_name>/<date>/<time>`, and write an index into each folder.
 
     Args:
-      alg_name: the algorithm's folder name, `ff_mappo`.
-      root: where experiments are.
-      run_id: a trial id or a sweep's name, to keep its rows only.
+      alg_name: the algorithm's folder name, such as `ff_mappo`.
+      root: the folder that holds all experiments.
+      run_id: a trial id or a sweep's name; if given, only its rows are kept.
 
     Returns:
-      The index's columns after `sweep_folder` (its path), sorted by folder and then by place in the plan.
+      A `sweep_folder` column (the sweep's path), then the index's columns; sorted by folder, then by place in the plan.
 
     Raises:
-      RecordError: no such algorithm, no run of it, or no such run id.
+      RecordError: there is no such algorithm, it has no runs, or there is no such run id.
     """
     root = as_folder(root)
     store_of(root).check(root)
@@ -187,7 +187,7 @@ def _run_folders(root: Path, alg_name: str) -> list[Path]:
 
 
 def _only(table: pa.Table, run_id: str, place: Path) -> pa.Table:
-    """The rows of one trial or one sweep."""
+    """Return the rows of one trial or one sweep."""
     names = list(zip(table["trial_id"].to_pylist(), table["sweep"].to_pylist(), strict=True))
     kept = [run_id in of_row for of_row in names]
     if not any(kept):

@@ -1,6 +1,6 @@
 """`python -m results.watch <folder>`: a live table of a sweep, from its index alone.
 
-The sweep's driver writes the index anew every half minute; this reads it again when it has changed.
+The sweep's driver rewrites the index every half minute; this command reads it again when it has changed.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from results.tables import load_index
 
 MAX_ROWS: Final = 25
 _WIDE: Final = 100
-"""Columns of a terminal below which the table does without what it can."""
+"""The terminal width, in characters, below which the table drops optional columns."""
 _STYLES: Final = {"RUNNING": "cyan", "COMPLETE": "green", "FAILED": "red", "PRUNED": "yellow"}
 _ORDER: Final = [State.RUNNING, State.FAILED, State.COMPLETE, State.PRUNED, State.PENDING]
 
 
 class IndexWatch:
-    """A sweep's index, read again when it has changed."""
+    """A sweep's index, read again when it changes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -42,10 +42,10 @@ class IndexWatch:
         self.index = pd.DataFrame()
 
     def look(self) -> bool:
-        """Whether the index has changed, and has been read.
+        """Read the index if it has changed; return whether it has.
 
         Raises:
-          RecordError: there is none, it has no rows, or it cannot be read.
+          RecordError: there is no index, it has no rows, or it cannot be read.
         """
         mark = self._look_at_file()
         if mark is not None and self._mark is not None and mark[0] == self._mark[0]:
@@ -67,14 +67,14 @@ class IndexWatch:
         return bool(self.index["state"].isin([str(state) for state in FINISHED]).all())
 
     def _look_at_file(self) -> tuple[str, float] | None:
-        """What changes with the file, and when it was written; None where there is none."""
+        """Return the file's version tag and the time of its last write; None if there is no file."""
         file = self._folder / INDEX_FILE
         found = store_of(file).stamp(file)
         return None if found is None else (found.tag, time.time() - found.age_s)
 
 
 def render(index: pd.DataFrame, age_s: float, width: int = 200, max_rows: int = MAX_ROWS) -> Group:
-    """The table: the best trial, those that run, and others while there is room."""
+    """Render the table: the best trial, running trials, and others while there is room."""
     shown = _chosen(index, max_rows)
     over_scenarios = OVER_SCENARIOS in index and index[OVER_SCENARIOS].notna().any()
     bounded = "objective.feasible" in index and not index["objective.feasible"].fillna(True).all()
@@ -90,7 +90,7 @@ def render(index: pd.DataFrame, age_s: float, width: int = 200, max_rows: int = 
     for heading in ("trial", *places):
         table.add_column(heading, no_wrap=True)
     for heading in (*(name.rpartition(".")[2] for name in names), "state", "progress", *scores, *speed):
-        # Headings give way before numbers do.
+        # Wrap headings before numbers.
         table.add_column(heading.replace("_", " "), justify="left" if heading == "state" else "right", min_width=8)
     for place, row in enumerate(shown.to_dict("records")):
         state = str(row["state"])
@@ -109,12 +109,12 @@ def render(index: pd.DataFrame, age_s: float, width: int = 200, max_rows: int = 
 
 
 def _is_best(row: Any) -> bool:
-    """Whether the first row has a score, and keeps to the constraints."""
+    """Return whether the first row has a score and does not break a constraint."""
     return bool(pd.notna(row["objective.value"])) and row.get("objective.feasible") is not False
 
 
 def _chosen(index: pd.DataFrame, max_rows: int) -> pd.DataFrame:
-    """The best trial, then by state: running, failed, complete, pruned, waiting; in each the best first."""
+    """Return the best trial, then the rest by `_ORDER` of their states, best first within each state."""
     mode, of_search = mode_of(index), searched(index)
     column = score_column(of_search)
     ranked = of_search.head(0) if column is None else best_rows(of_search, column, mode, len(index))
@@ -152,7 +152,7 @@ def _text(value: Any) -> str:
 
 
 def watch(folder: Path, console: Console) -> None:
-    """Show the table until every trial has ended; where it is no terminal, print it at each change.
+    """Show the table until every trial has ended; if the console is not a terminal, print it after each change.
 
     Raises:
       RecordError: there is no index, or it cannot be read.
@@ -175,7 +175,7 @@ def watch(folder: Path, console: Console) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0, also after Ctrl-C, or 2 where there is nothing to watch."""
+    """Run the command line; return 0, also after Ctrl-C, or 2 if there is nothing to watch."""
     parser = OneLineParser(
         "python -m results.watch", description="A live table of a sweep.", variables={"folder": "SWEEP"}
     )

@@ -1,1 +1,1 @@
-"""What the command lines of one experiment share: words, errors, what the terminal shows."""
+"""Shared code of the command lines of one experiment: arguments, errors, and terminal output."""

@@ -1,4 +1,4 @@
-"""What command lines share: bad input is told of in one line, by the names that `make` and Python have for it."""
+"""Shared code of command lines: errors are one line, with the names that `make` and Python use for arguments."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _UNKNOWN: Final = "unrecognized arguments: "
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, which calls an argument by make's variable and by its own name.
+    """A parser with one-line errors, which name an argument by make's variable and by its own name.
 
     Parsers of subcommands are of this class, too; each is given its `variables`.
     """
 
     def __init__(self, *words: Any, variables: Mapping[str, str] | None = None, **settings: Any) -> None:
-        """`variables` has make's variable of an argument, which is called as in its usage: `--top`, `folder`."""
+        """Create a parser; `variables` maps an argument, as the usage shows it (`--top`), to make's variable."""
         super().__init__(*words, **settings)
         self._variables = dict(variables or {})
 
     def error(self, message: str) -> NoReturn:
-        """Say in one line what is wrong, and exit with 2."""
+        """Print in one line what is wrong, and exit with 2."""
         print_error(self._explained(message))
         self.exit(BAD_INPUT)
 
@@ -46,7 +46,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
-    """A reader of whole numbers from `least` on, or up to `most`, as the `type` of an argument."""
+    """Return a parser of whole numbers from `least` on, or up to `most`, for use as the `type` of an argument."""
     wanted = f"of {least} or more" if most is None else f"from {least} to {most}"
 
     def read(text: str) -> int:
@@ -62,6 +62,6 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
 
 
 def print_error(error: Exception | str) -> None:
-    """Tell of bad input in one line."""
+    """Print an error in one line on stderr."""
     message = " ".join(str(error).split())
     Console(stderr=True, soft_wrap=True).print(f"error: {message}", markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""What a single run shows in the terminal: a header, a progress bar, a table of results."""
+"""The terminal output of a single run: a header, a progress bar, a table of results."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from jax_party.trial.record import TrialRecord
 
 
 class RunConsole:
-    """Shows one run; silent when `enabled` is false."""
+    """The output of one run; silent when `enabled` is false."""
 
     def __init__(self, enabled: bool) -> None:
         self._console = Console(quiet=not enabled, highlight=False)
 
     def header(self, outline: Outline, record: TrialRecord, folder: str) -> None:
-        """Say what is about to run, and where it goes."""
+        """Print what is about to run, and where its files go."""
         last = record.seed + record.num_seeds - 1
         seeds = f"seed {record.seed}" if record.num_seeds == 1 else f"seeds {record.seed} to {last}, each"
         budget = outline.budget
@@ -36,12 +36,12 @@ class RunConsole:
         self._console.print(f"folder: {folder}", soft_wrap=True)
 
     def say(self, line: str) -> None:
-        """One line."""
+        """Print one line."""
         self._console.print(line, markup=False, soft_wrap=True)
 
     @contextmanager
     def progress(self, budget: Budget, done: int) -> Iterator[Any]:
-        """A progress bar over evaluation periods; yields a function to call with each period's result."""
+        """Show a progress bar over evaluation periods; yield a function to call with each period's result."""
         columns = (
             TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
             TextColumn("{task.fields[status]}"),
@@ -58,7 +58,7 @@ class RunConsole:
             yield update
 
     def results(self, record: TrialRecord, last: Mapping[str, Any]) -> None:
-        """The table of results."""
+        """Print the table of results."""
         absolute, final = record.absolute_metrics or {}, record.final_metrics or {}
         headings = ("metric", "last evaluation", "final (last parameters)", "absolute (best parameters)")
         table = Table(*headings, title=f"{record.trial_id}")
@@ -75,5 +75,5 @@ class RunConsole:
         )
 
     def error(self, message: str) -> None:
-        """One clear error."""
+        """Print an error on stderr."""
         Console(stderr=True, highlight=False).print(message, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What Hydra refuses, said in one line: the value, the place, the remedy."""
+"""Hydra's errors in one line: the value, the place, the remedy."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from jax_party.engines import ConfigTree
 def explain_hydra_error(
     error: BaseException, tree: ConfigTree, overrides: Sequence[str] = (), config_name: str | None = None
 ) -> str:
-    """One line for an error of Hydra or OmegaConf.
+    """Return one line for an error of Hydra or OmegaConf.
 
     Args:
       error: what was raised while composing.
-      tree: the config tree, for the options and keys that there are.
-      overrides: what was asked for, for messages that cannot be pinned down further.
-      config_name: the system's, for the keys that it has.
+      tree: the config tree, for the existing options and keys.
+      overrides: those of the command line, for errors that cannot be located more precisely.
+      config_name: the name of the system's config, for its keys.
     """
     causes = [error]
     while causes[-1].__cause__ is not None:

@@ -1,7 +1,7 @@
-"""Several experiments of one command line: `python -m jax_party.run -m --config-name ff_ippo,mat system.seed=1,2,3`.
+"""Several experiments on one command line: `python -m jax_party.run -m --config-name ff_ippo,mat system.seed=1,2,3`.
 
-Hydra makes the jobs and its launcher runs them. On disk they are a sweep: every job's trial folder and `sweep.yaml` are
-there before the first one starts.
+Hydra makes the jobs and its launcher runs them. On disk they are a sweep: every job's trial folder and `sweep.yaml`
+exist before the first one starts.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class CommandLine:
     """What a command line asks Hydra for.
 
     Attributes:
-      options: what is no override.
-      config_names: one or, by commas, several.
-      overrides: what is asked for, but for the engine.
-      engine: the name of what runs it.
+      options: the words that are not overrides.
+      config_names: one name, or several separated by commas.
+      overrides: the user's overrides, without the engine.
+      engine: the name of the engine.
       tree: the engine's configs.
       several: whether it asks for several runs (`-m`).
       runs: whether it asks for runs at all, rather than for help or the composed config.
@@ -61,12 +61,12 @@ class CommandLine:
         """Read the command line.
 
         Args:
-          words: without the program's name.
-          default: the config where none is named.
+          words: the arguments without the program's name.
+          default: the config if none is named.
 
         Raises:
           ConfigError: several configs without `-m`, one of them twice or without a name, configs from elsewhere, or an
-            engine that is not there or lacks one of them.
+            engine that is not available or lacks one of them.
         """
         arguments = _hydra_parser().parse_intermixed_args(list(words))
         names = tuple((arguments.config_name or default).split(","))
@@ -89,9 +89,9 @@ class CommandLine:
         return cls(_options(words, given), names, overrides, engine, tree, several, runs=not any(others))
 
     def for_config(self, name: str, *overrides: str) -> list[str]:
-        """The same command line for one of its configs, with further overrides.
+        """Return the same command line for one of its configs, with further overrides.
 
-        Overrides come last: Hydra takes them only side by side.
+        Overrides come last: Hydra accepts them only next to each other.
         """
         words = [f"--config-name={name}"]
         skip = False
@@ -107,7 +107,7 @@ class CommandLine:
 
 @dataclass(frozen=True)
 class Job:
-    """One run: its composed config with its outline, and the values of what the command line varies."""
+    """One run: its composed config with its outline, and the values that the command line varies."""
 
     mapping: Mapping[str, Any]
     outline: Outline
@@ -119,9 +119,9 @@ class Plan:
     """All runs of a command line.
 
     Attributes:
-      engine: the name of what runs them.
-      space: what the command line varies, as the axes of a grid.
-      overrides: what it fixes.
+      engine: the name of the engine that runs them.
+      space: the values that the command line varies, as the axes of a grid.
+      overrides: the values that it fixes.
     """
 
     config_names: tuple[str, ...]
@@ -135,8 +135,8 @@ class Plan:
         """Compose every run.
 
         Raises:
-          ConfigError: a run that the trainer would refuse.
-          HydraException, OmegaConfBaseException: one that Hydra refuses.
+          ConfigError: the trainer would refuse a run.
+          HydraException, OmegaConfBaseException: Hydra refuses a run.
         """
         from hydra import compose, initialize_config_dir
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -176,11 +176,11 @@ class Plan:
 
     @property
     def label(self) -> str:
-        """What the folder is named after."""
+        """The label that the folder is named after."""
         return label_of(tuple(dict.fromkeys(job.outline.system for job in self.jobs)))
 
     def write(self) -> tuple[str, Path]:
-        """Make the sweep's folder with every trial's in it, PENDING; the manifest is last.
+        """Create the sweep's folder with every trial's folder in it, PENDING; the manifest is written last.
 
         Returns:
           The sweep's name and its folder.
@@ -227,14 +227,14 @@ class Plan:
 
 
 def run_jobs(asked: CommandLine) -> int:
-    """Plan every run, let Hydra's launcher run them, and say what came out.
+    """Plan every run, let Hydra's launcher run them, and print the outcome.
 
     Returns:
-      The exit code: 0, 1 where every run has failed.
+      The exit code: 0, or 1 if every run has failed.
 
     Raises:
       ConfigError, RecordError: nothing has been started.
-      HydraException, OmegaConfBaseException: what Hydra refuses.
+      HydraException, OmegaConfBaseException: Hydra refuses the command line.
     """
     plan = Plan.make(asked)
     name, folder = plan.write()
@@ -244,7 +244,7 @@ def run_jobs(asked: CommandLine) -> int:
     given = sys.argv
     try:
         for config_name in asked.config_names:
-            # Hydra's own files; nothing of ours is there.
+            # The folder is for Hydra's own files only.
             place = folder / "hydra" / config_name
             words = asked.for_config(config_name, f"hydra.sweep.dir={_quoted(place)}", "hydra.sweep.subdir=.")
             sys.argv = [given[0], *words]
@@ -258,20 +258,20 @@ def run_jobs(asked: CommandLine) -> int:
 
 
 def job_id(name: str, mapping: Mapping[str, Any], outline: Outline) -> str:
-    """The id of a run of this config in the sweep of this name."""
+    """Return the id of a run of this config in the sweep of this name."""
     return new_trial_id(name, mapping, outline.seed)
 
 
 def run_job(name: str, folder: Path, mapping: Mapping[str, Any]) -> float:
-    """Run a planned trial; what goes wrong is in its record, and the others go on.
+    """Run a planned trial; an error is stored in its record, and the other trials continue.
 
     Args:
-      name: the sweep's.
-      folder: the sweep's.
+      name: the sweep's name.
+      folder: the sweep's folder.
       mapping: the composed config.
 
     Returns:
-      What the trial is judged by, as Hydra's sweepers take it; NaN where it has failed.
+      The score that the trial is judged by, for Hydra's sweepers; NaN if it has failed.
     """
     trial = folder / job_id(name, mapping, _outline_of(mapping))
     try:
@@ -287,7 +287,7 @@ def run_job(name: str, folder: Path, mapping: Mapping[str, Any]) -> float:
 
 
 def _job_of(name: str, folder: Path) -> Callable[[Any], float]:
-    """What Hydra calls for each job, in this process or in a launcher's worker."""
+    """Return the function that Hydra calls for each job, in this process or in a launcher's worker."""
 
     def job(composed: Any) -> float:
         quiet_libraries()
@@ -309,14 +309,14 @@ def _outline_of(mapping: Mapping[str, Any]) -> Outline:
 
 
 def _without_engine(overrides: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """Which engine is asked for, and the other overrides."""
+    """Return the requested engine, and the other overrides."""
     named = [word.partition("=")[2] for word in overrides if word.startswith(f"{ENGINE_KEY}=")]
     others = tuple(word for word in overrides if not word.startswith(f"{ENGINE_KEY}="))
     return (named or [NATIVE])[-1], others
 
 
 def _tree(engine: str, config_names: Sequence[str]) -> ConfigTree:
-    """The configs of an engine that can run these systems."""
+    """Return the configs of an engine after checking that it can run these systems."""
     chosen = get_engine(engine)
     chosen.check()
     for name in config_names:
@@ -332,7 +332,7 @@ def _hydra_parser() -> argparse.ArgumentParser:
 
 
 def _options(words: Sequence[str], overrides: Sequence[str]) -> tuple[str, ...]:
-    """The command line without its overrides."""
+    """Return the command line without its overrides."""
     left, options = list(overrides), []
     for word in words:
         if left and word == left[0]:
@@ -343,7 +343,7 @@ def _options(words: Sequence[str], overrides: Sequence[str]) -> tuple[str, ...]:
 
 
 def _quoted(path: Path) -> str:
-    """A path as a quoted string of Hydra's override grammar."""
+    """Return a path as a quoted string of Hydra's override grammar."""
     return "'" + str(path).replace("'", "\\'") + "'"
 
 
@@ -371,7 +371,7 @@ def _trials(folder: Path) -> list[TrialRecord]:
 
 
 def _report(folder: Path, console: RunConsole) -> int:
-    """Say how many runs came to what end; the exit code."""
+    """Print how many runs ended in each state; return the exit code."""
     states = [record.state for record in _trials(folder)]
     counts = ", ".join(f"{states.count(state)} {state.value}" for state in State if state in states)
     console.say(f"{counts}: {folder}")

@@ -1,4 +1,4 @@
-"""Run one experiment in the terminal: from its composed config, or from where its folder stands."""
+"""Run one experiment in the terminal: from its composed config, or from the state of its folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from jax_party.trial.states import State
 
 
 def run_experiment(mapping: Mapping[str, Any]) -> Path:
-    """Run one experiment from its composed config, in a new folder; returns the folder.
+    """Run one experiment from its composed config, in a new folder; return the folder.
 
     Raises:
       JaxPartyError: the config is refused, the folder cannot be made, or training diverged.
@@ -38,10 +38,10 @@ def run_experiment(mapping: Mapping[str, Any]) -> Path:
 
 
 def resume_experiment(folder: Path) -> Path:
-    """Run the experiment in a trial folder from where it stands to its end; returns the folder.
+    """Run the experiment in a trial folder from its present state to its end; return the folder.
 
     Raises:
-      JaxPartyError: the folder cannot be taken up, or training diverged.
+      JaxPartyError: the folder cannot be resumed, or training diverged.
     """
     mapping, record = read_config(folder), read_record(folder)
     engine = get_engine(record.engine)
@@ -68,7 +68,7 @@ def resume_experiment(folder: Path) -> Path:
 
 
 def new_record(outline: Outline, engine: str, trial_id: str, **more: Any) -> TrialRecord:
-    """The record, PENDING, of a trial that a command line asks for; `more` are further fields."""
+    """Return the PENDING record of a trial that a command line asks for; `more` are further fields."""
     return TrialRecord(
         trial_id=trial_id,
         engine=engine,
@@ -90,7 +90,7 @@ def _refuse_failed(folder: Path) -> None:
 
 @contextmanager
 def _stopped_by_hand(console: RunConsole, folder: Path) -> Iterator[None]:
-    """On Ctrl-C, set the record to PENDING, say how to go on, and exit with 130."""
+    """Handle Ctrl-C: set the record to PENDING, print how to continue, and exit with 130."""
     try:
         yield
     except KeyboardInterrupt:
@@ -100,7 +100,7 @@ def _stopped_by_hand(console: RunConsole, folder: Path) -> Iterator[None]:
 
 
 def make_folder(outline: Outline, label: str) -> Path:
-    """`<base_exp_path>/<label>/<date>/<time>[-<name>]`, made anew: a second run in the same second gets `-2`.
+    """Create `<base_exp_path>/<label>/<date>/<time>[-<name>]`; a second run in the same second gets `-2`.
 
     Raises:
       RecordError: it cannot be made.
@@ -123,7 +123,7 @@ def make_folder(outline: Outline, label: str) -> Path:
 
 
 def plain_config(composed: Any) -> dict[str, Any]:
-    """What Hydra has composed as dictionaries, lists and scalars, interpolations resolved."""
+    """Return a config composed by Hydra as dictionaries, lists and scalars, with interpolations resolved."""
     from omegaconf import OmegaConf
 
     container = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
@@ -132,5 +132,5 @@ def plain_config(composed: Any) -> dict[str, Any]:
 
 
 def quiet_libraries() -> None:
-    """Orbax logs each save at INFO through absl."""
+    """Silence absl's INFO messages: Orbax logs each save through it."""
     logging.getLogger("absl").setLevel(logging.WARNING)

@@ -1,6 +1,6 @@
 """One experiment's configuration: frozen, typed, and split into its static, traced and host parts.
 
-Defaults live in `mava_configs/` alone. `parse_config` is the one way in.
+Defaults live only in `mava_configs/`. `parse_config` is the only way to make a config.
 """
 
 from jax_party.config.budget import Budget, make_budget, whole_budget

@@ -13,10 +13,10 @@ class Budget:
     """The step budget in whole update periods.
 
     Attributes:
-      steps_per_update: environment steps of one update (all environments together).
-      updates_per_evaluation: updates in each evaluation period.
+      steps_per_update: environment steps per update (all environments together).
+      updates_per_evaluation: updates per evaluation period.
       num_evaluations: evaluation periods.
-      requested_steps: what the config asked for.
+      requested_steps: the steps that the config requests.
     """
 
     steps_per_update: int
@@ -31,16 +31,16 @@ class Budget:
 
     @property
     def total_steps(self) -> int:
-        """Environment steps in the whole budget, at least what was asked for."""
+        """Environment steps in the whole budget, at least as many as requested."""
         return self.num_updates * self.steps_per_update
 
     @property
     def steps_per_evaluation(self) -> int:
-        """Environment steps of one evaluation period."""
+        """Environment steps per evaluation period."""
         return self.updates_per_evaluation * self.steps_per_update
 
     def note(self, asked_evaluations: int) -> str | None:
-        """What differs from what was asked for, or None."""
+        """Return how the budget differs from the request, or None."""
         if self.total_steps == self.requested_steps and self.num_evaluations == asked_evaluations:
             return None
         return (
@@ -50,7 +50,7 @@ class Budget:
 
 
 def make_budget(config: ExperimentConfig) -> Budget:
-    """The step budget of an experiment, in whole evaluation periods of whole updates."""
+    """Return the step budget of an experiment, in whole evaluation periods of whole updates."""
     system, arch = config.system, config.arch
     per_update = arch.num_envs * system.update_batch_size * system.rollout_length
     return whole_budget(per_update, system.total_timesteps, system.num_updates, arch.num_evaluation)
@@ -59,14 +59,14 @@ def make_budget(config: ExperimentConfig) -> Budget:
 def whole_budget(per_update: int, total_timesteps: int | None, num_updates: int | None, num_evaluation: int) -> Budget:
     """Round a step budget up to whole evaluation periods of whole updates.
 
-    Periods are of equal length, at least an update each; there are fewer than `num_evaluation` where that many would
-    overshoot the budget by a whole period or more.
+    Periods have equal length, at least one update each; there are fewer than `num_evaluation` of them if that many
+    would overshoot the budget by a whole period or more.
 
     Args:
-      per_update: environment steps of an update.
-      total_timesteps: what is asked for; None for `num_updates` updates.
-      num_updates: read where `total_timesteps` is None.
-      num_evaluation: evaluations that are asked for.
+      per_update: environment steps per update.
+      total_timesteps: the requested steps; None for `num_updates` updates.
+      num_updates: read if `total_timesteps` is None.
+      num_evaluation: the requested evaluations.
     """
     requested = total_timesteps
     if requested is None:

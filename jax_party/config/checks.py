@@ -1,4 +1,4 @@
-"""What each key allows by itself but not together with the others."""
+"""Checks of settings that are valid individually but not together."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_together(config: ExperimentConfig) -> None:
     """Refuse settings that contradict each other.
 
     Raises:
-      ConfigError: with a line for each contradiction, by key and value.
+      ConfigError: with one line per contradiction, by key and value.
     """
     check_metric(evaluation_metrics(config), config.env.eval_metric, "env.eval_metric")
     problems = [*_layout(config), *_networks(config), *_system(config)]

@@ -1,6 +1,6 @@
 """One experiment's configuration, as frozen, typed dataclasses.
 
-Defaults live in `mava_configs/` alone; every key here must be given.
+Defaults live only in `mava_configs/`; every key here must be given.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jax_party.setting_kinds import Host
 
 @dataclass(frozen=True, config=FROZEN)
 class ArchConfig:
-    """How the experiment is laid out: environments, evaluations, devices."""
+    """The layout of the experiment: environments, evaluations, devices."""
 
     architecture_name: Literal["anakin"]
     num_envs: PositiveInt
@@ -60,7 +60,7 @@ class JumanjiScenario:
 
 @dataclass(frozen=True, config=FROZEN)
 class EnvConfig:
-    """The environment and the scenario of it."""
+    """The environment and its scenario."""
 
     env_name: Host[str]
     scenario: Annotated[GameScenario | JumanjiScenario, Field(discriminator="name")]
@@ -102,7 +102,7 @@ class LoggerConfig:
 
 @dataclass(frozen=True, config=FROZEN)
 class VaultConfig:
-    """What trajectories are kept: training rollouts, test episodes, both or none."""
+    """Which trajectories are kept: training rollouts, test episodes, both or none."""
 
     record_train: bool
     record_test: bool
@@ -134,12 +134,12 @@ GAME_METRICS = (
 
 
 def evaluation_metrics(config: ExperimentConfig) -> list[str]:
-    """The metrics that an evaluation of this experiment gives, known without building anything."""
+    """Return the metrics that an evaluation of this experiment gives, without building anything."""
     return evaluation_metrics_of(config.env.scenario)
 
 
 def evaluation_metrics_of(scenario: GameScenario | JumanjiScenario) -> list[str]:
-    """The metrics that an evaluation in this scenario gives."""
+    """Return the metrics that an evaluation in this scenario gives."""
     if isinstance(scenario, GameScenario):
         agents = scenario.task_config.num_agents
         game = [*GAME_METRICS, *(f"leader_share_agent_{agent}" for agent in range(agents))]
@@ -150,10 +150,10 @@ def evaluation_metrics_of(scenario: GameScenario | JumanjiScenario) -> list[str]
 
 
 def check_metric(known: Sequence[str], metric: str, place: str) -> None:
-    """Refuse a metric that is not among those that evaluations give.
+    """Refuse a metric that evaluations do not give.
 
     Raises:
-      ConfigError: with those that they do; the message begins with `place`.
+      ConfigError: with the metrics that they do give; the message begins with `place`.
     """
     if metric not in known:
         close = difflib.get_close_matches(metric, known, n=1)

@@ -1,4 +1,4 @@
-"""Settings of the networks, a class for each file of `mava_configs/network`."""
+"""Settings of the networks, one class per file of `mava_configs/network`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class MLPNetworks:
 
 @dataclass(frozen=True, config=FROZEN)
 class RNNNetworks:
-    """`network=rnn`: actor and critic with a GRU each."""
+    """`network=rnn`: actor and critic, each with a GRU."""
 
     name: Literal["rnn"]
     hidden_state_dim: PositiveInt
@@ -63,14 +63,14 @@ class AttentionConfig:
 
 @dataclass(frozen=True, config=FROZEN)
 class TransformerConfig(AttentionConfig):
-    """The transformer's size, and the gain that its attention's projections are initialised with."""
+    """The transformer's size, and the initialisation gain of its attention's projections."""
 
     attention_gain: Positive
 
 
 @dataclass(frozen=True, config=FROZEN)
 class RetentionMemoryConfig:
-    """Sable's retention: `timestep_chunk_size` environment steps to a chunk of the training form, None to leave it."""
+    """Sable's retention: `timestep_chunk_size` environment steps per chunk of the training form, None to choose it."""
 
     timestep_chunk_size: PositiveInt | None
     decay_scaling_factor: Rate

@@ -1,4 +1,4 @@
-"""The one way in: a composed config becomes frozen dataclasses, or one clear error for each key that is wrong."""
+"""Parsing: a composed config becomes frozen dataclasses, or a clear error for each invalid key."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def parse_config(mapping: Mapping[str, Any]) -> ExperimentConfig:
     """Turn a composed config into frozen dataclasses.
 
     Raises:
-      ConfigError: on the first key that is unknown, missing, ill-typed or impossible, by its full name; the message
-        holds a line for each.
+      ConfigError: a key is unknown, missing, ill-typed or impossible; the message has one line per key, by its full
+        name.
     """
     try:
         config: ExperimentConfig = _ADAPTER.validate_python(dict(mapping))
@@ -32,12 +32,12 @@ def parse_config(mapping: Mapping[str, Any]) -> ExperimentConfig:
 
 
 def explain(error: ValidationError) -> str:
-    """A line for each key that pydantic refuses, by its full name."""
+    """Return one line per key that pydantic refuses, by its full name."""
     return "\n".join(_explain_all(error.errors()))
 
 
 def _explain_all(details: list[ErrorDetails]) -> list[str]:
-    """A line for each key; where a value could be of several types and is none, the first reason and the others."""
+    """Return one line per key; a value that fits none of several types gets the first reason and the others."""
     lines: dict[str, str] = {}
     for detail in details:
         line = _explain(detail)
@@ -48,7 +48,7 @@ def _explain_all(details: list[ErrorDetails]) -> list[str]:
 
 
 def _explain(detail: ErrorDetails) -> str:
-    """One line for one validation error: full key, what is wrong, what to do."""
+    """Return one line for one validation error: full key, what is wrong, what to do."""
     path = [str(part) for part in detail["loc"] if not _is_union_tag(part)]
     key, value = ".".join(path), detail.get("input")
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
@@ -69,7 +69,7 @@ def _explain(detail: ErrorDetails) -> str:
 
 
 def _literals(hint: Any) -> set[str]:
-    """The texts of every `Literal` in a type, those of its dataclasses' `name` fields included."""
+    """Return the strings of every `Literal` in a type, including those of its dataclasses' `name` fields."""
     if get_origin(hint) is Literal:
         return {value for value in get_args(hint) if isinstance(value, str)}
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
@@ -78,7 +78,7 @@ def _literals(hint: Any) -> set[str]:
 
 
 def _union_tags() -> set[str]:
-    """What pydantic puts into an error's place to tell which member of a union it speaks of."""
+    """Return the strings by which pydantic names the member of a union in an error's location."""
     unions = (_hints(ExperimentConfig)["system"], _hints(ExperimentConfig)["network"], _hints(EnvConfig)["scenario"])
     return {"bool", "int", "float", "str"}.union(*(_literals(union) for union in unions))
 
@@ -90,11 +90,12 @@ def _is_union_tag(part: object) -> bool:
 
 
 def known_keys(group: Sequence[str], names: Sequence[str] = ()) -> list[str]:
-    """The keys that a group of the config has; empty where there is no such group.
+    """Return the keys of a group of the config; empty if there is no such group.
 
     Args:
-      group: where it is, `["system"]` for one.
-      names: of several kinds of group, only those with one of these names, `["ff_ippo"]`; where none has, all.
+      group: its path, such as `["system"]`.
+      names: if there are several kinds of group, keep only those with one of these names, `["ff_ippo"]`; if none has
+        such a name, keep all.
     """
     nodes: list[Any] = [ExperimentConfig]
     for part in group:
@@ -105,7 +106,7 @@ def known_keys(group: Sequence[str], names: Sequence[str] = ()) -> list[str]:
 
 
 def names_of(system: str) -> tuple[str, ...]:
-    """The names of a system's config and of its networks; none for an unknown system."""
+    """Return the names of a system's config and of its networks; none for an unknown system."""
     for kind in get_args(SystemConfig):
         if system in _literals(kind):
             return (system, kind.networks)

@@ -1,7 +1,7 @@
 """A config's static, traced and host parts.
 
-What changes shapes or program structure is static; traced numbers travel into the compiled program as arguments; host
-settings are read by the outer loop only.
+Settings that change shapes or program structure are static; traced numbers are passed to the compiled program as
+arguments; host settings are read only by the outer loop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jax_party.setting_kinds import HOST, TRACED, Marker
 
 
 def _kind(hint: Any) -> str:
-    """`static`, `traced` or `host`, by the markers in a field's type."""
+    """Return `static`, `traced` or `host`, by the markers in a field's type."""
     for marker in getattr(hint, "__metadata__", ()):
         if isinstance(marker, Marker):
             return marker.name
@@ -33,14 +33,14 @@ def _fields_with_kind(node: Any) -> Iterator[tuple[str, str, Any]]:
 
 
 def traced_part(node: Any) -> dict[str, Any]:
-    """The numbers that travel into the compiled program, nested as in the config.
+    """Return the numbers that are passed to the compiled program, nested as in the config.
 
     Example: `{"system": {"actor_lr": 0.0003, …}, "env": {"scenario": {"task_config": {"rank_reward": 10.0, …}}}}`.
     """
     found: dict[str, Any] = {}
     for name, kind, value in _fields_with_kind(node):
         if kind == TRACED.name:
-            found[name] = math.inf if value is None else float(value)  # null is a bound that binds nothing
+            found[name] = math.inf if value is None else float(value)  # null means no bound
         elif kind != HOST.name and dataclasses.is_dataclass(value):
             inner = traced_part(value)
             if inner:
@@ -49,7 +49,7 @@ def traced_part(node: Any) -> dict[str, Any]:
 
 
 def static_part(node: Any) -> dict[str, Any]:
-    """What decides shapes and program structure, nested as in the config; JSON types only."""
+    """Return what determines shapes and program structure, nested as in the config; JSON types only."""
     found: dict[str, Any] = {}
     for name, kind, value in _fields_with_kind(node):
         if kind != "static":
@@ -59,9 +59,9 @@ def static_part(node: Any) -> dict[str, Any]:
 
 
 def without_values(node: Any) -> Any:
-    """A copy in which traced numbers are 0.0 and host values None.
+    """Return a copy in which traced numbers are 0.0 and host values None.
 
-    A program is built from this copy, so that it cannot depend on what is not in its compile signature.
+    A program is built from this copy, so that it cannot depend on anything outside its compile signature.
     """
     blank = copy.copy(node)
     for name, kind, value in _fields_with_kind(node):
@@ -75,7 +75,7 @@ def without_values(node: Any) -> Any:
 
 
 def with_values(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A nested config with the dotted keys set; every key must be there already. The rest is shared, not copied."""
+    """Return a nested config with the dotted keys set, which must all exist. The rest is shared, not copied."""
     changed = dict(config)
     for key, value in values.items():
         *parents, leaf = key.split(".")
@@ -90,7 +90,7 @@ def with_values(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[st
 
 
 def static_names(node: Any, prefix: str = "") -> Iterator[str]:
-    """The dotted names of what is static: trials that differ in them alone do not share a compiled program."""
+    """Yield the dotted names of static settings: trials that differ in one of them do not share a compiled program."""
     for name, kind, value in _fields_with_kind(node):
         if kind == "static" and dataclasses.is_dataclass(value):
             yield from static_names(value, f"{prefix}{name}.")
@@ -99,13 +99,13 @@ def static_names(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def static_key(config: ExperimentConfig) -> str:
-    """Canonical JSON of the static part: configs with equal keys share one compiled program."""
+    """Return canonical JSON of the static part: configs with equal keys share one compiled program."""
     part = static_part(config)
     part["env"]["scenario"].pop("task_name", None)
     return json.dumps(part, sort_keys=True)
 
 
 def compile_signature(config: ExperimentConfig, device_kind: str, jax_version: str) -> str:
-    """Hash of the static part, the device kind and the jax version: 12 hex digits."""
+    """Return a hash of the static part, the device kind and the jax version: 12 hex digits."""
     text = "\n".join((static_key(config), device_kind, jax_version))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Settings of the systems, a class for each family, in Mava's key names."""
+"""Settings of the systems, one class per family, with Mava's key names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jax_party.setting_kinds import TRACED, Host
 
 @dataclass(frozen=True, config=FROZEN)
 class _BaseConfig:
-    """What every system has."""
+    """The settings of every system."""
 
     seed: Host[NonNegativeInt]
     total_timesteps: Host[PositiveInt | None]
@@ -24,7 +24,7 @@ class _BaseConfig:
 
 @dataclass(frozen=True, config=FROZEN)
 class _OnPolicyConfig(_BaseConfig):
-    """What the systems trained with PPO's objective have."""
+    """The settings of the systems trained with PPO's objective."""
 
     ppo_epochs: PositiveInt
     num_minibatches: PositiveInt
@@ -41,7 +41,7 @@ class _OnPolicyConfig(_BaseConfig):
 
     @property
     def sequence_length(self) -> int | None:
-        """Environment steps of one environment that are learned from as one sample; None for single steps."""
+        """Successive steps of one environment that form one sample to learn from; None for single steps."""
         return None
 
 
@@ -65,7 +65,7 @@ class RecurrentPPOConfig(_OnPolicyConfig):
 
     @property
     def sequence_length(self) -> int | None:
-        """Steps that a hidden state is carried through in training."""
+        """Steps over which a hidden state is carried in training."""
         return self.recurrent_chunk_size or self.rollout_length
 
 
@@ -100,7 +100,7 @@ class MATConfig(_OnPolicyConfig):
 
 @dataclass(frozen=True, config=FROZEN)
 class _OffPolicyConfig(_BaseConfig):
-    """What the systems that learn from a replay buffer have; sizes count environment steps over all environments."""
+    """The settings of the systems with a replay buffer; sizes count environment steps over all environments."""
 
     epochs: PositiveInt
     buffer_size: PositiveInt
@@ -112,7 +112,7 @@ class _OffPolicyConfig(_BaseConfig):
 
 @dataclass(frozen=True, config=FROZEN)
 class _QLearningBaseConfig(_OffPolicyConfig):
-    """What the Q-learning systems have."""
+    """The settings of the Q-learning systems."""
 
     min_buffer_size: PositiveInt
     sample_batch_size: PositiveInt
@@ -125,7 +125,7 @@ class _QLearningBaseConfig(_OffPolicyConfig):
 
 @dataclass(frozen=True, config=FROZEN)
 class _RecurrentQLearningBaseConfig(_QLearningBaseConfig):
-    """What the recurrent Q-learning systems have besides; lengths are environment steps of one environment."""
+    """Further settings of the recurrent Q-learning systems; lengths are environment steps of one environment."""
 
     sample_sequence_length: PositiveInt
     burn_in_length: NonNegativeInt

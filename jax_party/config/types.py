@@ -12,7 +12,7 @@ Scalar = bool | int | float | str | None
 
 
 def _number(value: object) -> object:
-    """Refuse what pydantic would turn into a number: texts and booleans."""
+    """Refuse strings and booleans, which pydantic would convert to a number."""
     if isinstance(value, (str, bool)):
         raise PydanticCustomError("number_type", "Input should be a number")
     return value

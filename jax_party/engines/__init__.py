@@ -1,8 +1,8 @@
-"""What plays a trial: the systems of this project, or those of an installed Mava.
+"""Engines, which run trials: this project's own systems, or those of an installed Mava.
 
-An engine has a config tree, reads a composed config, knows what evaluations of it give, and opens experiments in trial
-folders. The launcher, the collector and the vault do not know which one ran. Importing this package imports neither
-JAX nor an engine.
+An engine has a config tree, parses composed configs, knows which metrics their evaluations give, and opens experiments
+in trial folders. The launcher, the collector and the vault do not know which engine ran. Importing this package imports
+neither JAX nor an engine.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ __all__ = [
 
 
 def get_engine(name: str) -> Engine:
-    """The engine of this name.
+    """Return the engine of this name.
 
     Raises:
-      ConfigError: there is none.
+      ConfigError: there is no such engine.
     """
     if name == NATIVE:
         from jax_party.engines.native import NativeEngine
@@ -59,9 +59,9 @@ def get_engine(name: str) -> Engine:
 
 
 def engine_of(mapping: Mapping[str, Any]) -> Engine:
-    """The engine that a composed config is for.
+    """Return the engine that a composed config is for.
 
     Raises:
-      ConfigError: there is none of that name.
+      ConfigError: there is no engine of that name.
     """
     return get_engine(str(mapping.get(ENGINE_KEY, NATIVE)))

@@ -25,23 +25,23 @@ from jax_party.trial.provenance import our_version
 
 
 class NativeEngine:
-    """Our own systems: they need nothing but this project."""
+    """Our own systems, which need nothing but this project."""
 
     name = NATIVE
     side_by_side = True
 
     def check(self) -> None:
-        """It is always there."""
+        """Do nothing: this engine is always available."""
 
     def version(self) -> str | None:
-        """The commit of this project where it is a checkout, else its package's version."""
+        """Return this project's commit if it is a checkout, otherwise its package's version."""
         return our_version()
 
     def check_algorithm(self, algorithm: str) -> None:
-        """It has them all."""
+        """Do nothing: this engine has every algorithm."""
 
     def tree(self) -> ConfigTree:
-        """`mava_configs`.
+        """Return the config tree of `mava_configs`.
 
         Raises:
           JaxPartyError: there is no such package.
@@ -50,11 +50,11 @@ class NativeEngine:
         return ConfigTree(root, partial(options_in, root), lambda system: (), _keys, root / PRESET)
 
     def parse(self, mapping: Mapping[str, Any]) -> ExperimentConfig:
-        """Our own dataclasses."""
+        """Return a composed config as our own dataclasses."""
         return parse_config(mapping)
 
     def outline(self, config: ExperimentConfig) -> Outline:
-        """What everybody reads of a config."""
+        """Return the engine-independent outline of a config."""
         kept = config.logger.checkpointing
         return Outline(
             system=config.logger.system_name,
@@ -75,26 +75,26 @@ class NativeEngine:
         )
 
     def metrics(self, config: ExperimentConfig) -> list[str]:
-        """The metrics that an evaluation gives."""
+        """Return the metrics that an evaluation gives."""
         return evaluation_metrics(config)
 
     def static_names(self, config: ExperimentConfig) -> Sequence[str]:
-        """What changes shapes or program structure."""
+        """Return the keys that change shapes or the structure of the program."""
         return tuple(static_names(config))
 
     def traced_names(self, config: ExperimentConfig) -> frozenset[str]:
-        """The numbers that travel into the compiled program."""
+        """Return the keys of the numbers that are passed to the compiled program."""
         return frozenset(_dotted(traced_part(config)))
 
     def experiment(self) -> Callable[..., Experiment]:
-        """`jax_party.training.experiment.Experiment`."""
+        """Return `jax_party.training.experiment.Experiment`."""
         from jax_party.training.experiment import Experiment as NativeExperiment
 
         return NativeExperiment
 
 
 def our_config_root() -> Path:
-    """The folder of our own config groups.
+    """Return the folder of our own config groups.
 
     Raises:
       JaxPartyError: there is no such package.

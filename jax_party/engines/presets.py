@@ -1,4 +1,4 @@
-"""Presets: `+preset=mava` among the overrides of a config stands for the preset's file for the system at hand.
+"""Presets: `+preset=mava` among the overrides of a config selects the preset's file for the system at hand.
 
 Hydra itself cannot choose a file by the system: what is appended to a defaults list is read before the rest of it.
 """
@@ -19,9 +19,10 @@ def expand_presets(folder: Path | None, system: str, overrides: Sequence[str]) -
     """Replace each `+preset=<name>` by the override that names the system's own file, `+preset=<name>/<system>`.
 
     Args:
-      folder: of the presets: a folder for each, with a file for each system; None where the engine has none.
+      folder: the folder of the presets, with one folder per preset and in it one file per system; None if the engine
+        has no presets.
       system: the config's name, such as `ff_mappo`.
-      overrides: Hydra's.
+      overrides: Hydra's overrides.
 
     Raises:
       ConfigError: there is no such preset, or the preset has no such system.

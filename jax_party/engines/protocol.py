@@ -1,4 +1,4 @@
-"""What an engine is: a config tree, a reader of configs, and a maker of experiments."""
+"""The interface of an engine: a config tree, a parser of configs, and a factory of experiments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NATIVE: Final = "native"
 MAVA: Final = "mava"
 ENGINES: Final = (NATIVE, MAVA)
 ENGINE_KEY: Final = "engine"
-"""The key of a composed config that says which engine it is for; our own configs have none."""
+"""The key of a composed config that names its engine; our own configs have none."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class ConfigTree:
     """Where Hydra finds an engine's configs.
 
     Attributes:
-      root: the folder of the groups; the systems' own configs are in `default` in it.
-      options: the names that a group (`env/scenario`) has files of.
-      overrides: what comes before those that are asked for, for a system's config.
-      keys: the keys of a group (`["system"]`) of a system's config; empty where there is no such group.
-      presets: the folder of the presets; None where there are none.
+      root: the folder of the groups; its folder `default` holds the systems' own configs.
+      options: returns the names of the files in a group (`env/scenario`).
+      overrides: returns the overrides that precede the user's, for a system's config.
+      keys: returns the keys of a group (`["system"]`) of a system's config; empty if there is no such group.
+      presets: the folder of the presets; None if there are none.
     """
 
     root: Path
@@ -42,32 +42,32 @@ class ConfigTree:
         return str(self.root / "default")
 
     def words(self, system: str, overrides: Sequence[str]) -> list[str]:
-        """What Hydra is given for a system's config: the tree's own overrides, then those asked for.
+        """Return Hydra's overrides for a system's config: the tree's own, then the user's.
 
         Raises:
-          ConfigError: a preset that there is not, or not for this system.
+          ConfigError: there is no such preset, or not for this system.
         """
         return [*self.overrides(system), *expand_presets(self.presets, system, overrides)]
 
 
 def options_in(root: Path, group: str) -> list[str]:
-    """The names that a group has files of in a folder of groups."""
+    """Return the names of a group's files in a folder of groups."""
     return sorted(path.stem for path in (root / group).glob("*.yaml"))
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What everybody reads of a config, whichever engine it is for.
+    """The contents of a config that do not depend on the engine.
 
     Attributes:
       system, environment, scenario: their names.
-      eval_metric, eval_at: what a single run is judged by, and at which of its networks (`Objective.at`).
-      seed, num_seeds, num_devices: of the trial.
-      num_evaluation: evaluations that were asked for.
+      eval_metric, eval_at: the metric that a single run is judged by, and which of its networks (`Objective.at`).
+      seed, num_seeds, num_devices: those of the trial.
+      num_evaluation: the number of evaluations that was requested.
       budget: in whole updates.
-      keeps_each_period: whether a trial can be taken up again after any evaluation period.
-      own_checkpoints: whether the engine leaves checkpoints of a format of its own, too, which no mirror takes along.
-      base_exp_path, run_name, use_console: of a single run.
+      keeps_each_period: whether a trial can be resumed after any evaluation period.
+      own_checkpoints: whether the engine also writes checkpoints in its own format, which mirrors do not copy.
+      base_exp_path, run_name, use_console: settings of a single run.
     """
 
     system: str
@@ -88,14 +88,14 @@ class Outline:
 
 
 class Experiment(Protocol):
-    """One trial: a folder, and what fills it, an evaluation period at a time.
+    """One trial: a folder, and the training that fills it, one evaluation period at a time.
 
-    It is made from a parsed config and the trial's folder, which it takes up where it stands. Where what makes
-    experiments has an attribute `side_by_side`, that is called with several, for a period of each, and gives each
-    one's result or error; and experiments are made with `company` and `most_at_once`.
+    It is made from a parsed config and the trial's folder, and continues from the state of the folder. If the factory
+    of experiments has an attribute `side_by_side`, that function plays a period of several experiments at once and
+    returns each one's result or error; such experiments are made with `company` and `most_at_once`.
 
     Attributes:
-      width: learners that go through a batched program together; 1 where they go one after another.
+      width: how many learners go through a batched program together; 1 if they go one after another.
     """
 
     width: int
@@ -106,7 +106,7 @@ class Experiment(Protocol):
 
     @property
     def num_learners(self) -> int:
-        """Seeds that are trained here; 0 where the trial had ended when it was taken up."""
+        """The number of seeds that are trained here; 0 if the trial had ended when it was opened."""
 
     @property
     def finished(self) -> bool:
@@ -114,20 +114,20 @@ class Experiment(Protocol):
 
     @property
     def evaluations(self) -> int:
-        """Evaluation periods played so far."""
+        """The number of evaluation periods played so far."""
 
     def step(self) -> dict[str, Any]:
-        """Play one evaluation period; a flat dict with `env_steps`, `finished` and the metrics."""
+        """Play one evaluation period; return a flat dict with `env_steps`, `finished` and the metrics."""
 
     def close(self) -> None:
-        """Let go of files and threads; calling it again does nothing."""
+        """Release files and threads; calling it again does nothing."""
 
 
 class Engine(Protocol):
     """What runs trials.
 
     Attributes:
-      name: as in the records.
+      name: the engine's name in records.
       side_by_side: whether several trials of a process can share a program.
     """
 
@@ -135,31 +135,31 @@ class Engine(Protocol):
     side_by_side: bool
 
     def check(self) -> None:
-        """Raise `ConfigError`, with the remedy, where the engine cannot run here. Imports nothing heavy."""
+        """Raise `ConfigError`, with the remedy, if the engine cannot run here. Imports nothing heavy."""
 
     def version(self) -> str | None:
-        """Which version of the engine there is; None where that cannot be known."""
+        """Return the engine's version; None if it is unknown."""
 
     def check_algorithm(self, algorithm: str) -> None:
-        """Raise `ConfigError` for a system of ours that the engine does not have, with what to take instead."""
+        """Raise `ConfigError`, with an alternative, for a system of ours that the engine does not have."""
 
     def tree(self) -> ConfigTree:
-        """Its config tree."""
+        """Return the engine's config tree."""
 
     def parse(self, mapping: Mapping[str, Any]) -> Any:
-        """A composed config, checked; raises `ConfigError` with a line for each key that is wrong."""
+        """Parse a composed config; raise `ConfigError` with one line per invalid key."""
 
     def outline(self, config: Any) -> Outline:
-        """What everybody reads of a parsed config."""
+        """Return the engine-independent outline of a parsed config."""
 
     def metrics(self, config: Any) -> list[str]:
-        """The metrics that its evaluations give."""
+        """Return the metrics that the config's evaluations give."""
 
     def static_names(self, config: Any) -> Sequence[str]:
-        """The dotted keys of which every value has a compiled program of its own."""
+        """Return the dotted keys for which every value needs its own compiled program."""
 
     def traced_names(self, config: Any) -> frozenset[str]:
-        """The dotted keys whose values may change while a trial trains."""
+        """Return the dotted keys whose values may change while a trial trains."""
 
     def experiment(self) -> Callable[..., Experiment]:
-        """What makes an experiment from a parsed config and a folder. Imports JAX."""
+        """Return the factory that makes an experiment from a parsed config and a folder. Imports JAX."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
     from numpy.typing import NDArray
 
-# Held to `mava_configs/env/scenario/p-base.yaml` by a test.
+# A test compares this with `mava_configs/env/scenario/p-base.yaml`.
 PRISONERS_DILEMMA: Mapping[str, float] = {"reward": 3.0, "sucker": 0.0, "temptation": 5.0, "punishment": 1.0}
 
 
@@ -61,7 +61,7 @@ class JaxParty(Environment[State, specs.MultiDiscreteArray, Observation]):
     Attributes:
       settings: the checked settings.
       num_agents: N.
-      time_limit: steps an episode.
+      time_limit: steps per episode.
       episode_metrics: how the step metrics become episode metrics (`zero`, `add`, `summarise`).
     """
 
@@ -85,7 +85,7 @@ class JaxParty(Environment[State, specs.MultiDiscreteArray, Observation]):
 
         Args:
           payoff: a mapping may leave out entries, which keep their defaults.
-          viewer: what draws the game; by default a `JaxPartyViewer`, made when first needed.
+          viewer: draws the game; by default a `JaxPartyViewer`, made when first needed.
 
         Raises:
           ValueError: a parameter is out of range; the message names it, its value and what is allowed.
@@ -123,10 +123,10 @@ class JaxParty(Environment[State, specs.MultiDiscreteArray, Observation]):
         return GameParams(*(jnp.asarray(value, jnp.float32) for value in self._params))
 
     def with_params(self, params: GameParams) -> JaxParty:
-        """This game with other numbers, which may be JAX tracers: a sweep over them does not recompile.
+        """Return this game with other numbers, which may be JAX tracers: a sweep over them does not recompile.
 
-        The copy shares everything else. Its specs leave rewards and totals unbounded, since the numbers may not
-        be known yet. They are not checked: do that where they are Python numbers (`GameSettings`).
+        The copy shares everything else. Its specs leave rewards and totals unbounded, since the numbers may not be
+        known yet. The numbers are not checked here: check them as Python numbers (`GameSettings`).
         """
         game = copy.copy(self)
         game._params = GameParams(*(jnp.asarray(value, jnp.float32) for value in params))
@@ -157,11 +157,11 @@ class JaxParty(Environment[State, specs.MultiDiscreteArray, Observation]):
         """Play one step.
 
         Args:
-          state: where the game stands; not changed.
+          state: the present state of the game; not changed.
           action: (N,) integers.
 
         Returns:
-          The next state, and what the agents get and see.
+          The next state, and the timestep with the agents' rewards and observations.
         """
         next_key, words = draw_words(state.key, self._matching)
         played = execute(action, state.active, words.noise, self._params.action_noise)
@@ -212,7 +212,7 @@ class JaxParty(Environment[State, specs.MultiDiscreteArray, Observation]):
 
     @cached_property
     def reward_spec(self) -> specs.BoundedArray:
-        """(N,) float32, within what one step can pay."""
+        """(N,) float32, within the range that one step can pay."""
         with jax.ensure_compile_time_eval():
             return specs.BoundedArray((self.num_agents,), jnp.float32, *self._reward_range, "reward")
 
@@ -223,7 +223,7 @@ class JaxParty(Environment[State, specs.MultiDiscreteArray, Observation]):
             return specs.BoundedArray((self.num_agents,), jnp.float32, 0.0, 1.0, "discount")
 
     def render(self, state: State) -> NDArray[Any] | None:
-        """Draw a state: shown where there is a screen, else returned as (height, width, 4) uint8."""
+        """Draw a state: shown if there is a screen, otherwise returned as (height, width, 4) uint8."""
         image: NDArray[Any] | None = self._get_viewer().render(state)
         return image
 
@@ -232,7 +232,7 @@ class JaxParty(Environment[State, specs.MultiDiscreteArray, Observation]):
 
         Args:
           states: states of one episode, in order.
-          interval: milliseconds a frame.
+          interval: milliseconds per frame.
           save_path: where to save it (`.gif` needs pillow, `.mp4` ffmpeg); not saved by default.
         """
         return self._get_viewer().animate(states, interval, save_path)

@@ -1,4 +1,4 @@
-"""The game's chance: the random words of a step, and the first state."""
+"""The game's randomness: the random words of a step, and the first state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jax_party.env.types import NEVER_MET, NUM_ACTIONS, State
 
 
 class Words(NamedTuple):
-    """The random uint32 words of one step, by who consumes them."""
+    """The random uint32 words of one step, by their use."""
 
     noise: chex.Array  # (N,)
     ties: chex.Array  # (N,)
@@ -23,10 +23,10 @@ class Words(NamedTuple):
 
 
 def draw_words(key: chex.PRNGKey, matching: Matching) -> tuple[chex.PRNGKey, Words]:
-    """All the randomness of a step in one draw: hashing dominates a step on CPU, so it is done once.
+    """Draw all the randomness of a step at once, since hashing dominates a step on CPU.
 
     Returns:
-      The key to keep, of the kind that was given, and the words.
+      The key to keep, of the same kind as `key`, and the words.
     """
     next_key, words_key = jax.random.split(key)
     num_agents = matching.num_agents
@@ -36,7 +36,7 @@ def draw_words(key: chex.PRNGKey, matching: Matching) -> tuple[chex.PRNGKey, Wor
 
 
 def action_mask(active: chex.Array) -> chex.Array:
-    """(N, 3) bool: an active agent may cooperate or defect, an idle one only send NOOP."""
+    """Return (N, 3) bool: an active agent may cooperate or defect, an idle one may only send NOOP."""
     mask: chex.Array = jnp.where(active[:, None], _WHEN_ACTIVE, ~_WHEN_ACTIVE)
     return mask
 
@@ -46,14 +46,14 @@ assert _WHEN_ACTIVE.shape == (NUM_ACTIONS,)
 
 
 class Generator:
-    """Makes the first state of an episode: nothing earned, nobody met, a random ranking, the first meetings."""
+    """A source of the first state of an episode: nothing earned, nobody met, a random ranking, the first meetings."""
 
     def __init__(self, matching: Matching) -> None:
         self.matching = matching
         self.num_agents = matching.num_agents
 
     def __call__(self, key: chex.PRNGKey) -> State:
-        """The first state drawn from `key`, a legacy uint32 or a typed PRNG key."""
+        """Return the first state drawn from `key`, a legacy uint32 or a typed PRNG key."""
         next_key, words = draw_words(key, self.matching)
         step_count = jnp.zeros((), jnp.int32)
         nothing = jnp.zeros((self.num_agents,), jnp.float32)

@@ -13,11 +13,11 @@ from jax_party.env.ranking import distinct_lots
 
 
 class Matching(abc.ABC):
-    """Draws the meetings of a step.
+    """A rule that draws the meetings of a step.
 
     Attributes:
       num_agents: N.
-      num_words: how many random words a draw takes.
+      num_words: the number of random words per draw.
     """
 
     num_words: int
@@ -27,7 +27,7 @@ class Matching(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, words: chex.Array, step_count: chex.Array) -> chex.Array:
-        """Meetings of a step.
+        """Return the meetings of a step.
 
         Args:
           words: (num_words,) uint32 random words.
@@ -39,7 +39,7 @@ class Matching(abc.ABC):
 
 
 class RandomPair(Matching):
-    """One pair, each with the same chance (to within N**2 / 2**33)."""
+    """One pair, each with the same probability (to within N**2 / 2**33)."""
 
     num_words = 1
 
@@ -79,7 +79,7 @@ class RandomMatching(Matching):
         del step_count
         lots = distinct_lots(words)
         seats = jnp.sum(lots[None, :] < lots[:, None], axis=1, dtype=jnp.int32)
-        # Seats 0 and 1 meet, 2 and 3 meet, ...; with odd N the last seat's neighbour is empty.
+        # Seats 0 and 1 meet, 2 and 3 meet, ...; with odd N the seat next to the last one is empty.
         return (seats ^ 1)[:, None] == seats[None, :]
 
 
@@ -102,15 +102,15 @@ _MATCHINGS: dict[str, type[Matching]] = {
 
 
 def make_matching(name: str, num_agents: int) -> Matching:
-    """The matching called `name` in the settings, for `num_agents` agents."""
+    """Return the matching called `name` in the settings, for `num_agents` agents."""
     return _MATCHINGS[name](num_agents)
 
 
 def round_robin_schedule(num_agents: int) -> list[tuple[int, int]]:
-    """The order in which `round_robin` lets pairs meet: a tournament's rounds, one pair a step.
+    """Return the order in which pairs meet under `round_robin`: a tournament's rounds, one pair per step.
 
-    The circle method: agent 0 keeps its seat while the others move on by one seat a round, and those who sit
-    opposite meet, so that an agent's meetings are spread over the cycle. With odd N whoever sits opposite the
+    The circle method: agent 0 keeps its seat while the others move on by one seat per round, and those who sit
+    opposite each other meet, so that an agent's meetings are spread over the cycle. With odd N the agent opposite the
     empty seat rests. N=3: (1, 2), (0, 2), (0, 1). N=4: (0, 3), (1, 2), (0, 2), (1, 3), (0, 1), (2, 3).
 
     Returns:
@@ -126,7 +126,7 @@ def round_robin_schedule(num_agents: int) -> list[tuple[int, int]]:
 
 
 def _membership(pairs: list[tuple[int, int]], num_agents: int) -> np.ndarray:
-    """(number of pairs, N) bool: who belongs to which pair."""
+    """Return (number of pairs, N) bool: who belongs to which pair."""
     members = np.zeros((len(pairs), num_agents), bool)
     for index, pair in enumerate(pairs):
         members[index, list(pair)] = True
@@ -134,6 +134,6 @@ def _membership(pairs: list[tuple[int, int]], num_agents: int) -> np.ndarray:
 
 
 def _meeting_of_pair(member: chex.Array) -> chex.Array:
-    """(N, N) bool: the two members of the pair meet each other."""
+    """Return (N, N) bool: the two members of the pair meet each other."""
     meeting: chex.Array = member[:, None] & member[None, :] & ~np.eye(member.shape[0], dtype=bool)
     return meeting

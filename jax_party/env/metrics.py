@@ -1,4 +1,4 @@
-"""What is measured: each step's numbers, and how an episode's are made of them."""
+"""Metrics: those of each step, and how they are combined for an episode."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ StepMetrics = dict[str, chex.Array]
 
 
 def step_metrics(outcome: Outcome, reward: chex.Array, ranks: chex.Array, new_ranks: chex.Array) -> StepMetrics:
-    """Metrics of one step, as in `timestep.extras["metrics"]`.
+    """Return the metrics of one step, as in `timestep.extras["metrics"]`.
 
     Args:
-      outcome: what came of the step.
+      outcome: the outcome of the step.
       reward: (N,) float32, payoff + rank reward.
       ranks: (N,) int32 that agents saw when they acted.
       new_ranks: (N,) int32 after the step.
@@ -41,7 +41,7 @@ def step_metrics(outcome: Outcome, reward: chex.Array, ranks: chex.Array, new_ra
 
 
 def no_step_metrics(num_agents: int) -> StepMetrics:
-    """The metrics of `reset`: the keys, shapes and dtypes of `step_metrics`, all zero (nobody leads)."""
+    """Return the metrics of `reset`: the keys, shapes and dtypes of `step_metrics`, all zero (nobody leads)."""
     count, per_agent = jnp.zeros((), jnp.int32), jnp.zeros((num_agents,), jnp.float32)
     return {
         "cooperations": count,
@@ -77,7 +77,7 @@ class EpisodeMetrics:
 
     @staticmethod
     def zero(num_agents: int) -> EpisodeTotals:
-        """Totals of an episode that has not begun."""
+        """Return the totals of an episode that has not begun."""
         count = jnp.zeros((), jnp.int32)
         return EpisodeTotals(
             steps=count,
@@ -94,7 +94,7 @@ class EpisodeMetrics:
 
     @staticmethod
     def add(totals: EpisodeTotals, metrics: StepMetrics) -> EpisodeTotals:
-        """Totals with one more step. The metrics of `reset` add nothing, nor a step."""
+        """Return the totals with one more step. The metrics of `reset` add nothing and do not count as a step."""
         return EpisodeTotals(
             steps=totals.steps + jnp.sum(metrics["leader"], dtype=jnp.int32),
             cooperations=totals.cooperations + metrics["cooperations"],
@@ -110,12 +110,12 @@ class EpisodeMetrics:
 
     @staticmethod
     def summarise(totals: EpisodeTotals, num_agents: int) -> dict[str, chex.Array]:
-        """Metrics of the episode, each () float32.
+        """Return the metrics of the episode, each () float32.
 
         Returns:
           `cooperation_rate`: C among the C and D played; `outcome_share_{cc,cd,dd}`: among meetings that took
-          place; `welfare_per_step`: sum of payoffs, a step; `equality`: 1 - Gini of payoff totals;
-          `leader_change_rate`: a step; `leader_share_agent_<i>`: share of steps after which agent i led.
+          place; `welfare_per_step`: sum of payoffs per step; `equality`: 1 - Gini of payoff totals;
+          `leader_change_rate`: changes per step; `leader_share_agent_<i>`: share of steps after which agent i led.
           A share of nothing is 0.
         """
         meetings = totals.cc + totals.cd + totals.dd
@@ -133,10 +133,10 @@ class EpisodeMetrics:
 
 
 def equality(payoff_totals: chex.Array) -> chex.Array:
-    """1 - Gini of (N,) payoff totals, () float32 in [0, 1]; 1 when all are 0.
+    """Return 1 - Gini of (N,) payoff totals, () float32 in [0, 1]; 1 when all are 0.
 
     Gini = sum_ij |x_i - x_j| / (2 N sum_i |x_i|). For totals of one sign this is the usual coefficient; the
-    sizes in the denominator keep it in [0, 1] when losses and gains are mixed.
+    absolute values in the denominator keep it in [0, 1] when losses and gains are mixed.
     """
     num_agents = payoff_totals.shape[0]
     size = jnp.sum(jnp.abs(payoff_totals))

@@ -1,4 +1,4 @@
-"""What the agents see of a state."""
+"""The agents' views of a state."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from jax_party.env.types import NUM_ACTIONS, GameParams, Observation, State
 NUM_MEMORIES = 5
 _NEVER = 4
 
-# Float32 totals are sums of up to `time_limit` rounded rewards; their bounds leave this much room.
+# Float32 totals are sums of up to `time_limit` rounded rewards; their bounds have this relative margin.
 _ROUNDING = 1e-3
 
 
 class Observer:
-    """Writes each agent's view: the chosen features one after another, always in the order of `FEATURES`.
+    """The writer of each agent's view: the chosen features one after another, always in the order of `FEATURES`.
 
     A feature about agents has agent i's own entry first, then the others' in cyclic order i+1, i+2, ...:
 
@@ -27,7 +27,7 @@ class Observer:
     - `totals`: N entries, `State.totals`, divided by the steps so far under `totals_scale: per_step`.
     - `ranks`: N entries, the places 0..N-1.
     - `memory`: 5 (N - 1) entries, for each other agent one-hot over CC, CD, DC, DD, never met.
-    - `step`: 1 entry, share of the time limit that is over.
+    - `step`: 1 entry, the elapsed share of the time limit.
 
     Attributes:
       size: F, number of entries of a view.
@@ -48,7 +48,7 @@ class Observer:
         self.size = sum(self._sizes.values())
 
     def __call__(self, state: State) -> Observation:
-        """The agents' observation of `state`."""
+        """Return the agents' observation of `state`."""
         num_agents = self._settings.num_agents
         return Observation(
             agents_view=self._views(state),
@@ -57,7 +57,7 @@ class Observer:
         )
 
     def spec(self, lowest_reward: float, highest_reward: float) -> specs.Spec[Observation]:
-        """Shapes, dtypes and bounds of an observation whose rewards a step lie in the given range."""
+        """Return shapes, dtypes and bounds of an observation, given the range of rewards per step."""
         num_agents, time_limit = self._settings.num_agents, self._settings.time_limit
         low, high = self._bounds(lowest_reward, highest_reward)
         return specs.Spec(
@@ -90,7 +90,7 @@ class Observer:
         return scaled
 
     def _memories(self, last_meeting: chex.Array) -> chex.Array:
-        """(N, 5 (N - 1)) float32, own action first."""
+        """Return (N, 5 (N - 1)) float32, own action first."""
         num_agents = self._settings.num_agents
         mine = last_meeting.astype(jnp.int32)
         outcome = jnp.where(mine < 0, _NEVER, 2 * mine + mine.T)
@@ -114,7 +114,7 @@ class Observer:
 
 
 def reward_range(params: GameParams) -> tuple[float, float]:
-    """Least and greatest reward of one step under concrete `params`, with room for the rounding of long sums."""
+    """Return the least and greatest reward per step for concrete `params`, with a margin for rounding of long sums."""
     payoffs = [0.0, *(float(p) for p in (params.reward, params.sucker, params.temptation, params.punishment))]
     incentive = abs(float(params.rank_reward))
     low, high = min(payoffs) - incentive, max(payoffs) + incentive

@@ -1,4 +1,4 @@
-"""One step of play: what agents really do, what it pays, and what they remember of it."""
+"""One step of play: the actions that are really played, what they pay, and what agents remember."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from jax_party.env.types import COOPERATE, DEFECT, NOOP, GameParams
 
 
 class Outcome(NamedTuple):
-    """What came of a step.
+    """The outcome of a step.
 
     payoff: mean payoff over the agent's meetings of the step; 0 for the idle.
     traded: which meetings took place, that is, neither of the two forfeited.
     cooperations, defections: how many agents played C and D.
-    cc, cd, dd: how many meetings that took place came out so, each counted once.
+    cc, cd, dd: how many of the meetings that took place had each result, each counted once.
     """
 
     payoff: chex.Array  # (N,) float32
@@ -30,13 +30,13 @@ class Outcome(NamedTuple):
 
 
 def execute(action: chex.Array, active: chex.Array, noise_words: chex.Array, action_noise: chex.Numeric) -> chex.Array:
-    """What agents really play: the trembling hand flips a played C or D, each agent's on its own.
+    """Return what agents really play: a trembling hand flips a played C or D, independently for each agent.
 
     Args:
       action: (N,) integers as sent. Anything but C and D is NOOP.
       active: (N,) bool; the idle play NOOP whatever they sent.
       noise_words: (N,) uint32 random words.
-      action_noise: () float32, chance of a flip, to within 2**-24.
+      action_noise: () float32, probability of a flip, to within 2**-24.
 
     Returns:
       (N,) int32 of COOPERATE, DEFECT and NOOP.
@@ -50,8 +50,8 @@ def execute(action: chex.Array, active: chex.Array, noise_words: chex.Array, act
 def play(played: chex.Array, meeting: chex.Array, params: GameParams) -> Outcome:
     """Play the 2x2 game in every meeting.
 
-    A forfeit pays 0 to both and is no outcome. A payoff is the mean over all meetings that the agent was due
-    to have, forfeited ones included.
+    A forfeit pays 0 to both and counts as no outcome. A payoff is the mean over all meetings scheduled for the agent,
+    including forfeited ones.
 
     Args:
       played: (N,) int32, from `execute`.
@@ -80,7 +80,7 @@ def play(played: chex.Array, meeting: chex.Array, params: GameParams) -> Outcome
 
 
 def remember(last_meeting: chex.Array, played: chex.Array, traded: chex.Array) -> chex.Array:
-    """Memory after the step, (N, N) int8: meetings that took place overwrite, forfeited ones leave it as it was."""
+    """Return the memory after the step, (N, N) int8: meetings that took place overwrite it, forfeited ones do not."""
     return jnp.where(traded, played[:, None].astype(jnp.int8), last_meeting)
 
 

@@ -1,4 +1,4 @@
-"""Whether ranks can change, told from a scenario's settings alone. Imports no JAX: sweeps and reports ask it, too."""
+"""Whether ranks can change, from a scenario's settings alone. Imports no JAX: sweeps and reports use it, too."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Final
 
 GAME: Final = "JaxParty-v0"
 NEW_STUDY: Final = "p-contest"
-"""The scenario in which a new study should begin: its ranks can change, and agents see what the others last did."""
+"""The recommended scenario for a new study: its ranks can change, and agents see what the others did last."""
 ROUNDING: Final = 1e-6
-"""Payoffs and rank rewards that are this close, relatively, count as equal: scores are sums of float32 numbers."""
+"""Payoffs and rank rewards this close, relatively, count as equal: scores are sums of float32 numbers."""
 
 
 class Mobility(enum.StrEnum):
-    """Whether ranks can move away from those drawn when an episode begins."""
+    """Whether ranks can move away from those drawn at the start of an episode."""
 
     YES = "yes"
     WHILE_LEVEL = "while level"
@@ -28,8 +28,8 @@ class RankMobility:
     """Whether ranks can move in a game, and why.
 
     Attributes:
-      place_worth: what a place is worth: by how much the score of an agent grows per step, payoffs left out, over that
-        of the agent one place below. 2b/(N-1) with `rank_by: total`; 0 with `payoff`.
+      place_worth: what a place is worth: how much more per step, without payoffs, an agent's score grows than that of
+        the agent one place below. 2b/(N-1) with `rank_by: total`; 0 with `payoff`.
       payoff_gap: the most by which the payoffs of two agents can differ in one step.
     """
 
@@ -38,13 +38,13 @@ class RankMobility:
 
     @property
     def can_move(self) -> Mobility:
-        """Compare what a place is worth with what payoffs can make up.
+        """Whether ranks can move, by comparing what a place is worth with what payoffs can make up.
 
-        Agents begin level, in an order drawn by lot. While that order stands, an agent leads the one below it by at
-        least t (w - g) after t steps, w being `place_worth` and g `payoff_gap`.
+        Agents begin level, in a random order. While that order stands, an agent leads the one below it by at least t (w
+        - g) after t steps, where w is `place_worth` and g `payoff_gap`.
 
-        - w <= 0: YES. Nothing but payoffs tells agents apart, or the leader is fined.
-        - w < g: YES. The agent below can make up a lead; under `round_robin` perhaps in the first steps alone.
+        - w <= 0: YES. Only payoffs separate agents, or the leader is fined.
+        - w < g: YES. The agent below can make up a lead; under `round_robin` perhaps only in the first steps.
         - w = g: WHILE_LEVEL. A lead never shrinks. Two agents change places only by lot, while they are still level:
           the one below has gained g over the other in every step so far.
         - w > g: NO. After the first step every agent leads the one below it, and leads only grow.
@@ -57,11 +57,11 @@ class RankMobility:
 
 
 def rank_mobility(task_config: Mapping[str, Any]) -> RankMobility:
-    """Tell whether ranks can move in a game.
+    """Return whether ranks can move in a game.
 
     Args:
-      task_config: a scenario's settings, checked already; `num_agents`, `payoff`, `rank_reward`, `rank_by` and
-        `matching` are read.
+      task_config: a scenario's checked settings; `num_agents`, `payoff`, `rank_reward`, `rank_by` and `matching` are
+        read.
 
     Raises:
       KeyError: one of these is missing.
@@ -76,7 +76,7 @@ def rank_mobility(task_config: Mapping[str, Any]) -> RankMobility:
 
 
 def mobility_in(scenario: Mapping[str, Any]) -> RankMobility | None:
-    """Tell the same of `env.scenario` in a trial's config; None of another game, or where settings are missing."""
+    """Return the same for `env.scenario` in a trial's config; None for another game, or if settings are missing."""
     if scenario.get("name") != GAME:
         return None
     try:
@@ -86,11 +86,11 @@ def mobility_in(scenario: Mapping[str, Any]) -> RankMobility | None:
 
 
 def _payoff_gap(payoff: Mapping[str, float], num_agents: int, matching: str) -> float:
-    """The largest difference between two agents' payoffs in one step of legal play (nobody forfeits)."""
+    """Return the largest difference between two agents' payoffs in one step of legal play (nobody forfeits)."""
     outcomes = [payoff[name] for name in ("reward", "sucker", "temptation", "punishment")]
     reward, sucker, temptation, punishment = outcomes
     if matching == "all_pairs":
-        # A defector's payoff less a cooperator's is linear in the number of cooperators: extreme at either end.
+        # A defector's payoff minus a cooperator's is linear in the number of cooperators: extreme at either end.
         others = num_agents - 1
         one_cooperates = temptation + (others - 1) * punishment - others * sucker
         one_defects = others * temptation - (others - 1) * reward - sucker
@@ -106,13 +106,13 @@ def _payoff_gap(payoff: Mapping[str, float], num_agents: int, matching: str) -> 
 
 
 def rank_note(of_trials: Iterable[tuple[str, RankMobility]]) -> str | None:
-    """Say in one line which scenarios have ranks that cannot move, or only while agents are level.
+    """Return a line on the scenarios whose ranks cannot move, or move only while agents are level.
 
     Args:
       of_trials: the scenario of each trial, and what its own settings allow.
 
     Returns:
-      `p-base: ranks never change (…); begin a new study with p-contest`; None where ranks can move in all trials.
+      `p-base: ranks never change (…); begin a new study with p-contest`; None if ranks can move in all trials.
     """
     by_scenario: dict[str, list[RankMobility]] = {}
     for scenario, mobility in of_trials:

@@ -1,4 +1,4 @@
-"""Places in the ranking, and what they pay."""
+"""Places in the ranking, and the rewards for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def places(scores: chex.Array, tie_words: chex.Array) -> chex.Array:
-    """Place of each agent, 0 = highest score; equal scores are ordered uniformly at random.
+    """Return the place of each agent, 0 = highest score; equal scores are ordered uniformly at random.
 
     Args:
       scores: (N,) float32.
@@ -27,7 +27,7 @@ def places(scores: chex.Array, tie_words: chex.Array) -> chex.Array:
 
 
 def distinct_lots(words: chex.Array) -> chex.Array:
-    """Random words made distinct: agent i's low bits are replaced by i. Shape (N,), uint32.
+    """Return random words made distinct: agent i's low bits are replaced by i. Shape (N,), uint32.
 
     A pair keeps at least 32 - ceil(log2 N) random bits, so an order by lots is uniform to within N / 2**31.
     """
@@ -38,7 +38,7 @@ def distinct_lots(words: chex.Array) -> chex.Array:
 
 
 def rank_rewards(ranks: chex.Array, rank_reward: chex.Numeric) -> chex.Array:
-    """Rank reward of each agent: linear from `+rank_reward` at place 0 to `-rank_reward` at place N-1.
+    """Return the rank reward of each agent: linear from `+rank_reward` at place 0 to `-rank_reward` at place N-1.
 
     Args:
       ranks: (N,) int32 places.
@@ -50,6 +50,6 @@ def rank_rewards(ranks: chex.Array, rank_reward: chex.Numeric) -> chex.Array:
     num_agents = ranks.shape[0]
     weights = np.linspace(1.0, -1.0, num_agents).astype(np.float32)
     at_place = ranks[:, None] == np.arange(num_agents, dtype=np.int32)
-    # Selected, not multiplied through: a compiler that fuses multiply and add would round differently.
+    # Selected rather than multiplied: a compiler that fuses multiply and add would round differently.
     rewards: chex.Array = jnp.sum(jnp.where(at_place, rank_reward * weights, np.float32(0.0)), axis=1)
     return rewards

@@ -32,7 +32,7 @@ class PayoffSettings:
       punishment: P, to each of two defectors.
 
     Raises:
-      ValueError: a payoff is not finite (or larger in size than 1e30, where float32 totals overflow).
+      ValueError: a payoff is not finite (or its absolute value exceeds 1e30, where float32 totals overflow).
     """
 
     reward: Traced
@@ -47,19 +47,19 @@ class PayoffSettings:
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class GameSettings:
-    """Every parameter of the game. There are no defaults here: a scenario spells all of them out.
+    """Every parameter of the game. There are no defaults here: a scenario states all of them.
 
     Attributes:
       num_agents: N, at least 2.
-      time_limit: steps an episode, at least 1.
+      time_limit: steps per episode, at least 1.
       payoff: the 2x2 game. Traced.
-      rank_reward: b; the leader gets +b a step, the last agent -b. Traced.
+      rank_reward: b; the leader gets +b per step, the last agent -b. Traced.
       rank_by: what ranks follow, one of `RANKINGS`.
       matching: who meets whom, one of `MATCHINGS`.
       observe: what agents see, any of `FEATURES`, at least one, each once.
       totals_scale: how totals are shown, one of `TOTALS_SCALES`.
-      horizon: what the time limit is, one of `HORIZONS`.
-      action_noise: chance in [0, 1] that a played C or D is flipped. Traced.
+      horizon: what the time limit means, one of `HORIZONS`.
+      action_noise: probability in [0, 1] that a played C or D is flipped. Traced.
 
     Raises:
       ValueError: a parameter is out of range; the message names it, its value and what is allowed.
@@ -82,7 +82,7 @@ class GameSettings:
 
 
 def validate_settings(settings: GameSettings) -> None:
-    """Raise `ValueError` for the first parameter of `settings` that is not allowed, by name, value and remedy."""
+    """Raise `ValueError` for the first parameter of `settings` that is not allowed, with name, value and remedy."""
     if settings.num_agents < 2:
         raise ValueError(f"num_agents must be a whole number of at least 2, got {settings.num_agents!r}")
     if not 1 <= settings.time_limit <= MAX_TIME_LIMIT:
@@ -98,14 +98,14 @@ def validate_settings(settings: GameSettings) -> None:
 
 
 def parse_settings(parameters: Mapping[str, Any]) -> GameSettings:
-    """Check a mapping of all parameters (such as a scenario's `task_config`).
+    """Check a mapping of all parameters (such as a scenario's `task_config`), and return it as `GameSettings`.
 
     Args:
       parameters: every field of `GameSettings` by name; `payoff` a mapping or `PayoffSettings`, `observe` any
         list or tuple of names.
 
     Raises:
-      ValueError: a parameter is missing, unknown, ill-typed or out of range. One line a fault.
+      ValueError: a parameter is missing, unknown, ill-typed or out of range. One line per fault.
     """
     try:
         return TypeAdapter(GameSettings).validate_python(dict(parameters))

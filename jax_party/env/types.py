@@ -1,4 +1,4 @@
-"""What the game is made of: its actions, parameters, state and observation."""
+"""The parts of the game: its actions, parameters, state and observation."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ NEVER_MET = -1
 
 
 class GameParams(NamedTuple):
-    """The numbers of the game that do not change shapes: float32 scalars, JAX tracers welcome.
+    """The numbers of the game that do not change shapes: float32 scalars, possibly JAX tracers.
 
     reward, sucker, temptation, punishment: R, S, T, P of the 2x2 game.
     rank_reward: b; what the leader gains and the last agent loses at every step.
-    action_noise: chance that a played C or D is flipped.
+    action_noise: probability that a played C or D is flipped.
     """
 
     reward: chex.Numeric
@@ -39,7 +39,7 @@ class GameParams(NamedTuple):
 class State:
     """Everything that the game remembers between steps.
 
-    key: PRNG key, of the kind that was given to `reset` (legacy uint32 or typed).
+    key: PRNG key, of the same kind as the one given to `reset` (legacy uint32 or typed).
     step_count: steps taken so far.
     active: who plays at the coming step.
     meeting: who meets whom at the coming step; symmetric, never on the diagonal.

@@ -32,15 +32,15 @@ MAX_LETTERED_MEETINGS = 6
 
 
 class JaxPartyViewer(MatplotlibViewer[State]):
-    """Draws who meets whom, what they played when they last met, and the totals in order of rank."""
+    """A viewer that draws who meets whom, what they played when they last met, and the totals in order of rank."""
 
     def __init__(self, time_limit: int | None = None, name: str = "JaxParty", render_mode: str = "human") -> None:
-        """Set up; no figure is made yet.
+        """Set up the viewer; no figure is made yet.
 
         Args:
-          time_limit: steps an episode, for the title.
-          name: of the figure.
-          render_mode: `human` shows the figure where there is a screen; `rgb_array` returns it.
+          time_limit: steps per episode, for the title.
+          name: the figure's name.
+          render_mode: `human` shows the figure if there is a screen; `rgb_array` returns it.
         """
         self._time_limit = time_limit
         self._interactive = render_mode == "human" and _has_screen()
@@ -50,7 +50,7 @@ class JaxPartyViewer(MatplotlibViewer[State]):
         """Draw a state.
 
         Args:
-          state: of one game, not of a batch.
+          state: that of one game, not of a batch.
           save_path: where to save the picture, if anywhere.
 
         Returns:
@@ -71,7 +71,7 @@ class JaxPartyViewer(MatplotlibViewer[State]):
 
         Args:
           states: states of one game, in order; at least one.
-          interval: milliseconds a frame.
+          interval: milliseconds per frame.
           save_path: where to save it, if anywhere.
 
         Raises:
@@ -130,7 +130,7 @@ def _has_screen() -> bool:
 
 
 def _draw_party(ax: Axes, state: State) -> None:
-    """Agents around the table, and their meetings across it."""
+    """Draw agents around the table, and their meetings across it."""
     seats = _seats(len(state.ranks))
     ax.set_aspect("equal")
     ax.set_axis_off()
@@ -153,13 +153,13 @@ def _draw_party(ax: Axes, state: State) -> None:
 
 
 def _seats(num_agents: int) -> NDArray[np.float64]:
-    """(N, 2) places around the table, agent 0 at the top and the others clockwise."""
+    """Return (N, 2) places around the table, agent 0 at the top and the others clockwise."""
     angle = np.pi / 2 - 2 * np.pi * np.arange(num_agents) / num_agents
     return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
 def _draw_half_meeting(ax: Axes, seat: Any, other: Any, play: int, lettered: bool) -> None:
-    """The near half of a line between two who meet, in the colour of what the near one played."""
+    """Draw the near half of a line between two who meet, in the colour of what the near one played."""
     middle = (seat + other) / 2
     ends = np.stack([seat, middle])
     width = 6 if lettered else 2
@@ -185,9 +185,9 @@ def _draw_agent(ax: Axes, seat: Any, agent: int, active: bool, rank: int) -> Non
 
 
 def _draw_board(ax: Axes, state: State, room: float) -> None:
-    """Totals as bars, the leader's on top, split into what was earned by payoffs and in all.
+    """Draw totals as bars, the leader's on top, with a mark for the part that payoffs earned.
 
-    `room`: what is left free beside the longest bar, as a share of the axis.
+    `room`: the free space beside the longest bar, as a share of the axis.
     """
     ranks, totals = np.asarray(state.ranks), np.asarray(state.totals)
     payoffs = np.asarray(state.payoff_totals)
@@ -215,7 +215,7 @@ def _draw_board(ax: Axes, state: State, room: float) -> None:
 
 
 def _draw_step(ax: Axes, before: State, state: State) -> None:
-    """Below each total, what the agent has played in the last step, and what it got for that and for its rank."""
+    """Write below each total what the agent played in the last step, and what it got for that and for its rank."""
     payoffs = np.asarray(state.payoff_totals) - np.asarray(before.payoff_totals)
     rewards = np.asarray(state.totals) - np.asarray(before.totals)
     met, last = np.asarray(before.meeting), np.asarray(state.last_meeting)
@@ -229,7 +229,7 @@ def _draw_step(ax: Axes, before: State, state: State) -> None:
 
 
 def _place(rank: int) -> str:
-    """`1st` for rank 0."""
+    """Return `1st` for rank 0, and so on."""
     number = int(rank) + 1
     suffix = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{suffix}"

@@ -1,1 +1,1 @@
-"""Any Jumanji multi-agent environment as the systems see it."""
+"""Any Jumanji multi-agent environment behind the interface that the systems use."""

@@ -1,7 +1,7 @@
 """Any Jumanji multi-agent environment behind one adapter.
 
-Jumanji's environments differ in what they call things: a view may be a grid, a reward one number for
-the team, a discount one number for all. `MultiAgentEnv` gives the systems one shape of each.
+Jumanji's environments differ in their conventions: a view may be a grid, a reward one number for the team, a discount
+one number for all agents. `MultiAgentEnv` gives the systems a single form of each.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Observation(NamedTuple):
     """What the agents of one environment see.
 
     Attributes:
-      agents_view: (N, F) float32, a row an agent.
+      agents_view: (N, F) float32, one row per agent.
       action_mask: (N, A) bool, True where the action is legal; no row is empty.
       step_count: (N,) int32, steps since the episode began.
     """
@@ -34,7 +34,7 @@ class Observation(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """What a step of one environment gives.
+    """The result of a step of one environment.
 
     Attributes:
       observation: after the step.
@@ -57,8 +57,11 @@ def _plain_view(observation: Any) -> Array:
 
 
 def _connector_view(observation: Any) -> Array:
-    """Connector's one grid as Mava shows it to each agent: positions and targets by agent, paths, own position, own
-    target; flattened. Agents are counted from the viewer on, in cyclic order."""
+    """Return Connector's shared grid as Mava shows it to each agent, flattened.
+
+    The channels are positions and targets by agent, paths, own position, own target. Agents are numbered from the
+    viewer on, in cyclic order.
+    """
     path, position, target = 1, 2, 3
     num_agents = observation.action_mask.shape[-2]
     shift = target * jnp.arange(num_agents)[:, None, None]
@@ -81,7 +84,7 @@ class MultiAgentEnv:
       num_agents: N.
       num_actions: A, the same for every agent.
       num_features: F, features of one agent's view.
-      time_limit: most steps of an episode.
+      time_limit: the largest number of steps per episode.
       episode_metrics: the game's own per-episode metrics (`zero`, `add`, `summarise`), or None.
     """
 
@@ -107,7 +110,7 @@ class MultiAgentEnv:
         self.num_features = int(example.observation.agents_view.shape[-1])
 
     def with_params(self, params: Mapping[str, Any] | None) -> MultiAgentEnv:
-        """The same environment with traced settings `params`; environments without any give themselves."""
+        """Return the environment with traced settings `params`; without any, the environment itself."""
         if not params:
             return self
         copy = object.__new__(type(self))
@@ -126,7 +129,7 @@ class MultiAgentEnv:
         return state, self._adapt(timestep)
 
     def animate(self, states: Sequence[Any], interval: int, save_path: str) -> None:
-        """Save consecutive states of an episode as a `.gif`, or as an `.mp4` where ffmpeg is; `interval` ms each."""
+        """Save consecutive states of an episode as a `.gif`, or as an `.mp4` with ffmpeg; `interval` ms per state."""
         self._env.animate(list(states), interval, save_path)
 
     def _adapt(self, timestep: Any) -> Transition:
@@ -144,18 +147,18 @@ class MultiAgentEnv:
             reward = jnp.broadcast_to(reward.mean(), agents)
         discount = jnp.broadcast_to(jnp.asarray(timestep.discount, jnp.float32), agents)
         if self._team_reward or self._shared_reward:
-            # An agent that is done early (Connector) still earns what the others do until the episode's end.
+            # An agent that is done early (Connector) still earns the others' rewards until the episode ends.
             discount = jnp.broadcast_to(jnp.where(timestep.last(), discount.max(), 1.0), agents)
         metrics = timestep.extras.get("metrics", {}) if self.episode_metrics is not None else {}
         return Transition(observation, reward, discount, timestep.last(), metrics)
 
 
 def refuse_no_legal_action(observation: Observation, scenario: str) -> None:
-    """Check that every agent has something that it may do.
+    """Check that every agent has a legal action.
 
     Args:
       observation: leading axis E, on any device.
-      scenario: its name, for the message.
+      scenario: the scenario's name, for the message.
 
     Raises:
       ConfigError: an agent has no legal action.
@@ -169,7 +172,7 @@ def refuse_no_legal_action(observation: Observation, scenario: str) -> None:
 
 
 def game_params(params: Mapping[str, Any]) -> Any:
-    """The traced part of JaxParty's settings (`payoff`, `rank_reward`, `action_noise`) as its `GameParams`."""
+    """Return the traced part of JaxParty's settings (`payoff`, `rank_reward`, `action_noise`) as its `GameParams`."""
     from jax_party.env.types import GameParams
 
     return GameParams(**params["payoff"], **{name: value for name, value in params.items() if name != "payoff"})
@@ -179,7 +182,7 @@ def make_environment(config: EnvConfig) -> MultiAgentEnv:
     """Build the environment that a config names.
 
     Raises:
-      ConfigError: when the environment refuses its settings.
+      ConfigError: the environment refuses its settings.
     """
     scenario = config.scenario
     team, shared = not config.use_individual_rewards, config.shared_reward

@@ -1,4 +1,4 @@
-"""What stands between an environment and a system: agent ids, global state, episodes, auto-reset."""
+"""Code between an environment and a system: agent ids, global state, episodes, auto-reset."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from jax_party.envs.adapter import MultiAgentEnv, Observation, Transition
 
 
 def append_agent_ids(features: Float[Array, "*b N F"]) -> Float[Array, "*b N F+N"]:
-    """Append to each agent's features the one-hot of its index."""
+    """Append to each agent's features the one-hot encoding of its index."""
     num_agents = features.shape[-2]
     ids = jnp.broadcast_to(jnp.eye(num_agents, dtype=features.dtype), (*features.shape[:-1], num_agents))
     return jnp.concatenate([features, ids], axis=-1)
 
 
 def global_state(agents_view: Float[Array, "*b N F"]) -> Float[Array, "*b N N*F"]:
-    """The views of all agents side by side, the same for each agent; float32."""
+    """Return the views of all agents side by side, the same for each agent; float32."""
     *batch, num_agents, features = agents_view.shape
     joined = agents_view.reshape(*batch, 1, num_agents * features)
     return jnp.broadcast_to(joined, (*batch, num_agents, num_agents * features))
 
 
 class Episodes(NamedTuple):
-    """Returns and lengths, for E environments: of the running episodes, and summed over the finished ones.
+    """Returns and lengths for E environments: those of the running episodes, and sums over the finished ones.
 
     Attributes:
       running_return: (E, N) float32.
       running_length: (E,) int32.
-      partial: (E,) bool, the running episode was joined midway: it does not count when it ends.
+      partial: (E,) bool, the running episode was joined midway and does not count when it ends.
       finished_return: (N,) float32, summed over finished episodes.
-      finished_length: () float32, likewise.
-      finished: () float32, how many.
+      finished_length: () float32, summed likewise.
+      finished: () float32, the number of finished episodes.
     """
 
     running_return: Float[Array, "E N"]
@@ -47,7 +47,7 @@ class Episodes(NamedTuple):
 
     @classmethod
     def zero(cls, num_envs: int, num_agents: int) -> Episodes:
-        """Nothing played yet."""
+        """Return the state before any step."""
         return cls(
             jnp.zeros((num_envs, num_agents)),
             jnp.zeros((num_envs,), jnp.int32),
@@ -71,7 +71,7 @@ class Episodes(NamedTuple):
         )
 
     def clear(self) -> Episodes:
-        """Forget the finished episodes; the running ones go on."""
+        """Clear the sums over finished episodes; the running ones continue."""
         zero = Episodes.zero(*self.running_return.shape)
         return zero._replace(
             running_return=self.running_return, running_length=self.running_length, partial=self.partial
@@ -79,7 +79,7 @@ class Episodes(NamedTuple):
 
 
 LONGEST_STAGGER: Final = 10_000
-"""Most steps that an environment is played at random before training; longer episodes are joined in their first
+"""The most steps that an environment is played at random before training; longer episodes are joined in their first
 part."""
 
 
@@ -102,9 +102,9 @@ class EnvState(NamedTuple):
 
 
 class AutoResetEnvs:
-    """E copies of an environment, each begun afresh when its episode ends.
+    """E copies of an environment, each reset when its episode ends.
 
-    The reset is computed only at steps where some episode ends, not at every step.
+    The reset is computed only at steps at which some episode ends, not at every step.
     """
 
     def __init__(self, env: MultiAgentEnv, num_envs: int) -> None:
@@ -119,12 +119,12 @@ class AutoResetEnvs:
         return EnvState(states, first.observation, jnp.ones((self.num_envs,), bool), pairs[:, 1], episodes)
 
     def reset_staggered(self, key: PRNGKeyArray) -> EnvState:
-        """Begin in every environment at another step of an episode, which random play has led to.
+        """Begin in every environment at a different step of an episode, reached by random play.
 
-        Environments that begin together stay together while episodes are equally long: a rollout is then a single slice
-        of the game. Here the first steps are spread evenly over those of an episode, up to the time limit or
-        `LONGEST_STAGGER`. Episodes joined midway are not counted in `episodes`; they do not begin here: `last_done` is
-        False.
+        Environments that begin together stay together if all episodes have the same length: a rollout is then a single
+        slice of the game. Here the first steps are spread evenly over those of an episode, up to the time limit or
+        `LONGEST_STAGGER`. Episodes joined midway are not counted in `episodes`, and `last_done` is False for them,
+        since they do not begin here.
         """
         reset_key, shift_key, play_key = jax.random.split(key, 3)
         most = min(self.env.time_limit, LONGEST_STAGGER)
@@ -132,7 +132,7 @@ class AutoResetEnvs:
         steps = (places * (most / self.num_envs)).astype(jnp.int32)
 
         def play(index: Int[Array, ""], carry: tuple[Any, Observation, Array, Array]) -> tuple[Any, ...]:
-            """Begin episodes where they have ended, then step where it is time; the last turn only begins."""
+            """Reset ended episodes, then step the environments that are due; the last iteration only resets."""
             states, observation, ended, keys = carry
             states, observation, keys = self._begin_where_any(ended, states, observation, keys)
             noise = jax.random.uniform(jax.random.fold_in(play_key, index), observation.action_mask.shape)
@@ -151,7 +151,7 @@ class AutoResetEnvs:
         return EnvState(states, observation, ~midway, keys, nowhere.episodes._replace(partial=midway))
 
     def step(self, state: EnvState, action: Int[Array, "E N"]) -> tuple[EnvState, Transition]:
-        """Play one step everywhere.
+        """Play one step in every environment.
 
         Returns:
           The state that the next step starts from (a fresh episode where one ended), and the transition as it was
@@ -169,7 +169,7 @@ class AutoResetEnvs:
     def _begin_where_any(
         self, done: Bool[Array, " E"], states: Any, observation: Observation, keys: PRNGKeyArray
     ) -> tuple[Any, Observation, PRNGKeyArray]:
-        """Begin an episode where one is done, at no cost where none is."""
+        """Begin an episode where one is done, at no cost if none is."""
         begun: tuple[Any, Observation, PRNGKeyArray] = jax.lax.cond(
             done.any(),
             self._begin_where,
@@ -198,5 +198,5 @@ class AutoResetEnvs:
 
 
 def _where(chosen: Bool[Array, " E"], new: Array, old: Array) -> Array:
-    """`new` in the environments that are chosen, `old` in the others; leading axis E."""
+    """Return `new` in the chosen environments and `old` in the others; leading axis E."""
     return jnp.where(chosen.reshape(-1, *(1,) * (old.ndim - 1)), new, old)

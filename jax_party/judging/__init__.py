@@ -1,1 +1,1 @@
-"""Who is better: the one place that says it. Pure functions of numbers; imports neither JAX nor Ray nor pandas."""
+"""The one place that decides which configuration is better. Pure functions; imports neither JAX nor Ray nor pandas."""

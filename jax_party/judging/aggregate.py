@@ -19,7 +19,7 @@ class Aggregate(enum.StrEnum):
     """How the values of several seeds become one.
 
     `iqm` is the interquartile mean, https://arxiv.org/abs/2108.13264: the mean without the lowest and the highest
-    quarter, rounded down to whole values.
+    quarter, each rounded down to whole values.
     """
 
     MEAN = "mean"
@@ -29,7 +29,7 @@ class Aggregate(enum.StrEnum):
 
 
 def interquartile_mean(values: Sequence[float]) -> float:
-    """The mean of what is left once ⌊n/4⌋ values are cut from each end."""
+    """Return the mean of the values that remain after ⌊n/4⌋ are cut from each end."""
     import numpy as np
 
     return float(trimmed_mean(np.asarray(values, np.float64)))
@@ -44,7 +44,7 @@ _FUNCTIONS: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
 
 
 def aggregate(values: Sequence[float], how: str) -> float:
-    """One number for `values`, of which there is at least one."""
+    """Return one number for `values`, which must not be empty."""
     return float(values[0] if len(values) == 1 else _FUNCTIONS[how](values))
 
 
@@ -62,7 +62,7 @@ def aggregate_along(values: NDArray[np.float64], how: str) -> NDArray[np.float64
 
 
 def aggregate_metrics(of_seeds: Sequence[Mapping[str, float | None]], how: str) -> dict[str, float | None]:
-    """Metric -> one number for the seeds; None where some seed has no finite number for it."""
+    """Return metric -> one number for the seeds; None if any seed has no finite number for it."""
     if len(of_seeds) == 1:
         (metrics,) = of_seeds
         return {name: float(v) if v is not None and math.isfinite(v) else None for name, v in metrics.items()}
@@ -75,7 +75,7 @@ def aggregate_metrics(of_seeds: Sequence[Mapping[str, float | None]], how: str) 
 
 
 def spread(values: Sequence[float]) -> float | None:
-    """Sample standard deviation, None for fewer than two values."""
+    """Return the sample standard deviation, None for fewer than two values."""
     return statistics.stdev(values) if len(values) > 1 else None
 
 

@@ -1,4 +1,4 @@
-"""Test a claim on the seeds that it named: Welch's test by permutation, Holm's correction."""
+"""Test a claim on its test seeds: Welch's test by permutation, Holm's correction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 RESAMPLES: Final = 99_999
-"""Permutations that are drawn where there are more than so many."""
+"""The number of permutations to draw; if there are no more than that, all are used."""
 TEST: Final = (
     f"one-sided permutation test of Welch's t over test seeds ({RESAMPLES:,} permutations drawn with seed 0, or all "
     "where there are fewer), Holm's step-down over the claims"
@@ -23,7 +23,7 @@ _LEAST_SEEDS: Final = 2
 
 
 class Evidence(NamedTuple):
-    """What the test seeds of a claim's two algorithms gave, and the claim's relation."""
+    """The scores of a claim's two algorithms on its test seeds, and the claim's relation."""
 
     a: Sequence[float]
     b: Sequence[float]
@@ -31,13 +31,13 @@ class Evidence(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """What a test says of a claim.
+    """The result of testing a claim.
 
     Attributes:
-      difference: the mean of `a` less that of `b`; None without evidence.
-      low, high: its two-sided 95 % interval (Welch).
-      p: of the one-sided test; 1 without evidence.
-      adjusted: by Holm over the claims.
+      difference: the mean of `a` minus that of `b`; None without evidence.
+      low, high: the ends of its two-sided 95 % interval (Welch).
+      p: the p-value of the one-sided test; 1 without evidence.
+      adjusted: the p-value after Holm's correction over the claims.
       supported: whether `adjusted` is at most alpha.
     """
 
@@ -50,12 +50,12 @@ class Judgement(NamedTuple):
 
 
 def smallest_p(seeds: int) -> float:
-    """The smallest p-value that the test can give with so many seeds of each algorithm."""
+    """Return the smallest p-value that the test can give with this number of seeds per algorithm."""
     return max(1.0 / math.comb(2 * seeds, seeds), 1.0 / (RESAMPLES + 1))
 
 
 def judge(evidence: Sequence[Evidence | None], alpha: float, resamples: int = RESAMPLES) -> list[Judgement]:
-    """Test every claim; without evidence (None) a claim has a p-value of 1 and is not supported."""
+    """Test every claim; a claim without evidence (None) has a p-value of 1 and is not supported."""
     of_claims = [1.0 if one is None else p_value(one, resamples) for one in evidence]
     found = []
     for one, p, adjusted in zip(evidence, of_claims, holm(of_claims), strict=True):
@@ -65,17 +65,18 @@ def judge(evidence: Sequence[Evidence | None], alpha: float, resamples: int = RE
 
 
 def p_value(evidence: Evidence, resamples: int = RESAMPLES) -> float:
-    """The p-value of a claim, as `p_values` has it."""
+    """Return the p-value of a claim, as `p_values` does."""
     return float(p_values([evidence.a], [evidence.b], evidence.relation, resamples)[0])
 
 
 def p_values(a: ArrayLike, b: ArrayLike, relation: str, resamples: int = RESAMPLES) -> NDArray[np.float64]:
-    """One-sided permutation tests of Welch's t, one for each row of `a` and `b`, of which a column is a seed.
+    """Return the p-values of one-sided permutation tests of Welch's t, one per row of `a` and `b`; columns are seeds.
 
-    Exact where the seeds of both algorithms have one distribution; where only their means are equal its level still
-    tends to alpha, since the statistic is studentised: Janssen 1997, https://doi.org/10.1016/S0167-7152(97)00043-6;
-    Chung and Romano 2013, theorem 2.2, https://doi.org/10.1214/13-AOS1090. Where permutations are drawn, the p-value is
-    (b + 1) / (m + 1), Phipson and Smyth 2010, https://doi.org/10.2202/1544-6115.1585.
+    The test is exact if the seeds of both algorithms have the same distribution. If only their means are equal, its
+    level still tends to alpha, since the statistic is studentised: Janssen 1997,
+    https://doi.org/10.1016/S0167-7152(97)00043-6; Chung and Romano 2013, theorem 2.2,
+    https://doi.org/10.1214/13-AOS1090. If permutations are drawn, the p-value is (b + 1) / (m + 1), Phipson and Smyth
+    2010, https://doi.org/10.2202/1544-6115.1585.
     """
     import numpy as np
     from scipy import stats
@@ -92,9 +93,9 @@ def p_values(a: ArrayLike, b: ArrayLike, relation: str, resamples: int = RESAMPL
 
 
 def _welch_t(x: NDArray[np.float64], y: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """The difference of means by its standard error, of values with a range of at most 1.
+    """Return the difference of means divided by its standard error, for values with a range of at most 1.
 
-    Groups of equal values have a standard error of 0, which a floor keeps from dividing: t is then large, not infinite.
+    Groups of equal values have a standard error of 0; a floor makes t large instead of infinite.
     """
     import numpy as np
 
@@ -103,7 +104,7 @@ def _welch_t(x: NDArray[np.float64], y: NDArray[np.float64], axis: int) -> NDArr
 
 
 def welch_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
-    """The difference of means, a less b, with Welch's 95 % interval, https://doi.org/10.2307/2332510."""
+    """Return the difference of means, a minus b, with Welch's 95 % interval, https://doi.org/10.2307/2332510."""
     import numpy as np
     from scipy import stats
 
@@ -116,7 +117,7 @@ def welch_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float
 
 
 def holm(of_claims: Sequence[float]) -> list[float]:
-    """Adjusted p-values of Holm's step-down, which holds the family-wise error whatever the claims' dependence.
+    """Return the adjusted p-values of Holm's step-down, which controls the family-wise error under any dependence.
 
     With p sorted, `p̃_(i) = max over j ≤ i of min(1, (m − j + 1) p_(j))`: Holm 1979, Scandinavian Journal of Statistics
     6:65-70, https://www.jstor.org/stable/4615733.

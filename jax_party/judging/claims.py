@@ -1,8 +1,8 @@
 """Claims made before a sweep runs, and the test that decides them; `docs/statistics.md` has the formulas.
 
-A claim says that one algorithm's metric is above or below another's. It is about values: whether more is better is not
-assumed. What was claimed lies in `claim.yaml` as one mapping, whose SHA-256 is also in the sweep's provenance, with a
-digest of each of its parts, so that an edit of either file is noticed and named."""
+A claim says that one algorithm's metric is above or below another's. It is about values: it does not assume that larger
+values are better. The claim is stored in `claim.yaml` as one mapping. Its SHA-256 is also in the sweep's provenance,
+with a digest of each of its parts, so that an edit of either file is detected and located."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ DEFAULT_ALPHA: Final = 0.05
 DEFAULT_SEEDS: Final = 20
 FORM: Final = "ff_mappo > ff_ippo on welfare in p-contest, alpha=0.05, seeds=20"
 PROVENANCE_KEY: Final = "claim"
-"""Where sweep.yaml's provenance has the hash and the digests."""
+"""The key in sweep.yaml's provenance that holds the hash and the digests."""
 NOT_CLAIMED: Final = frozenset({"created", "pack", "gpus_per_trial", "provenance"})
-"""Keys of sweep.yaml that do not define what a sweep finds."""
+"""Keys of sweep.yaml that do not affect what a sweep finds."""
 _CLAIM: Final = re.compile(
     r"(?P<a>[\w.-]+)\s*(?P<relation>[<>])\s*(?P<b>[\w.-]+)\s+on\s+(?P<metric>[\w.-]+)\s+in\s+(?P<scenario>[\w.-]+)"
 )
@@ -35,7 +35,7 @@ _CLAIM: Final = re.compile(
 
 @dataclass(frozen=True)
 class Claim:
-    """That `a`'s metric is above (`>`) or below (`<`) that of `b` in a scenario."""
+    """The claim that `a`'s metric is above (`>`) or below (`<`) that of `b` in a scenario."""
 
     a: str
     relation: str
@@ -55,7 +55,7 @@ class Claim:
 
     @property
     def opposite(self) -> Claim:
-        """The claim of the other direction, with the same relation."""
+        """The claim in the other direction, with the same relation."""
         return replace(self, a=self.b, b=self.a)
 
     @property
@@ -73,8 +73,8 @@ class Claims:
 
     Attributes:
       claims: what is claimed.
-      alpha: how likely it may be that some claim is supported although its null hypothesis is true.
-      seeds: test seeds of each algorithm.
+      alpha: the accepted probability that any claim is supported although its null hypothesis is true.
+      seeds: the number of test seeds per algorithm.
     """
 
     claims: tuple[Claim, ...]
@@ -83,7 +83,7 @@ class Claims:
 
 
 def parse_claims(text: str) -> Claims:
-    """Read claims separated by `;`, each as in `FORM`. Alpha and seeds hold for all, wherever they are given.
+    """Read claims separated by `;`, each as in `FORM`. Alpha and seeds apply to all claims, wherever they are given.
 
     Raises:
       SweepError: the text is malformed, or a number is out of range.
@@ -146,7 +146,7 @@ def _parse_option(option: str, part: str) -> tuple[str, float]:
 
 
 def _check_reachable(claims: Claims) -> None:
-    """Refuse claims that no outcome could support: the smallest p-value is above what Holm asks of it."""
+    """Refuse claims that no outcome could support: the smallest p-value is above what Holm's correction requires."""
     needed = claims.alpha / len(claims.claims)
     if smallest_p(claims.seeds) > needed:
         least_alpha = len(claims.claims) / (RESAMPLES + 1)
@@ -160,10 +160,10 @@ def _check_reachable(claims: Claims) -> None:
 
 
 def resolve_metric(known: Sequence[str], name: str, place: str) -> str:
-    """The metric of this name, or else the only one that begins with it: `welfare` is `welfare_per_step`.
+    """Return the metric of this name, or else the only one that starts with it: `welfare` is `welfare_per_step`.
 
     Raises:
-      SweepError: there is none, or several begin so.
+      SweepError: there is none, or several metrics start with it.
     """
     if name in known:
         return name
@@ -176,17 +176,17 @@ def resolve_metric(known: Sequence[str], name: str, place: str) -> str:
 
 
 def fingerprint(value: Any) -> str:
-    """The SHA-256 of a value's canonical JSON: sorted keys, no spaces, floats by their shortest repr."""
+    """Return the SHA-256 of a value's canonical JSON: sorted keys, no spaces, floats by their shortest repr."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def compose(claims: Claims, first_seed: int, manifest: Mapping[str, Any], written: str) -> dict[str, Any]:
-    """The content of claim.yaml.
+    """Return the content of claim.yaml.
 
     Args:
       claims: what is claimed.
-      first_seed: of the test seeds.
+      first_seed: the first of the test seeds.
       manifest: the content of sweep.yaml.
       written: when, in ISO 8601.
     """
@@ -206,7 +206,7 @@ def compose(claims: Claims, first_seed: int, manifest: Mapping[str, Any], writte
 
 
 def digests(content: Mapping[str, Any]) -> dict[str, str]:
-    """Part of claim.yaml, such as `alpha`, `claims.1` or `sweep.space` -> the first 16 digits of its fingerprint."""
+    """Return part of claim.yaml, such as `alpha`, `claims.1` or `sweep.space` -> first 16 digits of its fingerprint."""
     parts: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, Mapping):
@@ -219,16 +219,16 @@ def digests(content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def kept_in_provenance(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What the sweep's provenance keeps of claim.yaml."""
+    """Return what the sweep's provenance keeps of claim.yaml."""
     return {"sha256": content["sha256"], "parts": digests(content)}
 
 
 def edit(content: Mapping[str, Any], manifest: Mapping[str, Any]) -> str | None:
-    """What was edited since the claim, as `file: key`; None where nothing was.
+    """Return what was edited since the claim, as `file: key`; None if nothing was.
 
     Args:
-      content: of claim.yaml.
-      manifest: of sweep.yaml.
+      content: that of claim.yaml.
+      manifest: that of sweep.yaml.
     """
     provenance = manifest.get("provenance")
     kept = provenance.get(PROVENANCE_KEY) if isinstance(provenance, Mapping) else None
@@ -249,10 +249,10 @@ def edit(content: Mapping[str, Any], manifest: Mapping[str, Any]) -> str | None:
 
 
 def edit_of_verdict(verdict: Mapping[str, Any]) -> str | None:
-    """The first part of a verdict.json that is not what the values of its seeds give; None where all are.
+    """Return the first part of a verdict.json that does not follow from the values of its seeds; None if all do.
 
     Args:
-      verdict: its content.
+      verdict: the content of verdict.json.
     """
     told = verdict["claims"]
     evidence = [_evidence_of(one) for one in told]
@@ -276,7 +276,7 @@ def _evidence_of(told: Mapping[str, Any]) -> Evidence | None:
 
 
 def _digests_or_nothing(content: Mapping[str, Any]) -> dict[str, str]:
-    """The digests; none where somebody has written what JSON cannot hold, or no mapping of the sweep."""
+    """Return the digests; none if an edit left values that JSON cannot hold, or no mapping of the sweep."""
     try:
         return digests(content) if isinstance(content.get("sweep"), Mapping) else {}
     except (TypeError, ValueError):
@@ -284,7 +284,7 @@ def _digests_or_nothing(content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def claims_of(content: Mapping[str, Any]) -> Claims:
-    """The claims that an unedited claim.yaml holds."""
+    """Return the claims in an unedited claim.yaml."""
     names = ("a", "relation", "b", "metric", "scenario")
     claims = tuple(Claim(**{name: one[name] for name in names}) for one in content["claims"])
     return Claims(claims, float(content["alpha"]), int(content["seeds"]["number"]))

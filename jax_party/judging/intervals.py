@@ -27,25 +27,25 @@ class Interval(NamedTuple):
 
 
 BOOTSTRAP_SEEDS: Final = 10
-"""From so many seeds on the interval is bootstrapped; fewer values hardly tell their own distribution."""
+"""From this number of seeds on, intervals are bootstrapped; fewer values barely represent their distribution."""
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """The score of a configuration on seeds that it was not chosen by.
+    """Return the score of a configuration on seeds that did not choose it.
 
-    From ten seeds on the interquartile mean with the percentile bootstrap's interval, as in
-    https://arxiv.org/abs/2108.13264 (a configuration in one scenario is one stratum); below ten the mean with
+    With at least ten seeds it is the interquartile mean with the percentile bootstrap's interval, as in
+    https://arxiv.org/abs/2108.13264 (a configuration in one scenario is one stratum); with fewer the mean with
     Student's t.
     """
     return stratified_interval([values])
 
 
 def stratified_interval(strata: Sequence[Sequence[float]]) -> Interval:
-    """The mean over strata (scenarios) of the scores of their seeds.
+    """Return the mean over strata (scenarios) of the scores of their seeds.
 
-    Where each stratum has ten seeds or more their interquartile means, and the interval of the stratified percentile
-    bootstrap, which draws again within each stratum; otherwise their means, with Student's t, and for several strata
-    Welch's degrees of freedom, https://doi.org/10.2307/3002019.
+    If each stratum has at least ten seeds, it averages interquartile means, and the interval is that of the stratified
+    percentile bootstrap, which resamples within each stratum. Otherwise it averages means, with Student's t, and for
+    several strata Welch's degrees of freedom, https://doi.org/10.2307/3002019.
     """
     import numpy as np
     from scipy import stats
@@ -67,8 +67,8 @@ def stratified_interval(strata: Sequence[Sequence[float]]) -> Interval:
 
 
 def optimism(chosen_by: Sequence[Sequence[float]], fresh: Interval, mode: str) -> tuple[float, float]:
-    """The score on the seeds that chose a configuration, by strata and estimator those of `fresh`; and how much better
-    that is, where larger values (`max`) or smaller ones (`min`) are.
+    """Return the score on the seeds that chose a configuration, with the strata and estimator of `fresh`, and by how
+    much it is better than `fresh`, where larger values (`max`) or smaller ones (`min`) are better.
     """
     tuned = statistics.fmean(aggregate(values, fresh.estimator) for values in chosen_by)
     return tuned, tuned - fresh.value if mode == "max" else fresh.value - tuned

@@ -1,4 +1,4 @@
-"""What a sweep looks for: metrics and their directions, which networks are judged, and what a trial must keep to."""
+"""The objective of a sweep: metrics and their directions, which networks are judged, and the constraints."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from jax_party.judging.aggregate import Aggregate
 
 MODES: Final = ("max", "min")
 Mode = Annotated[str, Meta(pattern="^(max|min)$")]
-"""A direction: whether more or less of a metric is better."""
+"""A direction: whether larger or smaller values of a metric are better."""
 
 
 class At(enum.StrEnum):
     """Which numbers of a trial it is judged by.
 
     `final`: the parameters that training ended with, played on the absolute metric's episodes. `last`, `last-5-avg`,
-    `last-10-avg`, `avg`: of evaluations during training, the last one, or the mean of the last five, ten or of all, as
-    Ray Tune has them. `best`: the parameters of the best evaluation, the same one for all seeds, played again on the
-    absolute metric's episodes (https://arxiv.org/abs/2209.10485).
+    `last-10-avg`, `avg`: from the evaluations during training, the last one, or the mean of the last five, the last ten
+    or all of them, as in Ray Tune. `best`: the parameters of the best evaluation, the same one for all seeds, played
+    again on the absolute metric's episodes (https://arxiv.org/abs/2209.10485).
 
     `best-per-seed` is the rule of records up to schema version 5, kept for their sweeps: each seed's own best
-    parameters, played again; where that was not done, the best evaluation.
+    parameters, played again; if that was not done, the best evaluation.
     """
 
     FINAL = "final"
@@ -39,7 +39,7 @@ class At(enum.StrEnum):
 
     @property
     def averaged(self) -> int | None:
-        """How many of the last evaluations are averaged; None where none are."""
+        """The number of last evaluations that are averaged; None if the rule does not average."""
         return {At.LAST: 1, At.LAST_5_AVG: 5, At.LAST_10_AVG: 10, At.AVG: _ALL}.get(self)
 
     @property
@@ -59,7 +59,7 @@ _MEANINGS: Final[Mapping[At, str]] = {
     At.BEST_PER_SEED: "each seed's best evaluation, the rule of sweeps before schema version 6",
 }
 RULES: Final = tuple(at.value for at in At if at is not At.BEST_PER_SEED)
-"""What can be asked for."""
+"""The rules that can be requested."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Objective:
     """The metric that a sweep optimises, its direction (`max` or `min`), and how several seeds become one number.
 
     Attributes:
-      others: further metrics to be optimised, each with its direction, as (metric, mode).
-      constraints: bounds by `min_<metric>` and `max_<metric>`; a trial that keeps to all of them is feasible.
+      others: further metrics to optimise, each with its direction, as (metric, mode).
+      constraints: bounds by `min_<metric>` and `max_<metric>`; a trial that satisfies all of them is feasible.
       at: which numbers of a trial it is judged by, one of `At`.
     """
 
@@ -81,7 +81,7 @@ class Objective:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Every metric that is optimised, the first one first."""
+        """Every metric that is optimised, the first objective first."""
         return (self.metric, *(metric for metric, _ in self.others))
 
     @property
@@ -91,17 +91,17 @@ class Objective:
 
     @property
     def sign(self) -> float:
-        """1 where more of the first metric is better, -1 where less is."""
+        """1 if larger values of the first metric are better, -1 if smaller ones are."""
         return 1.0 if self.mode == "max" else -1.0
 
 
 def bound_metric(name: str) -> str:
-    """The metric of a constraint: `min_cooperation_rate` bounds `cooperation_rate`."""
+    """Return the metric of a constraint: `min_cooperation_rate` bounds `cooperation_rate`."""
     return name[4:]
 
 
 def violations(objective: Objective, values: Mapping[str, float | None]) -> list[float]:
-    """By how much a trial's metrics miss each constraint; 0 or less where they keep to it, infinite where unknown."""
+    """Return by how much a trial's metrics violate each constraint: 0 or less if satisfied, infinite if unknown."""
     missed = []
     for name, bound in objective.constraints.items():
         value = values.get(bound_metric(name))
@@ -113,19 +113,19 @@ def violations(objective: Objective, values: Mapping[str, float | None]) -> list
 
 
 def feasible(objective: Objective, values: Mapping[str, float | None]) -> bool:
-    """Whether a trial's metrics keep to every constraint."""
+    """Return whether a trial's metrics satisfy every constraint."""
     return all(missed <= 0 for missed in violations(objective, values))
 
 
 def pareto_front(points: Sequence[Sequence[float]], modes: Sequence[str]) -> list[bool]:
-    """Which points no other is better than: at least as good in every objective and better in one.
+    """Return which points are not dominated: no other is at least as good in every objective and better in one.
 
     Args:
-      points: a row of numbers each, one an objective.
-      modes: `max` or `min`, one an objective.
+      points: a row of numbers per point, one per objective.
+      modes: `max` or `min`, one per objective.
 
     Returns:
-      A flag for each point; points with equal numbers are all on the front, or none is.
+      One flag per point; points with equal numbers are all on the front, or none is.
     """
     signs = [1.0 if mode == "max" else -1.0 for mode in modes]
     gains = [[sign * value for sign, value in zip(signs, point, strict=True)] for point in points]

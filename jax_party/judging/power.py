@@ -1,4 +1,4 @@
-"""How many seeds would separate two configurations: the sample size of t tests, two-sided.
+"""How many seeds would separate two configurations: the sample size of two-sided t tests.
 
 With n seeds and a true standardised difference, the t statistic has the noncentral t distribution; the power is the
 probability that it is beyond the critical value (Cohen, "Statistical Power Analysis for the Behavioral Sciences", 2nd
@@ -16,7 +16,7 @@ from typing import Final
 ALPHA: Final = 0.05
 POWER: Final = 0.8
 MOST_SEEDS: Final = 1_000_000
-"""More than anyone will play: as good as no difference."""
+"""More seeds than anyone will play, so that needing more means no difference."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class SeedsNeeded:
     """How many seeds each of two configurations needs, and what that was estimated from.
 
     Attributes:
-      difference: of the means, the first less the second: of the common seeds where they are paired.
-      spread: the standard deviation of the differences where paired, else the root mean square of the two; None where
-        it is not known.
-      paired: on how many common seeds the differences were seen; 0 where the seeds are taken as independent.
-      seeds: how many each needs; None where the spread is not known or no number up to a million would do.
+      difference: the first mean minus the second; over the common seeds if paired.
+      spread: the standard deviation of the differences if paired, otherwise the root mean square of the two standard
+        deviations; None if unknown.
+      paired: the number of common seeds that the differences are from; 0 if the seeds are treated as independent.
+      seeds: how many each configuration needs; None if the spread is unknown or a million would not be enough.
     """
 
     difference: float
@@ -58,12 +58,12 @@ def _power(noncentrality: float, freedom: float, alpha: float) -> float:
     critical = float(stats.t.isf(alpha / 2, freedom))
     shift = abs(noncentrality)
     near = float(stats.nct.sf(critical, freedom, shift))
-    # The far tail is below Φ(−shift); scipy has no number for it where it is far below.
+    # The far tail is below Φ(−shift); where it is tiny, scipy returns no number.
     return near if shift > 6.0 else near + float(stats.nct.cdf(-critical, freedom, shift))
 
 
 def least_seeds(power_of: Callable[[int], float], power: float = POWER) -> int | None:
-    """Return the least number of seeds, from 2, with this power; None where a million is not enough."""
+    """Return the least number of seeds, from 2, with this power; None if a million is not enough."""
     low, high = 1, 2
     while power_of(high) < power:
         if high >= MOST_SEEDS:
@@ -78,12 +78,12 @@ def least_seeds(power_of: Callable[[int], float], power: float = POWER) -> int |
 def seeds_needed(
     first: Mapping[int, float], second: Mapping[int, float], alpha: float = ALPHA, power: float = POWER
 ) -> SeedsNeeded:
-    """Return how many seeds would separate two configurations if they differ as much as they seem to.
+    """Return how many seeds would separate two configurations if the observed difference is the true one.
 
-    Paired where they share two seeds or more, else by Welch.
+    The differences are paired if the two share at least two seeds; otherwise Welch's test is used.
 
     Args:
-      first, second: the score of each seed.
+      first, second: seed -> the score.
     """
     common = sorted(first.keys() & second.keys())
     if len(common) > 1:

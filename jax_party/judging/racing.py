@@ -1,18 +1,20 @@
 """Racing: give seeds to the configurations that could still be the best, and stop the others.
 
-All configurations play the same seeds. Against each configuration i runs a game of betting: before each seed it is
-backed that i will do worse on it than the leader, the configuration with the best mean over the seeds before. If i is
-as good as every other one, nobody can expect to win at this: the capital, 1 at the start, is a test martingale, and
-the probability that it ever reaches 1/α is at most α (Ville's inequality). So it may be looked at after any seed.
+All configurations play the same seeds. A betting game runs against each configuration i: before each seed, a bet is
+placed that i will do worse on it than the leader, the configuration with the best mean over the earlier seeds. If i is
+as good as every other configuration, nobody can expect to win this game: the capital, 1 at the start, is a test
+martingale, and the probability that it ever reaches 1/α is at most α (Ville's inequality). So it may be checked after
+any seed.
 
 A seed with difference d = x_leader − x_i multiplies the capital by 1 + sign(d)·tanh(δ|d|/s), where s is the mean of
 |d| over the seeds so far. For normal differences this is the likelihood ratio of the sign given |d|. The capital is
 spread over several δ; δ = ∞ stakes everything on the sign.
 
-Assumed of a configuration i that is as good as j: for every size of the difference, i is at least as likely to be
-ahead by it as j is. Equal noise of any shape has it (heavy tails, skew, a few discrete values), and so has noise with
-a symmetric, unimodal difference (normal noise with unlike spreads). A configuration whose mean rests on a few
-outstanding seeds while another beats it on most of them does not have it, and may be stopped.
+The assumption about a configuration i that is as good as j is: for every size of the difference, i is at least as
+likely to be ahead by it as j is. It holds for equal noise of any shape (heavy tails, skew, a few discrete values), and
+for noise with a symmetric, unimodal difference (normal noise with unequal spreads). It does not hold for a
+configuration whose mean rests on a few outstanding seeds while another beats it on most of them; that one may be
+stopped.
 
 Sources: Ville 1939; Ramdas, Ruf, Larsson, Koolen, "Admissible anytime-valid sequential inference must rely on
 nonnegative martingales", arXiv:2009.03167, section 5 (symmetric distributions); Waudby-Smith, Ramdas, "Estimating
@@ -32,22 +34,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BETS: Final = (0.5, 1.0, 2.0, math.inf)
-"""δ, the stakes between which the capital is spread."""
+"""δ, the stakes that the capital is spread over."""
 SHARES: Final = (0.1, 0.2, 0.2, 0.5)
-"""The share of the capital that goes to each of them."""
+"""The share of the capital for each stake."""
 _MOST: Final = 1e100
-"""A capital that says enough: more would overflow."""
+"""A cap on the capital, far above any threshold, that prevents overflow."""
 
 
 @dataclass(frozen=True)
 class Race:
-    """Where a race stands; arrays have the leading axes of the scores.
+    """The state of a race; arrays have the leading axes of the scores.
 
     Attributes:
       racing: (…, k), which configurations could still be the best.
-      stopped_after: (…, k), after how many seeds a configuration was stopped; 0 while it was not.
-      capital: (…, k), the capital of the bet against each, when it was stopped or last looked at.
-      opened: (…), whether the hypothesis that all are equal has been rejected; before that none is stopped.
+      stopped_after: (…, k), after how many seeds a configuration was stopped; 0 if it was not.
+      capital: (…, k), the capital of the bet against each, when it was stopped or last checked.
+      opened: (…), whether the hypothesis that all are equal has been rejected; none is stopped before that.
     """
 
     racing: NDArray[np.bool_]
@@ -57,12 +59,12 @@ class Race:
 
 
 def first_look(confidence: float) -> int:
-    """Return the seeds before which no configuration can be stopped: each but the first doubles the capital at most."""
+    """Return the number of seeds before which none can be stopped: each after the first at most doubles the capital."""
     return math.ceil(round(-math.log2(1.0 - confidence), 9)) + 1
 
 
 def looks(confidence: float, most: int) -> list[int]:
-    """Return after how many of at most `most` seeds a race is looked at: `first_look`, then a quarter more a time."""
+    """Return after how many of at most `most` seeds a race is checked: `first_look`, then a quarter more each time."""
     found = [first_look(confidence)]
     while found[-1] < most:
         found.append(min(most, found[-1] + max(2, found[-1] // 4)))
@@ -72,16 +74,16 @@ def looks(confidence: float, most: int) -> list[int]:
 def race(scores: NDArray[np.float64], looked: Sequence[int], confidence: float) -> Race:
     """Run a race on recorded scores.
 
-    A configuration is stopped at the first look at which the capital against it has reached 1/α, α = 1 − confidence:
-    one that is as good as every other one is stopped with probability at most α over the whole race. None is stopped
-    before the bet against "all are equal" has reached 1/α too. That bet pairs the first with the last, the second with
-    the second last and so on by their means before each seed, and multiplies the factors of the pairs; where all are
-    equal (exchangeable on each seed), anything at all is stopped with probability at most α.
+    A configuration is stopped at the first look at which the capital against it has reached 1/α, α = 1 − confidence.
+    One that is as good as every other is stopped with probability at most α over the whole race. None is stopped before
+    the bet against "all are equal" has reached 1/α too. That bet pairs the first with the last, the second with the
+    second last and so on by their means before each seed, and multiplies the factors of the pairs; if all are equal
+    (exchangeable on each seed), the probability that any is stopped is at most α.
 
     Args:
-      scores: (…, k, n), of k ≥ 2 configurations on n common seeds, larger is better. Those that were stopped need no
-        scores; one without a score (NaN) at a look is stopped there.
-      looked: after how many seeds the race was looked at, increasing, at most n.
+      scores: (…, k, n), of k ≥ 2 configurations on n common seeds, larger is better. Configurations that were stopped
+        need no further scores; one without a score (NaN) at a look is stopped there.
+      looked: the numbers of seeds after which the race was checked, increasing, at most n.
       confidence: 1 − α.
     """
     import numpy as np
@@ -124,7 +126,7 @@ def race(scores: NDArray[np.float64], looked: Sequence[int], confidence: float) 
 def _ranking(
     x: NDArray[np.float64], racing: NDArray[np.bool_], seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the configurations by their mean over the seeds before `seed`, the best first, and how many are racing."""
+    """Return the configurations by their mean over the seeds before `seed`, best first, and how many are racing."""
     import numpy as np
 
     means = np.where(racing, x[..., :seed].mean(axis=-1), -np.inf)
@@ -132,7 +134,7 @@ def _ranking(
 
 
 def _factors(differences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what the last seed multiplies the capital by, for each of `BETS`: (…, seeds) -> (…, bets)."""
+    """Return the factor by which the last seed multiplies the capital, for each of `BETS`: (…, seeds) -> (…, bets)."""
     import numpy as np
 
     scale = np.abs(differences).mean(axis=-1)
@@ -153,7 +155,7 @@ def _bets(x: NDArray[np.float64], ranked: NDArray[np.int64], seed: int) -> NDArr
 def _bets_against_equal(
     x: NDArray[np.float64], ranked: NDArray[np.int64], count: NDArray[np.int64], seed: int
 ) -> NDArray[np.float64]:
-    """Return the factors of the bet that the better ones of disjoint pairs are the better ones again: (races, bets)."""
+    """Return the factors of the bet that the better one of each disjoint pair is better again: (races, bets)."""
     import numpy as np
 
     places = np.arange(x.shape[1] // 2)

@@ -19,8 +19,8 @@ class Played(NamedTuple):
       configuration: what its trials share, whatever their seeds.
       scenario: where it was played.
       first_seed: the first of consecutive seeds.
-      num_seeds: how many.
-      values: of each seed, in their order; a single one of several seeds stands for the first of them.
+      num_seeds: how many seeds.
+      values: one per seed, in their order; a single value for several seeds belongs to the first of them.
     """
 
     configuration: Hashable
@@ -31,7 +31,7 @@ class Played(NamedTuple):
 
     @property
     def seeds(self) -> range:
-        """The seeds."""
+        """The seeds that were played."""
         return range(self.first_seed, self.first_seed + self.num_seeds)
 
 
@@ -47,17 +47,17 @@ def pool_seeds(tests: Iterable[tuple[int, Sequence[float]]]) -> dict[int, float]
     """Return the score of each seed, in the order of seeds, from trials of one configuration that may share seeds.
 
     Args:
-      tests: the first seed of each trial with the scores of its consecutive seeds; of a seed the first score counts.
+      tests: the first seed of each trial with the scores of its consecutive seeds; a seed's first score counts.
     """
     found = values_by_seed(Played(None, None, first, len(values), values) for first, values in tests)
     return dict(sorted(found.get((None, None), {}).items()))
 
 
 def values_by_seed(rows: Iterable[Played]) -> dict[tuple[Hashable, Hashable], dict[int, float]]:
-    """The value of every seed, each counted once.
+    """Return the value of every seed, each counted once.
 
     Args:
-      rows: of trials; of several with the same configuration, scenario and seed the first counts.
+      rows: those of trials; among several with the same configuration, scenario and seed the first counts.
 
     Returns:
       (configuration, scenario) -> seed -> value, in the order of the rows.
@@ -71,7 +71,7 @@ def values_by_seed(rows: Iterable[Played]) -> dict[tuple[Hashable, Hashable], di
 
 
 def are_copies(rows: Iterable[Played]) -> list[bool]:
-    """For each row, whether rows before it hold all its seeds of its configuration and scenario."""
+    """Return for each row whether earlier rows hold all its seeds of its configuration and scenario."""
     known: dict[tuple[Hashable, Hashable], set[int]] = {}
     copies = []
     for row in rows:
@@ -82,7 +82,7 @@ def are_copies(rows: Iterable[Played]) -> list[bool]:
 
 
 def means_over_scenarios(of_scenarios: Sequence[Mapping[int, float]]) -> dict[int, float]:
-    """Seed -> the mean over scenarios of its values, for the seeds that have one in every scenario."""
+    """Return seed -> the mean over scenarios of its values, for the seeds that have a value in every scenario."""
     first, *others = of_scenarios
     shared = [seed for seed in first if all(seed in other for other in others)]
     return {seed: math.fsum(values[seed] for values in of_scenarios) / len(of_scenarios) for seed in shared}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-if TYPE_CHECKING:  # it takes a while to load, and many who judge draw nothing
+if TYPE_CHECKING:  # it loads slowly, and most callers draw nothing
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
 LEVEL: Final = 0.95
-"""The share of resamples that an interval holds."""
+"""The share of resamples inside an interval."""
 RESAMPLES: Final = 9_999
 
 
@@ -36,8 +36,8 @@ def bootstrap_interval(strata: Sequence[ArrayLike], statistic: Callable[..., Any
     """Return the 95 % interval of a statistic by the stratified percentile bootstrap.
 
     Args:
-      strata: samples, each of which is drawn again by itself.
-      statistic: of one array per stratum and `axis`, the axis of its values.
+      strata: samples, each of which is resampled separately.
+      statistic: a function of one array per stratum and `axis`, the axis of its values.
     """
     import numpy as np
     from scipy import stats
@@ -50,7 +50,7 @@ def bootstrap_interval(strata: Sequence[ArrayLike], statistic: Callable[..., Any
 
 
 def draw_places(shape: tuple[int, ...], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return indices of the values that resamples hold, uniform over `size` values, with replacement."""
+    """Return indices of the values in resamples, uniform over `size` values, with replacement."""
     return rng.integers(size, size=shape)
 
 

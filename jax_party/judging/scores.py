@@ -1,9 +1,9 @@
-"""What a trial is judged by: the numbers that its objective's rule takes from its evaluations.
+"""The numbers that a trial is judged by, taken from its evaluations by its objective's rule.
 
 Evaluations come as the rows of metrics.jsonl: mappings with `step`, `seed`, `evaluate` (metric -> mean over episodes)
-and `se` (metric -> the standard error of that mean). Flags tell other rows from evaluations during training:
-`untrained` (networks that nothing was learned with), `final` (the parameters that training ended with, played on the
-absolute metric's episodes) and `absolute` (the best evaluation's parameters, played on as many).
+and `se` (metric -> the standard error of that mean). Flags distinguish other rows from evaluations during training:
+`untrained` (networks before any training), `final` (the parameters that training ended with, played on the absolute
+metric's episodes) and `absolute` (the best evaluation's parameters, played on the same number of episodes).
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ FINAL: Final = "final"
 ABSOLUTE: Final = "absolute"
 UNTRAINED: Final = "untrained"
 EXTRA: Final = (FINAL, ABSOLUTE)
-"""Flags of rows that are no evaluations during training."""
+"""Flags of rows that are not evaluations during training."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a trial is judged by.
+    """The numbers that a trial is judged by.
 
     Attributes:
-      step: environment steps that the judged parameters were trained for; of averages, the last of them.
+      step: environment steps that the judged parameters were trained for; for an average, the last of its evaluations.
       source: `final`, `absolute`, `evaluation` or `average`: where the numbers are from.
       of_seeds: the metrics of each seed, in the order of seeds.
-      metrics: the same, seeds aggregated as the objective says.
-      se: the standard error of the first objective that is due to the number of episodes; None where unknown. Exact
-        for a mean over seeds, and used for the other aggregates, too.
+      metrics: the same, with seeds aggregated as the objective says.
+      se: the standard error of the first objective due to the number of episodes; None if unknown. Exact for a mean
+        over seeds, and also used for the other aggregates.
     """
 
     step: int
@@ -47,23 +47,23 @@ class Judgement:
     se: float | None
 
     def values(self, metric: str) -> list[float]:
-        """A metric of each seed; empty where some seed has no finite number."""
+        """Return a metric of each seed; empty if any seed has no finite number."""
         found = [value for one in self.of_seeds if is_number(value := one.get(metric))]
         return found if len(found) == len(self.of_seeds) else []
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether `value` is a finite number."""
+    """Return whether `value` is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def ends_a_period(row: Row) -> bool:
-    """Whether a row is of an evaluation after a training period."""
+    """Return whether a row is an evaluation after a training period."""
     return row["step"] > 0 and not any(row.get(flag) for flag in EXTRA)
 
 
 def evaluations_by_step(rows: Iterable[Row], num_seeds: int) -> dict[int, list[Row]]:
-    """The evaluations among the rows: step -> its rows, one per seed; complete steps only, in order."""
+    """Return the evaluations among the rows: step -> its rows, one per seed; complete steps only, in order."""
     of_step: dict[int, list[Row]] = {}
     for row in rows:
         if not any(row.get(flag) for flag in EXTRA):
@@ -72,20 +72,20 @@ def evaluations_by_step(rows: Iterable[Row], num_seeds: int) -> dict[int, list[R
 
 
 def trained_evaluations(rows: Iterable[Row], num_seeds: int) -> dict[int, list[Row]]:
-    """The evaluations that a trial may be judged by: those of networks that have been trained."""
+    """Return the evaluations that a trial may be judged by: those of trained networks."""
     by_step = evaluations_by_step(rows, num_seeds)
     return {step: of_seeds for step, of_seeds in by_step.items() if not any(row.get(UNTRAINED) for row in of_seeds)}
 
 
 def best_step(evaluations: Mapping[int, Sequence[Row]], objective: Objective) -> int | None:
-    """The step at which the first objective was best, seeds aggregated.
+    """Return the step at which the first objective was best, seeds aggregated.
 
     Args:
       evaluations: step -> its rows, one per seed.
       objective: what is best.
 
     Returns:
-      The earliest of equals; None where no step has a finite number for every seed.
+      The earliest of equal steps; None if no step has a finite number for every seed.
     """
     measured = {}
     for step, of_seeds in evaluations.items():
@@ -96,23 +96,22 @@ def best_step(evaluations: Mapping[int, Sequence[Row]], objective: Objective) ->
 
 
 def objective_of(of_seeds: Sequence[Mapping[str, Any]], objective: Objective) -> float | None:
-    """The first objective, seeds aggregated; None where some seed has no finite number."""
+    """Return the first objective, seeds aggregated; None if any seed has no finite number."""
     values = [metrics.get(objective.metric) for metrics in of_seeds]
     numbers = [float(value) for value in values if is_number(value)]
     return aggregate(numbers, objective.aggregate) if numbers and len(numbers) == len(values) else None
 
 
 def judge(objective: Objective, num_seeds: int, rows: Iterable[Row]) -> Judgement | None:
-    """What a trial is judged by; None where its objective was never measured on trained networks.
+    """Return the numbers that a trial is judged by; None if its objective was never measured on trained networks.
 
-    Where the rule asks for episodes that were not played (the trial has not ended, was stopped early, or is not to
-    measure the absolute metric), or that gave no finite number, the evaluation of the same parameters takes their
-    place.
+    If the rule asks for episodes that were not played (the trial has not ended, was stopped early, or does not measure
+    the absolute metric), or that gave no finite number, the evaluation of the same parameters replaces them.
 
     Args:
-      objective: says the rule.
-      num_seeds: of the trial.
-      rows: of its metrics.jsonl.
+      objective: holds the rule.
+      num_seeds: the number of the trial's seeds.
+      rows: those of its metrics.jsonl.
     """
     rows = list(rows)
     trained = trained_evaluations(rows, num_seeds)
@@ -129,7 +128,7 @@ def judge(objective: Objective, num_seeds: int, rows: Iterable[Row]) -> Judgemen
 
 
 def _played(rows: Sequence[Row], flag: str, num_seeds: int, objective: Objective) -> list[Row]:
-    """The rows with a flag, one per seed; none where one is missing, or has no finite number for the objective."""
+    """Return the rows with a flag, one per seed; none if one is missing, or lacks a finite number for the objective."""
     found = [row for row in rows if row.get(flag)]
     measured = objective_of([row.get("evaluate") or {} for row in found], objective)
     return found if len(found) == num_seeds and measured is not None else []
@@ -144,7 +143,7 @@ def _judgement(objective: Objective, step: int, source: str, of_seeds: Sequence[
 
 
 def _average(objective: Objective, evaluations: Mapping[int, Sequence[Row]]) -> Judgement:
-    """The mean of several evaluations, metric by metric; of one, that evaluation."""
+    """Return the mean of several evaluations, metric by metric; a single evaluation is returned as it is."""
     judged = [_judgement(objective, step, "evaluation", of_seeds) for step, of_seeds in evaluations.items()]
     if len(judged) == 1:
         return judged[0]
@@ -163,7 +162,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _numbers(metrics: Any) -> dict[str, float | None]:
-    """The metrics that are numbers or missing; lists and mappings are left out."""
+    """Return the metrics that are numbers or missing; lists and mappings are left out."""
     return {
         name: float(value) if is_number(value) else None
         for name, value in (metrics or {}).items()
@@ -172,7 +171,7 @@ def _numbers(metrics: Any) -> dict[str, float | None]:
 
 
 def standard_error(of_seeds: Sequence[Row], objective: Objective) -> float | None:
-    """The standard error of the mean over seeds of an evaluation that is due to its number of episodes.
+    """Return the standard error of an evaluation's mean over seeds that is due to its number of episodes.
 
     `sqrt(Σ_s se_s²) / S`, with the standard error of each seed's mean over episodes, `sd / sqrt(K)`.
     """

@@ -1,4 +1,4 @@
-"""How much performance hangs on the hyperparameters, and how well one configuration serves every scenario.
+"""How much performance depends on the hyperparameters, and how well one configuration serves every scenario.
 
 Adkins, Bowling and White 2024, "A Method for Evaluating Hyperparameter Sensitivity in Reinforcement Learning",
 https://arxiv.org/abs/2412.07165. Their symbols: Γ(ω, e, h) is the normalised performance of algorithm ω in environment
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 PERCENTILES: Final = (5.0, 95.0)
-"""What becomes 0 and 1 of the scores in a scenario."""
+"""The percentiles of a scenario's scores that become 0 and 1."""
 PEAK_SHARE: Final = 0.95
 """The share of the peak that the hyperparameters counted by the effective dimensionality must reach."""
 RESAMPLES: Final = 1_000
@@ -38,7 +38,7 @@ class Played:
 
     Attributes:
       configurations: the name of each.
-      values: hyperparameter -> its value in each configuration, of the hyperparameters that vary.
+      values: hyperparameter -> its value in each configuration, for the hyperparameters that vary.
       scores: configuration -> scenario -> the score of each seed; larger is better.
     """
 
@@ -48,13 +48,13 @@ class Played:
 
 
 class Yardstick(NamedTuple):
-    """What becomes 0 and what becomes 1 in each scenario, `(scenarios,)`."""
+    """The scores that become 0 and 1 in each scenario, `(scenarios,)`."""
 
     low: Array
     high: Array
 
     def normalise(self, scores: Array) -> Array:
-        """Γ of `scores`, whose last axis is the scenario; ½ where a scenario has one score for all."""
+        """Return Γ of `scores`, whose last axis is the scenario; ½ if all scores of a scenario are equal."""
         import numpy as np
 
         span = self.high - self.low
@@ -62,12 +62,12 @@ class Yardstick(NamedTuple):
 
 
 class HyperparameterEffect(NamedTuple):
-    """How much performance hangs on one hyperparameter, in normalised score.
+    """How much performance depends on one hyperparameter, in normalised score.
 
     Attributes:
-      swing: the mean over scenarios at its best value less that at its worst, the others at their default.
-      tuned_alone: what is gained by tuning it per scenario, the others at their default.
-      left_alone: what is lost by leaving it at its default and tuning the others per scenario.
+      swing: the mean over scenarios at its best value minus that at its worst, the others at their default.
+      tuned_alone: the gain from tuning it per scenario, the others at their default.
+      left_alone: the loss from leaving it at its default and tuning the others per scenario.
     """
 
     name: str
@@ -81,13 +81,13 @@ class Dimensionality:
     """How many hyperparameters have to be tuned per scenario.
 
     Attributes:
-      method: `grid`: of configurations that differ in the tuned hyperparameters alone; `forest`: of a forest's
+      method: `grid`: from configurations that differ only in the tuned hyperparameters; `forest`: from a forest's
         predictions for such configurations.
-      r_squared: how much of the scores' variance the forest predicts of configurations that it has not seen.
-      dimensions: d(ω); None where the peak is not positive, so that a share of it means nothing.
+      r_squared: the share of the scores' variance that the forest predicts for configurations it has not seen.
+      dimensions: d(ω); None if the peak is not positive, so that a share of it is meaningless.
       tuned: the hyperparameters that reach `PEAK_SHARE` of the peak.
-      curve: number of tuned hyperparameters -> the best of that size, and the score they reach.
-      effects: each hyperparameter's, the largest swing first.
+      curve: number of tuned hyperparameters -> the best set of that size, and the score that it reaches.
+      effects: each hyperparameter's effect, the largest swing first.
     """
 
     method: str
@@ -100,16 +100,16 @@ class Dimensionality:
 
 @dataclass(frozen=True)
 class Card:
-    """An algorithm's sensitivity card. Scores are normalised but for `raw`.
+    """An algorithm's sensitivity card. All scores except `raw` are normalised.
 
     Attributes:
       tuned_per_scenario: the mean over scenarios of the best score in each.
       one_for_all: the best mean over scenarios of one configuration.
-      sensitivity: Φ(ω), the first less the second.
-      best: the place of the configuration that is best by its mean over scenarios: the default.
-      best_in: for each scenario the place of the configuration that is best there.
-      scores, raw: of each configuration in each scenario, `(configurations, scenarios)`.
-      dimensionality: None where it cannot be told, for the reason `why`.
+      sensitivity: Φ(ω), the first minus the second.
+      best: the place of the configuration with the best mean over scenarios, the default.
+      best_in: for each scenario the place of the best configuration there.
+      scores, raw: those of each configuration in each scenario, `(configurations, scenarios)`.
+      dimensionality: None if it cannot be determined, for the reason `why`.
     """
 
     tuned_per_scenario: Interval
@@ -124,10 +124,10 @@ class Card:
 
 
 def yardstick_of(scores: Array) -> Yardstick:
-    """The 5th and the 95th percentile of the scores in each scenario, of all algorithms together.
+    """Return the 5th and the 95th percentile of the scores in each scenario, over all algorithms together.
 
-    With p₅(e) and p₉₅(e), `Γ(ω, e, h) = (score − p₅(e)) / (p₉₅(e) − p₅(e))`. Where both percentiles are equal the
-    lowest and the highest score take their place.
+    With p₅(e) and p₉₅(e), `Γ(ω, e, h) = (score − p₅(e)) / (p₉₅(e) − p₅(e))`. If both percentiles are equal, the lowest
+    and the highest score replace them.
 
     Args:
       scores: `(configurations, scenarios)`; larger is better.
@@ -140,19 +140,19 @@ def yardstick_of(scores: Array) -> Yardstick:
 
 
 def tuned_per_scenario(normalised: Array) -> Array:
-    """`1/|E| Σ_e max_h Γ(ω, e, h)` of `(…, configurations, scenarios)`."""
+    """Return `1/|E| Σ_e max_h Γ(ω, e, h)` of `(…, configurations, scenarios)`."""
     return normalised.max(axis=-2).mean(axis=-1)
 
 
 def one_for_all(normalised: Array) -> Array:
-    """`max_h 1/|E| Σ_e Γ(ω, e, h)` of `(…, configurations, scenarios)`."""
+    """Return `max_h 1/|E| Σ_e Γ(ω, e, h)` of `(…, configurations, scenarios)`."""
     return normalised.mean(axis=-1).max(axis=-1)
 
 
 def hyperparameter_sensitivity(normalised: Array) -> Array:
-    """`Φ(ω) = 1/|E| Σ_e max_h Γ(ω, e, h) − max_h 1/|E| Σ_e Γ(ω, e, h)` of `(…, configurations, scenarios)`.
+    """Return Φ(ω) of `(…, configurations, scenarios)`.
 
-    Never negative, and 0 for one scenario.
+    `Φ(ω) = 1/|E| Σ_e max_h Γ(ω, e, h) − max_h 1/|E| Σ_e Γ(ω, e, h)`: never negative, and 0 for one scenario.
     """
     import numpy as np
 
@@ -160,10 +160,10 @@ def hyperparameter_sensitivity(normalised: Array) -> Array:
 
 
 def effective_dimensions(by_count: Array) -> Array:
-    """The least number of tuned hyperparameters whose score is `PEAK_SHARE` of the peak, NaN for a peak of 0 or less.
+    """Return the least number of tuned hyperparameters that reaches `PEAK_SHARE` of the peak; NaN for a peak ≤ 0.
 
     Args:
-      by_count: the best score with 0, 1, … of the hyperparameters tuned, on the last axis; it never falls.
+      by_count: the best score with 0, 1, … of the hyperparameters tuned, on the last axis; it never decreases.
     """
     import numpy as np
 
@@ -173,16 +173,16 @@ def effective_dimensions(by_count: Array) -> Array:
 
 
 def assess(played: Mapping[str, Played], how: str = Aggregate.MEAN, resamples: int = RESAMPLES) -> dict[str, Card]:
-    """The sensitivity card of each algorithm.
+    """Return the sensitivity card of each algorithm.
 
-    All algorithms are normalised together. Intervals are the 95 % percentile bootstrap's: seeds are drawn again within
-    each configuration and scenario, the percentiles that scores are normalised by, the default and forests stay as
-    they are. There are none where a configuration has one seed only.
+    All algorithms are normalised together. Intervals are 95 % percentile-bootstrap intervals: seeds are resampled
+    within each configuration and scenario; the percentiles used for normalisation, the default and the forests stay
+    fixed. There are no intervals if a configuration has a single seed.
 
     Args:
       played: algorithm -> its configurations, in the same scenarios in the same order.
       how: the aggregate that makes one score of the seeds of a configuration in a scenario.
-      resamples: of the bootstrap.
+      resamples: the number of bootstrap resamples.
     """
     import numpy as np
 
@@ -232,7 +232,7 @@ def _dimensionality(tuner: Tuner, value: Mapping[str, Array], interval: Callable
 
 
 def _measured(normalised: Array, tuner: Tuner | None) -> dict[str, Array]:
-    """Every number of the card, of `(draws, configurations, scenarios)`."""
+    """Return every number of the card, for `(draws, configurations, scenarios)`."""
     import numpy as np
 
     found = {
@@ -263,7 +263,7 @@ def _measured(normalised: Array, tuner: Tuner | None) -> dict[str, Array]:
 def _bootstrapped(
     scores: Sequence[Sequence[Sequence[float]]], yardstick: Yardstick, tuner: Tuner | None, how: str, resamples: int
 ) -> dict[str, Array] | None:
-    """Every number of the card for each resample; None where a configuration has one seed only."""
+    """Return every number of the card for each resample; None if a configuration has a single seed."""
     import numpy as np
 
     if min(len(seeds) for of_scenarios in scores for seeds in of_scenarios) < 2:
@@ -273,7 +273,7 @@ def _bootstrapped(
 
 
 def _resampled(scores: Sequence[Sequence[Sequence[float]]], how: str, resamples: int) -> Iterator[Array]:
-    """Scores of configurations in scenarios once seeds are drawn again within each, a chunk of draws at a time."""
+    """Yield the scores of configurations in scenarios with the seeds of each resampled, in chunks of draws."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -291,7 +291,7 @@ def _resampled(scores: Sequence[Sequence[Sequence[float]]], how: str, resamples:
 
 
 def _by_number_of_seeds(scores: Sequence[Sequence[Sequence[float]]]) -> list[tuple[NDArray[np.intp], Array]]:
-    """Cells with as many seeds each: their places in the flat table, and their seeds `(cells, seeds)`."""
+    """Group the cells by their number of seeds: their places in the flat table, and their seeds `(cells, seeds)`."""
     import numpy as np
 
     cells = [seeds for of_scenarios in scores for seeds in of_scenarios]
@@ -301,7 +301,7 @@ def _by_number_of_seeds(scores: Sequence[Sequence[Sequence[float]]]) -> list[tup
 
 
 def _aggregated(scores: Sequence[Sequence[Sequence[float]]], how: str) -> Array:
-    """`(configurations, scenarios)`."""
+    """Return the aggregated scores, `(configurations, scenarios)`."""
     import numpy as np
 
     made = np.empty(len(scores) * len(scores[0]))

@@ -1,8 +1,8 @@
 """Whether a learning curve has settled: in a game where learning lowers everybody's return, the trial that ends highest
 may be the one that has learned least so far.
 
-The curve is the objective of a trial's evaluations, seeds aggregated, from its untrained networks on. Quarters are of
-the environment steps until its last evaluation; `docs/statistics.md` has the formulas.
+The curve is the objective over a trial's evaluations, seeds aggregated, starting with its untrained networks. Quarters
+divide the environment steps up to its last evaluation; `docs/statistics.md` has the formulas.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from jax_party.judging.objectives import Objective
 from jax_party.judging.scores import UNTRAINED, Row, evaluations_by_step, objective_of, standard_error
 
 TOLERANCE: Final = 0.1
-"""A curve has settled where its last quarter differs from the one before by at most this share of the curve's range."""
+"""A curve has settled if its last quarter differs from the one before by at most this share of the curve's range."""
 _QUANTILE: Final = 1.6448536269514722
-"""Of the standard normal, one-sided 5 %: each side of the two one-sided tests."""
+"""The 95 % quantile of the standard normal, for each of the two one-sided tests at 5 %."""
 FINAL_BAND: Final = 0.05
 """How near to its final level a curve has to stay for the settling time, as a share of that level."""
 _MOST_QUARTERS: Final = 60
 _FASTEST_DECAY: Final = 0.5
 _SLOWEST_DECAY: Final = 0.95
-"""Per quarter: between these the factor by which changes shrink is believed."""
+"""The bounds of the factor by which changes are assumed to shrink per quarter."""
 
 
 class Motion(enum.StrEnum):
     """What a curve did at its end.
 
-    `settled`: its last two quarters are alike, within the tolerance, at 5 %. `rising`, `falling`: they differ, at 5 %.
-    `undecided`: neither can be said of so few episodes or evaluations. `unmoved`: the curve has no range at all.
+    `settled`: its last two quarters are equal within the tolerance, at the 5 % level. `rising`, `falling`: they differ,
+    at the 5 % level. `undecided`: there are too few episodes or evaluations to say either. `unmoved`: the curve has no
+    range at all.
     """
 
     SETTLED = "settled"
@@ -45,7 +46,7 @@ class Motion(enum.StrEnum):
 
 
 class Point(NamedTuple):
-    """An evaluation on a learning curve; `se` is the standard error that its number of episodes leaves."""
+    """An evaluation on a learning curve; `se` is the standard error due to its number of episodes."""
 
     step: int
     value: float
@@ -58,12 +59,12 @@ class Trend:
     """How a curve ended.
 
     Attributes:
-      change: the mean of the last quarter less that of the quarter before.
-      se: the standard error of the change, from the episodes; None where it is unknown.
-      spread: the range of the whole curve, its untrained evaluation included.
-      motion: what follows; None where the standard error is unknown.
-      enough_steps: environment steps after which the curve would be settled, by an exponential approach; None where
-        it is settled, or nothing can be said.
+      change: the mean of the last quarter minus that of the quarter before.
+      se: the standard error of the change, from the episodes; None if unknown.
+      spread: the range of the whole curve, including its untrained evaluation.
+      motion: the conclusion; None if the standard error is unknown.
+      enough_steps: environment steps after which the curve would have settled, assuming an exponential approach; None
+        if it is not moving, or nothing can be said.
     """
 
     change: float
@@ -74,12 +75,12 @@ class Trend:
 
     @property
     def settled(self) -> bool | None:
-        """Whether the curve has settled; None where that is unknown."""
+        """Whether the curve has settled; None if unknown."""
         return None if self.motion is None else self.motion is Motion.SETTLED
 
 
 def curve_of(rows: Iterable[Row], num_seeds: int, objective: Objective) -> list[Point]:
-    """The learning curve in the rows of a metrics.jsonl; evaluations without a finite number are left out."""
+    """Return the learning curve in the rows of a metrics.jsonl, without evaluations that have no finite number."""
     points = []
     for step, of_seeds in sorted(evaluations_by_step(rows, num_seeds).items()):
         value = objective_of([row.get("evaluate") or {} for row in of_seeds], objective)
@@ -90,11 +91,11 @@ def curve_of(rows: Iterable[Row], num_seeds: int, objective: Objective) -> list[
 
 
 def trend_of(curve: Sequence[Point]) -> Trend | None:
-    """How a curve ended; None where one of its last two quarters has no evaluation of trained networks.
+    """Return how a curve ended; None if one of its last two quarters has no evaluation of trained networks.
 
-    With the change d of the last quarter against the one before and its standard error e, the curve has settled where
-    `|d| + 1.645 e <= 0.1 R`, R being its range: two one-sided tests of equivalence at 5 % (Schuirmann 1987,
-    https://doi.org/10.1007/BF01068419). It is moving where `|d| > 1.645 e` and it has not settled.
+    With the change d of the last quarter from the one before and its standard error e, the curve has settled if
+    `|d| + 1.645 e <= 0.1 R`, where R is its range: two one-sided tests of equivalence at 5 % (Schuirmann 1987,
+    https://doi.org/10.1007/BF01068419). It is moving if `|d| > 1.645 e` and it has not settled.
     """
     trained = [point for point in curve if not point.untrained]
     if not trained:
@@ -119,10 +120,10 @@ def trend_of(curve: Sequence[Point]) -> Trend | None:
 
 
 def end_of(rows: Sequence[Row], num_seeds: int, objective: Objective) -> tuple[Trend | None, bool | None]:
-    """How a trial's curves ended.
+    """Return how a trial's curves ended.
 
     Returns:
-      The trend of the first objective, and whether the curves of all objectives have settled; None where unknown.
+      The trend of the first objective, and whether the curves of all objectives have settled; None if unknown.
     """
     trends = [trend_of(curve_of(rows, num_seeds, replace(objective, metric=name))) for name in objective.metrics]
     told = [None if one is None else one.settled for one in trends]
@@ -130,7 +131,7 @@ def end_of(rows: Sequence[Row], num_seeds: int, objective: Objective) -> tuple[T
 
 
 def _error_of_change(before: Sequence[Point], last: Sequence[Point]) -> float | None:
-    """`sqrt(Σ se_k² / n²)` over both quarters: evaluations are played with keys of their own."""
+    """Return `sqrt(Σ se_k² / n²)` over both quarters: evaluations are independent, each played with its own keys."""
     total = 0.0
     for of_quarter in (before, last):
         errors = [point.se for point in of_quarter if point.se is not None]
@@ -151,10 +152,10 @@ def _motion(change: float, se: float, spread: float) -> Motion:
 
 
 def _enough_steps(end: int, levels: Sequence[float], spread: float) -> int:
-    """Steps after which the change per quarter is at most half of the tolerance.
+    """Return the steps after which the change per quarter is at most half of the tolerance.
 
-    Changes from quarter to quarter are taken to shrink by one factor, `v(t) = a + b exp(-t / c)`: their least-squares
-    factor, at least 0.5 and at most 0.95, since a few noisy changes do not show more. The quarters keep their length.
+    Changes from quarter to quarter are assumed to shrink by one factor, `v(t) = a + b exp(-t / c)`: the least-squares
+    factor, clipped to [0.5, 0.95], since a few noisy changes do not show more. The quarters keep their length.
     """
     changes = [after - before for before, after in itertools.pairwise(levels)]
     weight = math.fsum(change**2 for change in changes[:-1])
@@ -168,10 +169,10 @@ def _enough_steps(end: int, levels: Sequence[float], spread: float) -> int:
 
 
 def settling_step(steps: Sequence[float], values: Sequence[float]) -> float | None:
-    """The first step from which a curve stays within 5 % of its final level; None for an empty curve.
+    """Return the first step from which a curve stays within 5 % of its final level; None for an empty curve.
 
     The band is 5 % of the final level's size, `|v_t - v_T| <= 0.05 |v_T|`: the settling time of control theory, with
-    the final level where control theory has the set point.
+    the final level in place of the set point.
     """
     if not len(values):
         return None
@@ -185,7 +186,7 @@ def settling_step(steps: Sequence[float], values: Sequence[float]) -> float | No
 
 
 class Verdict(NamedTuple):
-    """How the trials of a sweep ended: counts by motion, of those that can be told, and the steps that would do."""
+    """How the trials of a sweep ended: counts by motion, how many motions are known, and the steps that would do."""
 
     counts: Mapping[Motion, int]
     known: int
@@ -193,7 +194,7 @@ class Verdict(NamedTuple):
 
 
 def summarise(trends: Iterable[tuple[Motion | None, int | None]]) -> Verdict:
-    """Count how trials ended; the steps are the median of those of the moving ones, to two digits.
+    """Count how trials ended; the steps are the median over the moving trials, rounded up to two digits.
 
     Args:
       trends: the motion and `enough_steps` of each trial.
@@ -205,13 +206,13 @@ def summarise(trends: Iterable[tuple[Motion | None, int | None]]) -> Verdict:
 
 
 def _two_digits(number: int) -> int:
-    """A number rounded up to two digits."""
+    """Return a number rounded up to two digits."""
     unit = 10 ** max(0, len(str(number)) - 2)
     return -(-number // unit) * unit
 
 
 def in_words(verdict: Verdict, mode: str) -> str | None:
-    """The warning about trials that had not settled, in one sentence; None where all have."""
+    """Return the warning about trials that had not settled, in one sentence; None if all have."""
     counts = verdict.counts
     unsettled = verdict.known - counts.get(Motion.SETTLED, 0)
     if not unsettled:

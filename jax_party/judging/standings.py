@@ -1,9 +1,9 @@
-"""Who is better: configurations in order, and which one is the best. The launcher's summary, the index, the report,
-Optuna's journal, `compare` and promotions all ask here.
+"""The order of configurations, and which one is the best. The launcher's summary, the index, the report, Optuna's
+journal, `compare` and promotions all use it.
 
-A configuration is what trials of one algorithm share whatever their seed and scenario. It counts by all of its seeds,
-each once. Trials that were stopped early are ranked behind those that have had their whole budget, and where the rule
-judges the end of training (`final`, `last`, averages), those that had not settled behind those that had.
+A configuration is what trials of one algorithm share whatever their seed and scenario. It is ranked by all of its
+seeds, each counted once. Trials that were stopped early rank behind those that have had their whole budget. If the rule
+judges the end of training (`final`, `last`, averages), those that had not settled rank behind those that had.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Candidate:
       trial_id: its id.
       number: its place in the plan.
       algorithm, scenario, configuration: what it played.
-      state: as its record has it.
-      first_seed: of its seeds, which follow one another.
+      state: the state in its record.
+      first_seed: the first of its consecutive seeds.
       of_seeds: the metrics of each seed that it is judged by.
-      settled: whether its learning curves have settled; None where that is unknown.
-      trend: how the curve of the first objective ended, where that is known.
+      settled: whether its learning curves have settled; None if unknown.
+      trend: how the curve of the first objective ended, if known.
     """
 
     trial_id: str
@@ -51,22 +51,23 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Standing:
-    """A configuration in its place.
+    """A configuration with its place.
 
     Attributes:
-      group: what it compares with: those of its algorithm and, unless it counts by its mean over scenarios, scenario.
+      group: what it is compared with: the configurations of its algorithm and, unless it is ranked by its mean over
+        scenarios, of its scenario.
       place: from 1, the best.
-      trials: ids of those that it counts by, in the plan's order: of the lowest tier that it has trials of.
+      trials: ids of the trials that count, in the plan's order: those of the lowest tier among its trials.
       others: ids of its further trials.
-      metrics: over all seeds, each counted once; where it counts by its mean over scenarios, the mean of these.
+      metrics: over all seeds, each counted once; if it is ranked by its mean over scenarios, the mean of these.
       score: the first objective among them.
-      feasible: whether it keeps to the constraints.
-      eligible: whether it may be the best: nothing but its score stands behind the first one's.
-      on_front: whether no other eligible one is better in every objective.
+      feasible: whether it satisfies the constraints.
+      eligible: whether it may be the best: apart from its score, nothing ranks it behind the first one.
+      on_front: whether it is eligible and no other eligible one dominates it.
       complete: whether its trials have had their whole budget.
-      settled: whether all of its trials have settled; None where that is unknown of one.
-      provisional: whether it is named the best, should it be, only until a trial has settled or completed.
-      num_seeds: seeds that it counts by, in each scenario.
+      settled: whether all of its trials have settled; None if unknown for one of them.
+      provisional: whether it can only be a provisional best, until a trial has settled or completed.
+      num_seeds: the number of seeds that count, in each scenario.
     """
 
     group: str
@@ -89,23 +90,23 @@ class Standing:
 
 
 def judges_the_end(at: str) -> bool:
-    """Whether a rule judges what training ended with, so that a trial that has not settled may mislead."""
+    """Return whether a rule judges the networks that training ended with, where an unsettled trial may mislead."""
     return At(at) not in (At.BEST, At.BEST_PER_SEED)
 
 
 def rank(
     candidates: Iterable[Candidate], objective: Objective, scenario_mode: str = "grid", scenarios: Sequence[str] = ()
 ) -> dict[str, list[Standing]]:
-    """The configurations of each group, the best first. Trials whose objectives were not all measured are left out.
+    """Return the configurations of each group, best first. Trials that lack a value for an objective are left out.
 
-    The order: what keeps to the constraints; complete trials, then running ones, then pruned ones; what has settled;
-    the Pareto front of several objectives; the score; the place in the plan.
+    The order is by: feasibility; complete trials, then running ones, then pruned ones; settled ones first; the Pareto
+    front of several objectives; the score; the place in the plan.
 
     Args:
-      candidates: trials, tests of winners left out.
+      candidates: trials, without tests of winners.
       objective: what is better.
-      scenario_mode: `mean` where configurations count by their mean over scenarios.
-      scenarios: those that they have to have been played in, then.
+      scenario_mode: `mean` if configurations are ranked by their mean over scenarios.
+      scenarios: those that a configuration must have been played in, with `mean`.
     """
     parts: dict[tuple[str, str], dict[str, list[Candidate]]] = {}
     for one in candidates:
@@ -152,13 +153,13 @@ def _pooled(trials: Sequence[Candidate], objective: Objective) -> _Pool:
 
 
 def _is_measured(one: Candidate, objective: Objective) -> bool:
-    """Whether each seed has a number for each objective."""
+    """Return whether each seed has a number for each objective."""
     return bool(one.of_seeds) and all(of_seed.get(name) is not None for of_seed in one.of_seeds
                                       for name in objective.metrics)  # fmt: skip
 
 
 def _over_scenarios(pools: Sequence[_Pool], objective: Objective) -> _Pool:
-    """A configuration's mean over scenarios, on the seeds that all of them have; on all where they share none."""
+    """Return a configuration's mean over scenarios, on the seeds common to all of them; on all seeds if none is."""
     shared = [seed for seed in pools[0].of_seeds if all(seed in one.of_seeds for one in pools)]
     of_scenarios = [
         aggregate_metrics([one.of_seeds[seed] for seed in shared], objective.aggregate) if shared else one.metrics
@@ -223,16 +224,16 @@ def _placed(found: Sequence[Standing], objective: Objective) -> list[Standing]:
 
 
 def best_of(standings: Sequence[Standing]) -> Standing | None:
-    """The best of a group; None where none keeps to the constraints."""
+    """Return the best of a group; None if none satisfies the constraints."""
     return standings[0] if standings and standings[0].feasible else None
 
 
 def why_provisional(complete: bool, settled: bool | None) -> str:
-    """Return why a configuration is named the best for the time being only.
+    """Return why a configuration is only a provisional best.
 
     Args:
       complete: whether its trials have had their whole budget.
-      settled: whether they have settled; None where that is unknown.
+      settled: whether they have settled; None if unknown.
     """
     if not complete:
         return "no trial that it compares with is complete"
@@ -245,7 +246,7 @@ def why_provisional(complete: bool, settled: bool | None) -> str:
 
 
 def ahead_unsettled(standings: Sequence[Standing], objective: Objective) -> Standing | None:
-    """The complete configuration that scores more than the best but had not settled, if there is one."""
+    """Return the complete configuration that scores more than the best but had not settled, if there is one."""
     best = best_of(standings)
     if best is None or best.provisional:
         return None

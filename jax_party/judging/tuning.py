@@ -1,7 +1,7 @@
-"""What is reached by tuning some hyperparameters per scenario while the others stay at their default.
+"""The score reached by tuning some hyperparameters per scenario while the others stay at their default.
 
-Configurations that differ from the default in the tuned hyperparameters alone are what this takes. On a grid they have
-been played. A random search has none; a forest then predicts what they would score.
+This needs configurations that differ from the default only in the tuned hyperparameters. On a grid they have been
+played. A random search has none; a forest then predicts their scores.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     Places = NDArray[np.intp]
 
 GRID_SHARE: Final = 0.5
-"""From such a share of all combinations of values on, configurations count as a grid."""
+"""If at least this share of all combinations of values was played, the configurations count as a grid."""
 FEWEST_FOR_FOREST: Final = 16
-"""With fewer configurations that are not on a grid nothing is said of single hyperparameters."""
+"""With fewer configurations that are not on a grid, single hyperparameters are not assessed."""
 MOST_HYPERPARAMETERS: Final = 10
 """Every subset of the hyperparameters is tuned, so that more of them would take too long."""
 _TREES: Final = 100
@@ -34,13 +34,13 @@ _CHUNK: Final = 4_000_000
 
 @dataclass(frozen=True)
 class Candidates:
-    """Configurations that differ from one default in some hyperparameters, subset by subset.
+    """Configurations that differ from one default in some hyperparameters, grouped by subset.
 
     Attributes:
-      weights: for each scenario a sparse matrix `(candidates, configurations)` that gives the scores of candidates from
-        those of the configurations that have been played.
+      weights: for each scenario a sparse matrix `(candidates, configurations)` that maps the scores of the played
+        configurations to those of the candidates.
       starts: the first candidate of each of the 2^k subsets; bit j of a subset's number stands for hyperparameter j.
-      single_weights, single_starts: the same of single hyperparameters with every value that has been played.
+      single_weights, single_starts: the same for single hyperparameters with every value that has been played.
     """
 
     weights: Sequence[Any]
@@ -49,7 +49,7 @@ class Candidates:
     single_starts: Places
 
     def tune(self, normalised: Array) -> tuple[Array, Array]:
-        """The score of each subset, `(draws, 2^k)`, and the swing of each hyperparameter, `(draws, k)`."""
+        """Return the score of each subset, `(draws, 2^k)`, and the swing of each hyperparameter, `(draws, k)`."""
         import numpy as np
 
         subsets, swings = [], []
@@ -65,7 +65,7 @@ class Candidates:
         return np.concatenate(subsets), np.concatenate(swings)
 
     def _best(self, weights: Any, scores: Array) -> Array:
-        """The best score in a scenario with each subset tuned, `(2^k, draws)`: a subset may leave some untuned."""
+        """Return the best score in a scenario with each subset tuned, `(2^k, draws)`; it may leave some untuned."""
         import numpy as np
 
         best = np.maximum.reduceat(weights @ scores, self.starts)
@@ -77,12 +77,12 @@ class Candidates:
 
 
 class Tuner:
-    """What is reached by tuning each subset of the hyperparameters per scenario, the others at their default.
+    """The score reached by tuning each subset of the hyperparameters per scenario, the others at their default.
 
     Attributes:
       names: the hyperparameters.
       codes: the place of each configuration's value among a hyperparameter's values, `(configurations, k)`.
-      default: the place of the configuration that the other hyperparameters are taken from.
+      default: the place of the configuration that provides the other hyperparameters.
       method: `grid` or `forest`.
       r_squared: the forest's.
     """
@@ -97,7 +97,7 @@ class Tuner:
         self.scenarios = scenarios
 
     def subset(self, number: int) -> tuple[str, ...]:
-        """The hyperparameters of a subset."""
+        """Return the hyperparameters of a subset."""
         return tuple(name for place, name in enumerate(self.names) if number >> place & 1)
 
     @cached_property
@@ -122,11 +122,11 @@ class Tuner:
 
 
 class ForestTuner(Tuner):
-    """The same by extremely randomised trees, a forest for each scenario.
+    """A tuner that predicts scores by extremely randomised trees, with one forest per scenario.
 
-    Each tree is grown of all configurations down to single ones (Geurts et al. 2006,
-    https://doi.org/10.1007/s10994-006-6226-1), so that the forest gives back the scores of those that have been
-    played, and between them a mean of some of these. What it predicts is linear in the scores (Meinshausen 2006,
+    Each tree is grown on all configurations down to single ones (Geurts et al. 2006,
+    https://doi.org/10.1007/s10994-006-6226-1), so that the forest reproduces the scores of those that have been played,
+    and in between predicts a mean of some of these. Its predictions are linear in the scores (Meinshausen 2006,
     https://jmlr.org/papers/v7/meinshausen06a.html, equations 4 and 5); resamples keep the trees and put the drawn
     scores into their leaves.
     """
@@ -143,7 +143,7 @@ class ForestTuner(Tuner):
 
     @cached_property
     def candidates(self) -> Candidates:
-        """The default with values of others in place of its own."""
+        """The default with values of other configurations in place of its own."""
         import numpy as np
 
         every, starts = _stacked([self._crossed(subset) for subset in range(1 << len(self.names))])
@@ -157,7 +157,7 @@ class ForestTuner(Tuner):
         )  # fmt: skip
 
     def _crossed(self, subset: int) -> Places:
-        """The default with the tuned values of each donor: of many configurations, the best in some scenario."""
+        """Return the default with the tuned values of each donor: if there are many, the best ones in some scenario."""
         import numpy as np
 
         donors = np.argsort(-self._scores.max(axis=1), kind="stable")[:_DONORS]
@@ -167,7 +167,7 @@ class ForestTuner(Tuner):
         return np.unique(made, axis=0)
 
     def _varied(self, place: int) -> Places:
-        """The default with each value of one hyperparameter; of many values some, evenly spaced by rank."""
+        """Return the default with each value of one hyperparameter; if there are many, some, evenly spaced by rank."""
         import numpy as np
 
         values = np.arange(self.codes[:, place].max() + 1)
@@ -180,9 +180,9 @@ class ForestTuner(Tuner):
 
 
 def tuner_of(values: Mapping[str, Sequence[Any]], scores: Array) -> tuple[Tuner | None, str]:
-    """What tunes these configurations; None with the reason where that cannot be told.
+    """Return the tuner for these configurations; None with the reason if there is none.
 
-    The default is the configuration that is best by its mean over scenarios.
+    The default is the configuration with the best mean over scenarios.
 
     Args:
       values: hyperparameter -> its value in each configuration.
@@ -218,7 +218,7 @@ def tuner_of(values: Mapping[str, Sequence[Any]], scores: Array) -> tuple[Tuner 
 
 
 def _codes(values: Sequence[Any]) -> Places:
-    """The place of each value among the values: of numbers in their order."""
+    """Return the place of each value among the distinct values; numbers are sorted by value."""
     import numpy as np
 
     known = sorted(set(values), key=None if _is_numeric(values) else repr)
@@ -231,8 +231,8 @@ def _is_numeric(values: Sequence[Any]) -> bool:
 
 
 def _features_of(values: Mapping[str, Sequence[Any]], codes: Places) -> Callable[[Places], Array]:
-    """Codes -> a forest's features: the rank of a number, so that it does not matter whether an axis is logarithmic,
-    and for categories a column each.
+    """Return a function from codes to a forest's features: the rank of a number, so that it does not matter whether an
+    axis is logarithmic, and one column per category.
     """
     import numpy as np
 
@@ -250,7 +250,7 @@ def _features_of(values: Mapping[str, Sequence[Any]], codes: Places) -> Callable
 
 
 def _stacked(parts: Sequence[Places]) -> tuple[Places, Places]:
-    """Parts one below the other, and where each begins."""
+    """Return the parts concatenated, and where each begins."""
     import numpy as np
 
     return np.concatenate(parts), np.cumsum([0, *map(len, parts[:-1])])
@@ -263,9 +263,9 @@ def _forest() -> Any:
 
 
 def _r_squared(features: Array, scores: Array) -> float:
-    """The cross-validated share of variance that forests predict: the mean over scenarios whose scores differ.
+    """Return the cross-validated share of variance that forests predict: the mean over scenarios whose scores differ.
 
-    Of many configurations some, drawn at random.
+    If there are many configurations, a random sample of them is used.
     """
     import numpy as np
     from sklearn.model_selection import KFold, cross_val_predict
@@ -283,7 +283,7 @@ def _r_squared(features: Array, scores: Array) -> float:
 
 
 def _leaf_weights(known: Places, asked: Places) -> Any:
-    """A sparse matrix `(asked, known)` of how much each known row counts in what the forest predicts of each asked one.
+    """Return a sparse matrix `(asked, known)`: the weight of each known row in the prediction for each asked row.
 
     Args:
       known, asked: the leaf of each row in each tree.

@@ -9,14 +9,14 @@ from jaxtyping import Array, Float
 
 
 class QMixer(nn.Module):
-    """Agents' values in, the team's value out: never less when an agent's value is more.
+    """A network from agents' values to the team's, which never decreases when an agent's value increases.
 
-    https://arxiv.org/abs/1803.11485 section 4.1: two layers with an ELU between, whose weights are absolute values of
-    what hypernetworks make of the global state; the last bias is a network of the state with a hidden layer. The
-    hypernetworks have a hidden layer themselves; those of all parts are computed as one.
+    https://arxiv.org/abs/1803.11485 section 4.1: two layers with an ELU between; their weights are absolute values of
+    the outputs of hypernetworks of the global state; the last bias is a network of the state with a hidden layer. The
+    hypernetworks themselves have a hidden layer; those of all parts are computed as one.
 
-    The state is normalised, as in Mava, and what is made of it starts small: environments count in what units they
-    like (grid cells, sums of payoffs), and a team's value that starts far above any return takes long to come down.
+    The state is normalised, as in Mava, and its effect is initialised to be small: environments use arbitrary units
+    (grid cells, sums of payoffs), and a team's value that starts far above any return takes long to come down.
 
     Attributes:
       embed_dim: width of the mixing layer.
@@ -28,7 +28,7 @@ class QMixer(nn.Module):
 
     @nn.compact
     def __call__(self, values: Float[Array, "*b N"], state: Float[Array, "*b S"]) -> Float[Array, "*b"]:
-        """The team's value of the agents' `values` in a `state`."""
+        """Return the team's value of the agents' `values` in a `state`."""
         num_agents, embed, hyper = values.shape[-1], self.embed_dim, self.hyper_hidden_dim
         state = nn.LayerNorm(use_scale=False, use_bias=False)(state)
         bias = nn.Dense(embed, kernel_init=orthogonal(0.1), name="bias")(state)

@@ -14,7 +14,7 @@ class QNetwork(nn.Module):
     Attributes:
       torso: the embedding.
       num_actions: A.
-      gain: of the head's orthogonal initialisation; small ones begin with values near 0.
+      gain: that of the head's orthogonal initialisation; small gains start with values near 0.
     """
 
     torso: nn.Module
@@ -23,7 +23,7 @@ class QNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, "*b F"]) -> Float[Array, "*b A"]:
-        """Values of all actions, illegal ones too."""
+        """Return values of all actions, including illegal ones."""
         embedding = self.torso(as_rows(features))
         values = dense_head(self.num_actions, self.gain)(embedding)
         return values.reshape(*features.shape[:-1], self.num_actions)

@@ -1,6 +1,6 @@
 """A gated recurrent unit in two forms that give the same numbers, and networks around it.
 
-The acting form goes one step from a hidden state; the training form goes through whole sequences, clearing the hidden
+The acting form makes one step from a hidden state; the training form processes whole sequences, clearing the hidden
 state where an episode begins.
 """
 
@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from jax_party.ops.gradients import largest_divisor
 
 BLOCK_ROWS = 384
-"""Rows (steps times sequences) that a network's training form goes through together."""
+"""Rows (steps times sequences) that a network's training form processes together."""
 
 
 class GRU(nn.Module):
@@ -44,19 +44,19 @@ class GRU(nn.Module):
         self.bias = self.param("recurrent_bias", nn.initializers.zeros_init(), (size,))
 
     def step(self, hidden: Float[Array, "*b H"], inputs: Float[Array, "*b D"]) -> Float[Array, "*b H"]:
-        """The acting form: the hidden state after one more input."""
+        """Return the hidden state after one more input (the acting form)."""
         return gru_step(self.project(inputs), self.kernel, self.bias, hidden)[0]
 
     def unroll(
         self, hidden: Float[Array, "*b H"], inputs: Float[Array, "T *b D"], begins: Bool[Array, "T ..."]
     ) -> Float[Array, "T *b H"]:
-        """The training form: the hidden states after each step.
+        """Return the hidden states after each step (the training form).
 
         Args:
           hidden: before the first step.
           inputs: of every step.
-          begins: where an episode begins with the step, so that the hidden state is cleared before it, the first step
-            included; its axes are T and any first part of b, the rest is alike.
+          begins: whether an episode begins with the step, so that the hidden state is cleared before it, including the
+            first step; its axes are T and any leading axes of b, over whose other axes it is constant.
         """
         time, *batch, width = inputs.shape
         projected = self.project(inputs.reshape(-1, width)).reshape(time, -1, 3 * self.hidden_size)
@@ -67,7 +67,7 @@ class GRU(nn.Module):
 
 
 class Gates(NamedTuple):
-    """What a step's gates were, for its derivative: r, z, n and U_n h + c_n."""
+    """The values of a step's gates, for its derivative: r, z, n and U_n h + c_n."""
 
     reset: Float[Array, "*b H"]
     update: Float[Array, "*b H"]
@@ -81,7 +81,7 @@ def gru_step(
     bias: Float[Array, " H"],
     hidden: Float[Array, "*b H"],
 ) -> tuple[Float[Array, "*b H"], Gates]:
-    """One step of a GRU from its input's projections (W x + b, gates r, z, n side by side).
+    """Make one step of a GRU from its input's projections (W x + b, gates r, z, n side by side).
 
     Returns:
       The hidden state after it, and its gates.
@@ -103,10 +103,10 @@ def gru_unroll(
     hidden: Float[Array, "R H"],
     keep: Float[Array, "T R 1"],
 ) -> Float[Array, "T R H"]:
-    """Hidden states of R sequences after each of T steps.
+    """Return hidden states of R sequences after each of T steps.
 
-    Its derivative is written out: what a step's gates were is kept, and each step back needs two multiplications, one
-    for the hidden state and one for the recurrent weights. `keep` has no derivative.
+    The derivative is written by hand: it keeps each step's gates, and each step back needs two multiplications, one for
+    the hidden state and one for the recurrent weights. `keep` has no derivative.
 
     Args:
       projected: W x + b of every step.
@@ -172,7 +172,7 @@ class RecurrentNetwork(nn.Module):
     Attributes:
       pre_torso: the embedding of the features.
       hidden_size: H.
-      head: what follows: `Actor` or `Critic` with the torso after the core, or any module of an (*b, H) array.
+      head: the network after the core: `Actor` or `Critic` with its torso, or any module of an (*b, H) array.
     """
 
     pre_torso: nn.Module
@@ -184,12 +184,12 @@ class RecurrentNetwork(nn.Module):
         self.core = GRU(self.hidden_size)
 
     def __call__(self, hidden: Float[Array, "*b H"], features: Float[Array, "*b F"], *arguments: Any) -> Any:
-        """The acting form: the hidden state after one step, and the head's output.
+        """Return the hidden state after one step, and the head's output (the acting form).
 
         Args:
           hidden: before the step, cleared where an episode begins.
           features: what is seen.
-          arguments: passed on to the head, as an actor's action mask.
+          arguments: passed on to the head, such as an actor's action mask.
         """
         hidden = self.core.step(hidden, self.pre_torso(features))
         return hidden, self.head(hidden, *arguments)
@@ -201,14 +201,14 @@ class RecurrentNetwork(nn.Module):
         begins: Bool[Array, "T ..."],
         *arguments: Array,
     ) -> Any:
-        """The training form: the hidden states after each step, and the head's outputs, leading axis T.
+        """Return the hidden states after each step, and the head's outputs, leading axis T (the training form).
 
-        Torsos, core and head go through a few steps together, so that what lies between them stays in a CPU's cache.
+        Torsos, core and head process a few steps together, so that the values in between stay in a CPU's cache.
 
         Args:
           hidden: before the first step; cleared here where an episode begins with it.
           features: what is seen.
-          begins: where an episode begins with the step; axes T and any first part of b.
+          begins: whether an episode begins with the step; axes T and any leading axes of b.
           arguments: passed on to the head, axes (T, *b, ...).
         """
         rows = max(1, hidden.size // self.hidden_size)
@@ -219,7 +219,7 @@ class RecurrentNetwork(nn.Module):
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs)
 
     def _unroll_block(self, hidden: Array, part: tuple[Array, ...]) -> tuple[Array, tuple[Array, Any]]:
-        """The hidden state after a few steps; the hidden states after each of them, and the head's outputs."""
+        """Return the hidden state after a few steps, the hidden states after each of them, and the head's outputs."""
         features, begins, *arguments = part
         axes = features.shape[:-1]
         flat = [leaf.reshape(-1, *leaf.shape[len(axes) :]) for leaf in (features, *arguments)]
@@ -230,7 +230,7 @@ class RecurrentNetwork(nn.Module):
 
 
 def _gatewise_orthogonal(key: PRNGKeyArray, shape: tuple[int, int]) -> Float[Array, "H 3*H"]:
-    """An orthogonal matrix for each of three gates, side by side."""
+    """Return an orthogonal matrix for each of three gates, side by side."""
     size = shape[0]
     gates = jax.vmap(lambda gate_key: orthogonal()(gate_key, (size, size)))(jax.random.split(key, 3))
     return jnp.concatenate(gates, axis=-1)

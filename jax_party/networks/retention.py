@@ -27,7 +27,7 @@ Form = Callable[[Array, Array, Array, PyTree], tuple[Array, PyTree]]
 
 
 def head_decays(num_heads: int, scaling_factor: float) -> Float[np.ndarray, " h"]:
-    """Decay a time step of each head, κ_i = scaling_factor (1 − 2^(−5−i)); RetNet eq. 8, scaled as in Sable."""
+    """Return each head's decay per time step, κ_i = scaling_factor (1 − 2^(−5−i)); RetNet eq. 8, scaled as in Sable."""
     return np.asarray(scaling_factor * (1.0 - 2.0 ** (-5.0 - np.arange(num_heads))), np.float32)
 
 
@@ -48,10 +48,10 @@ class Decays(NamedTuple):
 
 
 def decays(begins: Bool[Array, "B L"], kappa: Float[np.ndarray, " h"], chunk: int) -> Decays:
-    """The decays of a sequence.
+    """Return the decays of a sequence.
 
     Args:
-      begins: an episode begins with the step; nothing is remembered across.
+      begins: whether an episode begins with the step; nothing is remembered across its beginning.
       kappa: decay of each head.
       chunk: c, a divisor of L.
     """
@@ -76,7 +76,7 @@ def parallel(
     v: Float[Array, "*b n h d"],
     decay: Float[Array, "*b h n n"] | Float[np.ndarray, "n n"] | None = None,
 ) -> Float[Array, "*b n h d"]:
-    """The sum above over n positions; `decay` is D, all ones where None."""
+    """Return the sum above over n positions; `decay` is D, all ones if None."""
     q, k, v = (_heads_first(part) for part in (q, k, v))
     scores = q @ jnp.swapaxes(k, -1, -2)
     if decay is not None:
@@ -87,7 +87,7 @@ def parallel(
 def within_step(
     q: Float[Array, "*b N h d"], k: Float[Array, "*b N h d"], v: Float[Array, "*b N h d"], *, causal: bool
 ) -> Float[Array, "*b N h d"]:
-    """Retention over the agents of one step alone."""
+    """Return retention over the agents of one step alone."""
     agents = q.shape[-3]
     return parallel(q, k, v, np.tri(agents, dtype=np.float32) if causal else None)
 
@@ -101,16 +101,16 @@ def recurrent(
     *,
     causal: bool,
 ) -> tuple[Float[Array, "b N h d"], Float[Array, "b h d d"]]:
-    """One time step; `state` is S before it, not yet decayed."""
+    """Make one time step; `state` is S before it, not yet decayed."""
     past = _decayed(state, kappa)
     return within_step(q, k, v, causal=causal) + _recall(q, past), past + _outer(k, v)
 
 
 class Turn(NamedTuple):
-    """Retention in the midst of a step: what is remembered of the steps before, and the agents that have been so far.
+    """Retention in the middle of a step: what is remembered of the steps before, and the agents so far.
 
     Attributes:
-      past: κ S, (b, h, d, d), or None where nothing is remembered across steps.
+      past: κ S, (b, h, d, d), or None if nothing is remembered across steps.
       keys, values: (b, N, h, d), 0 for agents whose turn is yet to come.
     """
 
@@ -122,12 +122,12 @@ class Turn(NamedTuple):
     def begin(
         cls, state: Float[Array, "b h d d"] | None, kappa: Float[np.ndarray, " h"], shape: tuple[int, ...]
     ) -> Turn:
-        """Before the first agent's turn. `shape`: (b, N, h, d)."""
+        """Return the state before the first agent's turn. `shape`: (b, N, h, d)."""
         past = None if state is None else _decayed(state, kappa)
         return cls(past, jnp.zeros(shape), jnp.zeros(shape))
 
     def end(self) -> Float[Array, "b h d d"] | None:
-        """The state after the step."""
+        """Return the state after the step."""
         return None if self.past is None else self.past + _outer(self.keys, self.values)
 
 
@@ -138,7 +138,7 @@ def recurrent_turn(
     turn: Turn,
     agent: Int[Array, ""] | int,
 ) -> tuple[Float[Array, "b 1 h d"], Turn]:
-    """One agent's turn in a time step: `recurrent`, causal, agent by agent."""
+    """Make one agent's turn in a time step: causal `recurrent`, agent by agent."""
     keys = jax.lax.dynamic_update_slice_in_dim(turn.keys, k, agent, axis=1)
     values = jax.lax.dynamic_update_slice_in_dim(turn.values, v, agent, axis=1)
     y = parallel(q, keys, values)
@@ -156,7 +156,7 @@ def chunkwise(
     *,
     causal: bool,
 ) -> tuple[Float[Array, "B L N h d"], Float[Array, "B h d d"]]:
-    """L time steps; `state` is S before the first, `decays` says how long a chunk is. One chunk: the parallel form."""
+    """Make L time steps from `state`, S before the first; `decays` sets the chunk. One chunk is the parallel form."""
     batch, _, agents, *head = q.shape
     chunks, length = decays.into.shape[1:3]
     shape = (batch, chunks, length * agents, *head)
@@ -188,12 +188,12 @@ def _recall(q: Float[Array, "*b n h d"], past: Float[Array, "*b h d d"]) -> Floa
 
 
 def _outer(k: Float[Array, "*b n h d"], v: Float[Array, "*b n h d"]) -> Float[Array, "*b h d d"]:
-    """Σ_j k_j v_jᵀ."""
+    """Return Σ_j k_j v_jᵀ."""
     return jnp.swapaxes(_heads_first(k), -1, -2) @ _heads_first(v)
 
 
 def _heads_first(x: Float[Array, "*b n h d"]) -> Float[Array, "*b h n d"]:
-    """Free where there is one head. XLA multiplies batched matrices well only with all batch axes in front."""
+    """Move the head axis forward, at no cost for one head: XLA is fast only if all batch axes of a product lead."""
     if x.shape[-2] == 1:
         return x.reshape(*x.shape[:-3], 1, x.shape[-3], x.shape[-1])
     return jnp.swapaxes(x, -3, -2)
@@ -223,14 +223,14 @@ class MultiHeadRetention(nn.Module):
         form: Form,
         state: PyTree,
     ) -> tuple[Float[Array, "rows D"], PyTree]:
-        """Retain.
+        """Apply retention.
 
         Args:
-          asking: what queries and gates are made of.
-          kept: what keys and values are made of; None for `asking` (self-retention).
-          axes: the axes (*b, N) that the rows are of.
-          form: of the retention.
-          state: what it starts from.
+          asking: the source of queries and gates.
+          kept: the source of keys and values; None for `asking` (self-retention).
+          axes: the axes (*b, N) that the rows stand for.
+          form: the form of retention.
+          state: the state that it starts from.
         """
         size = asking.shape[-1]
         dense: Any = lambda outputs, name: nn.Dense(outputs * size, use_bias=False, name=name)  # noqa: E731
@@ -246,7 +246,7 @@ class MultiHeadRetention(nn.Module):
 
 
 def _normalise(y: Float[Array, "rows d"]) -> Float[Array, "rows d"]:
-    """Group norm, a row a group; its scale would be one with the output projection's."""
+    """Apply group norm with one group per row; a scale would be redundant with the output projection's."""
     centred = y - y.mean(-1, keepdims=True)
     return centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
 

@@ -1,9 +1,9 @@
-"""Sable's networks, https://arxiv.org/abs/2410.01706: a retentive encoder over the agents' observations, which gives
-their values too, and a retentive decoder that is autoregressive over their actions.
+"""Sable's networks, https://arxiv.org/abs/2410.01706: a retentive encoder over the agents' observations, which also
+outputs their values, and a retentive decoder that is autoregressive over their actions.
 
-Each network serves every form of retention: what changes between acting and training is the `Form` that it is given
-and the leading axes, (b, N) for a step, (B, L, N) for sequences of steps. Inside, embeddings are rows of a matrix, an
-agent at a time step each: with more axes XLA would transpose copies of them for the weights' gradients.
+Each network serves every form of retention: acting and training differ only in the `Form` that is passed and in the
+leading axes, (b, N) for a step, (B, L, N) for sequences of steps. Inside, embeddings are rows of a matrix, one per
+agent and time step: with more axes XLA would transpose copies of them for the weights' gradients.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jax_party.ops.value_scale import VALUE_LAYER
 
 
 def positional_encoding(step_count: Int[Array, "*b"], size: int) -> Float[Array, "*b D"]:
-    """Sines and cosines of the time step, https://arxiv.org/abs/1706.03762 section 3.5."""
+    """Return sines and cosines of the time step, https://arxiv.org/abs/1706.03762 section 3.5."""
     halves = (size + 1) // 2
     frequencies = np.float32(10_000.0 ** (-np.arange(halves) / halves))
     angles = step_count[..., None].astype(jnp.float32) * frequencies
@@ -45,8 +45,8 @@ class Head(nn.Module):
     """A hidden layer and a linear one.
 
     Attributes:
-      outputs: how many numbers it gives.
-      gain: of the last layer's initialisation.
+      outputs: the number of outputs.
+      gain: that of the last layer's initialisation.
       layer: the last layer's name.
     """
 
@@ -56,7 +56,7 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "rows D"]) -> Float[Array, "rows outputs"]:
-        """The numbers."""
+        """Return the outputs."""
         hidden = nn.Dense(x.shape[-1], kernel_init=orthogonal(np.sqrt(2.0)))(x)
         last = nn.Dense(self.outputs, kernel_init=orthogonal(self.gain), name=self.layer)
         return last(nn.RMSNorm()(nn.gelu(hidden)))
@@ -80,14 +80,14 @@ class EncoderBlock(nn.Module):
         form: Form,
         state: Any,
     ) -> tuple[Float[Array, "rows D"], Any]:
-        """The embeddings after this block, and the state of its retention."""
+        """Return the embeddings after this block, and the state of its retention."""
         retained, state = MultiHeadRetention(self.num_heads)(x + position, None, axes, form, state)
         x = nn.RMSNorm()(x + retained)
         return nn.RMSNorm()(x + GatedFeedForward()(x)), state
 
 
 class DecoderBlock(nn.Module):
-    """Self-retention over actions, retention of them by the observations, and feed-forward.
+    """Self-retention over actions, retention of them queried by the observations, and feed-forward.
 
     Attributes:
       num_heads: h.
@@ -105,7 +105,7 @@ class DecoderBlock(nn.Module):
         form: Form,
         states: tuple[Any, Any],
     ) -> tuple[Float[Array, "rows D"], tuple[Any, Any]]:
-        """The embeddings after this block, and the states of its two retentions. `observed`: the encoder's."""
+        """Return the embeddings after this block, and the states of its two retentions. `observed`: the encoder's."""
         retained, own = MultiHeadRetention(self.num_heads)(x + position, None, axes, form, states[0])
         x = nn.RMSNorm()(x + retained)
         retained, cross = MultiHeadRetention(self.num_heads)(observed + position, x + position, axes, form, states[1])
@@ -132,13 +132,13 @@ class SableEncoder(nn.Module):
         form: Form,
         states: tuple[Any, ...],
     ) -> tuple[Float[Array, "*b N D"], Float[Array, "*b N"], tuple[Any, ...]]:
-        """Embed and value.
+        """Embed the observations and value them.
 
         Args:
           features: what each agent sees.
-          position: encoding of the time step, None where time does not count.
-          form: of retention, in which the agents of a step see each other.
-          states: of each block.
+          position: encoding of the time step, None if time does not matter.
+          form: the form of retention, in which the agents of a step see each other.
+          states: one per block.
 
         Returns:
           The embeddings, the values, the states after.
@@ -177,20 +177,20 @@ class SableDecoder(nn.Module):
         form: Form,
         states: tuple[tuple[Any, Any], ...],
     ) -> tuple[Float[Array, "*b N A"], tuple[tuple[Any, Any], ...]]:
-        """Masked logits, and the states after.
+        """Return masked logits, and the states after.
 
         Args:
           previous: the action of the agent before, −1 for the first agent (`shifted`).
           observed: the encoder's embeddings.
           action_mask: legal actions.
-          position: encoding of the time step, None where time does not count.
-          form: of retention, in which an agent sees those before it.
-          states: of the two retentions of each block.
+          position: encoding of the time step, None if time does not matter.
+          form: the form of retention, in which an agent sees those before it.
+          states: those of the two retentions of each block.
         """
         axes = previous.shape
         at, observed = _by_row(position, axes), observed.reshape(-1, self.embed_dim)
         table = self.param("actions", orthogonal(np.sqrt(2.0)), (self.num_actions + 1, self.embed_dim))
-        # Not by indexing, whose gradient is a scatter: several times slower on a CPU.
+        # Indexing would have a scatter as its gradient, several times slower on a CPU.
         tokens = jax.nn.one_hot(previous.reshape(-1) + 1, self.num_actions + 1, dtype=table.dtype)
         x = tokens @ nn.RMSNorm()(nn.gelu(table))
         after = []
@@ -202,12 +202,12 @@ class SableDecoder(nn.Module):
 
 
 def shifted(action: Int[Array, "*b N"]) -> Int[Array, "*b N"]:
-    """The action of the agent before each, −1 (a token of its own) for the first."""
+    """Return the action of the agent before each, −1 (a token of its own) for the first."""
     return jnp.concatenate([jnp.full_like(action[..., :1], -1), action[..., :-1]], axis=-1)
 
 
 def _by_row(position: Float[Array, "*b 1 D"] | None, axes: tuple[int, ...]) -> Float[Array, "rows D"] | float:
-    """The position of each agent; 0 where there is none."""
+    """Return the position of each agent; 0 if there is none."""
     if position is None:
         return 0.0
     return jnp.broadcast_to(position, (*axes, position.shape[-1])).reshape(-1, position.shape[-1])

@@ -1,4 +1,4 @@
-"""Torsos: features in, embedding out."""
+"""Torsos: networks that embed features."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class MLPTorso(nn.Module):
 
 
 def make_torso(config: TorsoConfig) -> MLPTorso:
-    """The torso that a config describes."""
+    """Return the torso that a config describes."""
     return MLPTorso(config.layer_sizes, config.activation, config.use_layer_norm)
 
 

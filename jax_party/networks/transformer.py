@@ -1,6 +1,6 @@
 """The Multi-Agent Transformer's encoder and decoder, https://arxiv.org/abs/2205.14953, section 3.
 
-Agents are the sequence: the encoder relates their observations, the decoder their actions, one agent after another.
+Agents form the sequence: the encoder relates their observations, the decoder their actions, one agent after another.
 Layers, normalisations after each residual sum, and initialisation follow the paper's own code.
 """
 
@@ -19,9 +19,9 @@ from jax_party.networks.heads import MASKED_LOGIT
 from jax_party.ops.value_scale import VALUE_LAYER
 
 ACTIVATED_GAIN = 2.0**0.5
-"""Gain of the initialisation of a layer that an activation follows."""
+"""Gain of the initialisation of a layer that is followed by an activation."""
 OUTPUT_GAIN = 0.01
-"""Gain of the layers that end a block or a head: a block begins as little more than its residual path."""
+"""Gain of the last layers of a block or a head: a block starts as little more than its residual path."""
 
 
 def attention(
@@ -31,14 +31,14 @@ def attention(
     n_head: int,
     visible: Bool[Array, "n m"] | None = None,
 ) -> Float[Array, "b n D"]:
-    """Multi-head attention, softmax(Q Kᵀ / √(D/H)) V in each head; https://arxiv.org/abs/1706.03762 eq. 1.
+    """Return multi-head attention, softmax(Q Kᵀ / √(D/H)) V in each head; https://arxiv.org/abs/1706.03762 eq. 1.
 
     Args:
-      query: of the agents that look.
-      key: of the agents looked at.
-      value: of the same.
+      query: of the attending agents.
+      key: of the attended agents.
+      value: of the attended agents.
       n_head: H, heads; each has D/H successive features.
-      visible: whom each looks at; None for everybody.
+      visible: whom each agent may attend to; None for all.
     """
 
     def by_head(x: Array) -> Array:
@@ -54,7 +54,7 @@ def attention(
 
 
 def side_by_side(initialise: Initializer, parts: int) -> Initializer:
-    """The initialisation of merged layers that share their input: each has its own columns of (I, parts * O)."""
+    """Return the initialiser of merged layers with a common input: each has its own columns of (I, parts * O)."""
 
     def merged(key: PRNGKeyArray, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jnp.float32) -> Array:
         inputs, outputs = shape
@@ -69,7 +69,7 @@ def _projection(embed_dim: int, gain: float, parts: int = 1) -> nn.Dense:
 
 
 class FeedForward(nn.Module):
-    """The two layers that end a block.
+    """The two layers at the end of a block.
 
     Attributes:
       embed_dim: D.
@@ -79,13 +79,13 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b D"]) -> Float[Array, "*b D"]:
-        """Each agent by itself."""
+        """Transform each agent's features separately."""
         x = nn.gelu(nn.Dense(self.embed_dim, kernel_init=orthogonal(ACTIVATED_GAIN))(x))
         return nn.Dense(self.embed_dim, kernel_init=orthogonal(OUTPUT_GAIN))(x)
 
 
 class Head(nn.Module):
-    """What ends the encoder (a value) and the decoder (logits).
+    """The last layers of the encoder (a value) and the decoder (logits).
 
     Attributes:
       embed_dim: D.
@@ -99,7 +99,7 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b D"]) -> Float[Array, "*b O"]:
-        """Each agent by itself."""
+        """Transform each agent's features separately."""
         x = nn.LayerNorm()(nn.gelu(nn.Dense(self.embed_dim, kernel_init=orthogonal(ACTIVATED_GAIN))(x)))
         return nn.Dense(self.outputs, kernel_init=orthogonal(OUTPUT_GAIN), name=self.layer)(x)
 
@@ -119,7 +119,7 @@ class EncodeBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b N D"]) -> Float[Array, "b N D"]:
-        """Every agent looks at every agent."""
+        """Let every agent attend to every agent."""
         dim, gain = self.embed_dim, self.attention_gain
         query, key, value = jnp.split(_projection(dim, gain, 3)(x), 3, axis=-1)
         x = nn.LayerNorm()(x + _projection(dim, gain)(attention(query, key, value, self.n_head)))
@@ -127,7 +127,7 @@ class EncodeBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Observations in, representations and values out.
+    """The network from observations to representations and values.
 
     Attributes:
       n_block: blocks.
@@ -143,7 +143,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, "b N F"]) -> tuple[Float[Array, "b N D"], Float[Array, "b N"]]:
-        """Each agent's representation, in sight of all observations, and its value."""
+        """Return each agent's representation, given all observations, and its value."""
         x = nn.gelu(nn.Dense(self.embed_dim, kernel_init=orthogonal(ACTIVATED_GAIN))(nn.LayerNorm()(features)))
         x = nn.LayerNorm()(x)
         for _ in range(self.n_block):
@@ -152,7 +152,7 @@ class Encoder(nn.Module):
 
 
 class Past(NamedTuple):
-    """Keys and values of the agents decoded so far, of one block; those of agents to come are not looked at.
+    """Keys and values of one block for the agents decoded so far; those of later agents are ignored.
 
     Attributes:
       own: (b, N, 2D) for the attention among actions.
@@ -177,7 +177,7 @@ class DecodeBlock(nn.Module):
     attention_gain: float
 
     def setup(self) -> None:
-        """Layers; those with a common input are merged."""
+        """Create the layers; those with a common input are merged."""
         dim, gain = self.embed_dim, self.attention_gain
         self.own_qkv = _projection(dim, gain, 3)
         self.own_out = _projection(dim, gain)
@@ -188,7 +188,7 @@ class DecodeBlock(nn.Module):
         self.norms = [nn.LayerNorm() for _ in range(3)]
 
     def project(self, x: Float[Array, "*b D"]) -> Float[Array, "*b 3D"]:
-        """Query, key and value of the attention among actions."""
+        """Return query, key and value of the attention among actions."""
         projected: Array = self.own_qkv(x)
         return projected
 
@@ -200,7 +200,7 @@ class DecodeBlock(nn.Module):
         past: Past,
         first: Int[Array, ""] | int,
     ) -> tuple[Float[Array, "b n D"], Past]:
-        """Agents `first`..`first + n - 1`, given the past of those before; also the past with these in it."""
+        """Decode agents `first`..`first + n - 1`, given the past of earlier ones; also return the past with these."""
         dim = self.embed_dim
         visible = jnp.arange(past.own.shape[1]) <= first + jnp.arange(x.shape[1])[:, None]
         own = _put(past.own, projected[..., dim:], first)
@@ -214,16 +214,16 @@ class DecodeBlock(nn.Module):
 
 
 def _put(past: Array, new: Array, first: Int[Array, ""] | int) -> Array:
-    """`past` with the agents from `first` on replaced."""
+    """Return `past` with the agents from `first` on replaced."""
     if new.shape == past.shape:
         return new
     return jax.lax.dynamic_update_slice_in_dim(past, new, first, axis=1)
 
 
 class Decoder(nn.Module):
-    """Actions so far and representations in, logits of the agents whose turn it is out.
+    """The network from the actions so far and the representations to the logits of the next agents.
 
-    All agents at once, or one after another with the past carried along, are the same function.
+    Decoding all agents at once, or one after another with the past carried along, is the same function.
 
     Attributes:
       num_actions: A.
@@ -240,7 +240,7 @@ class Decoder(nn.Module):
     attention_gain: float
 
     def setup(self) -> None:
-        """The embedding of each token, blocks, and head."""
+        """Create the embedding of each token, blocks, and head."""
         shape = (self.num_actions + 1, self.embed_dim)
         self.tokens = self.param("tokens", orthogonal(ACTIVATED_GAIN), shape)
         self.norm = nn.LayerNorm()
@@ -254,18 +254,18 @@ class Decoder(nn.Module):
         past: tuple[Past, ...],
         first: Int[Array, ""] | int,
     ) -> tuple[Float[Array, "b n A"], tuple[Past, ...]]:
-        """Logits, not masked, of agents `first`..`first + n - 1`.
+        """Return logits, not masked, of agents `first`..`first + n - 1`.
 
         Args:
           token: the action of the agent before, plus 1; 0 for the first agent.
-          representation: of these agents.
-          past: a block each, of the agents before; `empty_past` where there are none.
+          representation: that of these agents.
+          past: one per block, of the earlier agents; `empty_past` if there are none.
           first: the first of these agents.
 
         Returns:
-          The logits, and the past with these agents in it.
+          The logits, and the past including these agents.
         """
-        # There are but A + 1 tokens: what depends on nothing else is computed once each.
+        # There are only A + 1 tokens: what depends on nothing else is computed once per token.
         embedded = self.norm(nn.gelu(self.tokens))
         table = jnp.concatenate([embedded, self.blocks[0].project(embedded)], axis=-1)
         rows = jax.nn.one_hot(token, len(table)) @ table
@@ -278,13 +278,13 @@ class Decoder(nn.Module):
         return self.head(x), tuple(following)
 
     def empty_past(self, batch_size: int, num_agents: int) -> tuple[Past, ...]:
-        """The past before the first agent, for each block."""
+        """Return the past before the first agent, for each block."""
         zeros = jnp.zeros((batch_size, num_agents, 2 * self.embed_dim))
         return (Past(zeros, zeros),) * self.n_block
 
 
 def shifted_tokens(action: Int[Array, "b N"]) -> Int[Array, "b N"]:
-    """The token that each agent's turn begins with, all actions being known: the start token, then actions plus 1."""
+    """Return the token that each agent's turn begins with, given all actions: the start token, then actions plus 1."""
     return jnp.pad(action[:, :-1] + 1, ((0, 0), (1, 0)))
 
 

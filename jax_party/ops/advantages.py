@@ -15,16 +15,16 @@ def generalised_advantages(
     v_t: Float[Array, "T *b"],
     lambda_: Float[Array, ""] | float,
 ) -> Float[Array, "T *b"]:
-    """Generalised advantage estimates, https://arxiv.org/abs/1506.02438 eq. 16.
+    """Return generalised advantage estimates, https://arxiv.org/abs/1506.02438 eq. 16.
 
     delta_t = r_t + discount_t v_t − v_tm1;  A_tm1 = delta_t + discount_t λ (1 − done_t) A_t.
 
     Args:
       r_t: rewards.
       discount_t: gamma times the environment's discount: 0 at termination, gamma at truncation.
-      done_t: the episode ended with this step, either way; nothing flows back across it.
+      done_t: the episode ended with this step, either way; nothing propagates back across it.
       v_tm1: values of the observations acted on.
-      v_t: values of the observations that followed, an ended episode's own last one where it ended.
+      v_t: values of the observations that followed; where an episode ended, of its last observation.
       lambda_: the trace's decay.
     """
     delta_t = r_t + discount_t * v_t - v_tm1
@@ -42,7 +42,7 @@ def generalised_advantages(
 def normalise(
     values: Float[Array, "*b"], weights: Float[Array, "*b"], axes: tuple[int, ...] | None = None
 ) -> Float[Array, "*b"]:
-    """Values less their weighted mean, over their weighted standard deviation plus 1e-8, along `axes`."""
+    """Return values minus their weighted mean, divided by their weighted standard deviation plus 1e-8, along `axes`."""
     total = jnp.maximum(weights.sum(axes, keepdims=True), 1.0)
     mean = (weights * values).sum(axes, keepdims=True) / total
     variance = (weights * (values - mean) ** 2).sum(axes, keepdims=True) / total

@@ -1,4 +1,4 @@
-"""Gradients of a batch, a cache-sized chunk at a time, and steps along them."""
+"""Gradients of a batch in cache-sized chunks, and optimiser steps."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ Batch = TypeVar("Batch")
 def chunked_gradient(
     loss: Callable[[Params, Batch], tuple[jax.Array, Any]], params: Params, batch: Batch, chunk_size: int | None
 ) -> tuple[Any, Params]:
-    """Sum of a loss's auxiliary values and of its gradient over a batch, chunk by chunk.
+    """Return the sums of a loss's auxiliary values and of its gradient over a batch, computed chunk by chunk.
 
-    `loss` returns sums over the samples that it is given (not means), so that the chunks add up to the batch whatever
-    their size.
+    `loss` returns sums over its samples (not means), so that the chunks add up to the batch whatever their size.
 
     Args:
       loss: (params, batch) -> (scalar, aux), both summed over the batch's leading axis.
       params: what to differentiate with respect to.
       batch: leaves with one leading axis B.
-      chunk_size: samples to a chunk; None for the whole batch at once. The largest divisor of B not above it is taken.
+      chunk_size: samples per chunk, reduced to the largest divisor of B; None for the whole batch at once.
 
     Returns:
       (aux, gradient).
@@ -46,7 +45,7 @@ def chunked_gradient(
     def add(total: Array, part: Batch) -> tuple[Array, None]:
         return total + ravel_pytree(differentiate(params, part))[0], None
 
-    total, _ = jax.lax.scan(add, zero, chunks)  # one vector: each leaf of its own would be a kernel more to compile
+    total, _ = jax.lax.scan(add, zero, chunks)  # one vector: separate leaves would each be a kernel to compile
     gradient, aux = as_tree(total)
     return aux, gradient
 
@@ -54,10 +53,10 @@ def chunked_gradient(
 def clipped_adam(
     learning_rate: optax.ScalarOrSchedule, max_norm: Float[Array, ""], eps: float = 1e-5
 ) -> optax.GradientTransformation:
-    """Adam with the gradient clipped to a norm, as in Mava; all parameters as one vector, which compiles faster."""
+    """Return Adam with the gradient norm clipped, as in Mava; all parameters are one vector, which compiles faster."""
     return optax.flatten(optax.chain(optax.clip_by_global_norm(max_norm), optax.adam(learning_rate, eps=eps)))
 
 
 def largest_divisor(size: int, limit: int) -> int:
-    """The largest divisor of `size` that is at most `limit`."""
+    """Return the largest divisor of `size` that is at most `limit`."""
     return next(divisor for divisor in range(min(size, limit), 0, -1) if size % divisor == 0)

@@ -1,4 +1,4 @@
-"""Policy and value losses, element by element: the caller weighs and averages them."""
+"""Policy and value losses per element: the caller weights and averages them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from jaxtyping import Array, Float, Int
 
 
 def log_prob(logits: Float[Array, "*b A"], action: Int[Array, "*b"]) -> Float[Array, "*b"]:
-    """Log-probability of `action` under a categorical policy."""
+    """Return the log-probability of `action` under a categorical policy."""
     one_hot = jax.nn.one_hot(action, logits.shape[-1], dtype=bool)
     return jnp.where(one_hot, jax.nn.log_softmax(logits), 0.0).sum(-1)
 
 
 def entropy(logits: Float[Array, "*b A"]) -> Float[Array, "*b"]:
-    """Entropy of a categorical policy, in nats; actions of probability 0 add nothing."""
+    """Return the entropy of a categorical policy, in nats; actions of probability 0 add nothing."""
     log_probs = jax.nn.log_softmax(logits)
     return -(jnp.exp(log_probs) * jnp.maximum(log_probs, -1e4)).sum(-1)
 
@@ -22,7 +22,7 @@ def entropy(logits: Float[Array, "*b A"]) -> Float[Array, "*b"]:
 def clipped_surrogate(
     ratio: Float[Array, "*b"], advantage: Float[Array, "*b"], epsilon: Float[Array, ""] | float
 ) -> Float[Array, "*b"]:
-    """PPO's loss, −min(ρ A, clip(ρ, 1−ε, 1+ε) A); https://arxiv.org/abs/1707.06347 eq. 7."""
+    """Return PPO's loss, −min(ρ A, clip(ρ, 1−ε, 1+ε) A); https://arxiv.org/abs/1707.06347 eq. 7."""
     return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - epsilon, 1.0 + epsilon) * advantage)
 
 
@@ -32,7 +32,7 @@ def clipped_value_loss(
     target: Float[Array, "*b"],
     epsilon: Float[Array, ""] | float,
 ) -> Float[Array, "*b"]:
-    """½ max((v − G)², (v_old + clip(v − v_old, −ε, ε) − G)²): the value may not jump further than ε at once.
+    """Return ½ max((v − G)², (v_old + clip(v − v_old, −ε, ε) − G)²): the value cannot change by more than ε at once.
 
     https://arxiv.org/abs/2103.01955 section 3, as in OpenAI's baselines.
     """

@@ -12,11 +12,11 @@ from jaxtyping import Array, Float
 def thin_dot_general(
     rows: Float[Array, "R D"], kernel: Float[Array, "D O"], dimension_numbers: Any, precision: Any = None, **_: Any
 ) -> Float[Array, "R O"]:
-    """`rows @ kernel` for a kernel of few columns, to be a dense layer's `dot_general`.
+    """Return `rows @ kernel` for a kernel of few columns; to be used as a dense layer's `dot_general`.
 
-    What differs is the kernel's gradient. On a CPU, XLA transposes all of `rows` for it, which takes ten times as long
-    as the product itself: 27 µs of 192 by 128, 3 columns (XLA's `dot` of both sides' first axes, jax 0.10). Here the
-    thin side is transposed. The barriers keep XLA from turning that back into the product that it was.
+    Only the kernel's gradient differs from the default. On a CPU, XLA transposes all of `rows` for it, which takes ten
+    times as long as the product itself: 27 µs for 192 by 128 with 3 columns (XLA's `dot` over both sides' first axes,
+    jax 0.10). Here the thin side is transposed. The barriers keep XLA from turning that back into the original product.
     """
     assert rows.ndim == kernel.ndim == 2 and dimension_numbers == (((1,), (0,)), ((), ())), dimension_numbers
     return _thin(rows, kernel, precision)

@@ -7,10 +7,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 
 def flat_gumbel(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
-    """Standard Gumbel noise, float32; `argmax(logits + noise)` samples a categorical.
+    """Return standard Gumbel noise, float32; `argmax(logits + noise)` samples a categorical.
 
-    Drawn as one vector and reshaped: on a CPU the counters of a four-dimensional draw cost XLA over a second to compile
-    and five times as long to run.
+    Drawn as one vector and reshaped: on a CPU a four-dimensional draw takes XLA over a second to compile, and five
+    times as long to run.
     """
     size = 1
     for length in shape:

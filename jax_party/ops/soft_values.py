@@ -1,6 +1,6 @@
-"""Kernels of soft actor-critic with discrete actions, https://arxiv.org/abs/1910.07207, element by element.
+"""Kernels of soft actor-critic with discrete actions, https://arxiv.org/abs/1910.07207, per element.
 
-Policies are given by masked logits. An illegal action has probability 0 and adds nothing to an expectation nor to its
+Policies are given by masked logits. An illegal action has probability 0 and adds nothing to an expectation or to its
 gradient, whatever its value.
 """
 
@@ -14,14 +14,14 @@ from jax_party.ops.losses import entropy
 
 
 def expected_value(logits: Float[Array, "*b A"], q: Float[Array, "*b A"]) -> Float[Array, "*b"]:
-    """Σ_a π(a) Q(a)."""
+    """Return Σ_a π(a) Q(a)."""
     return (jax.nn.softmax(logits) * q).sum(-1)
 
 
 def soft_value(
     logits: Float[Array, "*b A"], q: Float[Array, "*b A"], alpha: Float[Array, "..."] | float
 ) -> Float[Array, "*b"]:
-    """V = Σ_a π(a) (Q(a) − α log π(a)), eq. 10: the expectation over the policy's actions, without sampling.
+    """Return V = Σ_a π(a) (Q(a) − α log π(a)), eq. 10: the expectation over the policy's actions, without sampling.
 
     Args:
       logits: masked logits of π.
@@ -34,7 +34,7 @@ def soft_value(
 def policy_loss(
     logits: Float[Array, "*b A"], q: Float[Array, "*b A"], alpha: Float[Array, "..."] | float
 ) -> Float[Array, "*b"]:
-    """Σ_a π(a) (α log π(a) − Q(a)), eq. 12; neither Q nor α is learned by it.
+    """Return Σ_a π(a) (α log π(a) − Q(a)), eq. 12; no gradient flows into Q or α.
 
     Up to a constant it is α times the KL divergence from π to softmax(Q / α).
     """
@@ -42,14 +42,14 @@ def policy_loss(
 
 
 def target_entropy(action_mask: Bool[Array, "*b A"], scale: Float[Array, ""] | float) -> Float[Array, "*b"]:
-    """`scale` times the entropy of the uniform policy over the legal actions, log of their number; 0 without choice."""
+    """Return `scale` times the entropy of the uniform policy over n legal actions, log n; 0 for a single one."""
     return scale * jnp.log(jnp.maximum(action_mask.sum(-1), 1).astype(jnp.float32))
 
 
 def temperature_loss(
     log_alpha: Float[Array, "*b"], entropy: Float[Array, "*b"], target: Float[Array, "*b"]
 ) -> Float[Array, "*b"]:
-    """α (H(π) − H̄), eq. 11: descending it raises the temperature where the entropy is below its target."""
+    """Return α (H(π) − H̄), eq. 11: descending it raises the temperature if the entropy is below its target."""
     return jnp.exp(log_alpha) * jax.lax.stop_gradient(entropy - target)
 
 

@@ -1,1 +1,1 @@
-"""The systems: one file a family."""
+"""The systems: one file per family."""

@@ -1,4 +1,4 @@
-"""What every system is to the outer loop, and the rollout that they share."""
+"""The interface of every system to the outer loop, and the rollout that they share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Hyper(NamedTuple):
 
     Attributes:
       system: the system's own, by their config names; () float32 each.
-      env: the scenario's traced settings, nested as in its task config; empty where it has none.
+      env: the scenario's traced settings, nested as in its task config; empty if it has none.
       num_updates: () float32, updates in the whole budget, for schedules.
     """
 
@@ -37,8 +37,8 @@ class LearnerState(NamedTuple):
       params: the networks' parameters; what evaluation plays.
       opt_state: the optimisers' states.
       envs: the training environments.
-      memory: what the agents remember in mid-episode (hidden states), leading axis E; () where they do not.
-      replay: the replay buffer, its arrays with leading axis E; () where there is none.
+      memory: what the agents remember in mid-episode (hidden states), leading axis E; () if they remember nothing.
+      replay: the replay buffer, its arrays with leading axis E; () if there is none.
       key: (2,) uint32.
       updates: () int32, updates done.
     """
@@ -53,11 +53,11 @@ class LearnerState(NamedTuple):
 
 
 class UpdateOutput(NamedTuple):
-    """What an update tells.
+    """The output of an update.
 
     Attributes:
       losses: name -> () float32, means over the update.
-      trajectory: field -> (E, T, ...) of the rollout just played, or empty where it is not recorded.
+      trajectory: field -> (E, T, ...) of the rollout just played, or empty if it is not recorded.
     """
 
     losses: dict[str, Float[Array, ""]]
@@ -65,7 +65,7 @@ class UpdateOutput(NamedTuple):
 
 
 class FirstKeys(NamedTuple):
-    """What a learner's first key is split into, (2,) uint32 each: networks, environments, and all that comes after."""
+    """The keys that a learner's first key is split into, (2,) uint32 each: networks, environments, everything later."""
 
     learning: PRNGKeyArray
     envs: PRNGKeyArray
@@ -73,7 +73,7 @@ class FirstKeys(NamedTuple):
 
 
 def first_keys(key: PRNGKeyArray) -> FirstKeys:
-    """The keys of a learner's start."""
+    """Split a learner's first key."""
     return FirstKeys(*jax.random.split(key, 3))
 
 
@@ -83,12 +83,12 @@ class System(abc.ABC):
     Args:
       config: static settings; its traced numbers arrive as `Hyper` in each call.
       env: the environment.
-      chunk_size: environment steps to a forward and backward pass, None for a whole (mini)batch.
-      mesh: devices that environments, batches and replay are spread over along the axis `env`, or None for one.
+      chunk_size: environment steps per forward and backward pass, None for a whole (mini)batch.
+      mesh: devices over which environments, batches and replay are spread along the axis `env`, or None for one device.
     """
 
     cpu_chunk_size: ClassVar[int | None] = None
-    """Environment steps to a forward and backward pass on one CPU core; `benchmarks/throughput.py` compares sizes."""
+    """Environment steps per forward and backward pass on one CPU core; `benchmarks/throughput.py` compares sizes."""
 
     def __init__(
         self, config: ExperimentConfig, env: MultiAgentEnv, chunk_size: int | None = None, mesh: Mesh | None = None
@@ -104,7 +104,7 @@ class System(abc.ABC):
 
     @abc.abstractmethod
     def init(self, hyper: Hyper, key: PRNGKeyArray, envs: EnvState) -> LearnerState:
-        """Networks, optimisers and replay at the start, beside the environments that `begin` made of the same key."""
+        """Return the learner's state at the start; `envs` are the environments that `begin` made from the same key."""
 
     @abc.abstractmethod
     def update(self, hyper: Hyper, state: LearnerState) -> tuple[LearnerState, UpdateOutput]:
@@ -112,41 +112,41 @@ class System(abc.ABC):
 
     @abc.abstractmethod
     def initial_memory(self, batch_size: int) -> PyTree:
-        """What agents remember when an episode begins, leading axis `batch_size`; () where they remember nothing."""
+        """Return the memory at the beginning of an episode, leading axis `batch_size`; () if nothing is remembered."""
 
     @abc.abstractmethod
     def act(
         self, params: PyTree, memory: PyTree, observation: Observation, key: PRNGKeyArray, *, greedy: bool
     ) -> tuple[PyTree, Int[Array, "b N"], dict[str, Array]]:
-        """Actions for a batch of observations.
+        """Return actions for a batch of observations.
 
         Args:
           params: `LearnerState.params`.
-          memory: of the same batch; `initial_memory` where an episode begins with this observation.
+          memory: that of the same batch; `initial_memory` where an episode begins with this observation.
           observation: leading axis b.
           key: (2,) uint32.
-          greedy: the likeliest (or best) action rather than a draw.
+          greedy: choose the most likely (or best) action rather than sample.
 
         Returns:
-          The memory after this step, the actions, and what the algorithm knows of them (`log_prob`, `value`, …).
+          The memory after this step, the actions, and what the algorithm knows about them (`log_prob`, `value`, …).
         """
 
     def features(self, observation: Observation) -> Float[Array, "*b N F"]:
-        """What an agent's own network sees: its view, and its id where that is set."""
+        """Return what an agent's own network sees: its view, and its id if `add_agent_id` is set."""
         view = observation.agents_view
         return append_agent_ids(view) if self.add_agent_id else view
 
     def envs_under(self, hyper: Hyper) -> AutoResetEnvs:
-        """The environments under an experiment's traced settings."""
+        """Return the environments with an experiment's traced settings."""
         return AutoResetEnvs(self.env.with_params(hyper.env), self.envs.num_envs)
 
     def begin(self, hyper: Hyper, key: PRNGKeyArray) -> EnvState:
-        """The training environments at the start, by a learner's first key."""
+        """Return the training environments at the start, from a learner's first key."""
         envs, own = self.envs_under(hyper), first_keys(key).envs
         return envs.reset_staggered(own) if self.stagger else envs.reset(own)
 
     def start(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
-        """Everything of a learner at the start, as one function; a program compiles `begin` and `init` apart."""
+        """Return a learner's state at the start in one function; a program compiles `begin` and `init` separately."""
         return self.init(hyper, key, self.begin(hyper, key))
 
     def spread(self, batch: PyTree) -> PyTree:
@@ -163,12 +163,13 @@ class Rollout(NamedTuple):
     Attributes:
       observation: what was acted on.
       action: (T, E, N) int32.
-      known: what the algorithm knew of the action when it was taken: `log_prob`, `value`, `q_values`, …
+      known: what the algorithm knew about the action when it was taken: `log_prob`, `value`, `q_values`, …
       reward: (T, E, N) float32.
       discount: (T, E, N) float32, the environment's.
       done: (T, E) bool, the episode ended with this step.
       last_done: (T, E) bool, the observation is the first of its episode.
-      following: `collect`'s `follow` of the observation that each step led to, an ended episode's own last one.
+      following: `collect`'s `follow` of the observation that each step led to; at an episode's end, its last
+        observation.
     """
 
     observation: Observation
@@ -182,7 +183,7 @@ class Rollout(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where play stands: the environments, and what the agents remember before they see the observation there."""
+    """The present state of play: the environments, and the agents' memory before they see the observation there."""
 
     envs: EnvState
     memory: PyTree
@@ -202,10 +203,10 @@ def collect(
       envs: the environments.
       start: where they are.
       initial_memory: replaces the memory where an episode begins.
-      act: (memory, observation, noise of the step) -> (memory after it, action (E, N), what is known of it).
-      follow: (memory after acting, the observation that followed, done (E,)) -> what is kept of it. The observation is
-        an ended episode's last one where it ended, not the next episode's first.
-      noise: drawn beforehand, leading axis T: one draw for the rollout costs a fraction of one a step.
+      act: (memory, observation, noise of the step) -> (memory after it, action (E, N), what is known about it).
+      follow: (memory after acting, the observation that followed, done (E,)) -> what to keep of it. Where an episode
+        ended, the observation is its last one, not the next episode's first.
+      noise: drawn beforehand, leading axis T: one draw per rollout costs a fraction of one per step.
     """
 
     def step(position: Position, noise_t: Any) -> tuple[Position, Rollout]:
@@ -229,34 +230,34 @@ def collect(
 
 
 def begin_episodes(memory: PyTree, initial_memory: PyTree, begins: Bool[Array, " E"]) -> PyTree:
-    """`memory`, and `initial_memory` in its place where an episode begins; leading axis E."""
+    """Return `memory`, replaced by `initial_memory` where an episode begins; leading axis E."""
     return jax.tree.map(
         lambda kept, fresh: jnp.where(begins.reshape(-1, *(1,) * (kept.ndim - 1)), fresh, kept), memory, initial_memory
     )
 
 
 def where_ended(done: Bool[Array, " E"], compute: Callable[[], Float[Array, "E ..."]]) -> Float[Array, "E ..."]:
-    """`compute()` at steps where some episode ends, else zeros at no cost."""
+    """Return `compute()` at steps at which some episode ends, otherwise zeros at no cost."""
     shape = jax.eval_shape(compute)
 
     def where_ended(any_done: Bool[Array, ""]) -> Array:
         return jax.lax.cond(any_done, compute, lambda: jnp.zeros(shape.shape, shape.dtype))
 
-    return jax.jit(where_ended)(done.any())  # named, so that it can be told apart in the traced program
+    return jax.jit(where_ended)(done.any())  # named, so that it can be identified in the traced program
 
 
 def small_int(num_values: int) -> Any:
-    """The smallest signed integer dtype that holds 0..num_values-1."""
+    """Return the smallest signed integer dtype that holds 0..num_values-1."""
     return jnp.int8 if num_values <= 128 else jnp.int16
 
 
 def trajectory_fields(rollout: Rollout, num_actions: int, **extra: Array) -> dict[str, Array]:
-    """A rollout as the vault keeps it: a batch row an environment, the time axis unbroken, small dtypes.
+    """Return a rollout as the vault stores it: one batch row per environment, an unbroken time axis, small dtypes.
 
     Args:
       rollout: leading axes (T, E).
       num_actions: A.
-      extra: what the algorithm has besides, (T, E, …): `value`, `log_prob`, `q_values`.
+      extra: further fields of the algorithm, (T, E, …): `value`, `log_prob`, `q_values`.
     """
     fields = {
         "done": rollout.last_done,

@@ -1,12 +1,12 @@
 """HASAC: heterogeneous-agent soft actor-critic, https://arxiv.org/abs/2306.10715.
 
-Every agent has its own policy and temperature. Policies are improved one after another, in an order drawn afresh each
-time, each against what the agents before it have become: the paper's sequential policy improvement.
+Every agent has its own policy and temperature. Policies are improved one after another, in an order drawn anew each
+time, each against the updated policies of the agents before it: the paper's sequential policy improvement.
 
 The paper's game has one reward for the team. Here an agent's row of the centralised twin critics is fitted to its own
-reward, so that games with individual rewards are played too; with a shared reward every row estimates the paper's
-joint soft action value. As in the paper the entropies of all agents count in the value of what follows, each at its
-own temperature. A row gives values for all own actions, given the others': the expectation over own actions is exact.
+reward, so that games with individual rewards can be played too; with a shared reward every row estimates the paper's
+joint soft action value. As in the paper, the entropies of all agents, each at its own temperature, count in the value
+of the next state. A row gives values for all own actions, given the others': the expectation over own actions is exact.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ class HASAC(MASAC):
     """SAC with a policy for each agent (leading axis N of `Params.actor`), improved in turn."""
 
     def init_actor(self, key: PRNGKeyArray, observation: Observation) -> PyTree:
-        """Each agent's own parameters, leading axis N."""
+        """Return each agent's own parameters, leading axis N."""
         keys = jax.random.split(key, self.env.num_agents)
         features = jnp.moveaxis(self.features(observation), -2, 0)
         return jax.vmap(self.actor.init)(keys, features, jnp.moveaxis(observation.action_mask, -2, 0))
 
     def init_log_alpha(self, log_alpha: Float[Array, ""]) -> Float[Array, " N"]:
-        """A temperature for each agent."""
+        """Return a temperature for each agent."""
         return jnp.full((self.env.num_agents,), log_alpha)
 
     def init_actor_optimiser(self, hyper: Hyper, actor: PyTree) -> PyTree:
-        """Each agent's own optimiser, leading axis N."""
+        """Return the state of each agent's own optimiser, leading axis N."""
         return jax.vmap(self.optimiser(hyper, "policy_lr").init)(actor)
 
     def logits(self, actor: PyTree, observation: Observation) -> Float[Array, "*b N A"]:
-        """Masked logits of each agent's own policy."""
+        """Return masked logits of each agent's own policy."""
         apply = jax.vmap(self.actor.apply, (0, -2, -2), -2)
         logits: Any = apply(actor, self.features(observation), observation.action_mask)
         return logits
 
     def next_values(self, params: Params, observation: Observation, key: PRNGKeyArray) -> Float[Array, "B N"]:
-        """Soft values under the joint policy: Σ_a π_i(a) min_k Q̄_k(s', i, a'_-i, a) + Σ_j α_j H(π_j)."""
+        """Return soft values under the joint policy: Σ_a π_i(a) min_k Q̄_k(s', i, a'_-i, a) + Σ_j α_j H(π_j)."""
         logits = self.logits(params.actor, observation)
         q = self._lower_q(params.target_q, observation, logits, self._action_noise(key, logits.shape))
         team_entropy = (jnp.exp(params.log_alpha) * entropy(logits)).sum(-1, keepdims=True)
@@ -60,7 +60,7 @@ class HASAC(MASAC):
     def learn_policy(
         self, hyper: Hyper, learning: Learning, samples: PolicySamples, key: PRNGKeyArray
     ) -> tuple[Learning, dict[str, Float[Array, "..."]]]:
-        """The agents' policies one after another, in a random order.
+        """Improve the agents' policies one after another, in a random order.
 
         Returns:
           Losses of each agent, (N,).
@@ -71,9 +71,9 @@ class HASAC(MASAC):
     def learn_in_turn(
         self, hyper: Hyper, learning: Learning, samples: PolicySamples, order: Int[Array, " N"]
     ) -> tuple[Learning, dict[str, Float[Array, " N"]]]:
-        """The policies in a given order (the agent at each turn).
+        """Improve the policies in a given order (the agent at each turn).
 
-        Once an agent has learned, those after it meet its action under the new policy and the same noise.
+        Once an agent has learned, those after it face its action under the new policy and the same noise.
         """
         params, opt_state = learning
         optimiser = self.optimiser(hyper, "policy_lr")
@@ -98,7 +98,7 @@ class HASAC(MASAC):
     def _own_loss(
         self, params: Params, agent: Int[Array, ""], actor: PyTree, samples: tuple[PolicySamples, Int[Array, "B N"]]
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """An agent's policy loss given the joint action, summed over samples with their weights."""
+        """Return an agent's policy loss given the joint action, summed over samples with their weights."""
         chosen, action = samples
         logits = self._own_logits(actor, chosen.observation, agent)
         features = self.critic_features(chosen.observation, action)[:, agent]
@@ -109,22 +109,22 @@ class HASAC(MASAC):
         return sums["policy_loss"], sums
 
     def _own_logits(self, actor: PyTree, observation: Observation, agent: Int[Array, ""]) -> Float[Array, "B A"]:
-        """Masked logits of one agent's policy."""
+        """Return masked logits of one agent's policy."""
         logits: Any = self.actor.apply(actor, self.features(observation)[:, agent], observation.action_mask[:, agent])
         return logits
 
     def _weighted_sums(self, samples: PolicySamples, losses: Array, entropies: Array) -> dict[str, Array]:
-        """Over the samples alone: an agent's, or (N,) of all."""
+        """Sum over the samples only: for one agent, or (N,) for all."""
         parts = {"policy_loss": losses, "entropy": entropies, "target_entropy": samples.target_entropy}
         return {name: (samples.weight * part).sum(0) for name, part in parts.items()}
 
     def _policy_weight(self, had_choice: Float[Array, "B N"]) -> Float[Array, "B N"]:
-        """Equal weights for all steps at which an agent had a choice."""
+        """Return equal weights for all steps at which an agent had more than one legal action."""
         return had_choice / jnp.maximum(had_choice.sum(0), 1.0)
 
 
 def _put(tree: PyTree, index: Int[Array, ""], part: PyTree) -> PyTree:
-    """`tree` with `part` at `index` of its leading axis."""
+    """Return `tree` with `part` at `index` of its leading axis."""
     return jax.tree.map(lambda leaf, own: leaf.at[index].set(own), tree, part)
 
 

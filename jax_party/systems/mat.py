@@ -1,7 +1,7 @@
 """MAT, the Multi-Agent Transformer: https://arxiv.org/abs/2205.14953.
 
 The joint policy is decoded agent by agent, each action conditioned on those before it. Training decodes all agents at
-once, under the actions that were taken. Each agent's advantage is estimated from its own reward; with a shared reward
+once, with the actions that were taken. Each agent's advantage is estimated from its own reward; with a shared reward
 this is the paper's setting, where the agents' advantages add up to the joint one (theorem 1).
 """
 
@@ -30,7 +30,7 @@ class Params(NamedTuple):
 
 
 class MAT(OnPolicySystem):
-    """The Multi-Agent Transformer with PPO's objective, each agent's by its own advantage."""
+    """The Multi-Agent Transformer with PPO's objective, using each agent's own advantage."""
 
     cpu_chunk_size: ClassVar[int | None] = 64
 
@@ -45,7 +45,7 @@ class MAT(OnPolicySystem):
         self.decoder = Decoder(env.num_actions, *size)
 
     def init_params(self, key: PRNGKeyArray, observation: Observation) -> Params:
-        """Parameters of both networks."""
+        """Return the parameters of both networks."""
         encoder_key, decoder_key = jax.random.split(key)
         (representation, _), encoder = self.encoder.init_with_output(encoder_key, self.features(observation))
         token = jnp.zeros(representation.shape[:-1], jnp.int32)
@@ -53,13 +53,13 @@ class MAT(OnPolicySystem):
         return Params(encoder, self.decoder.init(decoder_key, token, representation, past, 0))
 
     def initial_memory(self, batch_size: int) -> PyTree:
-        """Nothing is remembered."""
+        """Return (): nothing is remembered."""
         return ()
 
     def step(
         self, params: Params, memory: PyTree, observation: Observation, noise: Float[Array, "b N A"]
     ) -> tuple[PyTree, Int[Array, "b N"], dict[str, Array]]:
-        """Choose one agent's action after another's."""
+        """Choose the agents' actions one after another."""
         representation, value = self._encode(params, observation)
         batch_size, num_agents = value.shape
 
@@ -78,11 +78,11 @@ class MAT(OnPolicySystem):
         return memory, action, {"log_prob": log_prob(logits, action), "value": value}
 
     def bootstrap(self, params: Params, memory: PyTree, observation: Observation) -> Float[Array, "b N"]:
-        """Values of observations, by the encoder."""
+        """Return the encoder's values of observations."""
         return self._encode(params, observation)[1]
 
     def evaluate(self, params: Params, batch: Batch) -> tuple[Float[Array, "B N A"], Float[Array, "B N"]]:
-        """All agents at once: each is given the actions that those before it took."""
+        """Evaluate all agents at once: each is given the actions that those before it took."""
         representation, value = self._encode(params, batch.observation)
         past = self.decoder.empty_past(*value.shape)
         logits, _ = self._decode(params, shifted_tokens(batch.action), representation, past, 0)

@@ -1,8 +1,8 @@
-"""What the systems that learn from a replay buffer share: exploring, remembering, and gradient steps on samples.
+"""Shared code of the systems that learn from a replay buffer: exploring, storing, and gradient steps on samples.
 
-A system of this family says how it explores (`explore`), how it plays (`act`) and what a gradient step does
-(`learn_step`). An update plays `rollout_length` steps everywhere, adds them to the buffer, and takes `epochs` gradient
-steps once the buffer holds enough.
+A system of this family defines how it explores (`explore`), how it plays (`act`) and what a gradient step does
+(`learn_step`). An update plays `rollout_length` steps in every environment, adds them to the buffer, and takes
+`epochs` gradient steps once the buffer holds enough.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from jax_party.systems.base import (
 
 
 class Step(NamedTuple):
-    """What is remembered of an environment step; in a sample, leading axes (B, L): L successive steps.
+    """What the buffer keeps of an environment step; in a sample, leading axes (B, L): L successive steps.
 
     Attributes:
       observation: what was acted on.
-      next_observation: what followed; an ended episode's own last one where it ended.
+      next_observation: what followed; where the episode ended, its last observation.
       action: (N,) int32.
       reward: (N,) float32.
       discount: (N,) float32, the environment's: 0 at termination, 1 at truncation.
       done: () bool, the episode ended with this step.
       last_done: () bool, `observation` is the first of its episode.
-      memory: what the agents remembered before this step, episodes that begin with it cleared; () without memory.
+      memory: the agents' memory before this step, cleared if an episode begins with it; () without memory.
     """
 
     observation: Observation
@@ -64,7 +64,7 @@ class Learning(NamedTuple):
     """What gradient steps change.
 
     Attributes:
-      params: `LearnerState.params`: all networks, targets included.
+      params: `LearnerState.params`: all networks, including target networks.
       opt_state: `LearnerState.opt_state`: the optimisers' states.
     """
 
@@ -73,7 +73,7 @@ class Learning(NamedTuple):
 
 
 class OffPolicySystem(System):
-    """A system that learns from a Flashbax trajectory buffer, a row an environment."""
+    """A system that learns from a Flashbax trajectory buffer with one row per environment."""
 
     def __init__(
         self, config: ExperimentConfig, env: MultiAgentEnv, chunk_size: int | None = None, mesh: Mesh | None = None
@@ -88,7 +88,7 @@ class OffPolicySystem(System):
     @property
     @abc.abstractmethod
     def batch_size(self) -> int:
-        """Sequences to a gradient step, for each replica."""
+        """Sequences per gradient step, for each replica."""
 
     @property
     @abc.abstractmethod
@@ -102,11 +102,11 @@ class OffPolicySystem(System):
 
     @abc.abstractmethod
     def init_learning(self, hyper: Hyper, key: PRNGKeyArray, observation: Observation) -> Learning:
-        """Parameters and optimisers' states at the start. `observation`: an example, leading axis 1."""
+        """Return parameters and optimisers' states at the start. `observation`: an example, leading axis 1."""
 
     @abc.abstractmethod
     def draw_noise(self, key: PRNGKeyArray, steps: int) -> PyTree:
-        """The randomness of a rollout's actions, leading axes (steps, E)."""
+        """Return the randomness of a rollout's actions, leading axes (steps, E)."""
 
     @abc.abstractmethod
     def explore(
@@ -118,33 +118,33 @@ class OffPolicySystem(System):
         noise: PyTree,
         env_steps: Float[Array, ""],
     ) -> tuple[PyTree, Int[Array, "E N"], dict[str, Array]]:
-        """Act in a training rollout, after `env_steps` steps of all environments together.
+        """Act in a training rollout, after `env_steps` steps over all environments.
 
         Returns:
-          The memory after this step, the actions, and what is recorded of them (`q_values` or `log_prob`).
+          The memory after this step, the actions, and what is recorded about them (`q_values` or `log_prob`).
         """
 
     @abc.abstractmethod
     def training_form(self, params: PyTree, batch: Step) -> dict[str, Array]:
-        """What is recorded of acting (`q_values` or `log_prob`), as training computes it on sequences, axes (B, L).
+        """Return what acting records (`q_values` or `log_prob`), as training computes it on sequences, axes (B, L).
 
-        Both forms give the same numbers once exploring at random has ended.
+        Both forms give the same numbers once random exploration has ended.
         """
 
     @abc.abstractmethod
     def learn_step(
         self, hyper: Hyper, learning: Learning, batch: Step, key: PRNGKeyArray
     ) -> tuple[Learning, dict[str, Float[Array, ""]]]:
-        """One gradient step on sampled sequences, leading axes (B, L), and the target networks' step after it."""
+        """Take one gradient step on sampled sequences, leading axes (B, L), and update the target networks after it."""
 
     def begin_learning(self, learning: Learning, replay: Any) -> Learning:
-        """What is to be done before an update's gradient steps, given what is remembered; by default nothing."""
+        """Prepare an update's gradient steps, given the replay buffer; by default, do nothing."""
         return learning
 
     # -- What the outer loop calls -------------------------------------------------------------------------------------
 
     def init(self, hyper: Hyper, key: PRNGKeyArray, envs: EnvState) -> LearnerState:
-        """Networks, optimisers and an empty buffer."""
+        """Return the networks, optimisers and an empty buffer."""
         own = first_keys(key)
         learning = self.init_learning(hyper, own.learning, jax.tree.map(lambda leaf: leaf[:1], envs.observation))
         memory = self.initial_memory(self.envs.num_envs)
@@ -152,7 +152,7 @@ class OffPolicySystem(System):
         return LearnerState(*learning, envs, memory, replay, own.next, jnp.zeros((), jnp.int32))
 
     def update(self, hyper: Hyper, state: LearnerState) -> tuple[LearnerState, UpdateOutput]:
-        """Play one rollout, remember it, then learn from samples of all that is remembered."""
+        """Play one rollout, store it, then learn from samples of the buffer."""
         next_key, act_key, learn_key = jax.random.split(state.key, 3)
         position, rollout = self.play(hyper, state, act_key)
         replay = self.buffer.add(state.replay, _by_rows(remembered(rollout)))
@@ -169,7 +169,7 @@ class OffPolicySystem(System):
     def play(self, hyper: Hyper, state: LearnerState, key: PRNGKeyArray) -> tuple[Position, Rollout]:
         """Collect a rollout with the exploring policy."""
         steps, num_envs = self.system.rollout_length, self.envs.num_envs
-        before = state.updates.astype(jnp.float32) * (steps * num_envs)  # integers of 32 bits would not last
+        before = state.updates.astype(jnp.float32) * (steps * num_envs)  # as float: 32-bit integers would overflow
         noise = (self.draw_noise(key, steps), before + jnp.arange(steps) * num_envs)
 
         def act(memory: PyTree, observation: Observation, noise_t: Any) -> tuple[PyTree, Array, dict[str, Array]]:
@@ -186,9 +186,9 @@ class OffPolicySystem(System):
     def learn(
         self, hyper: Hyper, learning: Learning, replay: Any, key: PRNGKeyArray
     ) -> tuple[Learning, dict[str, Float[Array, ""]]]:
-        """`epochs` gradient steps, or none while the buffer holds too little.
+        """Take `epochs` gradient steps, or none while the buffer holds too little.
 
-        The losses are means over the gradient steps taken, 0 where there was none, and `gradient_steps`: how many.
+        The losses are means over the gradient steps, 0 if there were none; `gradient_steps` is their number.
         """
 
         def step(learning: Learning, step_key: PRNGKeyArray) -> tuple[Learning, dict[str, Array]]:
@@ -212,7 +212,7 @@ class OffPolicySystem(System):
     # -- Parts of the stages -------------------------------------------------------------------------------------------
 
     def gradient(self, loss: Callable[[Any, Any], tuple[Array, Any]], params: Any, batch: Any) -> tuple[Any, Any]:
-        """(aux, gradient) of a loss that sums over the sequences that it is given, a chunk of them at a time."""
+        """Return (aux, gradient) of a loss that sums over its sequences, computed in chunks of sequences."""
         chunk = None if self.chunk_size is None else max(1, self.chunk_size // self.sequence_length)
         return chunked_gradient(loss, params, batch, chunk)
 
@@ -228,7 +228,7 @@ class OffPolicySystem(System):
         )
 
     def _example(self, observation: Observation, memory: PyTree) -> Step:
-        """A single remembered step, for its shapes and dtypes."""
+        """Return a single stored step, for its shapes and dtypes."""
         first = jax.tree.map(lambda leaf: leaf[0], observation)
         agents, no = (self.env.num_agents,), jnp.zeros((), bool)
         nothing = jnp.zeros(agents)
@@ -237,7 +237,7 @@ class OffPolicySystem(System):
 
 
 def remembered(rollout: Rollout) -> Step:
-    """A rollout's steps as the buffer keeps them, leading axes (T, E)."""
+    """Return a rollout's steps as the buffer stores them, leading axes (T, E)."""
     return Step(
         rollout.observation,
         rollout.following,
@@ -251,7 +251,7 @@ def remembered(rollout: Rollout) -> Step:
 
 
 def _by_rows(steps: Step) -> Step:
-    """(T, E, ...) -> (E, T, ...)."""
+    """Transpose (T, E, ...) to (E, T, ...)."""
     rows: Step = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), steps)
     return rows
 

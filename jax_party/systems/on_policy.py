@@ -1,7 +1,7 @@
-"""What the systems trained with PPO's objective share: rollout, advantages, epochs of minibatches, the clipped loss.
+"""Shared code of the systems trained with PPO's objective: rollout, advantages, epochs of minibatches, clipped loss.
 
-A system of this family is its networks in two forms: an acting form, a step at a time (`step`, `bootstrap`), and a
-training form over a batch of samples (`evaluate`), which gives the same numbers.
+A system of this family defines its networks in two forms: an acting form, one step at a time (`step`, `bootstrap`), and
+a training form over a batch of samples (`evaluate`), which gives the same numbers.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ class Batch(NamedTuple):
     """Samples to learn from, leading axis B.
 
     A sample is an environment step, or, for systems with a `sequence_length` L, L successive steps of one environment:
-    each leaf but `memory` then has axes (B, L).
+    each leaf except `memory` then has axes (B, L).
 
     Attributes:
       observation: what was acted on.
       action: (B, N) int32.
-      log_prob: (B, N) of the behaviour policy.
-      value: (B, N) when it was collected; like `target` in units of the reward, and of the network once it learns.
+      log_prob: (B, N), that of the behaviour policy.
+      value: (B, N), at collection time; like `target`, in units of the reward, and in the network's after `rescale`.
       advantage: (B, N), not yet normalised.
       target: (B, N) value target.
-      policy_weight: (B, N), 0 for an agent that had no choice.
+      policy_weight: (B, N), 0 for an agent with a single legal action.
       value_weight: (B, N).
       last_done: (B,) bool, the observation is the first of its episode.
-      memory: what the agents remembered before a sample's first step; episodes that begin with it not yet cleared.
+      memory: the agents' memory before a sample's first step, not yet cleared if an episode begins with it.
     """
 
     observation: Observation
@@ -75,7 +75,7 @@ class Learned(NamedTuple):
 
     Attributes:
       networks: the networks' parameters.
-      scale: the units of the values that they give; None where these are the reward's.
+      scale: the units of the values that they output; None if these are the reward's.
     """
 
     networks: PyTree
@@ -97,37 +97,38 @@ class OnPolicySystem(System):
 
     @abc.abstractmethod
     def init_params(self, key: PRNGKeyArray, observation: Observation) -> PyTree:
-        """Parameters at the start. `observation`: an example, leading axis 1."""
+        """Return the parameters at the start. `observation`: an example, leading axis 1."""
 
     @abc.abstractmethod
     def step(
         self, params: PyTree, memory: PyTree, observation: Observation, noise: Float[Array, "b N A"]
     ) -> tuple[PyTree, Int[Array, "b N"], dict[str, Array]]:
-        """The acting form: the memory after this step, actions, and `log_prob` of each, `value` where it costs nothing.
+        """Act: return the memory after this step, actions, and their `log_prob`, with `value` if it costs nothing.
 
-        An action is the argmax of the masked logits plus `noise`: Gumbel noise draws from the policy, none is greedy.
+        An action is the argmax of the masked logits plus `noise`: Gumbel noise samples from the policy, zero noise is
+        greedy.
         """
 
     @abc.abstractmethod
     def bootstrap(self, params: PyTree, memory: PyTree, observation: Observation) -> Float[Array, "b N"]:
-        """Values of observations that are not acted on, given the memory before them."""
+        """Return values of observations that are not acted on, given the memory before them."""
 
     @abc.abstractmethod
     def evaluate(self, params: PyTree, batch: Batch) -> tuple[Float[Array, "B N A"], Float[Array, "B N"]]:
-        """The training form: masked logits at the taken actions' steps, and values, in the axes of `batch`."""
+        """Return the training form's masked logits at the taken actions' steps, and values, in the axes of `batch`."""
 
     def values(self, params: PyTree, start: PyTree, rollout: Rollout) -> Float[Array, "T E N"]:
-        """Values of a rollout's observations. `start`: the memory before its first step. By default, those known."""
+        """Return values of a rollout's observations; by default, the recorded ones. `start`: the memory before it."""
         return rollout.known["value"]
 
     def optimiser(self, hyper: Hyper) -> optax.GradientTransformation:
-        """By default one Adam for all parameters at `actor_lr`, the gradient clipped to a norm."""
+        """Return the optimiser: by default one Adam for all parameters at `actor_lr`, its gradient norm clipped."""
         return self.adam(hyper, hyper.system["actor_lr"])
 
     # -- What the outer loop calls -------------------------------------------------------------------------------------
 
     def init(self, hyper: Hyper, key: PRNGKeyArray, envs: EnvState) -> LearnerState:
-        """Networks and optimisers at the start."""
+        """Return the networks and optimisers at the start."""
         own = first_keys(key)
         networks = self.init_params(own.learning, jax.tree.map(lambda leaf: leaf[:1], envs.observation))
         memory = self.initial_memory(self.envs.num_envs)
@@ -136,7 +137,7 @@ class OnPolicySystem(System):
         return LearnerState(params, opt_state, envs, memory, (), own.next, jnp.zeros((), jnp.int32))
 
     def update(self, hyper: Hyper, state: LearnerState) -> tuple[LearnerState, UpdateOutput]:
-        """Play one rollout, judge it, then learn from it."""
+        """Play one rollout, estimate its advantages, then learn from it."""
         next_key, act_key, shuffle_key = jax.random.split(state.key, 3)
         position, memories, rollout = self.play(hyper, state, act_key)
         values, batch = self.judge(hyper, state.params, position, memories, rollout)
@@ -152,7 +153,7 @@ class OnPolicySystem(System):
     def act(
         self, params: Learned, memory: PyTree, observation: Observation, key: PRNGKeyArray, *, greedy: bool
     ) -> tuple[PyTree, Int[Array, "b N"], dict[str, Array]]:
-        """Actions for a batch of observations; `log_prob` and `value` of each, in units of the reward."""
+        """Return actions for a batch of observations, with `log_prob` and `value` of each, in units of the reward."""
         shape = observation.action_mask.shape
         noise = jnp.zeros(shape) if greedy else flat_gumbel(key, shape)
         after, action, known = self.step(params.networks, memory, observation, noise)
@@ -165,7 +166,7 @@ class OnPolicySystem(System):
         """Collect a rollout with the current policy.
 
         Returns:
-          Where play stands then; the memories before each sequence's first step, leading axes (T / L, E); the rollout.
+          The position after it; the memories before each sequence's first step, leading axes (T / L, E); the rollout.
         """
         steps, num_envs = self.system.rollout_length, self.envs.num_envs
         length = self.sequence_length or steps
@@ -188,7 +189,7 @@ class OnPolicySystem(System):
     def judge(
         self, hyper: Hyper, params: Learned, position: Position, memories: PyTree, rollout: Rollout
     ) -> tuple[Float[Array, "T E N"], Batch]:
-        """Values and advantages of a rollout that led to `position`, as a batch of samples; in units of the reward."""
+        """Return values of a rollout that led to `position`, and its samples with advantages; in reward units."""
         numbers, networks = hyper.system, params.networks
         values = self.values(networks, jax.tree.map(lambda leaf: leaf[0], memories), rollout)
         last = position.envs
@@ -217,7 +218,7 @@ class OnPolicySystem(System):
         return v_tm1, batch._replace(memory=jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), memories))
 
     def rescale(self, params: Learned, batch: Batch) -> tuple[Learned, Batch]:
-        """Bring the statistics of value targets up to date; the batch's values and targets in the network's units."""
+        """Update the statistics of value targets; return the batch with values and targets in the network's units."""
         before = params.scale
         if before is None:
             return params, batch
@@ -228,7 +229,7 @@ class OnPolicySystem(System):
     def learn(
         self, hyper: Hyper, params: PyTree, opt_state: PyTree, batch: Batch, key: PRNGKeyArray
     ) -> tuple[PyTree, PyTree, dict[str, Array]]:
-        """Several epochs of shuffled minibatches."""
+        """Learn in several epochs of shuffled minibatches."""
         optimiser = self.optimiser(hyper)
         chunk = None if self.chunk_size is None else max(1, self.chunk_size // (self.sequence_length or 1))
 
@@ -247,7 +248,7 @@ class OnPolicySystem(System):
     # -- Parts of the stages -------------------------------------------------------------------------------------------
 
     def _loss(self, hyper: Hyper, params: PyTree, chunk: Batch) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """PPO's loss, summed over a chunk whose weights sum to 1 over the minibatch."""
+        """Return PPO's loss, summed over a chunk whose weights sum to 1 over the minibatch."""
         numbers = hyper.system
         logits, values = self.evaluate(params, chunk)
         log_ratio = log_prob(logits, chunk.action) - chunk.log_prob
@@ -265,7 +266,10 @@ class OnPolicySystem(System):
         return total, sums
 
     def _prepare(self, minibatch: Batch) -> Batch:
-        """Normalise advantages and weights over each replica's part of a minibatch; agents without choice count not."""
+        """Normalise advantages and weights over each replica's part of a minibatch.
+
+        Agents with a single legal action have weight 0.
+        """
 
         def by_replica(leaf: Array) -> Array:
             return leaf.reshape(self.replicas, -1, self.env.num_agents)
@@ -283,7 +287,7 @@ class OnPolicySystem(System):
         return spread
 
     def _samples(self, leaf: Array) -> Array:
-        """(T, E, ...) -> (T*E, ...) for single steps, (T/L * E, L, ...) for sequences."""
+        """Reshape (T, E, ...) to (T*E, ...) for single steps, or to (T/L * E, L, ...) for sequences."""
         if self.sequence_length is None:
             return leaf.reshape(-1, *leaf.shape[2:])
         length, num_envs = self.sequence_length, leaf.shape[1]
@@ -291,7 +295,7 @@ class OnPolicySystem(System):
         return parts.reshape(-1, length, *leaf.shape[2:])
 
     def _minibatch_indices(self, key: PRNGKeyArray) -> Int[Array, "updates samples"]:
-        """Rows of the flat batch for each gradient step of all epochs; each replica shuffles its own rows."""
+        """Return rows of the flat batch for each gradient step of all epochs; each replica shuffles its own rows."""
         num_envs = self.envs.num_envs // self.replicas
         size = self.system.rollout_length // (self.sequence_length or 1) * num_envs
         epochs, minibatches = self.system.ppo_epochs, self.system.num_minibatches
@@ -304,7 +308,7 @@ class OnPolicySystem(System):
         return jnp.swapaxes(parts, 1, 2).reshape(epochs * minibatches, -1)
 
     def adam(self, hyper: Hyper, learning_rate: Float[Array, ""]) -> optax.GradientTransformation:
-        """Adam with the gradient clipped to a norm; the learning rate falls to 0 where that is set."""
+        """Return Adam with the gradient norm clipped; the rate decays to 0 if `decay_learning_rates` is set."""
         gradient_steps = hyper.num_updates * self.system.ppo_epochs * self.system.num_minibatches
 
         def decayed(count: Array) -> Array:

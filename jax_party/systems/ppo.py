@@ -1,7 +1,7 @@
 """IPPO and MAPPO: proximal policy optimisation, each agent with its own critic or with a centralised one.
 
 IPPO: https://arxiv.org/abs/2011.09533; MAPPO: https://arxiv.org/abs/2103.01955. Parameters are shared between
-agents, as in Mava; agents are told apart by their ids.
+agents, as in Mava; agents are distinguished by their ids.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Params(NamedTuple):
 
 
 class ActorCriticSystem(OnPolicySystem):
-    """A system with an actor and a critic apart, the critic centralised in MAPPO's."""
+    """A system with a separate actor and critic; MAPPO's critic is centralised."""
 
     @property
     def centralised(self) -> bool:
@@ -40,7 +40,7 @@ class ActorCriticSystem(OnPolicySystem):
         return self.system.name in ("ff_mappo", "rec_mappo")
 
     def optimiser(self, hyper: Hyper) -> optax.GradientTransformation:
-        """Adam for each network, at its own learning rate and clipped by its own norm."""
+        """Return Adam for each network, with its own learning rate and its own gradient norm."""
         numbers = hyper.system
         optimisers = {
             "actor": self.adam(hyper, numbers["actor_lr"]),
@@ -49,7 +49,7 @@ class ActorCriticSystem(OnPolicySystem):
         return optax.partition(optimisers, Params("actor", "critic"))
 
     def critic_features(self, observation: Observation) -> Float[Array, "*b N F"]:
-        """What the critic sees: the agent's own features, or the global state and whose value is asked."""
+        """Return what the critic sees: the agent's own features, or the global state with the agent's id."""
         if not self.centralised:
             return self.features(observation)
         return append_agent_ids(global_state(observation.agents_view))
@@ -69,7 +69,7 @@ class PPO(ActorCriticSystem):
         self.critic = Critic(make_torso(networks.critic_network.pre_torso))
 
     def init_params(self, key: PRNGKeyArray, observation: Observation) -> Params:
-        """Parameters of both networks."""
+        """Return the parameters of both networks."""
         actor_key, critic_key = jax.random.split(key)
         return Params(
             self.actor.init(actor_key, self.features(observation), observation.action_mask),
@@ -77,7 +77,7 @@ class PPO(ActorCriticSystem):
         )
 
     def initial_memory(self, batch_size: int) -> PyTree:
-        """Nothing is remembered."""
+        """Return (): nothing is remembered."""
         return ()
 
     def step(
@@ -89,16 +89,16 @@ class PPO(ActorCriticSystem):
         return memory, action, {"log_prob": log_prob(logits, action)}
 
     def bootstrap(self, params: Params, memory: PyTree, observation: Observation) -> Float[Array, "*b N"]:
-        """Values of observations."""
+        """Return values of observations."""
         value: Any = self.critic.apply(params.critic, self.critic_features(observation))
         return value
 
     def values(self, params: Params, start: PyTree, rollout: Rollout) -> Float[Array, "T E N"]:
-        """Values of a rollout, all steps at once."""
+        """Return values of a rollout, all steps at once."""
         return self.bootstrap(params, start, rollout.observation)
 
     def evaluate(self, params: Params, batch: Batch) -> tuple[Float[Array, "B N A"], Float[Array, "B N"]]:
-        """Logits and values of a batch of steps."""
+        """Return logits and values of a batch of steps."""
         return self._logits(params, batch.observation), self.bootstrap(params, (), batch.observation)
 
     def _logits(self, params: Params, observation: Observation) -> Float[Array, "*b N A"]:

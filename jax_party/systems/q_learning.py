@@ -2,7 +2,8 @@
 
 Independent deep Q-learning: https://arxiv.org/abs/1511.08779; double Q-learning: https://arxiv.org/abs/1509.06461;
 recurrent replay (stored hidden states, burn-in): R2D2, https://openreview.net/forum?id=r1lyTjAqYX; QMIX:
-https://arxiv.org/abs/1803.11485. Parameters are shared between agents, as in Mava; agents are told apart by their ids.
+https://arxiv.org/abs/1803.11485. Parameters are shared between agents, as in Mava; agents are distinguished by their
+ids.
 """
 
 from __future__ import annotations
@@ -39,21 +40,21 @@ from jax_party.systems.off_policy import Learning, OffPolicySystem, Step
 
 
 class Params(NamedTuple):
-    """Parameters of the networks that are learned and played, and of their slower copies that targets come from."""
+    """Parameters of the networks that learn and play, and of the slower copies that provide targets."""
 
     online: PyTree
     target: PyTree
 
 
 class OptState(NamedTuple):
-    """The optimiser's state, and how many gradient steps were taken, () int32."""
+    """The optimiser's state, and the number of gradient steps taken, () int32."""
 
     adam: optax.OptState
     steps: Int[Array, ""]
 
 
 class Noise(NamedTuple):
-    """The randomness of ε-greedy actions: whether to explore, uniform in [0, 1), and what then."""
+    """The randomness of ε-greedy actions, uniform in [0, 1): whether to explore, and which action to explore."""
 
     explore: Float[Array, "*b N"]
     choice: Float[Array, "*b N A"]
@@ -70,7 +71,7 @@ class QLearningSystem(OffPolicySystem):
 
     @property
     def batch_size(self) -> int:
-        """Sequences to a gradient step, for each replica."""
+        """Sequences per gradient step, for each replica."""
         return self.system.sample_batch_size
 
     @property
@@ -82,22 +83,22 @@ class QLearningSystem(OffPolicySystem):
 
     @abc.abstractmethod
     def init_networks(self, key: PRNGKeyArray, observation: Observation) -> PyTree:
-        """Parameters of the online networks at the start. `observation`: an example, leading axis 1."""
+        """Return the online networks' parameters at the start. `observation`: an example, leading axis 1."""
 
     @abc.abstractmethod
     def q_values(
         self, networks: PyTree, memory: PyTree, observation: Observation
     ) -> tuple[PyTree, Float[Array, "b N A"]]:
-        """The acting form: the memory after this step, and values of all actions. `networks`: online parameters."""
+        """Return the acting form's memory after this step, and values of all actions. `networks`: online parameters."""
 
     @abc.abstractmethod
     def errors(self, hyper: Hyper, params: Params, batch: Step) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-        """TD errors on a batch of sequences, and the values of the actions taken, of one shape."""
+        """Return TD errors on a batch of sequences, and the values of the actions taken, with the same shape."""
 
     # -- Acting --------------------------------------------------------------------------------------------------------
 
     def draw_noise(self, key: PRNGKeyArray, steps: int) -> Noise:
-        """Leading axes (steps, E)."""
+        """Draw the noise of a rollout, leading axes (steps, E)."""
         explore_key, choice_key = jax.random.split(key)
         shape = (steps, self.envs.num_envs, self.env.num_agents)
         explore = jax.random.uniform(explore_key, (steps * self.envs.num_envs * self.env.num_agents,))
@@ -112,7 +113,7 @@ class QLearningSystem(OffPolicySystem):
         noise: Noise,
         env_steps: Float[Array, ""],
     ) -> tuple[PyTree, Int[Array, "E N"], dict[str, Array]]:
-        """Act ε-greedily, ε by the environment steps so far."""
+        """Act ε-greedily, with ε from the environment steps so far."""
         epsilon = epsilon_schedule(env_steps, hyper.system["eps_min"], hyper.system["eps_decay"])
         memory, q = self.q_values(params.online, memory, observation)
         return memory, epsilon_greedy(q, observation.action_mask, epsilon, *noise), {"q_values": q}
@@ -120,14 +121,14 @@ class QLearningSystem(OffPolicySystem):
     def act(
         self, params: Params, memory: PyTree, observation: Observation, key: PRNGKeyArray, *, greedy: bool
     ) -> tuple[PyTree, Int[Array, "b N"], dict[str, Array]]:
-        """The greedy actions, and all actions' values."""
+        """Return the greedy actions, and the values of all actions."""
         memory, q = self.q_values(params.online, memory, observation)
         return memory, greedy_action(q, observation.action_mask), {"q_values": q}
 
     # -- Learning ------------------------------------------------------------------------------------------------------
 
     def init_learning(self, hyper: Hyper, key: PRNGKeyArray, observation: Observation) -> Learning:
-        """Target networks begin as copies of the online ones."""
+        """Return networks and optimiser at the start; target networks are copies of the online ones."""
         online = self.init_networks(key, observation)
         state = OptState(self.optimiser(hyper).init(online), jnp.zeros((), jnp.int32))
         return Learning(Params(online, jax.tree.map(jnp.copy, online)), state)
@@ -150,12 +151,12 @@ class QLearningSystem(OffPolicySystem):
         return Learning(Params(online, self.target(hyper, online, params.target, steps)), OptState(adam, steps)), losses
 
     def optimiser(self, hyper: Hyper) -> optax.GradientTransformation:
-        """Adam, the gradient clipped to a norm."""
+        """Return Adam with the gradient norm clipped."""
         numbers = hyper.system
         return clipped_adam(numbers["q_lr"], numbers["max_grad_norm"], eps=1e-8)
 
     def target(self, hyper: Hyper, online: PyTree, target: PyTree, steps: Int[Array, ""]) -> PyTree:
-        """The target networks after so many gradient steps: copied every `update_period`, or moved by `tau` each."""
+        """Return the target networks after `steps` steps: copied every `update_period`, or moved by `tau` each."""
         if self.system.hard_update:
             return optax.periodic_update(online, target, steps, self.system.update_period)
         return optax.incremental_update(online, target, hyper.system["tau"])
@@ -175,26 +176,26 @@ class IQL(QLearningSystem):
         self.network = QNetwork(make_torso(networks.q_network.pre_torso), env.num_actions)
 
     def init_networks(self, key: PRNGKeyArray, observation: Observation) -> PyTree:
-        """One network."""
+        """Return the parameters of the one network."""
         return self.network.init(key, self.features(observation))
 
     def initial_memory(self, batch_size: int) -> PyTree:
-        """Nothing is remembered."""
+        """Return (): nothing is remembered."""
         return ()
 
     def q_values(
         self, networks: PyTree, memory: PyTree, observation: Observation
     ) -> tuple[PyTree, Float[Array, "*b N A"]]:
-        """Values of all actions, from the observation alone."""
+        """Return values of all actions, from the observation alone."""
         q: Any = self.network.apply(networks, self.features(observation))
         return memory, q
 
     def training_form(self, params: Params, batch: Step) -> dict[str, Float[Array, "B L N A"]]:
-        """What acting gives: `q_values`."""
+        """Return what acting records: `q_values`."""
         return {"q_values": self.q_values(params.online, (), batch.observation)[1]}
 
     def errors(self, hyper: Hyper, params: Params, batch: Step) -> tuple[Float[Array, "B N"], Float[Array, "B N"]]:
-        """TD errors on a batch of steps."""
+        """Return TD errors on a batch of steps, and the values of the actions taken."""
         step: Step = jax.tree.map(lambda leaf: leaf[:, 0], batch)
         _, q_tm1 = self.q_values(params.online, (), step.observation)
         _, q_t = self.q_values(params.target, (), step.next_observation)
@@ -205,7 +206,7 @@ class IQL(QLearningSystem):
 
 
 class RecurrentIQL(QLearningSystem):
-    """Recurrent independent Q-learning on sequences from stored hidden states."""
+    """Recurrent independent Q-learning on sequences that start from stored hidden states."""
 
     cpu_chunk_size: ClassVar[int | None] = None
     system: RecurrentQLearningConfig | QMIXConfig
@@ -228,26 +229,26 @@ class RecurrentIQL(QLearningSystem):
         return self.system.sample_sequence_length
 
     def init_networks(self, key: PRNGKeyArray, observation: Observation) -> PyTree:
-        """One network."""
+        """Return the parameters of the one network."""
         return self.network.init(key, self.initial_memory(1), self.features(observation))
 
     def agent(self, networks: PyTree) -> PyTree:
-        """The parameters of the agents' own network."""
+        """Return the parameters of the agents' own network."""
         return networks
 
     def initial_memory(self, batch_size: int) -> Float[Array, "b N H"]:
-        """Hidden states when an episode begins: zeros."""
+        """Return the hidden states at the beginning of an episode: zeros."""
         return jnp.zeros((batch_size, self.env.num_agents, self.hidden_size))
 
     def q_values(
         self, networks: PyTree, memory: Float[Array, "*b N H"], observation: Observation
     ) -> tuple[Float[Array, "*b N H"], Float[Array, "*b N A"]]:
-        """Hidden states after this step, and values of all actions."""
+        """Return hidden states after this step, and values of all actions."""
         after_and_q: Any = self.network.apply(self.agent(networks), memory, self.features(observation))
         return after_and_q
 
     def training_form(self, params: Params, batch: Step) -> dict[str, Float[Array, "B L N A"]]:
-        """What acting gives on sequences, from the memory before their first steps: `q_values`."""
+        """Return what acting records, on sequences from the memory before their first steps: `q_values`."""
         steps = _swap_axes(batch)
         _, q = self._apply(params.online, steps.memory[0], steps.observation, steps.last_done)
         return {"q_values": jnp.swapaxes(q, 0, 1)}
@@ -255,12 +256,12 @@ class RecurrentIQL(QLearningSystem):
     def errors(
         self, hyper: Hyper, params: Params, batch: Step
     ) -> tuple[Float[Array, "L-K B N"], Float[Array, "L-K B N"]]:
-        """TD errors on the steps after burn-in."""
+        """Return TD errors on the steps after burn-in, and the values of the actions taken."""
         steps, value, v_t = self.values(params, batch)
         return td_error(value, steps.reward, hyper.system["gamma"] * steps.discount, v_t), value
 
     def values(self, params: Params, batch: Step) -> tuple[Step, Float[Array, "L-K B N"], Float[Array, "L-K B N"]]:
-        """Go through sequences of L steps, the first K of them (burn-in) only for the hidden states that they leave.
+        """Process sequences of L steps, the first K of them (burn-in) only to obtain hidden states.
 
         Returns:
           The steps after burn-in, time first; values of the actions taken; values of what followed each step.
@@ -277,7 +278,7 @@ class RecurrentIQL(QLearningSystem):
         return steps, chosen_value(q_tm1, steps.action), v_t
 
     def _burn_in(self, networks: PyTree, memory: Float[Array, "B N H"], steps: Step) -> Float[Array, "B N H"]:
-        """The hidden states after the burn-in steps, which no gradient passes."""
+        """Return the hidden states after the burn-in steps, without gradient."""
         if self.system.burn_in_length == 0:
             return memory
         hiddens, _ = self._apply(jax.lax.stop_gradient(networks), memory, steps.observation, steps.last_done)
@@ -286,10 +287,11 @@ class RecurrentIQL(QLearningSystem):
     def _unroll(
         self, networks: PyTree, memory: Float[Array, "B N H"], steps: Step
     ) -> tuple[Float[Array, "T B N A"], Float[Array, "T B N A"]]:
-        """Values at each step, and of what followed it (no gradient): the next step's values where the episode goes on.
+        """Return values at each step, and values of what followed it (no gradient).
 
-        What followed the last step is appended to the sequence. After an episode that was cut off inside it one more
-        step is made from the hidden states there; after one that ended for good the values do not count.
+        Where the episode continues, the latter are the next step's values. What followed the last step is appended to
+        the sequence. Where an episode was truncated inside the sequence, one more step is made from the hidden states
+        there; where an episode terminated, these values have discount 0.
         """
         last = jax.tree.map(lambda leaf: leaf[-1:], steps)
         observation = jax.tree.map(
@@ -316,7 +318,7 @@ class QMIXNetworks(NamedTuple):
 
 
 class QMIX(RecurrentIQL):
-    """Recurrent agents whose values are mixed into the team's, which is what the team's reward teaches."""
+    """Recurrent agents whose values are mixed into the team's value, which is trained on the team's reward."""
 
     system: QMIXConfig
 
@@ -328,18 +330,18 @@ class QMIX(RecurrentIQL):
         self.mixer = QMixer(networks.mixer_network.embed_dim, networks.mixer_network.hyper_hidden_dim)
 
     def init_networks(self, key: PRNGKeyArray, observation: Observation) -> QMIXNetworks:
-        """The agents' network and the mixing network."""
+        """Return the parameters of the agents' network and of the mixing network."""
         agent_key, mixer_key = jax.random.split(key)
         values = jnp.zeros((1, self.env.num_agents))
         mixer = self.mixer.init(mixer_key, values, _state(observation))
         return QMIXNetworks(super().init_networks(agent_key, observation), mixer)
 
     def agent(self, networks: QMIXNetworks) -> PyTree:
-        """The parameters of the agents' own network."""
+        """Return the parameters of the agents' own network."""
         return networks.agent
 
     def errors(self, hyper: Hyper, params: Params, batch: Step) -> tuple[Float[Array, "L-K B"], Float[Array, "L-K B"]]:
-        """TD errors of the team's value on the steps after burn-in; https://arxiv.org/abs/1803.11485 eq. 6."""
+        """Return TD errors of the team's value on the steps after burn-in; https://arxiv.org/abs/1803.11485 eq. 6."""
         steps, values, v_t = self.values(params, batch)
         value = self.mix(params.online, values, steps.observation)
         team_v_t = self.mix(params.target, v_t, steps.next_observation)
@@ -347,19 +349,19 @@ class QMIX(RecurrentIQL):
         return td_error(value, reward, hyper.system["gamma"] * discount, team_v_t), value
 
     def mix(self, networks: QMIXNetworks, values: Float[Array, "*b N"], observation: Observation) -> Float[Array, "*b"]:
-        """The team's value of the agents' values."""
+        """Return the team's value, given the agents' values."""
         mixed: Any = self.mixer.apply(networks.mixer, values, _state(observation))
         return mixed
 
 
 def _swap_axes(batch: Step) -> Step:
-    """(B, L, ...) -> (L, B, ...): recurrent cores go along the leading axis."""
+    """Transpose (B, L, ...) to (L, B, ...): recurrent cores scan the leading axis."""
     time_first: Step = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), batch)
     return time_first
 
 
 def _state(observation: Observation) -> Float[Array, "*b S"]:
-    """The global state, once."""
+    """Return the global state, once per environment."""
     return global_state(observation.agents_view)[..., 0, :]
 
 

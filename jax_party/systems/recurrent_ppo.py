@@ -1,8 +1,8 @@
 """Recurrent IPPO and MAPPO: proximal policy optimisation with a GRU in the actor and in the critic.
 
 IPPO: https://arxiv.org/abs/2011.09533; MAPPO: https://arxiv.org/abs/2103.01955; the GRU:
-https://arxiv.org/abs/1406.1078. Hidden states begin anew with each episode. Training goes through sequences of the
-rollout, each from the hidden states that acting had there.
+https://arxiv.org/abs/1406.1078. Hidden states are reset at the start of each episode. Training processes sequences of
+the rollout, each starting from the hidden states that acting had there.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class RecurrentPPO(ActorCriticSystem):
         )
 
     def init_params(self, key: PRNGKeyArray, observation: Observation) -> Params:
-        """Parameters of both networks."""
+        """Return the parameters of both networks."""
         actor_key, critic_key = jax.random.split(key)
         memory = self.initial_memory(1)
         return Params(
@@ -60,25 +60,25 @@ class RecurrentPPO(ActorCriticSystem):
         )
 
     def initial_memory(self, batch_size: int) -> Memory:
-        """Hidden states when an episode begins: zeros."""
+        """Return the hidden states at the beginning of an episode: zeros."""
         hidden = jnp.zeros((batch_size, self.env.num_agents, self.hidden_size))
         return Memory(hidden, hidden)
 
     def step(
         self, params: Params, memory: Memory, observation: Observation, noise: Float[Array, "b N A"]
     ) -> tuple[Memory, Int[Array, "b N"], dict[str, Array]]:
-        """Act; the critic goes along, as its hidden state must."""
+        """Act, and step the critic too, to update its hidden state."""
         actor_hidden, logits = self._act(params, memory, observation)
         critic_hidden, value = self._criticise(params, memory, observation)
         action = jnp.argmax(logits + noise, axis=-1)
         return Memory(actor_hidden, critic_hidden), action, {"log_prob": log_prob(logits, action), "value": value}
 
     def bootstrap(self, params: Params, memory: Memory, observation: Observation) -> Float[Array, "b N"]:
-        """Values of observations, which leave no trace in the memory."""
+        """Return values of observations, without changing the memory."""
         return self._criticise(params, memory, observation)[1]
 
     def evaluate(self, params: Params, batch: Batch) -> tuple[Float[Array, "B L N A"], Float[Array, "B L N"]]:
-        """Logits and values of sequences, each from the memory before its first step."""
+        """Return logits and values of sequences, each from the memory before its first step."""
         observation, begins = jax.tree.map(_swap_axes, (batch.observation, batch.last_done))
         memory: Memory = batch.memory
         features, mask = self.features(observation), observation.action_mask
@@ -98,7 +98,7 @@ class RecurrentPPO(ActorCriticSystem):
 
 
 def _swap_axes(leaf: Array) -> Array:
-    """(B, L, ...) to (L, B, ...) and back: recurrent cores go along the leading axis."""
+    """Transpose (B, L, ...) to (L, B, ...) and back: recurrent cores scan the leading axis."""
     return jnp.swapaxes(leaf, 0, 1)
 
 

@@ -20,10 +20,10 @@ SYSTEMS: dict[str, str] = {
     "ff_masac": "sac:MASAC",
     "ff_hasac": "hasac:HASAC",
 }
-"""System name -> module and class in this package; a system's module is imported when it is first asked for."""
+"""System name -> module and class in this package; a system's module is imported when it is first requested."""
 
 
 def system_class(name: str) -> Any:
-    """The class of the system that is configured as `system.name`; it takes (config, env, chunk_size, mesh)."""
+    """Return the class of the system named in `system.name`; it takes (config, env, chunk_size, mesh)."""
     module, _, cls = SYSTEMS[name].partition(":")
     return getattr(importlib.import_module(f"jax_party.systems.{module}"), cls)

@@ -1,7 +1,7 @@
 """Sable: one retentive sequence model for all agents, https://arxiv.org/abs/2410.01706.
 
-The agents of a step are a sequence: the encoder values their observations, the decoder lets each act on what the
-agents before it do. In `ff_sable` the sequence ends with the step; in `rec_sable` it goes on over time, until the
+The agents of a step form a sequence: the encoder values their observations, and in the decoder each agent acts on what
+the agents before it do. In `ff_sable` the sequence ends with the step; in `rec_sable` it continues over time, until the
 episode ends.
 """
 
@@ -33,7 +33,7 @@ from jax_party.ops.losses import log_prob
 from jax_party.systems.on_policy import Batch, OnPolicySystem
 
 CHUNK = 16
-"""Environment steps to a chunk of retention where none is asked for, at most: on a CPU 8 to 32 are equally fast."""
+"""The most environment steps per chunk of retention if the config sets none: on a CPU 8 to 32 are equally fast."""
 
 
 class Params(NamedTuple):
@@ -44,11 +44,11 @@ class Params(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """States of retention, (E, h, d, d) each, None each in `ff_sable`.
+    """States of retention, (E, h, d, d) each; None each in `ff_sable`.
 
     Attributes:
-      encoder: of each block.
-      decoder: of the two retentions of each block.
+      encoder: one per block.
+      decoder: two per block, one for each of its retentions.
     """
 
     encoder: tuple[Any, ...]
@@ -79,7 +79,7 @@ class Sable(OnPolicySystem):
         return self.sequence_length is not None
 
     def init_params(self, key: PRNGKeyArray, observation: Observation) -> Params:
-        """Parameters of both networks."""
+        """Return the parameters of both networks."""
         encoder_key, decoder_key = jax.random.split(key)
         memory, form = self.initial_memory(1), functools.partial(_retain_step, self.kappa, causal=False)
         sights = (self.features(observation), None, form, memory.encoder)
@@ -90,7 +90,7 @@ class Sable(OnPolicySystem):
         return Params(encoder, self.decoder.init(decoder_key, previous, observed[0], mask, None, form, memory.decoder))
 
     def initial_memory(self, batch_size: int) -> Memory:
-        """States of zeros; None in `ff_sable`."""
+        """Return states of zeros; None in `ff_sable`."""
         blocks, shape = self.net.n_block, (batch_size, self.net.n_head, self.head_dim, self.head_dim)
         state = jnp.zeros(shape) if self.recurrent else None
         return Memory((state,) * blocks, ((state, state),) * blocks)
@@ -104,11 +104,11 @@ class Sable(OnPolicySystem):
         return Memory(encoder, decoder), action, {"log_prob": log_probs, "value": value}
 
     def bootstrap(self, params: Params, memory: Memory, observation: Observation) -> Float[Array, "b N"]:
-        """The encoder's values."""
+        """Return the encoder's values."""
         return self._encode(params, memory, observation)[1]
 
     def evaluate(self, params: Params, batch: Batch) -> tuple[Float[Array, "B N A"], Float[Array, "B N"]]:
-        """Logits given the actions that were taken, and values, over all agents (and time steps) at once."""
+        """Return logits given the actions that were taken, and values, over all agents (and time steps) at once."""
         observation, memory, position = batch.observation, batch.memory, self._position(batch.observation)
         form: Any = functools.partial(_retain_step, self.kappa)
         if self.recurrent:
@@ -127,7 +127,7 @@ class Sable(OnPolicySystem):
     def _encode(
         self, params: Params, memory: Memory, observation: Observation
     ) -> tuple[Float[Array, "b N D"], Float[Array, "b N"], tuple[Any, ...]]:
-        """Embeddings and values of one step's observations, and the encoder's states after it."""
+        """Return embeddings and values of one step's observations, and the encoder's states after it."""
         form = functools.partial(_retain_step, self.kappa, causal=False)
         features, position = self.features(observation), self._position(observation)
         encoded: Any = self.encoder.apply(params.encoder, features, position, form, memory.encoder)
@@ -141,7 +141,7 @@ class Sable(OnPolicySystem):
         observed: Float[Array, "b N D"],
         noise: Float[Array, "b N A"],
     ) -> tuple[tuple[Any, ...], Int[Array, "b N"], Float[Array, "b N"]]:
-        """One agent's turn after another: the decoder's states after the step, the actions, their log-probabilities."""
+        """Act agent by agent; return the decoder's states after the step, the actions and their log-probabilities."""
         position = self._position(observation)
         shape = (*observed.shape[:2], self.net.n_head, self.head_dim)
         turns = _over_states(lambda state: Turn.begin(state, self.kappa, shape), memory.decoder)
@@ -163,7 +163,7 @@ class Sable(OnPolicySystem):
         return _over_states(lambda turn: turn.end(), turns), action.T, log_probs.T
 
     def _position(self, observation: Observation) -> Float[Array, "*b 1 D"] | None:
-        """Encoding of the time step, the same for all agents; None in `ff_sable`."""
+        """Return the encoding of the time step, the same for all agents; None in `ff_sable`."""
         if not self.recurrent:
             return None
         return positional_encoding(observation.step_count[..., :1], self.net.embed_dim)
@@ -172,7 +172,7 @@ class Sable(OnPolicySystem):
 def _retain_step(
     kappa: Any, q: Array, k: Array, v: Array, state: Any, *, causal: bool
 ) -> tuple[Float[Array, "*b N h d"], Any]:
-    """Retention over the agents of one step, and over the steps before it where there is a state of them."""
+    """Apply retention over the agents of one step, and over earlier steps if there is a state."""
     if state is None:
         return within_step(q, k, v, causal=causal), None
     return recurrent(q, k, v, state, kappa, causal=causal)

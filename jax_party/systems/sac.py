@@ -1,11 +1,12 @@
 """ISAC and MASAC: soft actor-critic with discrete actions, each agent with its own critics or with centralised ones.
 
 SAC: https://arxiv.org/abs/1801.01290, temperature: https://arxiv.org/abs/1812.05905, discrete actions:
-https://arxiv.org/abs/1910.07207. Parameters are shared between agents, as in Mava; agents are told apart by their ids.
+https://arxiv.org/abs/1910.07207. Parameters are shared between agents, as in Mava; agents are distinguished by their
+ids.
 
-Expectations over an agent's own actions are exact sums. A centralised critic sees the global state, whose value is
-asked, and what the others do, and gives a value for each own action; the others' actions are the replayed ones where
-values are fitted, and draws from the current policies in the critics' targets and in the policy loss.
+Expectations over an agent's own actions are exact sums. A centralised critic sees the global state, the agent's id and
+the others' actions, and gives a value for each own action. The others' actions are the replayed ones when values are
+fitted, and samples from the current policies in the critics' targets and in the policy loss.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from jax_party.systems.off_policy import Learning, OffPolicySystem, Step
 
 TWINS = 2
 RARE = 1.0 / 15.0
-"""Share of the largest reward that a temperature's unit is at least."""
+"""The least unit of a temperature, as a share of the largest difference of successive rewards."""
 
 
 class Params(NamedTuple):
@@ -44,7 +45,7 @@ class Params(NamedTuple):
     Attributes:
       actor: the policy.
       q: the twin critics, leading axis 2.
-      target_q: what follows them slowly.
+      target_q: the target critics, which follow them slowly.
       log_alpha: () the temperature's logarithm; (N,) in HASAC.
     """
 
@@ -58,9 +59,9 @@ class OptState(NamedTuple):
     """The optimisers' states.
 
     Attributes:
-      actor: of the policy.
-      q: of the twin critics.
-      alpha: of the temperature.
+      actor: that of the policy.
+      q: that of the twin critics.
+      alpha: that of the temperature.
       gradient_steps: () int32, taken so far.
     """
 
@@ -75,7 +76,7 @@ class QSamples(NamedTuple):
 
     Attributes:
       features: what the critics see, (B, N, F).
-      action: (B, N) int32, that were taken.
+      action: (B, N) int32, the actions that were taken.
       target: (B, N).
       weight: (B, N), summing to 1 over the batch.
     """
@@ -92,7 +93,7 @@ class PolicySamples(NamedTuple):
     Attributes:
       observation: what is acted on.
       noise: (B, N, A), Gumbel noise of the joint actions that centralised critics see.
-      weight: (B, N), summing to 1 over the batch; 0 for an agent without choice.
+      weight: (B, N), summing to 1 over the batch; 0 for an agent with a single legal action.
       target_entropy: (B, N).
     """
 
@@ -103,7 +104,7 @@ class PolicySamples(NamedTuple):
 
 
 class ISAC(OffPolicySystem):
-    """Independent SAC: an agent's critics see what the agent sees. One temperature for all."""
+    """Independent SAC: an agent's critics see what the agent sees. All agents share one temperature."""
 
     cpu_chunk_size: ClassVar[int | None] = 64
     centralised: ClassVar[bool] = False
@@ -120,37 +121,37 @@ class ISAC(OffPolicySystem):
 
     @property
     def batch_size(self) -> int:
-        """Environment steps to a gradient step, for each replica."""
+        """Environment steps per gradient step, for each replica."""
         return self.sac.batch_size
 
     @property
     def steps_before_learning(self) -> int:
-        """Learning begins when exploring has ended, and not before there is a batch."""
+        """Environment steps before learning begins: exploring has ended, and there is at least a batch."""
         return max(self.sac.explore_steps, self.sac.batch_size)
 
     # -- Networks ------------------------------------------------------------------------------------------------------
 
     def init_actor(self, key: PRNGKeyArray, observation: Observation) -> PyTree:
-        """The policy's parameters, the same for all agents."""
+        """Return the policy's parameters, shared by all agents."""
         return self.actor.init(key, self.features(observation), observation.action_mask)
 
     def init_log_alpha(self, log_alpha: Float[Array, ""]) -> Float[Array, "..."]:
-        """Temperatures that start at a value: one for all agents."""
+        """Return the initial log-temperature: one for all agents."""
         return log_alpha
 
     def init_actor_optimiser(self, hyper: Hyper, actor: PyTree) -> PyTree:
-        """The state of the policy's optimiser."""
+        """Return the state of the policy's optimiser."""
         return self.optimiser(hyper, "policy_lr").init(actor)
 
     def logits(self, actor: PyTree, observation: Observation) -> Float[Array, "*b N A"]:
-        """Masked logits of the policy."""
+        """Return masked logits of the policy."""
         logits: Any = self.actor.apply(actor, self.features(observation), observation.action_mask)
         return logits
 
     def critic_features(self, observation: Observation, action: Int[Array, "*b N"]) -> Float[Array, "*b N F"]:
-        """What the critics see: the agent's own features, or the global state, its id and what the others do.
+        """Return what the critics see: the agent's own features, or the global state, its id and the others' actions.
 
-        The others' actions are the joint action, one-hot, with the agent's own left out (zeros).
+        The others' actions are the joint action, one-hot, with the agent's own replaced by zeros.
         """
         if not self.centralised:
             return self.features(observation)
@@ -160,17 +161,17 @@ class ISAC(OffPolicySystem):
         return jnp.concatenate([append_agent_ids(global_state(observation.agents_view)), others], axis=-1)
 
     def q_values(self, q: PyTree, features: Float[Array, "*b F"]) -> Float[Array, "2 *b A"]:
-        """Action values of the twin critics."""
+        """Return action values of the twin critics."""
         values: Any = jax.vmap(self.critic.apply, (0, None))(q, features)
         return values
 
     def optimiser(self, hyper: Hyper, rate: str) -> optax.GradientTransformation:
-        """Adam at a learning rate, the gradient clipped to a norm."""
+        """Return Adam at a learning rate, with the gradient norm clipped."""
         numbers = hyper.system
         return clipped_adam(numbers[rate], numbers["max_grad_norm"])
 
     def init_learning(self, hyper: Hyper, key: PRNGKeyArray, observation: Observation) -> Learning:
-        """Networks, with targets that equal the critics, and optimisers."""
+        """Return the networks, with targets that equal the critics, and the optimisers."""
         actor_key, q_key = jax.random.split(key)
         actor = self.init_actor(actor_key, observation)
         features = self.critic_features(observation, jnp.zeros((1, self.env.num_agents), jnp.int32))
@@ -187,11 +188,11 @@ class ISAC(OffPolicySystem):
     # -- Acting --------------------------------------------------------------------------------------------------------
 
     def initial_memory(self, batch_size: int) -> PyTree:
-        """Nothing is remembered."""
+        """Return (): nothing is remembered."""
         return ()
 
     def draw_noise(self, key: PRNGKeyArray, steps: int) -> Float[Array, "T E N A"]:
-        """Gumbel noise."""
+        """Draw Gumbel noise."""
         return flat_gumbel(key, (steps, self.envs.num_envs, self.env.num_agents, self.env.num_actions))
 
     def explore(
@@ -203,7 +204,7 @@ class ISAC(OffPolicySystem):
         noise: Float[Array, "E N A"],
         env_steps: Float[Array, ""],
     ) -> tuple[PyTree, Int[Array, "E N"], dict[str, Array]]:
-        """Uniform over the legal actions for the first `explore_steps` steps, then the policy's own draws."""
+        """Act uniformly over the legal actions for the first `explore_steps` steps, then sample from the policy."""
         uniform = jnp.where(observation.action_mask, 0.0, MASKED_LOGIT)
         exploring = env_steps < self.sac.explore_steps
         logits = jnp.where(exploring, uniform, self.logits(params.actor, observation))
@@ -213,19 +214,19 @@ class ISAC(OffPolicySystem):
     def act(
         self, params: Params, memory: PyTree, observation: Observation, key: PRNGKeyArray, *, greedy: bool
     ) -> tuple[PyTree, Int[Array, "b N"], dict[str, Array]]:
-        """The policy's draws, or its likeliest actions; `log_prob` of each."""
+        """Sample from the policy, or return its most likely actions; with `log_prob` of each."""
         logits = self.logits(params.actor, observation)
         action = jnp.argmax(logits if greedy else logits + flat_gumbel(key, logits.shape), axis=-1)
         return memory, action, {"log_prob": log_prob(logits, action)}
 
     def training_form(self, params: Params, batch: Step) -> dict[str, Float[Array, "B L N"]]:
-        """What acting gives on sequences: `log_prob`."""
+        """Return what acting records on sequences: `log_prob`."""
         return {"log_prob": log_prob(self.logits(params.actor, batch.observation), batch.action)}
 
     # -- Learning ------------------------------------------------------------------------------------------------------
 
     def begin_learning(self, learning: Learning, replay: Any) -> Learning:
-        """Before the first gradient step, bring the temperature into the unit of the rewards that exploring met."""
+        """Scale the temperature, before the first gradient step, by the unit of the rewards met while exploring."""
         if not self.sac.scale_init_alpha:
             return learning
         params, opt_state = learning
@@ -235,7 +236,7 @@ class ISAC(OffPolicySystem):
     def learn_step(
         self, hyper: Hyper, learning: Learning, batch: Step, key: PRNGKeyArray
     ) -> tuple[Learning, dict[str, Float[Array, ""]]]:
-        """A step of the critics, of policy and temperature at every `policy_update_delay`-th, then of the targets."""
+        """Update the critics, then policy and temperature at every `policy_update_delay`-th step, then the targets."""
         q_key, policy_key = jax.random.split(key)
         steps: Step = jax.tree.map(lambda leaf: leaf[:, 0], batch)
         learning, q_losses = self.learn_q(hyper, learning, steps, q_key)
@@ -250,7 +251,7 @@ class ISAC(OffPolicySystem):
     def learn_q(
         self, hyper: Hyper, learning: Learning, steps: Step, key: PRNGKeyArray
     ) -> tuple[Learning, dict[str, Float[Array, ""]]]:
-        """Both critics towards their targets."""
+        """Move both critics towards their targets."""
         params, opt_state = learning
         target = self.targets(hyper, params, steps, key)
         features = self.critic_features(steps.observation, steps.action)
@@ -261,12 +262,12 @@ class ISAC(OffPolicySystem):
         return Learning(params._replace(q=q), opt_state._replace(q=q_state)), losses
 
     def targets(self, hyper: Hyper, params: Params, steps: Step, key: PRNGKeyArray) -> Float[Array, "B N"]:
-        """r + γ V(s'); s' is an ended episode's own last observation, and termination leaves r alone."""
+        """Return r + γ V(s'); s' is an ended episode's last observation, and termination leaves only r."""
         discount = hyper.system["gamma"] * steps.discount
         return steps.reward + discount * self.next_values(params, steps.next_observation, key)
 
     def next_values(self, params: Params, observation: Observation, key: PRNGKeyArray) -> Float[Array, "B N"]:
-        """Soft values of observations: the lower one of the target critics, under the current policies."""
+        """Return soft values of observations: the lower one of the target critics, under the current policies."""
         logits = self.logits(params.actor, observation)
         q = self._lower_q(params.target_q, observation, logits, self._action_noise(key, logits.shape))
         return soft_value(logits, q, jnp.exp(params.log_alpha))
@@ -274,7 +275,7 @@ class ISAC(OffPolicySystem):
     def learn_policy(
         self, hyper: Hyper, learning: Learning, samples: PolicySamples, key: PRNGKeyArray
     ) -> tuple[Learning, dict[str, Float[Array, "..."]]]:
-        """The policy towards the critics' soft optimum."""
+        """Move the policy towards the critics' soft optimum."""
         params, opt_state = learning
         losses, gradient = self.gradient(functools.partial(self._policy_loss, params), params.actor, samples)
         updates, actor_state = self.optimiser(hyper, "policy_lr").update(gradient, opt_state.actor)
@@ -282,7 +283,7 @@ class ISAC(OffPolicySystem):
         return Learning(params._replace(actor=actor), opt_state._replace(actor=actor_state)), losses
 
     def learn_temperature(self, hyper: Hyper, learning: Learning, losses: dict[str, Array]) -> Learning:
-        """The temperature towards the target entropy, where it is tuned."""
+        """Move the temperature towards the target entropy, if it is tuned."""
         if not self.sac.autotune:
             return learning
         params, opt_state = learning
@@ -296,7 +297,7 @@ class ISAC(OffPolicySystem):
     def _learn_policy_where_due(
         self, hyper: Hyper, learning: Learning, steps: Step, key: PRNGKeyArray
     ) -> tuple[Learning, dict[str, Float[Array, ""]]]:
-        """A step of policy and temperature where one is due; their losses either way."""
+        """Update policy and temperature if an update is due; return their losses in either case."""
         noise_key, learn_key = jax.random.split(key)
         samples = self._policy_samples(hyper, steps.observation, noise_key)
 
@@ -317,7 +318,7 @@ class ISAC(OffPolicySystem):
         return learning, {**means, "alpha": jnp.exp(learning.params.log_alpha).mean()}
 
     def _q_loss(self, q: PyTree, samples: QSamples) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """½ Σ_k (Q_k(s, a) − y)², summed over samples with their weights."""
+        """Return ½ Σ_k (Q_k(s, a) − y)², summed over samples with their weights."""
         taken = jax.nn.one_hot(samples.action, self.env.num_actions)
         q_tm1 = (self.q_values(q, samples.features) * taken).sum(-1)
         loss = 0.5 * ((q_tm1 - samples.target) ** 2).sum(0)
@@ -327,7 +328,7 @@ class ISAC(OffPolicySystem):
     def _policy_loss(
         self, params: Params, actor: PyTree, samples: PolicySamples
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """The policy's loss, summed over samples with their weights."""
+        """Return the policy's loss, summed over samples with their weights."""
         logits = self.logits(actor, samples.observation)
         q = self._lower_q(params.q, samples.observation, logits, samples.noise)
         losses = policy_loss(logits, q, jnp.exp(params.log_alpha))
@@ -335,30 +336,30 @@ class ISAC(OffPolicySystem):
         return sums["policy_loss"].sum(), sums
 
     def _weighted_sums(self, samples: PolicySamples, losses: Array, entropies: Array) -> dict[str, Array]:
-        """What the temperature and the metrics need: over all agents, or in HASAC for each."""
+        """Return what the temperature and the metrics need: over all agents, or in HASAC for each."""
         parts = {"policy_loss": losses, "entropy": entropies, "target_entropy": samples.target_entropy}
         return {name: (samples.weight * part).sum() for name, part in parts.items()}
 
     def _policy_samples(self, hyper: Hyper, observation: Observation, key: PRNGKeyArray) -> PolicySamples:
-        """Samples for the policy; agents without choice weigh nothing."""
+        """Return samples for the policy; agents with a single legal action have weight 0."""
         mask = observation.action_mask
         weight = self._policy_weight((mask.sum(-1) > 1).astype(jnp.float32))
         target = target_entropy(mask, hyper.system["target_entropy_scale"])
         return PolicySamples(observation, self._action_noise(key, mask.shape), weight, target)
 
     def _policy_weight(self, had_choice: Float[Array, "B N"]) -> Float[Array, "B N"]:
-        """Equal weights for all that had a choice."""
+        """Return equal weights for all agents with more than one legal action."""
         return had_choice / jnp.maximum(had_choice.sum(), 1.0)
 
     def _lower_q(
         self, q: PyTree, observation: Observation, logits: Float[Array, "B N A"], noise: Float[Array, "B N A"]
     ) -> Float[Array, "B N A"]:
-        """The lower one of the twins' values, with the others' actions drawn from their policies."""
+        """Return the lower one of the twins' values, with the others' actions sampled from their policies."""
         joint_action = jnp.argmax(logits + noise, axis=-1)
         return self.q_values(q, self.critic_features(observation, joint_action)).min(0)
 
     def _action_noise(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "B N A"]:
-        """Gumbel noise of joint actions; none where critics do not look at them."""
+        """Draw Gumbel noise of joint actions; zeros if critics do not see them."""
         return flat_gumbel(key, shape) if self.centralised else jnp.zeros(shape)
 
     def _alpha_optimiser(self, hyper: Hyper) -> optax.GradientTransformation:
@@ -366,18 +367,18 @@ class ISAC(OffPolicySystem):
 
 
 class MASAC(ISAC):
-    """SAC with centralised critics: decentralised policies, one for all agents, and one temperature."""
+    """SAC with centralised critics; agents share one decentralised policy and one temperature."""
 
     centralised: ClassVar[bool] = True
 
 
 def reward_unit(replay: Any) -> Float[Array, ""]:
-    """How much rewards vary from one step to the next in a replay buffer: a temperature's unit.
+    """Return how much rewards vary from one step to the next in a replay buffer: a temperature's unit.
 
-    The square root of half the mean squared difference of successive rewards: their standard deviation where they are
-    independent, but what an agent is paid at every step, such as for a place that never changes, is left out. Where
-    rewards are rare it is `RARE` of the largest difference, if that is more: random play meets few of those that
-    learned play is paid; of 1 where it has met none.
+    It is the square root of half the mean squared difference of successive rewards. This is their standard deviation if
+    they are independent, but it ignores what an agent is paid at every step, such as for a place that never changes. If
+    rewards are rare, it is at least `RARE` of the largest difference, since random play meets few of the rewards of
+    learned play; the largest difference counts as 1 if there was none.
     Source: von Neumann 1941, https://doi.org/10.1214/aoms/1177731677.
     """
     reward = replay.experience.reward

@@ -1,1 +1,1 @@
-"""One experiment in time: train, evaluate, record, checkpoint; and the compiled functions that do it."""
+"""Training of one experiment: train, evaluate, record, checkpoint; and the compiled functions behind it."""

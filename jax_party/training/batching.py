@@ -1,8 +1,8 @@
 """Several learners of one program side by side: one after another (`map`), or in one batched program (`vmap`).
 
-`map` calls the functions that a single learner uses, so that each learner's bits are those it would have alone, and a
-replay buffer is never copied. `vmap` makes one program of all; it computes both sides of every branch, and agrees with
-`map` to float tolerance. Which is faster depends on the device and the sizes: `choose` times both.
+`map` calls the same functions as a single learner, so that each learner gets bitwise the results it would have alone,
+and a replay buffer is never copied. `vmap` makes one program for all; it computes both sides of every branch, and
+agrees with `map` to float tolerance. Which one is faster depends on the device and the sizes: `choose` times both.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ class Batch:
 
     Args:
       program: their functions.
-      width: how many at once, in a batched program made for that number; 1 is one after another. What is left over, or
-        fewer learners, is filled up with copies, so that the program, and with it every bit of each learner, stays the
-        same when others come or leave.
+      width: the number of learners per call, in a batched program compiled for that number; 1 means one after another.
+        An incomplete group is padded with copies, so that the program, and with it every bit of each learner, stays the
+        same when other learners come or leave.
     """
 
     program: Program
     width: int = 1
 
     def compile(self, hyper: Hyper) -> None:
-        """Compile what training and evaluation call."""
+        """Compile the functions that training and evaluation call."""
         self.program.compile(hyper, ("update", "evaluate"), self.width)
 
     def evaluate(
         self, hypers: Sequence[Hyper], params: Sequence[PyTree], keys: Sequence[PRNGKeyArray]
     ) -> list[Evaluation]:
-        """One evaluation for each learner."""
+        """Return one evaluation per learner."""
         found: list[Evaluation] = []
         for at in self.groups(len(hypers)):
             if self.width == 1:
@@ -75,11 +75,11 @@ class Batch:
         return found
 
     def groups(self, number: int) -> list[slice]:
-        """The places of those that go at once, of `number` learners."""
+        """Return the slices of `number` learners that go through the program together."""
         return [slice(begin, min(begin + self.width, number)) for begin in range(0, number, self.width)]
 
     def filled(self, trees: Sequence[PyTree]) -> list[PyTree]:
-        """As many trees as go at once."""
+        """Return the trees padded to the width with copies of the first."""
         return [*trees, *[trees[0]] * (self.width - len(trees))]
 
 
@@ -88,8 +88,8 @@ class Learners:
 
     Args:
       batch: how they go through which program.
-      hypers: each one's traced numbers.
-      states: where each one stands; not to be used any more.
+      hypers: each learner's traced numbers.
+      states: each learner's state; the caller must not use them afterwards.
     """
 
     def __init__(self, batch: Batch, hypers: Sequence[Hyper], states: Sequence[LearnerState]) -> None:
@@ -103,7 +103,7 @@ class Learners:
             batch.compile(hypers[0])
 
     def update(self) -> list[UpdateOutput]:
-        """One update of every learner."""
+        """Update every learner once."""
         program, width = self._batch.program, self._batch.width
         outputs: list[UpdateOutput] = []
         for index, hyper in enumerate(self._hypers):
@@ -116,7 +116,7 @@ class Learners:
         return outputs
 
     def release(self) -> list[LearnerState]:
-        """Each learner's state, computed; these learners are not to be used any more."""
+        """Return each learner's state, computed; this object must not be used afterwards."""
         states, self._states = self._states, []
         if self._batch.width > 1:
             groups = zip(states, self._sizes, strict=True)
@@ -130,12 +130,12 @@ def _stack(trees: list[PyTree]) -> PyTree:
 
 
 def stack(trees: Sequence[PyTree]) -> PyTree:
-    """Trees of equal structure as one, with a new leading axis."""
+    """Stack trees of equal structure along a new leading axis."""
     return _stack(list(trees))
 
 
 def unstack(tree: PyTree, number: int) -> list[PyTree]:
-    """The inverse of `stack`, for `number` trees."""
+    """Split a tree into `number` trees, the inverse of `stack`."""
     return list(_unstack(tree, number))
 
 
@@ -147,21 +147,21 @@ _unstack = jax.jit(_pieces, static_argnums=1)
 
 
 def width_of(form: Form, learners: int) -> int:
-    """How many go at once."""
+    """Return the number of learners per call."""
     return learners if form is Form.VMAP else 1
 
 
 def choose(program: Program, hypers: Sequence[Hyper], states: Sequence[LearnerState], signature: str) -> Form:
-    """The faster form for these learners.
+    """Return the faster form for these learners.
 
-    Both are compiled, and timed over a few updates on copies of the states, past the steps in which nothing is learned.
-    The choice is kept among the compiled programs and read from there the next time.
+    Both are compiled, and timed over a few updates on copies of the states that have trained until they learn. The
+    choice is stored with the compiled programs and read from there the next time.
 
     Args:
       program: their functions.
-      hypers: each one's traced numbers.
-      states: where each one stands; left as they are.
-      signature: the compile signature, which names the device and the version of JAX too.
+      hypers: each learner's traced numbers.
+      states: each learner's state; not modified.
+      signature: the compile signature, which includes the device and the version of JAX.
     """
     if len(states) == 1 or len(program.devices) > 1:
         return Form.MAP
@@ -190,7 +190,7 @@ def _remembered(path: Path) -> Form | None:
 
 
 def _warm(program: Program, hypers: Sequence[Hyper], states: Sequence[LearnerState]) -> list[LearnerState]:
-    """Copies of the states, played on until they learn."""
+    """Return copies of the states, trained until they take gradient steps."""
     learners = Learners(Batch(program), hypers, _copies(states))
     for _ in range(_MOST_WARM_UP):
         losses = learners.update()[0].losses
@@ -200,7 +200,7 @@ def _warm(program: Program, hypers: Sequence[Hyper], states: Sequence[LearnerSta
 
 
 def _time(learners: Learners) -> float:
-    """Seconds an update, compiling left out."""
+    """Return the seconds per update, without compiling."""
     jax.block_until_ready(learners.update())
     start = time.perf_counter()
     for _ in range(_TIMED_UPDATES):

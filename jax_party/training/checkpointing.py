@@ -1,4 +1,4 @@
-"""Checkpoints: Orbax, one folder a step, whole or not there."""
+"""Checkpoints with Orbax: one folder per step, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from jax_party.store.retry import refusal
 from jax_party.trial.folder import TAKEOVER
 
 _UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError)
-"""What Orbax and TensorStore raise where a file of a checkpoint is missing, cut short, or holds something else."""
+"""What Orbax and TensorStore raise if a file of a checkpoint is missing, truncated, or holds something else."""
 
 START_AGAIN: Final = "remove the trial's checkpoints, metrics and vaults to train it again"
-"""What may be done where files are lost."""
+"""The remedy when files are lost."""
 
 _logger = logging.getLogger(__name__)
 
@@ -29,11 +29,11 @@ class Checkpoints:
 
     Args:
       folder: where they are kept.
-      max_to_keep: how many of the newest stay.
-      read_only: leave what is unfinished, which another process may be writing.
+      max_to_keep: how many of the newest are kept.
+      read_only: do not remove unfinished checkpoints, which another process may be writing.
 
     Attributes:
-      passed_over: why the last `restore` did not take newer checkpoints than it did, newest first.
+      passed_over: why the last `restore` skipped newer checkpoints, newest first.
     """
 
     def __init__(self, folder: Path, max_to_keep: int, *, read_only: bool = False) -> None:
@@ -45,18 +45,18 @@ class Checkpoints:
             self._remove_unfinished()
 
     def steps(self) -> list[int]:
-        """The steps that have a whole checkpoint, oldest first."""
+        """Return the steps that have a complete checkpoint, oldest first."""
         if not self.folder.is_dir():
             return []
         return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
 
     def save(self, step: int, tree: Any) -> Path:
-        """Write a checkpoint and remove those past `max_to_keep`; the new one is on disk when this returns.
+        """Write a checkpoint and remove those beyond `max_to_keep`; the new one is on disk when this returns.
 
-        Those of later steps, which `restore` has passed over, are removed too.
+        Checkpoints of later steps, which `restore` skipped, are removed too.
         """
         path = self.folder / str(step)
-        try:  # fetched here at once: Orbax would fetch device arrays one by one, into twice the files and CPU time
+        try:  # one fetch of the whole tree: Orbax would fetch arrays singly, with twice the files and CPU time
             self._checkpointer.save(path, jax.device_get(tree), force=True)
             self._checkpointer.wait_until_finished()
         except BaseException:
@@ -66,13 +66,13 @@ class Checkpoints:
         kept = [other for other in steps if other <= step][-self._max_to_keep :]
         for old in {*steps} - {*kept}:
             shutil.rmtree(self.folder / str(old))
-        for taken in self.folder.glob(f"{TAKEOVER}*"):  # a checkpoint that is kept may be taken up again with it
+        for taken in self.folder.glob(f"{TAKEOVER}*"):  # a kept checkpoint may need it when the trial resumes from it
             if int(taken.name.removeprefix(TAKEOVER)) < kept[0]:
                 shutil.rmtree(taken)
         return path
 
     def restore_from(self, path: Path, target: Any) -> Any:
-        """What another trial's checkpoint holds.
+        """Return the contents of another trial's checkpoint.
 
         Args:
           path: where a copy of it lies.
@@ -92,13 +92,13 @@ class Checkpoints:
             ) from error
 
     def restore(self, target: Any, misfit: Callable[[Any], str | None] = lambda tree: None) -> tuple[int, Any] | None:
-        """The newest checkpoint that can be read and fits, as (step, tree); None where there is none.
+        """Return the newest checkpoint that can be read and fits, as (step, tree); None if there is none.
 
-        A checkpoint that cannot be read, or does not fit, is passed over with a warning, for the one before it.
+        A checkpoint that cannot be read, or does not fit, is skipped with a warning in favour of the one before it.
 
         Args:
           target: a tree of arrays or `jax.ShapeDtypeStruct`s of the same structure, with shardings.
-          misfit: why a tree does not fit what else is in the trial's folder; None where it does.
+          misfit: returns why a tree does not fit the other files in the trial's folder; None if it does.
 
         Raises:
           CheckpointError: there are checkpoints, and none can be read.
@@ -127,7 +127,7 @@ class Checkpoints:
         return None
 
     def _remove_unfinished(self) -> None:
-        """Remove what is left of checkpoints that a kill or a full disk cut short."""
+        """Remove the remains of checkpoints that a kill or a full disk interrupted."""
         for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(path, ignore_errors=True)
 

@@ -13,12 +13,12 @@ from jax_party.systems.base import Hyper, System, small_int
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation tells.
+    """The result of an evaluation.
 
     Attributes:
-      episodes: metric -> (K,) float32, a value an episode: `episode_return` (mean over agents), `episode_length`,
+      episodes: metric -> (K,) float32, one value per episode: `episode_return` (mean over agents), `episode_length`,
         `episode_return_agent_<i>`, and the game's own.
-      trajectory: field -> (K, T, ...) where test episodes are recorded, else empty.
+      trajectory: field -> (K, T, ...) if test episodes are recorded, else empty.
     """
 
     episodes: dict[str, Float[Array, " K"]]
@@ -26,7 +26,7 @@ class Evaluation(NamedTuple):
 
 
 class _Episode(NamedTuple):
-    """K episodes in mid-play."""
+    """K episodes in progress."""
 
     states: Any
     memory: PyTree
@@ -53,12 +53,12 @@ def evaluate(
     trajectory has `time_limit` steps: those after an episode's end have reward 0 and `done` set.
 
     Args:
-      system: whose `act` plays.
+      system: the system whose `act` plays.
       hyper: traced settings of the game.
-      params: what it plays with.
+      params: the parameters to play with.
       key: (2,) uint32.
       num_episodes: K.
-      greedy: play the likeliest action rather than a sample.
+      greedy: play the most likely action rather than a sample.
       record: whether to return the trajectory.
     """
     env = system.env.with_params(hyper.env)
@@ -99,7 +99,7 @@ def evaluate(
 
 
 def _begin(env: MultiAgentEnv, memory: PyTree, key: PRNGKeyArray, num_episodes: int) -> _Episode:
-    """K episodes at their first step, each under its own key."""
+    """Return K episodes at their first step, each under its own key."""
     indices = jnp.arange(num_episodes)
     states, first = jax.vmap(env.reset)(jax.vmap(lambda index: jax.random.fold_in(key, index))(indices))
     game = env.episode_metrics
@@ -115,7 +115,7 @@ def _begin(env: MultiAgentEnv, memory: PyTree, key: PRNGKeyArray, num_episodes: 
 
 
 def _metrics(env: MultiAgentEnv, final: _Episode) -> dict[str, Float[Array, " K"]]:
-    """The metrics of K ended episodes."""
+    """Return the metrics of K finished episodes."""
     episodes = {"episode_return": final.returns.mean(-1), "episode_length": final.length.astype(jnp.float32)}
     for agent in range(env.num_agents):
         episodes[f"episode_return_agent_{agent}"] = final.returns[:, agent]

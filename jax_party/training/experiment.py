@@ -1,6 +1,6 @@
-"""The one outer loop of a trial: train a period, evaluate, checkpoint.
+"""The outer loop of a trial: train for a period, evaluate, checkpoint.
 
-`Experiment` owns time and checkpoints; a `Recorder` what else is on disk; a system its losses, and a `Program` the
+`Experiment` owns time and checkpoints, a `Recorder` everything else on disk, a system its losses, and a `Program` the
 compiled functions."""
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ from jax_party.trial.provenance import our_version
 from jax_party.trial.record import Takeover
 
 FINAL_STREAM = 2**31 - 1
-"""Folded into the absolute metric's key: the final parameters are played with keys of their own."""
+"""Folded into the absolute metric's key, so that the final parameters are played with keys of their own."""
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
-"""What XLA's error says where a device has no memory left."""
+"""What XLA's error contains if a device is out of memory."""
 _logger = logging.getLogger(__name__)
 
 
 class Experiment(Recorded):
-    """One trial: a folder, and the training that fills it; one learner a seed.
+    """One trial: a folder, and the training that fills it, with one learner per seed.
 
-    A folder that was begun before is taken up where its newest checkpoint stands: metrics and vaults behind it are cut
-    off and made again, bit for bit.
+    A folder that was begun before is resumed from its newest checkpoint: later metrics and vault steps are cut off and
+    reproduced bit for bit.
 
     Args:
       config: the experiment.
       folder: the trial's folder, with `config.yaml` and `record.json` in it (`create_trial_folder`).
-      company: how many experiments are to be advanced together, this one among them.
-      most_at_once: the most learners of a batched program, None for all of theirs.
+      company: how many experiments are advanced together, including this one.
+      most_at_once: the largest number of learners in a batched program, None for all.
 
     Raises:
-      RecordError, VaultError, CheckpointError: the folder cannot be taken up.
+      RecordError, VaultError, CheckpointError: the folder cannot be resumed.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class Experiment(Recorded):
             self._choose_form(company, most_at_once)
             self.recorder.update(**self._compile_cache(*found))
         except BaseException:
-            self.close()  # a retry in this process must not meet our own locks
+            self.close()  # release our own locks, so that a retry in this process does not meet them
             raise
 
     @property
     def num_learners(self) -> int:
-        """Seeds that are trained here; 0 where the trial has ended."""
+        """The number of seeds that are trained here; 0 if the trial has ended."""
         return len(self.learners)
 
     def step(self) -> dict[str, Any]:
@@ -109,11 +109,11 @@ class Experiment(Recorded):
 
         Returns:
           `evaluation`, `env_steps`, `steps_per_second`, `finished`, and the evaluation's metrics by name: means over
-          its episodes, aggregated over seeds as the objective says. A finished experiment gives its last evaluation
+          its episodes, aggregated over seeds as the objective says. A finished experiment returns its last evaluation
           again.
 
         Raises:
-          TrainingDiverged: a loss is not finite; the record says FAILED and why.
+          TrainingDiverged: a loss or a parameter is not finite; the record says FAILED and why.
         """
         if not self.finished:
             (error,) = advance([self])
@@ -123,7 +123,7 @@ class Experiment(Recorded):
 
     @staticmethod
     def side_by_side(experiments: Sequence[Experiment]) -> list[dict[str, Any] | Exception]:
-        """`step` of each, those that share a program together: its result, or what went wrong with it alone."""
+        """Call `step` for each, together if they share a program; return each result, or that one's error."""
         unfinished = [one for one in experiments if not one.finished]
         errors = dict(zip(map(id, unfinished), advance(unfinished), strict=True))
         return [errors.get(id(one)) or one.last_result() for one in experiments]
@@ -137,7 +137,7 @@ class Experiment(Recorded):
     # -- One period --------------------------------------------------------------------------------------------------
 
     def take_outputs(self, index: int, outputs: Sequence[UpdateOutput]) -> None:
-        """Record what update `index` of this period gave, an output a seed."""
+        """Record the outputs of update `index` of this period, one per seed."""
         number = self.evaluations * self.budget.updates_per_evaluation + index
         if number % self.config.vault.every:
             return
@@ -147,12 +147,12 @@ class Experiment(Recorded):
     def take_states(
         self, states: Sequence[LearnerState], losses: Sequence[Sequence[dict[str, jax.Array]]], seconds: float
     ) -> list[dict[str, float]]:
-        """Take over what a period of updates gave.
+        """Store the results of a period of updates.
 
         Args:
-          states: one a seed.
-          losses: of each seed, of each update.
-          seconds: of the time that the updates took, this experiment's share.
+          states: one per seed.
+          losses: for each seed, those of each update.
+          seconds: this experiment's share of the time that the updates took.
 
         Returns:
           The seeds' training metrics of the period.
@@ -170,13 +170,13 @@ class Experiment(Recorded):
         return rows
 
     def evaluation_keys(self) -> list[PRNGKeyArray]:
-        """The keys of this period's evaluation, one a seed."""
+        """Return the keys of this period's evaluation, one per seed."""
         return [jax.random.fold_in(learner.eval_key, self.evaluations + 1) for learner in self.learners]
 
     def take_evaluations(
         self, evaluations: Sequence[Evaluation], training: Sequence[dict[str, float]], seconds: float
     ) -> None:
-        """Take over an evaluation of each seed, and put the period on disk."""
+        """Store an evaluation of each seed, and write the period to disk."""
         self.recorder.evaluations += 1
         rows = []
         for place, (evaluation, train) in enumerate(zip(evaluations, training, strict=True)):
@@ -187,7 +187,7 @@ class Experiment(Recorded):
         self._save(rows)
 
     def take_untrained(self, evaluations: Sequence[Evaluation]) -> None:
-        """Put an evaluation of each seed's untrained networks on disk, at step 0: it is drawn and never judged."""
+        """Write an evaluation of each seed's untrained networks, at step 0: it is plotted and never judged."""
         self.recorder.add(
             self.recorder.row(place, as_arrays(evaluation.episodes), {}) | {UNTRAINED: True}
             for place, evaluation in enumerate(evaluations)
@@ -196,7 +196,7 @@ class Experiment(Recorded):
     def _refuse_nonfinite(
         self, place: int, means: dict[str, float], of_updates: Sequence[dict[str, jax.Array]]
     ) -> None:
-        """Fail the trial where a loss, or a parameter after the last update, is not finite."""
+        """Fail the trial if a loss, or a parameter after the last update, is not finite."""
         done = self.evaluations * self.budget.updates_per_evaluation
         for name, mean in means.items():
             if not math.isfinite(mean):
@@ -213,10 +213,10 @@ class Experiment(Recorded):
         """Keep the parameters of the best evaluation so far.
 
         Args:
-          means: the evaluation's metrics, of each seed.
+          means: the evaluation's metrics for each seed.
 
         Raises:
-          ConfigError: the objective is no metric of the evaluation.
+          ConfigError: the objective is not a metric of the evaluation.
         """
         objective = self.record.objective
         if objective.metric not in means[0]:
@@ -234,7 +234,7 @@ class Experiment(Recorded):
     # -- On disk -----------------------------------------------------------------------------------------------------
 
     def _save(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Vault, then metrics, then checkpoint, then record: a kill between any two is undone by `_restore_or_init`."""
+        """Write vault, metrics, checkpoint, record in this order: `_restore_or_init` undoes a kill between any two."""
         self.recorder.add(rows)
         checkpointing = self.config.logger.checkpointing
         checkpoint = self.record.checkpoint
@@ -286,7 +286,7 @@ class Experiment(Recorded):
         self._follow_lineage()
 
     def _misfit(self, tree: dict[str, Any]) -> str | None:
-        """Which vault holds less than it did when the checkpoint was saved, or which parameter is no number."""
+        """Return which vault has lost steps since the checkpoint, or which parameter is not finite; None if neither."""
         for kept in tree["learners"]:
             parameter = first_nonfinite(kept["state"].params)
             if parameter is not None:
@@ -294,7 +294,7 @@ class Experiment(Recorded):
         return self.recorder.behind(kept["vault_steps"] for kept in tree["learners"])
 
     def _take_up(self, tree: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         self._compile_before -= float(tree["progress"]["compile_seconds"])
         for learner, kept in zip(self.learners, tree["learners"], strict=True):
             learner.state, learner.best_params = kept["state"], kept["best_params"]
@@ -303,10 +303,10 @@ class Experiment(Recorded):
         _logger.info("%s: resumed at step %d", self.record.trial_id, self.env_steps)
 
     def _takeovers_from_here(self) -> list[Takeover]:
-        """What the lineage says of this step, and of later ones, to which damaged checkpoints have put the trial back.
+        """Return the lineage's takeovers at this step and later, which a trial put back by damaged checkpoints repeats.
 
         Raises:
-          CheckpointError: a learner that was taken over later is not there any more.
+          CheckpointError: the learner of a later takeover no longer exists.
         """
         to_come = [takeover for takeover in self.record.lineage if takeover.step >= self.env_steps]
         for takeover in to_come:
@@ -319,7 +319,7 @@ class Experiment(Recorded):
         return to_come
 
     def _follow_lineage(self) -> None:
-        """Take over what the lineage says at this step, and go on with the values that the trial had from here."""
+        """Repeat the takeover recorded at this step, if any, and continue with the values that the trial had next."""
         here = [takeover for takeover in self._to_take_over if takeover.step == self.env_steps]
         if here:
             self._take_over(here[-1].source)
@@ -331,7 +331,7 @@ class Experiment(Recorded):
         self._to_take_over = later
 
     def _take_over(self, source: str) -> None:
-        """Go on from the learner of another trial, with random numbers of its own, the environments' too."""
+        """Continue from another trial's learner, with this trial's own random numbers, also for the environments."""
         folder = takeover_folder(self.folder, self.env_steps)
         assert self._checkpoints is not None
         tree = self._checkpoints.restore_from(folder, self._checkpoint_target())
@@ -341,15 +341,15 @@ class Experiment(Recorded):
         _logger.info("%s: took over %s at step %d", self.record.trial_id, source, self.env_steps)
 
     def _compile(self, at_once: int) -> None:
-        """All functions of a learner at a time, once the environment is known to be playable."""
-        if self.program.compiled.keys() <= {("begin", 1)}:  # the environments' start is compiled by the check itself
+        """Compile the functions for single learners, after checking that the environment is playable."""
+        if self.program.compiled.keys() <= {("begin", 1)}:  # the check compiles `begin`
             begun = self.program.begin(self.hyper, self.learners[0].init_key)
             refuse_no_legal_action(begun.observation, self.config.env.scenario.task_name)
         batched = at_once > 1 and (self.record.batch or self.config.arch.batch) == Form.VMAP
         self.program.compile(self.hyper, ("init",) if batched else FUNCTIONS)
 
     def _choose_form(self, company: int, most_at_once: int | None) -> None:
-        """How learners go through the program: as they did before, as the config says, or as is faster."""
+        """Set how learners go through the program: as before, as the config says, or the faster way."""
         number = company * len(self.learners)
         form = self.record.batch or self.config.arch.batch
         if number == 1:
@@ -364,7 +364,7 @@ class Experiment(Recorded):
             self.recorder.update(batch=str(form))
 
     def _faster_form(self, company: int) -> Form:
-        """The faster form; one after another where there is no memory to try the other."""
+        """Return the faster form; one after another if there is no memory to try the other."""
         number = company * len(self.learners)
         states = [learner.state for learner in self.learners] * company
         try:
@@ -378,10 +378,10 @@ class Experiment(Recorded):
             return Form.MAP
 
     def _compile_cache(self, seconds: float, saved: float, misses: int) -> dict[str, Any]:
-        """Where the compiled program came from, and the seconds of compiling that this saved the trial.
+        """Return where the compiled program came from, and the seconds of compiling that this saved the trial.
 
         Args:
-          seconds, saved, misses: the program's `compile_seconds`, `saved_seconds` and `cache_misses` as it was found.
+          seconds, saved, misses: the program's `compile_seconds`, `saved_seconds` and `cache_misses` before this trial.
         """
         program = self.program
         if program.compile_seconds == seconds:
@@ -401,14 +401,14 @@ class Experiment(Recorded):
         )
 
     def finish_if_due(self, batch: Batch) -> None:
-        """End the trial where its last period has been played."""
+        """End the trial if its last period has been played."""
         if self.evaluations == self.budget.num_evaluations:
             self._finish(batch)
 
     def _finish(self, batch: Batch) -> None:
-        """Play the final parameters and those of the best evaluation over many episodes; then the record is COMPLETE.
+        """Play many episodes with the final and the best evaluation's parameters; then mark the record COMPLETE.
 
-        Where the last evaluation was the best one, both are the same parameters, and are played once.
+        If the last evaluation was the best one, these are the same parameters, and are played once.
         """
         final = absolute = None
         if self.config.arch.absolute_metric:
@@ -430,7 +430,7 @@ class Experiment(Recorded):
         self.recorder.complete(final, absolute)
 
     def _best_is_final(self) -> bool:
-        """Whether the parameters that training ended with are those of the best evaluation."""
+        """Return whether the final parameters are those of the best evaluation."""
         if self.record.objective.at == At.BEST_PER_SEED:
             return False
         evaluations = trained_evaluations(read_metrics(self.folder), self.record.num_seeds)
@@ -439,7 +439,7 @@ class Experiment(Recorded):
     def _play_many(
         self, batch: Batch, params: Sequence[PyTree], keys: Sequence[PRNGKeyArray]
     ) -> list[dict[str, np.ndarray]]:
-        """The metrics of the absolute metric's number of episodes, of each seed."""
+        """Return the metrics of `num_absolute_metric_eval_episodes` episodes, for each seed."""
         wanted = self.config.arch.num_absolute_metric_eval_episodes
         parts: list[list[Evaluation]] = []
         for index in range(math.ceil(wanted / self.config.arch.num_eval_episodes)):
@@ -455,5 +455,5 @@ class Experiment(Recorded):
         return {"compile_time_s": self.program.compile_seconds - self._compile_before}
 
     def last_result(self) -> dict[str, Any]:
-        """What `step` gave last."""
+        """Return the last result of `step`."""
         return self.recorder.last_result()

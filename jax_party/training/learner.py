@@ -1,4 +1,4 @@
-"""One seed of an experiment, and what its checkpoints hold."""
+"""One seed of an experiment, and the structure of its checkpoints."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Learner:
     """One seed of an experiment.
 
     Attributes:
-      seed: what its keys are made from.
+      seed: the seed that its keys are derived from.
       eval_key, absolute_key, init_key: (2,) uint32.
-      state: where training stands.
-      best_params, best_value: of the trial's best evaluation so far, the same one for all seeds; a larger value is
-        better. Under the rule `best-per-seed` of earlier records, of the seed's own best one.
+      state: the state of training.
+      best_params, best_value: those of the trial's best evaluation so far, the same evaluation for all seeds; larger
+        values are better. Under the rule `best-per-seed` of earlier records, those of the seed's own best evaluation.
     """
 
     seed: int
@@ -38,13 +38,13 @@ class Learner:
 
     @classmethod
     def of(cls, seed: int) -> Learner:
-        """A learner that has not begun."""
+        """Return a learner that has not begun."""
         eval_key, absolute_key, init_key = jax.random.split(jax.random.PRNGKey(seed), 3)
         return cls(seed, eval_key, absolute_key, init_key)
 
 
 def checkpoint_target(program: Program, hyper: Hyper, num_learners: int) -> dict[str, Any]:
-    """The structure of what an experiment's checkpoints hold, with shapes for arrays."""
+    """Return the structure of an experiment's checkpoints, with shapes for arrays."""
     shape = program.state_shape(hyper)
     learner = {
         "state": shape,
@@ -56,7 +56,7 @@ def checkpoint_target(program: Program, hyper: Hyper, num_learners: int) -> dict
 
 
 def first_nonfinite(params: PyTree) -> str | None:
-    """The name of the first parameter, or statistic of values, that is not finite; None where all are."""
+    """Return the name of the first parameter, or value statistic, that is not finite; None if all are finite."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not np.isfinite(leaf).all():
             return f"parameter {jax.tree_util.keystr(path, simple=True, separator='.')}"
@@ -64,9 +64,9 @@ def first_nonfinite(params: PyTree) -> str | None:
 
 
 def with_keys_of(state: LearnerState, number: int) -> LearnerState:
-    """A learner's state with random numbers of its own: `number` is folded into its key and into the environments'.
+    """Return a learner's state with its own random numbers: `number` is folded into its key and the environments' keys.
 
-    Jumanji's environments keep theirs as `key`; a leaf of another name stays as it is.
+    Jumanji's environments store theirs as `key`; leaves of other names are unchanged.
     """
 
     def fold(key: jax.Array) -> jax.Array:
@@ -81,7 +81,7 @@ def with_keys_of(state: LearnerState, number: int) -> LearnerState:
 
 
 def mean_losses(outputs: Sequence[dict[str, jax.Array]]) -> dict[str, float]:
-    """Means over updates; where updates tell how many gradient steps they took, over those, and none without any."""
+    """Return means over updates, weighted by gradient steps if updates report them; no losses if none was taken."""
     losses = {name: np.asarray([output[name] for output in outputs], np.float64) for name in outputs[0]}
     taken = losses.get("gradient_steps", np.ones(len(outputs)))
     if not taken.any():
@@ -92,7 +92,7 @@ def mean_losses(outputs: Sequence[dict[str, jax.Array]]) -> dict[str, float]:
 
 
 def without_episodes(state: LearnerState) -> tuple[LearnerState, dict[str, float]]:
-    """The state without its sums over ended episodes; the mean return and length of those, where any ended."""
+    """Return the state without its sums over ended episodes, and their mean return and length if any ended."""
     episodes = state.envs.episodes
     finished = float(episodes.finished)
     state = state._replace(envs=state.envs._replace(episodes=_cleared(episodes)))
@@ -105,7 +105,7 @@ def without_episodes(state: LearnerState) -> tuple[LearnerState, dict[str, float
 
 
 def _cleared(episodes: Any) -> Any:
-    """The running episodes alone, each sum on the device and in the layout that it had."""
+    """Keep only the running episodes; each cleared sum keeps its device and layout."""
     zero = {name: jax.device_put(np.zeros_like(getattr(episodes, name)), getattr(episodes, name).sharding)
             for name in ("finished_return", "finished_length", "finished")}  # fmt: skip
     return episodes._replace(**zero)

@@ -1,7 +1,7 @@
-"""The compiled functions of one static configuration, shared by every experiment in the process that agrees on it.
+"""The compiled functions of one static configuration, shared by all experiments in the process that have it.
 
 A learner is one seed of one experiment. Each function serves one learner, or several at once: then it is the `vmap` of
-the one, all its arguments and results have a leading axis of learners, and it is compiled for that number of them.
+the single one, all its arguments and results have a leading axis of learners, and it is compiled for that number.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
     "evaluate": {"xla_backend_optimization_level": 1},
 }
 """`begin` and `init` run once: optimising them costs two seconds and saves none. `evaluate` is as fast at level 1 and
-compiles a quarter sooner."""
+compiles in a quarter less time."""
 
 
 FUNCTIONS = ("update", "evaluate", "init", "begin")
-"""What a program is made of; what takes longest to compile first."""
+"""The functions of a program, the slowest to compile first."""
 
 
 _CACHE_EVENTS = "/jax/compilation_cache/"
 _REQUESTS, _HITS, _SAVED = "compile_requests_use_cache", "cache_hits", "compile_time_saved_sec"
 _persistent_cache = dict.fromkeys((_REQUESTS, _HITS, _SAVED), 0.0)
-"""What JAX has told of its persistent compilation cache in this process: numbers of events, and seconds."""
+"""What JAX has reported about its persistent compilation cache in this process: numbers of events, and seconds."""
 
 
 def _count(event: str, **_: Any) -> None:
@@ -59,14 +59,14 @@ def _add(event: str, duration_secs: float, **_: Any) -> None:
 
 
 class CacheCounts(NamedTuple):
-    """What XLA's persistent compilation cache has given this process: programs not found in it, and seconds saved."""
+    """XLA's persistent compilation cache in this process: the number of programs not found in it, and seconds saved."""
 
     misses: int
     saved_s: float
 
 
 def cache_counts() -> CacheCounts:
-    """So far."""
+    """Return the counts so far."""
     return CacheCounts(int(_persistent_cache[_REQUESTS] - _persistent_cache[_HITS]), _persistent_cache[_SAVED])
 
 
@@ -101,19 +101,19 @@ class Program:
         self.saved_seconds = 0.0
         self.cache_misses = 0
         self.compiled: dict[tuple[str, int], Callable[..., Any]] = {}
-        self._begin, self._init = jax.jit(self.system.begin), jax.jit(self.system.init)  # traced once, as they are kept
+        self._begin, self._init = jax.jit(self.system.begin), jax.jit(self.system.init)  # kept, so traced once
         self._state_shape: LearnerState | None = None
         self._num_episodes = config.arch.num_eval_episodes
         self._greedy = config.arch.evaluation_greedy
         self._record_test = config.vault.record_test
 
     def compile(self, hyper: Hyper, names: Sequence[str] = FUNCTIONS, learners: int = 1) -> None:
-        """Compile functions that have not been yet, all at a time: XLA gives each a core, where there is one.
+        """Compile functions that have not been compiled yet, in parallel: XLA uses a core for each, if available.
 
         Args:
-          hyper: of one learner; only shapes are read.
-          names: of `FUNCTIONS`.
-          learners: how many at once.
+          hyper: that of one learner; only shapes are read.
+          names: some of `FUNCTIONS`.
+          learners: how many learners at once.
         """
         missing = [name for name in names if (name, learners) not in self.compiled]
         if not missing:
@@ -133,31 +133,31 @@ class Program:
         self.cache_misses += now.misses - cache.misses
 
     def begin(self, hyper: Hyper, key: PRNGKeyArray) -> EnvState:
-        """A learner's environments at the start."""
+        """Return a learner's environments at the start."""
         self.compile(hyper, ("begin",))
         envs: EnvState = self.compiled["begin", 1](hyper, key)
         return envs
 
     def init(self, hyper: Hyper, key: PRNGKeyArray) -> LearnerState:
-        """A learner's state at the start."""
+        """Return a learner's state at the start."""
         self.compile(hyper, ("begin", "init"))
         state: LearnerState = self.compiled["init", 1](hyper, key, self.begin(hyper, key))
         return state
 
     def update(self, hyper: Hyper, state: LearnerState) -> tuple[LearnerState, UpdateOutput]:
-        """One update; `state` is donated."""
+        """Perform one update; `state` is donated."""
         self.compile(hyper, ("update",))
         result: tuple[LearnerState, UpdateOutput] = self.compiled["update", 1](hyper, state)
         return result
 
     def evaluate(self, hyper: Hyper, params: PyTree, key: PRNGKeyArray) -> Evaluation:
-        """One evaluation of `arch.num_eval_episodes` episodes."""
+        """Perform one evaluation of `arch.num_eval_episodes` episodes."""
         self.compile(hyper, ("evaluate",))
         evaluation: Evaluation = self.compiled["evaluate", 1](hyper, params, key)
         return evaluation
 
     def state_shape(self, hyper: Hyper) -> LearnerState:
-        """Shapes, dtypes and shardings of the learner's state, without computing it."""
+        """Return shapes, dtypes and shardings of the learner's state, without computing it."""
         if self._state_shape is not None:
             return self._state_shape
         shapes = self._shapes(hyper)
@@ -170,7 +170,10 @@ class Program:
         return self._state_shape
 
     def state_sharding(self, hyper: Hyper) -> Any:
-        """Environments, memories and replay spread over the mesh, all else on every device; None on a single device."""
+        """Return the state's shardings: environments, memories and replay over the mesh, the rest replicated.
+
+        None on a single device.
+        """
         if self._mesh is None:
             return None
         shapes = self._shapes(hyper)
@@ -193,7 +196,7 @@ class Program:
         return shapes
 
     def put(self, tree: PyTree) -> PyTree:
-        """Place arrays on the program's devices, the same on each."""
+        """Place arrays on the program's devices, replicated on each."""
         return jax.device_put(tree, self._replicated() if self._mesh else self.devices[0])
 
     def _replicated(self) -> NamedSharding:
@@ -227,7 +230,7 @@ class Program:
 
 
 def _repeated(tree: PyTree, learners: int) -> PyTree:
-    """Shapes and dtypes of `tree` with a leading axis of learners."""
+    """Return shapes and dtypes of `tree` with a leading axis of learners."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((learners, *jnp.shape(leaf)), leaf.dtype), tree)
 
 
@@ -238,7 +241,7 @@ def _program(key: str, keep: _ByKey) -> Program:
 
 @dataclasses.dataclass(frozen=True)
 class _ByKey:
-    """Carries a config past a cache that is to look at its static key alone."""
+    """A config that compares equal to any other, so that a cache uses only the static key."""
 
     config: ExperimentConfig
 
@@ -250,12 +253,12 @@ class _ByKey:
 
 
 def get_program(config: ExperimentConfig) -> Program:
-    """The program for a config: one a static part and process."""
+    """Return the program for a config: one per static configuration and process."""
     return _program(static_key(config), _ByKey(config))
 
 
 def make_hyper(config: ExperimentConfig, budget: Budget) -> Hyper:
-    """The traced numbers of a config, as float32 arrays."""
+    """Return the traced numbers of a config, as float32 arrays."""
     traced = traced_part(config)
     env = traced.get("env", {}).get("scenario", {}).get("task_config", {})
     return jax.tree.map(np.float32, Hyper(traced["system"], env, jnp.float32(budget.num_updates)))
@@ -279,5 +282,5 @@ def _chunk_size(config: ExperimentConfig, devices: list[jax.Device], on_cpu_core
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return int(os.environ.get("NPROC", len(os.sched_getaffinity(0))))

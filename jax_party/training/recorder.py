@@ -25,23 +25,23 @@ from jax_party.trial.states import FINISHED, State
 
 VAULT_KINDS: Final = ("train", "test")
 CLOCKS: Final = ("trained_seconds", "compile_seconds", "duration")
-"""Seconds that a checkpoint keeps."""
+"""The clocks, in seconds, that a checkpoint stores."""
 
 
 class Recorder:
-    """Everything that an experiment puts into its trial's folder but its checkpoints: vaults, metrics, and the record.
+    """Everything that an experiment writes to its trial's folder except checkpoints: vaults, metrics and the record.
 
     Args:
-      folder: the trial's.
-      budget: the trial's.
-      seeds: of its learners, in their order.
-      compiling: the record's fields about compiling as they are now, `compile_time_s` among them.
+      folder: the trial's folder.
+      budget: the trial's budget.
+      seeds: the seeds of its learners, in their order.
+      compiling: returns the record's current fields about compiling, including `compile_time_s`.
 
     Attributes:
       record: the trial's record, as it is on disk.
-      vaults: of each seed, by kind.
+      vaults: for each seed, its vaults by kind.
       evaluations: evaluation periods played so far.
-      trained_seconds: spent in updates so far, compiling left out.
+      trained_seconds: spent in updates so far, without compiling.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Recorder:
 
     @property
     def env_steps(self) -> int:
-        """Environment steps trained so far, of each seed."""
+        """Environment steps trained so far, per seed."""
         return self.evaluations * self.budget.steps_per_evaluation
 
     # -- Beginning and ending ------------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ class Recorder:
 
         Args:
           config: what is recorded.
-          rows: batch rows of each kind.
+          rows: the number of batch rows of each kind.
 
         Raises:
           VaultError: another process is writing one of them.
@@ -85,7 +85,7 @@ class Recorder:
             self.vaults[place] = open_vaults(self.folder, self.record, config, seed, rows)
 
     def begin(self, **facts: Any) -> None:
-        """Say in the record that the trial is RUNNING, once more, and where; `facts` are the engine's own."""
+        """Mark the trial in its record as RUNNING, with one more attempt and its host; `facts` are the engine's."""
         here = current_provenance()
         self.update(
             state=State.RUNNING,
@@ -108,16 +108,16 @@ class Recorder:
             self.vaults[place] = {}
 
     def complete(self, final: Mapping[str, Any] | None, absolute: Mapping[str, Any] | None) -> None:
-        """Say in the record that the trial is COMPLETE, and what its closing episodes gave."""
+        """Mark the trial in its record as COMPLETE, with the metrics of its closing episodes."""
         self.update(state=State.COMPLETE, final_metrics=final, absolute_metrics=absolute, ended_at=utc_timestamp())
 
     def fail(self, kind: type[JaxPartyError], reason: str, remedy: str = "") -> NoReturn:
-        """Say in the record that the trial has FAILED, and why, and raise an error of this kind that says so, too."""
+        """Mark the trial in its record as FAILED, and raise an error of this kind with the same reason."""
         self.update(state=State.FAILED, error=f"{kind.__name__}: {reason}", ended_at=utc_timestamp())
         raise kind(f"{self.record.trial_id}: {reason}{remedy}")
 
     def diverged(self, place: int, what: str, where: str) -> NoReturn:
-        """Fail the trial: something of a seed's is not finite.
+        """Fail the trial because a value of one seed is not finite.
 
         Raises:
           TrainingDiverged: always.
@@ -129,12 +129,12 @@ class Recorder:
     # -- A period ------------------------------------------------------------------------------------------------------
 
     def submit(self, place: int, kind: str, trajectory: Mapping[str, Any] | None) -> None:
-        """Hand trajectories of a seed to its vault of this kind, where there is one."""
+        """Hand trajectories of a seed to its vault of this kind, if there is one."""
         if kind in self.vaults[place] and trajectory is not None:
             self.vaults[place][kind].submit(trajectory)
 
     def row(self, place: int, episodes: Mapping[str, np.ndarray], train: Mapping[str, float]) -> dict[str, Any]:
-        """A line of metrics.jsonl: a seed's evaluation after the periods played so far."""
+        """Return a line of metrics.jsonl: a seed's evaluation after the periods played so far."""
         return {
             "evaluation": self.evaluations,
             "step": self.env_steps,
@@ -147,14 +147,14 @@ class Recorder:
         }
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Put rows behind those that are there; the vaults first, so that no row tells of steps that they lack."""
+        """Append rows to the metrics; vaults are flushed first, so that no row refers to steps that they lack."""
         for of_seed in self.vaults:
             for vault in of_seed.values():
                 vault.flush()
         append_metrics(self.folder, *rows)
 
     def add_closing(self, flag: str, of_seeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float | None]:
-        """Put a trial's last episodes on disk, in rows with this flag; their metrics, seeds aggregated."""
+        """Write a trial's last episodes, in rows with this flag; return their metrics, seeds aggregated."""
         rows = [self.row(place, episodes, {}) | {flag: True} for place, episodes in enumerate(of_seeds)]
         append_metrics(self.folder, *missing_rows(self.folder, rows))
         return aggregate_metrics([row["evaluate"] for row in rows], self.record.objective.aggregate)
@@ -166,13 +166,13 @@ class Recorder:
     # -- Checkpoints ---------------------------------------------------------------------------------------------------
 
     def progress(self) -> dict[str, np.ndarray]:
-        """What a checkpoint keeps of the recorder; `progress_target` is its structure."""
+        """Return what a checkpoint stores of the recorder; `progress_target` is its structure."""
         seconds = (self.trained_seconds, self.compile_seconds(), self.duration())
         kept = {name: np.asarray(value, np.float64) for name, value in zip(CLOCKS, seconds, strict=True)}
         return {"evaluations": np.asarray(self.evaluations, np.int32), **kept}
 
     def behind(self, vaults_kept: Iterable[Mapping[str, Any]]) -> str | None:
-        """Which vault holds less than it did when a checkpoint was saved; None where all go on."""
+        """Return which vault holds less than it did when a checkpoint was saved; None if none does."""
         for of_seed, kept in zip(self.vaults, vaults_kept, strict=True):
             found = vault_behind(of_seed, kept)
             if found is not None:
@@ -187,7 +187,7 @@ class Recorder:
         truncate_metrics(self.folder, -1)
 
     def go_on_from(self, progress: Mapping[str, Any], vaults_kept: Iterable[Mapping[str, Any]]) -> None:
-        """Go on from a checkpoint: what was recorded after it is cut off."""
+        """Continue from a checkpoint: what was recorded after it is cut off."""
         self.evaluations = int(progress["evaluations"])
         self.trained_seconds = float(progress["trained_seconds"])
         self._duration_before = float(progress["duration"])
@@ -197,7 +197,7 @@ class Recorder:
         truncate_metrics(self.folder, self.env_steps if self.evaluations else -1)
 
     def note_passed_over(self, passed_over: Sequence[str], step: int | None) -> None:
-        """Say in the record which checkpoints could not be used, and where the trial goes on instead."""
+        """Note in the record which checkpoints could not be used, and where the trial continues instead."""
         if passed_over:
             where = "from the start" if step is None else f"from checkpoint {step}"
             again = [
@@ -210,7 +210,7 @@ class Recorder:
     # -- The record ----------------------------------------------------------------------------------------------------
 
     def update(self, **changes: Any) -> None:
-        """Change the record, and bring what it says of time, steps and vaults up to date."""
+        """Change the record, and bring its times, steps and vaults up to date."""
         if self.evaluations:
             changes |= {
                 "env_steps": self.env_steps,
@@ -222,20 +222,20 @@ class Recorder:
         self.record = update_record(self.folder, **changes)
 
     def duration(self) -> float:
-        """Seconds of work, summed over attempts up to the last finished period."""
+        """Return the seconds of work, summed over attempts up to the last finished period."""
         return self._duration_before + time.perf_counter() - self._started
 
     def compile_seconds(self) -> float:
-        """Seconds spent tracing and compiling."""
+        """Return the seconds spent tracing and compiling."""
         return float(self._compiling()["compile_time_s"])
 
     def last_result(self) -> dict[str, Any]:
-        """What an experiment's `step` gave last."""
+        """Return the last result of the experiment's `step`."""
         return last_result(self.folder, self.record)
 
 
 class Recorded:
-    """What an experiment says of itself, as its recorder has it."""
+    """The properties of an experiment that its recorder knows."""
 
     recorder: Recorder
 
@@ -246,7 +246,7 @@ class Recorded:
 
     @property
     def evaluations(self) -> int:
-        """Evaluation periods played so far."""
+        """The number of evaluation periods played so far."""
         return self.recorder.evaluations
 
     @property
@@ -256,26 +256,26 @@ class Recorded:
 
     @property
     def env_steps(self) -> int:
-        """Environment steps trained so far, of each seed."""
+        """Environment steps trained so far, per seed."""
         return self.recorder.env_steps
 
 
 def progress_target() -> dict[str, np.ndarray]:
-    """The structure of `Recorder.progress`."""
+    """Return the structure of `Recorder.progress`."""
     return {"evaluations": np.zeros((), np.int32), **dict.fromkeys(CLOCKS, np.zeros((), np.float64))}
 
 
 def open_vaults(
     folder: Path, record: TrialRecord, config: VaultConfig, seed: int, rows: Mapping[str, int]
 ) -> dict[str, VaultWriter]:
-    """The vaults of one seed, by kind: those that are wanted.
+    """Open the requested vaults of one seed, by kind.
 
     Args:
-      folder: the trial's.
-      record: the trial's.
+      folder: the trial's folder.
+      record: the trial's record.
       config: what is recorded.
-      seed: whose they are.
-      rows: batch rows of each kind, for what `max_transitions` allows.
+      seed: the seed.
+      rows: the number of batch rows of each kind, to apply `max_transitions`.
 
     Raises:
       VaultError: another process is writing one of them.
@@ -305,7 +305,7 @@ def open_vaults(
 
 
 def vault_entries(of_seeds: Iterable[Mapping[str, VaultWriter]]) -> tuple[VaultEntry, ...]:
-    """What the record says of the vaults of all seeds."""
+    """Return the record's entries for the vaults of all seeds."""
     return tuple(
         VaultEntry(vaults[kind].uid, kind, vaults[kind].rows, vaults[kind].steps)
         for kind, vaults in itertools.product(VAULT_KINDS, list(of_seeds))
@@ -314,11 +314,11 @@ def vault_entries(of_seeds: Iterable[Mapping[str, VaultWriter]]) -> tuple[VaultE
 
 
 def vault_behind(vaults: Mapping[str, VaultWriter], kept: Mapping[str, Any]) -> str | None:
-    """Which vault holds less than it did when a checkpoint was saved.
+    """Return which vault holds less than it did when a checkpoint was saved; None if none does.
 
     Args:
       vaults: by kind.
-      kept: steps of each kind, as the checkpoint has them.
+      kept: the number of steps of each kind, as the checkpoint has them.
     """
     for kind, vault in vaults.items():
         steps = int(kept[kind])
@@ -328,23 +328,23 @@ def vault_behind(vaults: Mapping[str, VaultWriter], kept: Mapping[str, Any]) -> 
 
 
 def vault_steps(vaults: Mapping[str, VaultWriter]) -> dict[str, np.ndarray]:
-    """The steps that each kind holds, for a checkpoint; 0 where it is not recorded."""
+    """Return the number of steps of each kind, for a checkpoint; 0 for a kind that is not recorded."""
     return {kind: np.asarray(vaults[kind].steps if kind in vaults else 0, np.int64) for kind in VAULT_KINDS}
 
 
 def as_arrays(episodes: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The episodes of an evaluation as NumPy has them."""
+    """Return the episodes of an evaluation as NumPy arrays."""
     return {name: np.asarray(values) for name, values in episodes.items()}
 
 
 def episode_means(episodes: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-    """Metric -> mean over episodes; None where that is not finite."""
+    """Return metric -> mean over episodes; None if it is not finite."""
     means = {name: float(np.mean(values)) for name, values in episodes.items()}
     return {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
 
 
 def standard_errors(episodes: Mapping[str, np.ndarray], metrics: Iterable[str]) -> dict[str, float | None]:
-    """Metric -> the standard error of its mean over episodes, `sd / sqrt(K)`; None for fewer than two episodes."""
+    """Return metric -> the standard error of its mean over episodes, `sd / sqrt(K)`; None if K is less than 2."""
     found: dict[str, float | None] = {}
     for name in metrics:
         values = np.asarray(episodes.get(name, ()), np.float64)
@@ -354,7 +354,7 @@ def standard_errors(episodes: Mapping[str, np.ndarray], metrics: Iterable[str]) 
 
 
 def missing_rows(folder: Path, rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Those of the closing rows that a killed attempt has not written already."""
+    """Return the closing rows that no killed attempt has written already."""
     there = {_closing(row) for row in read_metrics(folder)}
     return [row for row in rows if _closing(row) not in there]
 
@@ -364,12 +364,12 @@ def _closing(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def episode_lists(episodes: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
-    """The lists that marl-eval's file keeps."""
+    """Return the lists that marl-eval's file keeps."""
     return {name: [float(value) for value in values] for name, values in episodes.items() if "_agent_" not in name}
 
 
 def last_result(folder: Path, record: TrialRecord) -> dict[str, Any]:
-    """What an experiment's `step` gives: the last evaluation in the folder, seeds aggregated as the objective says."""
+    """Return the result of `step`: the last evaluation in the folder, seeds aggregated as the objective says."""
     evaluations = evaluations_by_step(read_metrics(folder), record.num_seeds)
     step, rows = list(evaluations.items())[-1] if evaluations else (0, [])
     metrics = aggregate_metrics([row["evaluate"] for row in rows], record.objective.aggregate)

@@ -1,4 +1,4 @@
-"""A period of several experiments at once: those that share a program go through it together."""
+"""One period of several experiments: those that share a program go through it together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jax_party.training.learner import Learner
 
 
 class Advancing(Protocol):
-    """What `advance` asks of an experiment."""
+    """What `advance` needs from an experiment."""
 
     hyper: Hyper
     budget: Budget
@@ -26,24 +26,24 @@ class Advancing(Protocol):
 
     @property
     def learners(self) -> Sequence[Learner]:
-        """A learner a seed."""
+        """The learners, one per seed."""
 
     @property
     def evaluations(self) -> int:
-        """Evaluation periods played so far."""
+        """The number of evaluation periods played so far."""
 
     def evaluation_keys(self) -> list[PRNGKeyArray]:
-        """The keys of this period's evaluation, one a seed."""
+        """Return the keys of this period's evaluation, one per seed."""
 
     def take_untrained(self, evaluations: Sequence[Evaluation]) -> None:
-        """Put an evaluation of each seed's untrained networks on disk."""
+        """Write an evaluation of each seed's untrained networks to disk."""
 
 
 class SideBySide:
-    """Experiments of one program; what goes wrong with one ends that one alone.
+    """Experiments of one program; an error in one ends only that one.
 
     Attributes:
-      errors: what did, by place.
+      errors: place -> the error of the experiment there.
     """
 
     def __init__(self, experiments: Sequence[Advancing]) -> None:
@@ -51,7 +51,7 @@ class SideBySide:
         self.errors: dict[int, Exception] = {}
 
     def each(self, method: str, *arguments: Sequence[Any]) -> list[Any]:
-        """Call a method of each that is well, with its own item of each sequence of arguments; None for the others."""
+        """Call a method of each experiment without an error, with its item of each argument; None for the others."""
         results: list[Any] = [None] * len(self._experiments)
         for place, experiment in enumerate(self._experiments):
             if place not in self.errors:
@@ -62,19 +62,19 @@ class SideBySide:
         return results
 
     def split(self, of_learners: Sequence[Any]) -> list[Sequence[Any]]:
-        """What belongs to the learners of each."""
+        """Split what belongs to the learners into one sequence per experiment."""
         ends = list(itertools.accumulate(len(experiment.learners) for experiment in self._experiments))
         return [of_learners[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
 
 
 def advance(experiments: Sequence[Advancing]) -> list[Exception | None]:
-    """Play one evaluation period of each; those that share a program and the length of a period go side by side.
+    """Play one evaluation period of each; those with the same program and period length run side by side.
 
     Args:
       experiments: none of them finished.
 
     Returns:
-      For each experiment what went wrong with it alone, or None. What goes wrong with all of them is raised.
+      For each experiment its own error, or None. An error that concerns all of them is raised.
     """
     together: dict[tuple[Batch, int], list[int]] = {}
     for place, one in enumerate(experiments):
@@ -87,7 +87,7 @@ def advance(experiments: Sequence[Advancing]) -> list[Exception | None]:
 
 
 def _advance(experiments: Sequence[Advancing], batch: Batch) -> dict[int, Exception]:
-    """A period of experiments that go side by side; what went wrong with single ones, by place."""
+    """Play a period of experiments side by side; return the errors of single ones, by place."""
     training = [place for place, one in enumerate(experiments) if one.evaluations < one.budget.num_evaluations]
     side_by_side = SideBySide(experiments)
     if training:
@@ -98,7 +98,7 @@ def _advance(experiments: Sequence[Advancing], batch: Batch) -> dict[int, Except
 
 
 def _train_and_evaluate(experiments: Sequence[Advancing], batch: Batch) -> dict[int, Exception]:
-    """A period; what went wrong with single experiments, by place."""
+    """Train and evaluate for a period; return the errors of single experiments, by place."""
     _evaluate_untrained(experiments, batch)
     side_by_side, program = SideBySide(experiments), batch.program
     hypers = [experiment.hyper for experiment in experiments for _ in experiment.learners]
@@ -125,7 +125,7 @@ def _train_and_evaluate(experiments: Sequence[Advancing], batch: Batch) -> dict[
 
 
 def _evaluate_untrained(experiments: Sequence[Advancing], batch: Batch) -> None:
-    """Evaluate the networks of experiments that have trained nothing yet."""
+    """Evaluate the networks of experiments that have not trained yet."""
     fresh = [one for one in experiments if not one.evaluations]
     learners = [learner for one in fresh for learner in one.learners]
     if not learners:

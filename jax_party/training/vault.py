@@ -1,6 +1,6 @@
-"""Trajectories on disk: a Flashbax vault, written beside training, cut back exactly on resume.
+"""Trajectories on disk: a Flashbax vault, written in parallel with training and cut back exactly on resume.
 
-The vault is Flashbax's own and readable with Flashbax alone:
+The vault has Flashbax's own format and can be read with Flashbax alone:
 `Vault(rel_dir="<trial folder>/vaults", vault_name="jax_party", vault_uid="<uid>").read()`.
 """
 
@@ -42,12 +42,12 @@ flashbax_vault.print = lambda *parts: _logger.debug("%s", " ".join(map(str, part
 
 
 class VaultWriter:
-    """Appends trajectories to one vault from a thread of its own.
+    """A writer that appends trajectories to one vault from its own thread.
 
     Args:
       trial_folder: the trial's folder; the vault is `vaults/jax_party/<uid>` in it.
       uid: the vault's uid.
-      metadata: what is kept under the one key `jax_party` in the vault's metadata, JSON types.
+      metadata: stored under the single key `jax_party` of the vault's metadata, JSON types.
       max_steps: time steps after which nothing more is written, None for no limit.
 
     Raises:
@@ -75,10 +75,10 @@ class VaultWriter:
         self._thread.start()
 
     def truncate(self, steps: int) -> None:
-        """Cut the time axis back to `steps`; what lay behind is written again.
+        """Cut the time axis back to `steps`; later steps are overwritten.
 
         Raises:
-          VaultError: the vault is shorter than that.
+          VaultError: the vault has fewer steps.
         """
         if steps > self.steps:
             raise VaultError(
@@ -92,7 +92,7 @@ class VaultWriter:
         self.steps = self._submitted = steps
 
     def submit(self, trajectory: Mapping[str, jax.Array]) -> None:
-        """Hand over (E, T, …) arrays to be appended; returns at once. Past the limit they are dropped.
+        """Queue (E, T, …) arrays for appending and return at once. Steps beyond the limit are dropped.
 
         Raises:
           VaultError: an earlier write failed.
@@ -109,7 +109,7 @@ class VaultWriter:
         self._put({name: field[:, :length] for name, field in trajectory.items()})
 
     def flush(self) -> int:
-        """Wait until all that was submitted is on disk; returns the steps that the vault then holds.
+        """Wait until everything submitted is on disk; return the number of steps that the vault then holds.
 
         Raises:
           VaultError: a write failed.
@@ -130,7 +130,7 @@ class VaultWriter:
         self._lock.close()
 
     def _put(self, item: dict[str, jax.Array] | threading.Event | None) -> None:
-        """Queue an item, waiting for room while the thread lives."""
+        """Queue an item; wait for room while the thread is alive."""
         while True:
             self._raise_if_failed()
             with contextlib.suppress(queue.Full):
@@ -155,7 +155,7 @@ class VaultWriter:
             self._error = error
 
     def _write(self, parts: list[dict[str, np.ndarray]]) -> None:
-        """One large write: many small ones cost files and time."""
+        """Write all parts at once: many small writes cost files and time."""
         assert self._vault is not None
         joined = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
         rows, length = next(iter(joined.values())).shape[:2]
@@ -164,7 +164,7 @@ class VaultWriter:
         self.rows, self.steps = rows, self._vault.vault_index
 
     def _create(self, trajectory: Mapping[str, jax.Array]) -> Vault:
-        """Make the vault aside and rename it into place, so that it is there whole or not at all."""
+        """Create the vault under a temporary name and rename it, so that it appears whole or not at all."""
         structure = {name: jax.ShapeDtypeStruct(field.shape, field.dtype) for name, field in trajectory.items()}
         self.rows = next(iter(structure.values())).shape[0]
         example = {name: np.zeros((spec.shape[0], 1, *spec.shape[2:]), spec.dtype) for name, spec in structure.items()}
@@ -180,7 +180,7 @@ class VaultWriter:
         return self._open()
 
     def _take_up(self) -> Vault | None:
-        """The vault that is there; None where it is not whole, and was put aside for the trial to make it anew."""
+        """Open the existing vault; if it is damaged, move it aside and return None: the trial makes it again."""
         _remove_half_written(self._path)
         try:
             return self._open()
@@ -221,19 +221,19 @@ class VaultWriter:
 def _remove_half_written(path: Path) -> None:
     """Remove the files that a killed process was still writing, in a vault that nobody else writes.
 
-    TensorStore writes `<file>.__lock` and renames it to `<file>`. One that a killed process left behind it takes up
-    without cutting it to length: where it held more bytes than the next write, that write would be damaged.
+    TensorStore writes `<file>.__lock` and renames it to `<file>`. If a killed process left such a file, TensorStore
+    reuses it without truncating it: if it held more bytes than the next write, that write would be damaged.
     """
     for left in path.rglob("*.__lock"):
         left.unlink(missing_ok=True)
 
 
 def _set_chunks(vault: Vault, length: int) -> None:
-    """Make each field's store anew with chunks of whole rollouts, or of a divisor of one that exceeds `_CHUNK_BYTES`.
+    """Recreate each field's store with chunks of whole rollouts, or of a divisor if a rollout exceeds `_CHUNK_BYTES`.
 
-    TensorStore's own choice is chunks of megabytes, each compressed again whenever a few steps are appended to it. Each
-    write is a whole number of rollouts, so that chunks of a rollout are written once; short rollouts share a chunk of
-    some `_CHUNK_STEPS` steps, or there would be a file a few steps.
+    By default TensorStore uses chunks of megabytes, each compressed again whenever a few steps are appended to it. Each
+    write is a whole number of rollouts, so that a chunk of rollouts is written once. Short rollouts share a chunk of
+    about `_CHUNK_STEPS` steps, since otherwise every few steps would need a file.
     """
     for name, store in vault._all_datastores.items():
         rows, _, *shape = store.shape
@@ -245,7 +245,7 @@ def _set_chunks(vault: Vault, length: int) -> None:
 
 
 def _chunk_steps(length: int, step_bytes: int) -> int:
-    """Time steps to a chunk, for rollouts of `length` steps."""
+    """Return the number of time steps per chunk, for rollouts of `length` steps."""
     most = max(1, _CHUNK_BYTES // step_bytes)
     if length > most:
         return largest_divisor(length, most)
@@ -253,6 +253,6 @@ def _chunk_steps(length: int, step_bytes: int) -> int:
 
 
 def _first_shape(vault: Vault) -> str:
-    """The first field's shape, as JSON."""
+    """Return the first field's shape, as JSON."""
     shape: str = jax.tree.leaves(vault._tree_structure_shape)[0]
     return shape.replace("(", "[").replace(",)", "]").replace(")", "]")

@@ -1,4 +1,4 @@
-"""Two sweeps side by side: the objective over seeds of each, their difference, and how likely one is the better."""
+"""Two sweeps compared: each one's objective over seeds, their difference, and the probability that one is better."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from results.tables import load_index
 
 BY: Final = ("best", "configuration")
 MEAN_OF: Final = "mean of "
-"""What the scenario of means over scenarios begins with."""
+"""The prefix of the scenario name for means over scenarios."""
 
 
 class Played(NamedTuple):
     """A configuration that has been played to the end.
 
     Attributes:
-      configuration: its 8 digits.
-      searched: seed -> the objective, of the seeds that it was searched with.
-      fresh: of each seed that has not chosen it, where it was promoted.
-      score: what the sweep goes by.
-      feasible: whether it keeps to the sweep's constraints.
+      configuration: its id of 8 hexadecimal digits.
+      searched: seed -> the objective, for the seeds of the search.
+      fresh: seed -> the objective, for the seeds of its promotions, which did not choose it.
+      score: the value that the sweep ranks it by.
+      feasible: whether it satisfies the sweep's constraints.
       over_scenarios: whether the score is its mean over scenarios.
-      standing: its place among those that it compares with; infinite where an older index has none.
-      provisional: whether it would be the best for the time being only.
-      aggregate: how the sweep makes one number of seeds.
+      standing: its place among those it is compared with; infinite if an older index has none.
+      provisional: whether it could only be a provisional best.
+      aggregate: how the sweep aggregates over seeds.
     """
 
     configuration: str
@@ -55,33 +55,34 @@ class Played(NamedTuple):
     aggregate: str = Aggregate.MEAN.value
 
     def values(self, fresh: bool) -> NDArray[np.float64]:
-        """The objective of each seed of one kind."""
+        """Return the objective of each seed, fresh or searched."""
         return np.array([*(self.fresh if fresh else self.searched).values()])
 
 
 def compare(sweep_a: str | Path, sweep_b: str | Path, by: str = "best") -> pd.DataFrame:
-    """What sweep `b` is worth beside sweep `a`, a row for each scenario and algorithm.
+    """Compare sweep `b` with sweep `a`: one row per scenario and algorithm.
 
-    Seeds are what is compared, those of promotions where both sides have them. With fewer than ten on either side means
-    and Student's (of a difference Welch's) t, else interquartile means and percentile bootstraps, seeds taken as
-    independent. The sweeps have to be collected.
+    The samples are seeds, those of promotions if both sides have them. With fewer than ten seeds on either side,
+    estimates are means with Student's t (Welch's t for the difference), otherwise interquartile means with percentile
+    bootstraps. Seeds are treated as independent. Both sweeps must have been collected.
 
     Args:
       sweep_a, sweep_b: their folders, or their index.parquet.
-      by: `best`: the best configuration of each algorithm that keeps to the constraints, if one does, and where they
-        have no algorithm in common, of every pair of algorithms; `configuration`: each configuration that both have. Of
-        a sweep that averages over scenarios the best is that of the mean, in every scenario.
+      by: `best` compares the best configuration of each algorithm, a feasible one if there is any; if the sweeps have
+        no algorithm in common, it compares every pair of algorithms. `configuration` compares each configuration that
+        both have. In a sweep that averages over scenarios, the best by the mean is used in every scenario.
 
     Returns:
-      `scenario` (`mean of p-base, p-no-rank` for the mean over scenarios of sweeps that look for it), `algorithm_a`,
-      `algorithm_b`, `configuration_a`, `configuration_b`, `metric`, `mode`, `at_a`, `at_b` (the rules that
-      trials are judged by), `seeds` (`fresh` or `searched`: these have chosen the best, which flatters it), `n_a`,
-      `value_a`, `low_a`, `high_a`, the same of b, `estimator`, `difference` (b less a) with `difference_low` and
-      `difference_high`, and `probability_of_improvement`: that a seed of b is better than one of a, ties half.
-      Intervals are of 95 %; NaN where a side has one seed.
+      `scenario` (`mean of p-base, p-no-rank` for the mean over scenarios, if the sweeps optimise it), `algorithm_a`,
+      `algorithm_b`, `configuration_a`, `configuration_b`, `metric`, `mode`, `at_a`, `at_b` (the rules by which trials
+      are judged), `seeds` (`fresh` or `searched`; the latter chose the best configuration, which biases its score
+      upwards), `n_a`, `value_a`, `low_a`, `high_a`, the same for b, `estimator`, `difference` (b minus a) with
+      `difference_low` and `difference_high`, and `probability_of_improvement`: the probability that a seed of b is
+      better than one of a, with ties counted as one half. Intervals are 95 % intervals; NaN if a side has a single
+      seed.
 
     Raises:
-      RecordError: a sweep cannot be read, their objectives are unlike, or they have nothing in common.
+      RecordError: a sweep cannot be read, their objectives differ, or they have nothing in common.
     """
     if by not in BY:
         raise RecordError(f"by: {by!r} is no way to compare; use one of {', '.join(BY)}")
@@ -110,17 +111,17 @@ def compare(sweep_a: str | Path, sweep_b: str | Path, by: str = "best") -> pd.Da
 
 
 def leaders(sweep: str | Path) -> pd.DataFrame:
-    """Each algorithm's best configuration in each scenario, the better algorithm first.
+    """Return each algorithm's best configuration in each scenario, best algorithm first.
 
-    They go by `score`, the sweep's own aggregate over seeds: on fresh seeds where all of a scenario's algorithms have
-    some, else on those of the search. What breaks a constraint comes last, before it what is provisional. Beside the
-    score stands an estimate with its interval, the same for all: interquartile means where each has ten seeds, else
-    means. The sweep has to be collected.
+    Algorithms are ranked by `score`, the sweep's own aggregate over seeds: fresh seeds if all algorithms of a scenario
+    have some, otherwise those of the search. Infeasible configurations come last, after provisional ones. Beside the
+    score there is an estimate with its interval, of the same kind for all: interquartile means if each has at least ten
+    seeds, otherwise means. The sweep must have been collected.
 
     Returns:
-      `scenario` (`mean of …` where configurations count by that), `place`, `algorithm`, `configuration`, `metric`,
-      `mode`, `seeds` (`fresh` or `searched`), `n`, `score`, `value`, `low`, `high` (95 %, NaN for one seed),
-      `estimator`, `feasible` (whether it keeps to the constraints) and `provisional`.
+      `scenario` (`mean of …` if configurations are ranked by their mean over scenarios), `place`, `algorithm`,
+      `configuration`, `metric`, `mode`, `seeds` (`fresh` or `searched`), `n`, `score`, `value`, `low`, `high` (95 %,
+      NaN for a single seed), `estimator`, `feasible` (whether it satisfies the constraints) and `provisional`.
 
     Raises:
       RecordError: the sweep cannot be read, or has no complete trial.
@@ -140,9 +141,9 @@ LEADER_COLUMNS: Final = (
 
 
 def compare_algorithms(sweep: str | Path) -> pd.DataFrame:
-    """A sweep's algorithms against each other, by their best configurations: a row per scenario and pair.
+    """Compare the algorithms of a sweep by their best configurations: one row per scenario and pair.
 
-    Columns, estimators and errors are those of `compare`; of each pair `b` is the one that leads (`leaders`).
+    Columns, estimators and errors are those of `compare`; in each pair, `b` is the one that `leaders` ranks higher.
     """
     index = load_index(sweep)
     metric, mode = _objective(index, sweep)
@@ -160,7 +161,7 @@ def compare_algorithms(sweep: str | Path) -> pd.DataFrame:
 
 
 def leaders_of(index: pd.DataFrame) -> pd.DataFrame:
-    """`leaders`, from an index; empty where no trial is complete, or an older index tells no seeds."""
+    """Return `leaders` of an index; empty if no trial is complete, or an older index lacks the scores of seeds."""
     if "objective.seed_values" not in index:
         return pd.DataFrame(columns=list(LEADER_COLUMNS))
     mode, groups, rows = mode_of(index), played_by_group(index), []
@@ -199,7 +200,7 @@ def _objective(index: pd.DataFrame, sweep: str | Path) -> tuple[str, str]:
 
 
 def _rule(index: pd.DataFrame) -> str:
-    """What the trials are judged by; an older index does not say."""
+    """Return the rule by which the trials are judged; an older index does not record it."""
     rules = index["objective.at"].dropna().tolist() if "objective.at" in index else []
     return str(rules[0]) if rules else At.BEST_PER_SEED.value
 
@@ -208,10 +209,10 @@ Groups = dict[tuple[str, str], list[Played]]
 
 
 def played_by_group(index: pd.DataFrame) -> Groups:
-    """(scenario, algorithm) -> what is ranked there (`judging.replicates.contender`) and has been played to the end.
+    """Return (scenario, algorithm) -> the contenders (`judging.replicates.contender`) that were played to the end.
 
-    Of a sweep whose configurations count by their mean over scenarios there is one scenario more, `mean of …`, in which
-    each seed has its mean over scenarios.
+    If a sweep's configurations are ranked by their mean over scenarios, an extra scenario `mean of …` holds each seed's
+    mean over scenarios.
     """
     names = contenders(index)
     rows: dict[tuple[str, str, str], list[dict[Any, Any]]] = {}
@@ -244,12 +245,12 @@ def _configuration(searched: Sequence[dict[Any, Any]], fresh: Sequence[dict[Any,
 
 
 def _values_of_seeds(rows: Sequence[dict[Any, Any]]) -> dict[int, float]:
-    """Seed -> the objective, of the trials of one configuration in one scenario."""
+    """Return seed -> the objective, for the trials of one configuration in one scenario."""
     return pool_seeds((int(row["seed"]), json.loads(row["objective.seed_values"])) for row in rows)
 
 
 def _over_scenarios(groups: Groups, scenarios: Sequence[str]) -> Groups:
-    """Of configurations that count by their mean over scenarios, that of each seed."""
+    """Return the extra scenario's groups: each seed's mean, for configurations ranked by their mean over scenarios."""
     name = f"{MEAN_OF}{', '.join(scenarios)}"
     found: Groups = {}
     for algorithm in {algorithm for _, algorithm in groups} if scenarios else ():
@@ -273,7 +274,7 @@ def _over_scenarios(groups: Groups, scenarios: Sequence[str]) -> Groups:
 
 
 def _pairs(a: Groups, b: Groups) -> list[tuple[str, str, str]]:
-    """(scenario, algorithm of a, algorithm of b): of one algorithm where a scenario has such, else each with each."""
+    """Return (scenario, algorithm of a, algorithm of b): shared algorithms if the scenario has any, else all pairs."""
     found = []
     for scenario in sorted({name for name, _ in a} & {name for name, _ in b}):
         of_a, of_b = (sorted(algorithm for name, algorithm in one if name == scenario) for one in (a, b))
@@ -283,12 +284,13 @@ def _pairs(a: Groups, b: Groups) -> list[tuple[str, str, str]]:
 
 
 def _matched(a: Sequence[Played], b: Sequence[Played], by: str, mode: str) -> list[tuple[Played, Played, bool]]:
-    """What is compared with what, and whether on fresh seeds: where both have them.
+    """Return the pairs of configurations to compare, and whether on fresh seeds: if both sides have them.
 
-    The best is the one that the search has chosen; seeds that are to tell what it is worth have no say in that.
+    The best configuration is the one that the search chose; the fresh seeds that measure it have no influence on the
+    choice.
     """
     if by == "configuration":
-        # Members of a population may have come to the same values: the first of these counts.
+        # Members of a population may have reached the same values: keep the best of them.
         of_a, of_b = (
             {one.configuration: one for one in sorted(side, key=_order(mode), reverse=True)} for side in (a, b)
         )
@@ -304,7 +306,7 @@ def _best(side: Sequence[Played], mode: str) -> Played:
 
 
 def _order(mode: str) -> Callable[[Played], tuple[float, bool, bool, float, str]]:
-    """The sweep's standings; in an older index, the scores of what keeps to the constraints."""
+    """Return the sort key for the sweep's standings; with an older index, feasible configurations by their scores."""
     sign = 1.0 if mode == "max" else -1.0
     return lambda one: (one.standing, not one.feasible, not one.over_scenarios, -sign * one.score, one.configuration)
 
@@ -344,7 +346,7 @@ def _gap_of_iqms(x: NDArray[np.float64], y: NDArray[np.float64], axis: int) -> N
 
 
 def _difference(x: NDArray[np.float64], y: NDArray[np.float64], many: bool) -> tuple[float, float]:
-    """The 95 % interval of the estimator of y less that of x."""
+    """Return the 95 % interval of y's estimate minus x's."""
     if many:
         return bootstrap_interval((x, y), _gap_of_iqms)
     if min(len(x), len(y)) > 1:

@@ -1,7 +1,7 @@
 """What differs between two trials, or two sweeps; `python -m results.diff A B` prints it.
 
-A trial against a sweep is refused: a sweep has a best trial for each algorithm and scenario, and `make index` lists
-them.
+A trial cannot be compared with a sweep: a sweep has a best trial for each algorithm and scenario, and `make index`
+lists them.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from results.printing import print_table
 from results.tables import DEFAULT_ROOT, load_index
 
 ABSENT: Final = "(absent)"
-"""What stands for a key that one side does not have."""
+"""The placeholder for a key that one side does not have."""
 DIFFERENCE_COLUMNS: Final = ("part", "name", "a", "b")
 SEED_COLUMNS: Final = ("seed", "a", "b", "difference")
 _VARIABLES: Final = {"a": "A", "b": "B", "--root": "OUT"}
 _NORMAL: Final = 1.959963984540054
-"""Of the standard normal, two-sided 5 %."""
+"""The 97.5 % quantile of the standard normal distribution."""
 _NOT_SETTINGS: Final = ("name", "created", "provenance", "objective")
 _OF_SCORES: Final = (
     "scenario", "algorithm_a", "algorithm_b", "configuration_a", "configuration_b", "metric", "at_a", "at_b", "seeds",
@@ -52,20 +52,19 @@ _OF_SCORES: Final = (
 
 @dataclass(frozen=True)
 class Difference:
-    """Two trials, or two sweeps, side by side.
+    """A comparison of two trials, or of two sweeps.
 
     Attributes:
       kind: `trials` or `sweeps`.
       a, b: their names.
-      differences: what is not the same, with the columns `DIFFERENCE_COLUMNS`; `part` is hyperparameters, settings,
-        objective, code, versions or machine. Values are as JSON has them, lists as its text.
-      scores: of trials a row with `metric`, `estimator` (the mean, whatever their aggregate), `n_a`,
-        `value_a`, `n_b`, `value_b`, `difference` (b less a),
-        `difference_low`, `difference_high` and `interval` (`paired t`, `Welch t`, or of one seed `episodes alone`: the
-        noise of the evaluations, not that of seeds; `none` where that is unknown); of sweeps the table of
-        `results.compare`.
-      seeds: of trials the score of each seed, with the columns `SEED_COLUMNS`; of sweeps no rows.
-      note: why there are no scores to compare, or what makes them unlike; None where there is neither.
+      differences: the values that differ, with the columns `DIFFERENCE_COLUMNS`; `part` is hyperparameters, settings,
+        objective, trial, code, versions or machine. Values are as in JSON, with lists as JSON text.
+      scores: for trials one row with `metric`, `estimator` (the mean, whatever their aggregate), `n_a`, `value_a`,
+        `n_b`, `value_b`, `difference` (b minus a), `difference_low`, `difference_high` and `interval`: `paired t`,
+        `Welch t`, or with a single seed `episodes alone`, the noise of the evaluations without that of seeds (`none` if
+        that is unknown). For sweeps the table of `results.compare`.
+      seeds: for trials the score of each seed, with the columns `SEED_COLUMNS`; for sweeps no rows.
+      note: why the scores are not compared, or a caveat about the comparison; None if there is neither.
     """
 
     kind: str
@@ -78,11 +77,11 @@ class Difference:
 
 
 def differences(a: str | Path, b: str | Path, root: str | Path = DEFAULT_ROOT) -> Difference:
-    """What differs between two trials, or two sweeps.
+    """Return what differs between two trials, or two sweeps.
 
     Args:
       a, b: each a sweep's folder, a trial's folder (s3://… too), or a trial's id.
-      root: the folder of experiments in which ids are looked for.
+      root: the folder of experiments in which ids are looked up.
 
     Raises:
       RecordError: there is no such trial or sweep, one is a trial and the other a sweep, or one cannot be read.
@@ -98,7 +97,7 @@ def differences(a: str | Path, b: str | Path, root: str | Path = DEFAULT_ROOT) -
 
 
 def _find(given: str, name: str, root: Path) -> tuple[Path, bool]:
-    """The folder of a trial or sweep, and whether it is a sweep's."""
+    """Return the folder of a trial or sweep, and whether it is a sweep's."""
     folder = as_folder(given)
     store = store_of(folder)
     store.check(folder)
@@ -164,20 +163,20 @@ def _parts_of_trial(folder: Path, record: TrialRecord) -> _Parts:
 
 
 def _scores(folder: Path, record: TrialRecord) -> dict[int, float]:
-    """Seed -> score; empty where some seed has none."""
+    """Return seed -> score; empty if any seed has none."""
     found = judge_trial(record, read_metrics(folder))
     values = [] if found is None else found.values(record.objective.metric)
     return {record.seed + index: value for index, value in enumerate(values)}
 
 
 def _evaluation_error(folder: Path, record: TrialRecord) -> float:
-    """The standard error of the score that is due to its number of episodes; NaN where unknown."""
+    """Return the standard error of the score due to the number of episodes; NaN if unknown."""
     found = judge_trial(record, read_metrics(folder))
     return math.nan if found is None or found.se is None else found.se
 
 
 def _trial_scores(metric: str, a: Mapping[int, float], b: Mapping[int, float], errors: Sequence[float]) -> pd.DataFrame:
-    """The row of scores. Where at least half of the seeds of each are the other's, these alone count, in pairs."""
+    """Return the row of scores. If the two share at least half of the larger one's seeds, only those count, paired."""
     common = [seed for seed in a if seed in b]
     paired = len(common) > 1 and 2 * len(common) >= max(len(a), len(b))
     x, y = ([one[seed] for seed in common] if paired else list(one.values()) for one in (a, b))
@@ -198,7 +197,7 @@ def _trial_scores(metric: str, a: Mapping[int, float], b: Mapping[int, float], e
 
 
 def _paired_interval(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of Student's t of the differences seed by seed, y less x."""
+    """Return the 95 % interval of Student's t for the differences per seed, y minus x."""
     from scipy import stats
 
     gaps = np.subtract(y, x)
@@ -245,7 +244,7 @@ def _parts_of_sweep(folder: Path, manifest: SweepManifest) -> _Parts:
 
 
 def _devices(folder: Path) -> dict[str, str]:
-    """The devices that the sweep's trials had, by its index; nothing where there is none yet."""
+    """Return the devices of the sweep's trials, from its index; nothing if there is no index yet."""
     try:
         devices = load_index(folder)["device"].dropna().unique()
     except (RecordError, KeyError):
@@ -257,7 +256,7 @@ def _devices(folder: Path) -> dict[str, str]:
 
 
 def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted key -> a scalar, or a list as JSON text."""
+    """Return dotted key -> a scalar, or a list as JSON text."""
     return {key.removeprefix("value."): one for key, one in leaves_of(plain_value(value, "value"), "value").items()}
 
 
@@ -272,7 +271,7 @@ def _differing(a: _Parts, b: _Parts) -> pd.DataFrame:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Whether values are equal: 1 is 1.0 but not true, and what is not a number is itself."""
+    """Return whether two values are equal: 1 equals 1.0 but not true, and NaN equals NaN."""
     if isinstance(a, bool) is not isinstance(b, bool):
         return False
     return bool(a == b) or (isinstance(a, float) and isinstance(b, float) and math.isnan(a) and math.isnan(b))
@@ -282,7 +281,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0, or 2 where the two cannot be compared."""
+    """Run the command line; return 0, or 2 if the two cannot be compared."""
     parser = OneLineParser(
         "python -m results.diff", description="Print what differs between two trials or sweeps.", variables=_VARIABLES
     )
@@ -318,7 +317,7 @@ def _print(found: Difference) -> None:
 
 
 def _score_rows(scores: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """The columns of the scores that say something, an interval as one cell."""
+    """Return the columns of the scores that the table shows, with each interval in one cell."""
     names = [name for name in _OF_SCORES if name in scores and not name.startswith("difference_")]
     kind = "interval" if "interval" in scores else "estimator"
     rows = [[*(_text(row[name]) for name in names), *_interval(row, kind)] for row in scores.to_dict("records")]

@@ -1,7 +1,7 @@
-"""How much of a good score hangs on each hyperparameter: one estimator on one set of trials, wherever it is told.
+"""How much a good score depends on each hyperparameter: one estimator on one set of trials, wherever it is shown.
 
-It is what Optuna's dashboard computes from the sweep's journal: PED-ANOVA (Watanabe et al. 2023,
-https://arxiv.org/abs/2304.10255) of getting among the best tenth, over COMPLETE trials, with the ranges that the sweep
+It is the one that Optuna's dashboard computes from the sweep's journal: PED-ANOVA (Watanabe et al. 2023,
+https://arxiv.org/abs/2304.10255) for being among the best tenth, over COMPLETE trials, with the ranges that the sweep
 declares.
 """
 
@@ -25,22 +25,22 @@ from results.collector.ranking import EVERY_SCENARIO, OVER_SCENARIOS, SCORE, mod
 from results.collector.schema import hyperparameter_columns
 
 SCENARIO_AXIS: Final = "axis"
-"""The sweep's mode in which the scenario is drawn, too: it counts as a hyperparameter."""
+"""The scenario mode of a sweep that also samples the scenario, which then counts as a hyperparameter."""
 EVALUATOR: Final = "PED-ANOVA"
 FEWEST_TRIALS: Final = 8
-"""With fewer trials an importance says nothing."""
+"""Below this number of trials, importances are meaningless."""
 ENOUGH_TRIALS: Final = 50
-"""With fewer, less than five are among the best tenth, and the order is uncertain (Optuna's docs ask for five)."""
+"""Below this, fewer than five trials are in the best tenth and the order is uncertain (Optuna's docs ask for five)."""
 
 
 @dataclass(frozen=True)
 class Importance:
-    """How much of a good score hangs on each hyperparameter.
+    """How much a good score depends on each hyperparameter.
 
     Attributes:
-      evaluator: how it was estimated.
-      shares: key -> its share, the most important first; they sum to 1.
-      why: why that is not known, where it is not; otherwise what to beware of.
+      evaluator: the name of the estimator.
+      shares: key -> its share, most important first; they sum to 1.
+      why: why the importances are unknown, or else a caveat; empty if there is neither.
     """
 
     evaluator: str
@@ -55,13 +55,13 @@ def importance(
     maximise: bool,
     what: str = "trials",
 ) -> Importance:
-    """The importances among trials of an algorithm.
+    """Return the importances among trials of an algorithm.
 
     Args:
-      rows: of COMPLETE trials, the scenario, their hyperparameters by key and their scores.
-      manifest: of their sweep, which declares the ranges; None for a single run, which has none.
-      algorithm: what they played.
-      maximise: whether more is better.
+      rows: of each COMPLETE trial, the scenario, the hyperparameters by key and the score.
+      manifest: the manifest of the sweep, which declares the ranges; None for a single run, which has none.
+      algorithm: the algorithm of the trials.
+      maximise: whether larger scores are better.
       what: what the rows are, for messages.
     """
     import optuna
@@ -77,7 +77,7 @@ def importance(
         return Importance("", why="every trial has the same score")
     keys = {name: key for one, _ in found for name, key in one.keys.items()}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of experimental parts, and of the target, which is one to be minimised
+        warnings.simplefilter("ignore")  # about experimental features, and about the target, which has to be minimised
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(direction="maximize" if maximise else "minimize")
         for one, score in found:
@@ -93,20 +93,20 @@ def importance(
 
 
 def importance_in(searched: pd.DataFrame, manifest: SweepManifest | None, algorithm: str, scenario: str) -> Importance:
-    """The importances among an algorithm's trials in a scenario.
+    """Return the importances among an algorithm's trials in a scenario.
 
     Args:
-      searched: the rows of an index, tests of winners and copies left out.
-      manifest: of the sweep; None for a single run.
-      algorithm: whose.
-      scenario: where; `EVERY_SCENARIO` for configurations by their mean over scenarios, or for trials of all scenarios
-        where the scenario is an axis.
+      searched: the rows of an index, without tests of winners and without copies.
+      manifest: the manifest of the sweep; None for a single run.
+      algorithm: the algorithm.
+      scenario: the scenario; `EVERY_SCENARIO` for configurations by their mean over scenarios, or for the trials of all
+        scenarios if the scenario is an axis.
     """
     is_axis = manifest is not None and manifest.scenario_mode == SCENARIO_AXIS
     over_scenarios = scenario == EVERY_SCENARIO and not is_axis
     averaged = manifest is not None and manifest.scenario_mode == MEAN_OVER_SCENARIOS
     rows = searched[(searched["algorithm"] == algorithm) & (searched["state"] == State.COMPLETE.value)]
-    if over_scenarios:  # whole ones alone, as Optuna's study of them has
+    if over_scenarios:  # only whole ones, as in Optuna's study of them
         others = searched[(searched["algorithm"] == algorithm) & (searched["state"] != State.COMPLETE.value)]
         rows = rows[~rows["configuration"].isin(others["configuration"])]
     elif scenario != EVERY_SCENARIO:
@@ -131,7 +131,7 @@ def importance_in(searched: pd.DataFrame, manifest: SweepManifest | None, algori
 
 
 def _read(value: Any) -> Any:
-    """A sampled value as it was: lists are text in the index."""
+    """Return a sampled value in its original type: the index holds lists as text."""
     if isinstance(value, str) and value[:1] in "[{":
         with contextlib.suppress(ValueError):
             return json.loads(value)

@@ -26,18 +26,19 @@ COLUMNS: Final = (
 def power(sweep: str | Path) -> pd.DataFrame:
     """Return how many seeds would separate the top two configurations of each algorithm and scenario.
 
-    The top two are the first two on test seeds where two were promoted, else the first two of the sweep's standings. On
-    test seeds configurations go by their mean difference from the one that has most of these, on the seeds that both
-    have: after a race they have played unlike numbers. The differences are paired where the two share seeds.
+    The top two are the best two on test seeds if at least two configurations were promoted, otherwise the first two of
+    the sweep's standings. On test seeds, configurations are ranked by their mean difference from the one with the most
+    test seeds, over the seeds that both have, because after a race they have played different numbers of seeds.
+    Differences are paired if the two share seeds.
 
     Returns:
-      `algorithm`, `scenario` (`mean of …` where configurations count by their mean over scenarios), `first` and
+      `algorithm`, `scenario` (`mean of …` if configurations are ranked by their mean over scenarios), `first` and
       `second` (configurations), `tried_on` (`fresh` or `searched` seeds), `seeds_first`, `seeds_second` (how many),
-      `difference` (the better's less the other's, so that it is negative where less is better), `spread`, `paired` (on
-      how many common seeds), `seeds_needed` (NA where that cannot be known) and `note`.
+      `difference` (first minus second, so negative if smaller scores are better), `spread`, `paired` (the number of
+      common seeds), `seeds_needed` (NA if it cannot be known) and `note`.
 
     Raises:
-      RecordError: the sweep is not collected, or nowhere are there two configurations with a score.
+      RecordError: the sweep is not collected, or no algorithm and scenario has two configurations with a score.
     """
     index = load_index(sweep)
     if "objective.seed_values" not in index:
@@ -71,7 +72,7 @@ def power(sweep: str | Path) -> pd.DataFrame:
 
 
 def _ranked(configurations: Sequence[Played], better: float) -> tuple[bool, list[Played]]:
-    """Return whether configurations go by test seeds, and those that do, the best first."""
+    """Return whether configurations are ranked on test seeds, and the ranked configurations, best first."""
     tested = [one for one in configurations if one.fresh]
     if len(tested) < 2:
         return False, sorted(configurations, key=lambda one: (one.standing, -better * one.score, one.configuration))
@@ -98,7 +99,7 @@ def _note(found: SeedsNeeded, sweep: str | Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0, or 2 where there is nothing to tell."""
+    """Run the command line; return 0, or 2 if there is nothing to show."""
     parser = OneLineParser(
         "python -m results.power",
         description="Say how many seeds would separate the top two configurations.",

@@ -37,7 +37,7 @@ class SensitivityCards:
 
     Attributes:
       scenarios: the scenarios, in the order of the cards' arrays.
-      mode: `max` or `min`: whether larger or smaller scores are better. Cards have larger ones as better.
+      mode: `max` or `min`: whether larger or smaller scores are better. In the cards, larger is always better.
       played: algorithm -> its configurations that were played to the end in every scenario.
       left_out: algorithm -> how many configurations were not.
       cards: algorithm -> its card; algorithms with too few configurations have none.
@@ -51,11 +51,11 @@ class SensitivityCards:
 
     @property
     def sign(self) -> float:
-        """What makes a score of a card one of the sweep."""
+        """The factor that turns a card's score into one of the sweep."""
         return 1.0 if self.mode == "max" else -1.0
 
     def table(self, by: str) -> pd.DataFrame:
-        """One of the tables of `sensitivity_card`."""
+        """Return one of the tables of `sensitivity_card`."""
         rows_of: dict[str, Callable[[str], list[dict[str, Any]]]] = {
             "algorithm": self._algorithm,
             "scenario": self._scenarios,
@@ -124,23 +124,24 @@ class SensitivityCards:
 
 
 def sensitivity_card(folder: str | Path, by: str = "algorithm") -> pd.DataFrame:
-    """How much performance hangs on the hyperparameters, and how well one configuration serves every scenario.
+    """Return how the score depends on the hyperparameters, and how well one configuration does in every scenario.
 
-    The sweep has to be collected. A configuration counts where it was played to the end in every scenario, by the
-    sweep's own aggregate of its seeds; promotions and trials of a population that have changed their values do not.
-    Scores are normalised within each scenario, its 5th percentile becoming 0 and its 95th 1, and larger is better
-    (https://arxiv.org/abs/2412.07165; `docs/statistics.md` has the formulas). Columns that end in `_low` and `_high`
-    are the ends of 95 % intervals, NaN where a configuration has one seed.
+    The sweep must have been collected. A configuration counts if it was played to the end in every scenario, by the
+    sweep's own aggregate of its seeds; promotions, and trials of a population that changed their values, do not count.
+    Scores are normalised within each scenario, so that its 5th percentile becomes 0 and its 95th 1, and larger is
+    better (https://arxiv.org/abs/2412.07165; `docs/statistics.md` has the formulas). Columns that end in `_low` and
+    `_high` are the ends of 95 % intervals, NaN if a configuration has a single seed.
 
     Args:
-      folder: the sweep's, or its index.parquet.
-      by: `algorithm`: a row for each algorithm: `tuned_per_scenario`, `one_for_all`, their difference `sensitivity`,
-        `dimensions` (how many hyperparameters must be tuned per scenario for 95 % of the peak) and `tuned` (which);
-        `scenario`: what the one configuration that is best on average loses in each; `hyperparameter`: `swing`,
-        `tuned_alone`, `left_alone` of each; `tuned`: the best score with so many hyperparameters tuned.
+      folder: the sweep's folder, or its index.parquet.
+      by: `algorithm`: one row per algorithm with `tuned_per_scenario`, `one_for_all`, their difference `sensitivity`,
+        `dimensions` (how many hyperparameters must be tuned per scenario to reach 95 % of the peak) and `tuned`
+        (which); `scenario`: what the single configuration that is best on average loses in each scenario;
+        `hyperparameter`: `swing`, `tuned_alone` and `left_alone` of each; `tuned`: the best score for each number of
+        tuned hyperparameters.
 
     Raises:
-      RecordError: the sweep cannot be read, has one scenario, or no two configurations of an algorithm have been played
+      RecordError: the sweep cannot be read, has one scenario, or no algorithm has two configurations that were played
         to the end in every scenario.
     """
     if by not in BY:
@@ -149,7 +150,7 @@ def sensitivity_card(folder: str | Path, by: str = "algorithm") -> pd.DataFrame:
 
 
 def cards_of(index: pd.DataFrame, folder: str | Path) -> SensitivityCards:
-    """The cards of an index, which is of `folder`.
+    """Return the cards of an index; `folder` is where it lies, for messages.
 
     Raises:
       RecordError: as for `sensitivity_card`.
@@ -177,7 +178,7 @@ def cards_of(index: pd.DataFrame, folder: str | Path) -> SensitivityCards:
 
 
 def _played(index: pd.DataFrame, scenarios: Sequence[str], sign: float) -> dict[str, tuple[Played, int]]:
-    """Algorithm -> its configurations that were played to the end in every scenario, and how many were not."""
+    """Return algorithm -> its configurations that were played to the end in every scenario, and how many were not."""
     names = [name for name in hyperparameter_columns(index) if name != _SEED]
     cells: dict[str, dict[str, dict[str, dict[int, float]]]] = {}
     values: dict[str, dict[str, Any]] = {}
@@ -213,7 +214,7 @@ def _columns(name: str, interval: Interval | None) -> dict[str, float | None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a sweep's sensitivity card; 0, or 2 where there is none."""
+    """Print a sweep's sensitivity card; return 0, or 2 if there is none."""
     parser = OneLineParser(
         "python -m results.sensitivity", variables={"folder": "SWEEP"},
         description="Print how much performance hangs on the hyperparameters, and how well one configuration serves "
@@ -235,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def sentences(found: SensitivityCards) -> list[str]:
-    """What the tables come to, a line for each algorithm and for each reservation."""
+    """Return the tables summarised in sentences: one line per algorithm, and one per caveat."""
     lines = []
     for name, card in found.cards.items():
         one, dimensionality = found.played[name].configurations[card.best], card.dimensionality
@@ -308,7 +309,7 @@ def _print_hyperparameters(found: SensitivityCards) -> None:
 
 
 def text(interval: Interval | None) -> str:
-    """An estimate with its interval, as tables show it."""
+    """Return an estimate with its interval, as tables show it."""
     if interval is None:
         return ""
     if interval.low is None or interval.high is None:

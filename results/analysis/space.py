@@ -1,4 +1,4 @@
-"""A sweep's declared space as Optuna has it: names, distributions, and a trial's values in them."""
+"""A sweep's declared space in Optuna's terms: names, distributions, and a trial's values in them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from jax_party.trial.manifest import SweepManifest
 
 SCENARIO: Final = "scenario"
-"""The parameter of a sweep with scenarios as an axis."""
+"""The name of the scenario's parameter in a sweep that has scenarios as an axis."""
 
 
 class Parameters(NamedTuple):
     """A trial's values in the space.
 
     Attributes:
-      params: by Optuna's names.
-      distributions: those that the sweep declares, by the same names.
+      params: Optuna's name -> the value.
+      distributions: Optuna's name -> the distribution that the sweep declares.
       keys: Optuna's name -> the config's key.
-      others: by key, the values that the space does not hold.
+      others: the config's key -> the value, for values outside the space.
     """
 
     params: dict[str, Any]
@@ -33,7 +33,7 @@ class Parameters(NamedTuple):
 def parameters(
     manifest: SweepManifest | None, algorithm: str, scenario: str, hyperparameters: Mapping[str, Any]
 ) -> Parameters:
-    """The values of a trial of this algorithm in this scenario, as Optuna has them."""
+    """Return the values of a trial of this algorithm in this scenario, in Optuna's terms."""
     axes = dict(_axes(manifest, algorithm, scenario))
     values = dict(hyperparameters)
     if manifest is not None and manifest.scenario_mode == "axis":
@@ -53,7 +53,7 @@ def parameters(
 def _axes(
     manifest: SweepManifest | None, algorithm: str, scenario: str
 ) -> Iterator[tuple[str, tuple[str, BaseDistribution | None]]]:
-    """Key -> (name, distribution) of the axes that exist for a trial."""
+    """Yield key -> (name, distribution) of the axes that apply to such a trial."""
     space = manifest.space if manifest is not None and isinstance(manifest.space, Mapping) else {}
     place = {"algorithm": algorithm, "scenario": scenario}
     for key, written in space.items():
@@ -61,14 +61,14 @@ def _axes(
         for axis in several:
             when = axis.get("when") or {}
             if all(place[what] in ([names] if isinstance(names, str) else names) for what, names in when.items()):
-                # In one study a name has one distribution.
+                # In one study a name has only one distribution.
                 where = when.get("scenario") if len(several) > 1 else None
                 name = f"{key} ({where if isinstance(where, str) else ','.join(where)})" if where else key
                 yield key, (name, _distribution(axis))
 
 
 def _distribution(axis: Mapping[str, Any]) -> BaseDistribution | None:
-    """An axis of sweep.yaml as Optuna has it; None for a kind that is unknown here."""
+    """Return an axis of sweep.yaml as Optuna's distribution; None for a kind that is unknown here."""
     make = _DISTRIBUTIONS.get(str(axis.get("type")))
     return None if make is None else make(axis)
 
@@ -85,7 +85,7 @@ _DISTRIBUTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], BaseDistributio
 
 
 def _choice(value: Any) -> Any:
-    """A value as Optuna's categories can hold it: lists and mappings as JSON."""
+    """Return a value as Optuna's categories can hold it: lists and mappings as JSON text."""
     return value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(value)
 
 

@@ -1,8 +1,8 @@
 """How runs are compared: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice",
 https://arxiv.org/abs/2108.13264. `docs/report.md` has the formulas.
 
-Scores of several tasks are a sequence of arrays, one a task, of the scores of its runs (`x_{m,n}` of task m and run n);
-tasks may have unlike numbers of runs. Larger is better.
+The scores of several tasks are a sequence of arrays, one per task, that hold the scores of its runs (`x_{m,n}` for task
+m and run n); tasks may have different numbers of runs. Larger is better.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RESAMPLES: Final = 2_000
 
 
 class Estimate(NamedTuple):
-    """A number with the ends of its 95 % interval; these are NaN where one run is all there is."""
+    """A number with the ends of its 95 % interval, which are NaN if every task has a single run."""
 
     value: float
     low: float
@@ -30,7 +30,7 @@ class Estimate(NamedTuple):
 
 
 class Band(NamedTuple):
-    """A curve with the ends of its 95 % intervals, point by point: three arrays of the same length."""
+    """A curve with the ends of its 95 % intervals at each point: three arrays of the same length."""
 
     value: NDArray[np.float64]
     low: NDArray[np.float64]
@@ -42,7 +42,7 @@ def _single(*groups: Scores) -> bool:
 
 
 def interquartile_mean_of_tasks(scores: Scores, resamples: int = RESAMPLES) -> Estimate:
-    """The interquartile mean of all runs of all tasks together, with the stratified bootstrap's interval."""
+    """Return the interquartile mean of all tasks' runs pooled, with its stratified-bootstrap interval."""
     value = float(trimmed_mean(np.concatenate(scores)))
     if _single(scores):
         return Estimate(value, np.nan, np.nan)
@@ -53,13 +53,13 @@ def interquartile_mean_of_tasks(scores: Scores, resamples: int = RESAMPLES) -> E
 
 
 def performance_profile(scores: Scores, thresholds: ArrayLike) -> NDArray[np.float64]:
-    """For each threshold τ the share of runs that score more, a mean over tasks: `1/M Σ_m 1/N_m Σ_n 1[x_{m,n} > τ]`."""
+    """Return the share of runs above each threshold τ, averaged over tasks: `1/M Σ_m 1/N_m Σ_n 1[x_{m,n} > τ]`."""
     of_thresholds = np.asarray(thresholds, np.float64)
     return np.asarray(np.mean([(task[:, None] > of_thresholds).mean(axis=0) for task in scores], axis=0))
 
 
 def profile_band(scores: Scores, thresholds: ArrayLike, resamples: int = RESAMPLES) -> Band:
-    """The performance profile with the stratified bootstrap's band."""
+    """Return the performance profile with its stratified-bootstrap band."""
     value = performance_profile(scores, thresholds)
     if _single(scores):
         return Band(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
@@ -69,15 +69,15 @@ def profile_band(scores: Scores, thresholds: ArrayLike, resamples: int = RESAMPL
 
 
 def wins(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """S(x_i, y_j): 1 for more, ½ for equal, 0 for less."""
+    """Return S(x_i, y_j): 1 if x_i is larger, ½ if they are equal, 0 if it is smaller."""
     return (x[:, None] > y[None, :]) + 0.5 * (x[:, None] == y[None, :])
 
 
 def probability_of_improvement(scores: Scores, others: Scores, resamples: int = RESAMPLES) -> Estimate:
-    """How likely a run of the one scores more than a run of the other on a task drawn at random, ties half.
+    """Return the probability that a run of `scores` beats one of `others` on a task drawn at random, ties as one half.
 
     `1/M Σ_m 1/(N_m K_m) Σ_{i,j} S(x_{m,i}, y_{m,j})` with S = 1, ½, 0 for more, equal, less: the Mann-Whitney U of each
-    task divided by `N_m K_m`. The interval is the stratified bootstrap's, over the runs of both.
+    task divided by `N_m K_m`. The interval is from the stratified bootstrap over the runs of both.
     """
     of_pairs = [wins(x, y) for x, y in zip(scores, others, strict=True)]
     value = float(np.mean([of_task.mean() for of_task in of_pairs]))
@@ -90,10 +90,11 @@ def probability_of_improvement(scores: Scores, others: Scores, resamples: int = 
 
 
 def curve_over_seeds(curves: ArrayLike, resamples: int = RESAMPLES) -> Band:
-    """A learning curve of several seeds, `(seeds, steps)`.
+    """Return a learning curve of several seeds, `(seeds, steps)`, with its band.
 
-    From ten seeds on, as `jax_party.judging.intervals.interval` has it for one number, the interquartile mean with the
-    percentile bootstrap of seeds; below ten the mean with Student's t; of one seed the curve itself.
+    With at least ten seeds, it is the interquartile mean with the percentile bootstrap over seeds, the estimator that
+    `jax_party.judging.intervals.interval` uses for one number; with fewer, the mean with Student's t; with one, the
+    curve itself.
     """
     from scipy import stats
 
@@ -110,21 +111,24 @@ def curve_over_seeds(curves: ArrayLike, resamples: int = RESAMPLES) -> Band:
 
 
 def curve_over_configurations(curves: ArrayLike) -> Band:
-    """Learning curves of several configurations, `(configurations, steps)`: interquartile mean and the quartiles."""
+    """Return the interquartile mean and the quartiles of several configurations' curves, `(configurations, steps)`."""
     values = np.asarray(curves, np.float64)
     low, high = np.quantile(values, [0.25, 0.75], axis=0)
     return Band(trimmed_mean(values), low, high)
 
 
 def first_step_at(steps: ArrayLike, values: ArrayLike, thresholds: ArrayLike) -> NDArray[np.float64]:
-    """The first step at which a curve is at each threshold or above, NaN where it never is."""
+    """Return the first step at which a curve reaches each threshold, NaN if it never does."""
     at, of_curve = np.asarray(steps, np.float64), np.asarray(values, np.float64)
     reached = of_curve[None, :] >= np.asarray(thresholds, np.float64)[:, None]
     return np.where(reached.any(axis=1), at[reached.argmax(axis=1)], np.nan)
 
 
 def normalised(scores: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
-    """Scores of one task by several algorithms, scaled together: the lowest becomes 0, the highest 1; equals ½."""
+    """Return one task's scores of several algorithms, scaled together: the lowest becomes 0, the highest 1.
+
+    If all scores are equal, each becomes ½.
+    """
     together = np.concatenate(scores)
     low, high = together.min(), together.max()
     return [(one - low) / (high - low) if high > low else np.full_like(one, 0.5) for one in scores]

@@ -1,7 +1,7 @@
-"""Columns of the index in Arrow: packed for parts, merged from parts, and written as Parquet and CSV.
+"""Arrow columns of the index: packed from rows into parts, merged from parts, and written as Parquet and CSV.
 
-A part's table holds four groups of columns, told apart by the beginning of their names. Cells keep their Python types,
-so that whatever parts a table is merged from, a column's type is that of all its cells together.
+A part's table holds four groups of columns, distinguished by the prefix of their names. Cells keep their Python types,
+so that the type of a merged column depends on all of its cells and not on how they were split into parts.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ METRICS: Final = "metrics:"
 CONFIG: Final = "config:"
 VERSION_KEY: Final = b"jax_party.index_version"
 INDEX_VERSION: Final = 4
-"""Of index.parquet and evaluations.parquet; `docs/results_format.md` says what each version has."""
+"""The version of index.parquet and evaluations.parquet; `docs/results_format.md` describes each version."""
 
-#: How a dtype of pandas is kept in Arrow.
+#: The Arrow type for each pandas dtype.
 TYPES: Final[Mapping[str, pa.DataType]] = {
     "str": pa.string(), "Int64": pa.int64(), "int64": pa.int64(), "float64": pa.float64(), "boolean": pa.bool_(),
 }  # fmt: skip
@@ -38,7 +38,7 @@ INT64_RANGE: Final = range(-(2**63), 2**63)
 
 
 def pack(rows: Sequence[IndexRow], fixed: Mapping[str, str]) -> pa.Table:
-    """A part's table of these rows: the columns `fixed` with their dtypes, and the others as their cells are."""
+    """Return a part's table of these rows: columns in `fixed` with their dtypes, others with inferred types."""
     columns = [(pa.field(FIXED + name, TYPES[dtype]), array) for (name, dtype), array in
                zip(fixed.items(), typed([row.fixed for row in rows], fixed), strict=True)]  # fmt: skip
     for of_group in (HYPERPARAMETERS, CONFIG):
@@ -55,13 +55,13 @@ def pack(rows: Sequence[IndexRow], fixed: Mapping[str, str]) -> pa.Table:
 
 
 def nulls_of(row: IndexRow) -> list[str]:
-    """The columns that a row has without a value; of those without a value that it has not, nothing is said."""
+    """Return the columns that are present in the row with no value; columns that the row lacks are not listed."""
     groups = {HYPERPARAMETERS: row.hyperparameters, METRICS: row.metrics, CONFIG: row.config}
     return [group + name for group, cells in groups.items() for name, value in cells.items() if value is None]
 
 
 def without_absent(table: pa.Table, nulls: Collection[str]) -> pa.Table:
-    """A part's table without the columns that no row has, given those that some row has without a value."""
+    """Return a part's table without the columns that no row has; `nulls` are those some row has without a value."""
     gone = [
         name
         for name, column in zip(table.column_names, table.columns, strict=True)
@@ -71,7 +71,7 @@ def without_absent(table: pa.Table, nulls: Collection[str]) -> pa.Table:
 
 
 def typed(rows: Sequence[Mapping[str, Any]], dtypes: Mapping[str, str]) -> list[pa.Array]:
-    """A column for each of `dtypes`, whether some row has it or not."""
+    """Return one column per entry of `dtypes`, even if no row has it."""
     return [pa.array([row.get(name) for row in rows], TYPES[dtype]) for name, dtype in dtypes.items()]
 
 
@@ -80,7 +80,7 @@ def _names(cells: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _kept(values: list[Any]) -> tuple[pa.DataType, bool, list[Any]]:
-    """The type of a part's column; cells of unlike types are kept as JSON text each."""
+    """Return the type of a part's column and its values; cells of mixed types are each stored as JSON text."""
     kinds = {type(value) for value in values} - {type(None)}
     if not kinds:
         return pa.null(), False, values
@@ -91,7 +91,7 @@ def _kept(values: list[Any]) -> tuple[pa.DataType, bool, list[Any]]:
 
 
 def joined(tables: Sequence[pa.Table]) -> pa.Table:
-    """Parts' tables one below the other, as one that was packed at once."""
+    """Concatenate parts' tables; the result equals a table packed from all rows at once."""
     places = [_places(table) for table in tables]
     names = sorted({name for of_table in places for name in of_table})
     found = [_below(name, tables, places, whole=False) for name in names]
@@ -99,7 +99,7 @@ def joined(tables: Sequence[pa.Table]) -> pa.Table:
 
 
 def merge(tables: Sequence[pa.Table], group: str) -> dict[str, pa.ChunkedArray]:
-    """The columns of a group of all tables, one below the other, by name; each has the type of all its cells."""
+    """Concatenate the columns of a group over all tables, by name; each column gets a type that holds all its cells."""
     places = [_places(table) for table in tables]
     names = sorted({name for of_table in places for name in of_table if name.startswith(group)})
     return {name.removeprefix(group): _below(name, tables, places, whole=True)[1] for name in names}
@@ -112,7 +112,7 @@ def _places(table: pa.Table) -> dict[str, int]:
 def _below(
     name: str, tables: Sequence[pa.Table], places: Sequence[Mapping[str, int]], whole: bool
 ) -> tuple[pa.Field, pa.ChunkedArray]:
-    """One column of all tables, absent cells null: of the `whole` index, or still of a part."""
+    """Concatenate one column over all tables, absent cells as null: for the index if `whole`, otherwise for a part."""
     found = [table.field(place[name]) if name in place else None for table, place in zip(tables, places, strict=True)]
     types = {field.type for field in found if field is not None} - {pa.null()}
     unlike = any(field is not None and field.metadata for field in found)
@@ -139,7 +139,7 @@ def _of_cells(name: str, cells: list[Any], whole: bool) -> tuple[pa.Field, pa.Ch
 
 
 def _cells(table: pa.Table, field: pa.Field | None) -> list[Any]:
-    """The Python values of a part's column."""
+    """Return the Python values of a part's column."""
     if field is None:
         return [None] * len(table)
     values: list[Any] = table.column(field.name).to_pylist()
@@ -147,7 +147,7 @@ def _cells(table: pa.Table, field: pa.Field | None) -> list[Any]:
 
 
 def _inferred(values: list[Any]) -> tuple[str, list[Any]]:
-    """A dtype that holds all `values`, and the values for it; unlike values become JSON text."""
+    """Return a dtype that holds all `values`, and the values converted to it; mixed types become JSON text."""
     kinds = {type(value) for value in values if value is not None}
     if kinds == {bool}:
         return "boolean", values
@@ -161,7 +161,7 @@ def _inferred(values: list[Any]) -> tuple[str, list[Any]]:
 
 
 def finished(columns: Mapping[str, pa.ChunkedArray]) -> pa.Table:
-    """The table of the index as pandas reads it: NaN is null, and each column has its dtype and the version is told."""
+    """Return the index's table as pandas reads it: NaN becomes null; the metadata holds the dtypes and the version."""
     arrays = [
         pc.if_else(pc.is_nan(column), pa.scalar(None, pa.float64()), column) if column.type == pa.float64() else column
         for column in columns.values()
@@ -176,19 +176,19 @@ def finished(columns: Mapping[str, pa.ChunkedArray]) -> pa.Table:
 
 
 def as_parquet(table: pa.Table) -> bytes:
-    """A table as the bytes of a Parquet file."""
+    """Return a table as the bytes of a Parquet file."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     return buffer.getvalue()
 
 
 def as_csv(table: pa.Table) -> bytes:
-    """A table as the bytes of a CSV file; texts are quoted, so that an empty one is told from none."""
+    """Return a table as the bytes of a CSV file; strings are quoted, so that an empty string differs from a null."""
     buffer = io.BytesIO()
     pyarrow.csv.write_csv(table, buffer)
     return buffer.getvalue()
 
 
 def as_frame(table: pa.Table) -> pd.DataFrame:
-    """A table as pandas has it, with the dtypes that `finished` has noted."""
+    """Return a table as a pandas frame, with the dtypes that `finished` recorded."""
     return table.to_pandas()

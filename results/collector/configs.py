@@ -1,7 +1,8 @@
-"""The leaves of a trial's config.yaml. Configs of a sweep differ in few lines, and only these are parsed.
+"""The leaves of a trial's config.yaml. Configs of one sweep differ in few lines, and only those lines are parsed.
 
-PyYAML takes 3 ms for a config. The first of a kind is parsed whole, which also tells at which lines single values are;
-one that differs from it in such lines alone has its leaves but for theirs. Any other is parsed whole.
+PyYAML takes 3 ms per config. The first config of a kind is parsed whole and becomes a template, which records the lines
+that hold a single value. A config that differs from a template only in such lines takes the template's other leaves.
+Any other config is parsed whole.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import yaml
 from jax_party.store.storage import store_of
 from jax_party.trial.folder import CONFIG_FILE, read_config
 
-_KEPT: Final = 8  # templates for one number of lines
+_KEPT: Final = 8  # templates kept per number of lines
 _MARKS: Final = re.compile(r"[&*]|<<|^[|>]", re.MULTILINE)
 _WORD: Final = re.compile(r"[A-Za-z0-9_.+-]+")
 _STR_TAG: Final = "tag:yaml.org,2002:str"
@@ -31,14 +32,14 @@ _templates: dict[int, list[_Template]] = {}
 
 @dataclass(frozen=True)
 class _Template:
-    """A parsed config: its lines, its leaves, and for the lines with one whole value (column of the value, leaf)."""
+    """A parsed config: its lines, its leaves, and for each line that holds one whole value (value's column, leaf)."""
 
     lines: list[str]
     leaves: dict[str, Any]
     slots: dict[int, tuple[int, str]]
 
     def fill(self, lines: list[str]) -> dict[str, Any] | None:
-        """The leaves of a config with these lines, None where it has to be parsed."""
+        """Return the leaves of a config with these lines, or None if it has to be parsed."""
         changed = {}
         for number, (line, known) in enumerate(zip(lines, self.lines, strict=True)):
             if line == known:
@@ -55,7 +56,7 @@ class _Template:
 
 
 def read_leaves(trial: Path) -> dict[str, Any]:
-    """Every leaf of a trial's config: `config.<dotted key>` -> a scalar, or a list as JSON text.
+    """Return every leaf of a trial's config: `config.<dotted key>` -> a scalar, or a list as JSON text.
 
     Raises:
       RecordError: config.yaml is missing or not a YAML mapping.
@@ -78,7 +79,7 @@ def read_leaves(trial: Path) -> dict[str, Any]:
 
 
 def leaves_of(config: Mapping[str, Any], prefix: str = "config") -> dict[str, Any]:
-    """The leaves of a parsed config."""
+    """Return the leaves of a parsed config."""
     leaves: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}.{key}"
@@ -87,7 +88,7 @@ def leaves_of(config: Mapping[str, Any], prefix: str = "config") -> dict[str, An
 
 
 def cell(value: Any) -> Any:
-    """A value as one cell: scalars as they are, lists and mappings (and dates, which YAML knows) as text."""
+    """Return a value as one cell: scalars unchanged; lists, mappings and other values (YAML has dates) as JSON text."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return json.dumps(value, default=str)
@@ -110,7 +111,7 @@ def _slots(text: str, lines: list[str], leaves: Mapping[str, Any]) -> dict[int, 
             start, end = value.start_mark, value.end_mark
             whole = key.start_mark.line == start.line == end.line and not lines[end.line][end.column :].strip()
             if whole and name in leaves and (isinstance(value, yaml.ScalarNode) or value.flow_style):
-                # a null that is not written starts right after the colon
+                # A null that is not written out starts right after the colon.
                 found[start.line] = (lines[start.line].index(":", key.end_mark.column) + 1, name)
 
     walk(yaml.compose(text, Loader=_Loader), "config")
@@ -119,10 +120,10 @@ def _slots(text: str, lines: list[str], leaves: Mapping[str, Any]) -> dict[int, 
 
 @functools.lru_cache(4096)
 def _value(text: str) -> Any:
-    """The cell of what is written after a key's colon.
+    """Return the cell for the text after a key's colon.
 
     Raises:
-      ValueError: it has to be read with its surroundings.
+      ValueError: the text cannot be parsed without the lines around it.
     """
     word = text.removeprefix(" ")
     if word != text and _WORD.fullmatch(word):

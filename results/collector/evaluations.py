@@ -1,7 +1,7 @@
-"""The long table of evaluations: a folder of Parquet parts, each of the trials whose numbers in the plan are near.
+"""The long table of evaluations: a folder of Parquet parts, each for a range of trial numbers of the plan.
 
-`pandas.read_parquet(folder)` reads it, too. The rows are in the index's order of trials, within a trial by step and
-seed as they were made, then by metric.
+`pandas.read_parquet(folder)` can read it too. Rows are ordered by trial as in the index, then by step and seed in the
+order of the evaluations, then by metric.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SCHEMA: Final = pa.schema(
 
 
 def long_table(rows: Sequence[IndexRow]) -> pa.Table:
-    """The evaluations of `rows`, one below the other."""
+    """Return the evaluations of `rows`, concatenated."""
     tables = [
         _of_alike(row.fixed["trial_id"], list(run))
         for row in rows
@@ -43,7 +43,7 @@ def long_table(rows: Sequence[IndexRow]) -> pa.Table:
 
 
 def _of_alike(trial_id: str, evaluations: Sequence[Evaluation]) -> pa.Table:
-    """The long rows of successive evaluations with the same metrics."""
+    """Return the long rows of successive evaluations that have the same metrics."""
     names = list(evaluations[0].metrics)
     order = sorted(range(len(names)), key=names.__getitem__)
     count, width = len(evaluations), len(names)
@@ -66,10 +66,10 @@ def _of_alike(trial_id: str, evaluations: Sequence[Evaluation]) -> pa.Table:
 
 
 def merged(tables: Sequence[pa.Table], trial_ids: Sequence[str]) -> pa.Table:
-    """The rows of these trials, in this order. Equal rows give equal tables, whatever tables they come from."""
+    """Return the rows of these trials, in this order. Equal rows give equal tables, however they were split."""
     together = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
     trials, metrics = (together[name].combine_chunks() for name in _WORDS)
-    if isinstance(trials, pa.ChunkedArray):  # of a table without rows
+    if isinstance(trials, pa.ChunkedArray):  # the table has no rows
         return SCHEMA.empty_table()
     place = {trial_id: number for number, trial_id in enumerate(trial_ids)}
     places = np.array([place.get(name, -1) for name in trials.dictionary.to_pylist()], np.int32)
@@ -96,7 +96,7 @@ def merged(tables: Sequence[pa.Table], trial_ids: Sequence[str]) -> pa.Table:
 
 
 def only(table: pa.Table, trial_ids: Collection[str]) -> pa.Table:
-    """The rows of these trials."""
+    """Return the rows of these trials."""
     if not len(table):
         return table
     trials = table["trial_id"].combine_chunks()
@@ -105,7 +105,7 @@ def only(table: pa.Table, trial_ids: Collection[str]) -> pa.Table:
 
 
 def as_part(table: pa.Table) -> bytes:
-    """A part's Parquet file. Its words are dictionary-encoded there, and read as texts."""
+    """Return a part as the bytes of a Parquet file. Strings are dictionary-encoded in it and read back as strings."""
     buffer = io.BytesIO()
     metadata = {VERSION_KEY: str(INDEX_VERSION).encode()}
     pq.write_table(
@@ -116,9 +116,9 @@ def as_part(table: pa.Table) -> bytes:
 
 
 def read_part(content: bytes) -> pa.Table:
-    """A part's rows, words as dictionaries.
+    """Return a part's rows, with strings as dictionaries.
 
     Raises:
-      OSError, ValueError: it is no such file.
+      OSError, ValueError: the content is not such a file.
     """
     return pq.read_table(io.BytesIO(content), read_dictionary=list(_WORDS))

@@ -1,4 +1,4 @@
-"""The lines of metrics.jsonl as evaluations: what the tables do not hold is skipped, not parsed."""
+"""The lines of metrics.jsonl as evaluations: fields that the tables do not hold are skipped, not parsed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FLAGS: Final = (*EXTRA, UNTRAINED)
 
 
 class _Line(msgspec.Struct):
-    """A line as trials write it; one that does not fit is read, and judged, by `read_metrics`."""
+    """A line as trials write it; a line that does not fit is read and validated by `read_metrics`."""
 
     step: int
     evaluate: dict[str, Number]
@@ -31,7 +31,7 @@ class _Line(msgspec.Struct):
 
 
 class _LineWithLists(msgspec.Struct):
-    """The same, with metrics that are lists: one number an agent."""
+    """The same, with metrics that are lists: one number per agent."""
 
     step: int
     evaluate: dict[str, Number | list[Number]]
@@ -43,7 +43,7 @@ class _LineWithLists(msgspec.Struct):
 
 
 class _LineWithTraining(msgspec.Struct):
-    """What dashboards show of a line; the values of each episode, which are most of it, are passed over."""
+    """The fields of a line that dashboards show; the values per episode, which are most of the line, are skipped."""
 
     step: int
     seed: int | None = None
@@ -63,15 +63,15 @@ _decoder_with_training = msgspec.json.Decoder(_LineWithTraining)
 
 
 def read(trial: Path, place: PurePosixPath, seed: int) -> tuple[list[Evaluation], list[Mapping[str, Any]]]:
-    """The evaluations of the trial in `trial`, and the rows of its metrics.jsonl for `records`' functions.
+    """Return the evaluations of the trial in `trial`, and the rows of its metrics.jsonl for `jax_party.judging`.
 
     Args:
       trial: its folder.
-      place: the same, for messages.
-      seed: that of lines that name none.
+      place: the folder as it appears in messages.
+      seed: the seed for lines that name none.
 
     Raises:
-      RecordError: a whole line is not an evaluation.
+      RecordError: a complete line is not an evaluation.
     """
     try:
         content = store_of(trial).read_bytes(trial / METRICS_FILE)
@@ -93,10 +93,10 @@ def read(trial: Path, place: PurePosixPath, seed: int) -> tuple[list[Evaluation]
 
 
 def read_with_training(trial: Path) -> list[Mapping[str, Any]]:
-    """The rows of a trial's metrics.jsonl as `read_metrics` has them, but for what dashboards do not show.
+    """Return the rows of a trial's metrics.jsonl as `read_metrics` does, without what dashboards do not show.
 
     Raises:
-      RecordError: a whole line is not a row.
+      RecordError: a complete line is not a row.
     """
     try:
         content = store_of(trial).read_bytes(trial / METRICS_FILE)
@@ -106,7 +106,7 @@ def read_with_training(trial: Path) -> list[Mapping[str, Any]]:
     rows: list[Mapping[str, Any]] = []
     for line in lines:
         row = msgspec.structs.asdict(line)
-        if line.seed is None:  # readers put the trial's own in its place
+        if line.seed is None:  # readers then use the trial's own seed
             del row["seed"]
         rows.append(row)
     return rows
@@ -120,7 +120,7 @@ def _decoded(content: bytes) -> Sequence[_Line | _LineWithLists]:
 
 
 def _flat(evaluate: Mapping[str, Any]) -> Mapping[str, Number]:
-    """A list becomes one metric an item, `name.item`."""
+    """Flatten lists: each item becomes a metric named `name.index`."""
     if list not in map(type, evaluate.values()):
         return evaluate
     flat: dict[str, Number] = {}
@@ -133,7 +133,7 @@ def _flat(evaluate: Mapping[str, Any]) -> Mapping[str, Number]:
 
 
 def _read_any(trial: Path, place: PurePosixPath, seed: int) -> tuple[list[Evaluation], list[Mapping[str, Any]]]:
-    """The same from lines of any kind, with a message about the first that is none."""
+    """Do the same for lines of any shape, and raise an error about the first invalid one."""
     rows: list[Mapping[str, Any]] = [*read_metrics(trial)]
     evaluations = []
     for row in rows:
@@ -154,7 +154,7 @@ def _numbers(row: Mapping[str, Any], where: str) -> dict[str, Number]:
 
 
 def _leaf_numbers(values: Mapping[Any, Any], where: str, prefix: str = "") -> Iterator[tuple[str, Number]]:
-    """Lists and mappings become one metric an item, `name.item`."""
+    """Flatten lists and mappings: each item becomes a metric named `name.item`."""
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, list):

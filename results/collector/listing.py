@@ -1,4 +1,4 @@
-"""The trial folders of a sweep, each with a stamp that changes when what is in it does."""
+"""The trial folders of a sweep, each with a stamp that changes when its contents change."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ _FILES: Final = (RECORD_FILE, METRICS_FILE, CONFIG_FILE)
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a sweep's folder, or a single run's: the stamp of each trial, and of each file of the parts."""
+    """The contents of a sweep's folder or a single run's: the stamp of each trial, and of each file of the parts."""
 
     trials: Mapping[str, str]
     parts: Mapping[str, str]
 
 
 def list_folder(folder: Path) -> Listing:
-    """The trials and parts in a folder; a single run is the trial `.` of its own folder.
+    """List the trials and parts in a folder; a single run is the trial `.` of its own folder.
 
-    A folder with a config alone is being created; one with metrics and no record has lost its record.
+    A folder with only a config is still being created and is not listed; one with metrics and no record has lost its
+    record.
     """
     tags = store_of(folder).tags_below(folder, (*_FILES, KEPT_FOLDER, EVALUATIONS_FILE), _FILES)
     places = (f"{KEPT_FOLDER}/part-", f"{EVALUATIONS_FILE}/part-")
@@ -40,5 +41,5 @@ def list_folder(folder: Path) -> Listing:
 
 
 def _stamp(tags: Mapping[str, str], prefix: str) -> str:
-    """The tags of a trial's files together."""
+    """Return the tags of a trial's files, joined."""
     return "|".join(tags.get(f"{prefix}{name}", "") for name in _FILES)

@@ -1,10 +1,10 @@
-"""What the collector keeps of the folders that it has read, so that it reads each state of a trial once.
+"""The collector's cache of the folders that it has read, so that it reads each state of a trial only once.
 
-A part is of the trials whose numbers in the plan are near: `evaluations.parquet/part-<n>.parquet` with their long rows,
-and `.index/part-<n>.arrow` with their rows of the index and, of each, the stamps of the files that it was read from. A
-trial whose stamps are the same is not read again. Where parts lie is decided by the numbers alone, so that equal
-folders give equal evaluations however they came about. A part that is damaged, of another version, or not of the
-evaluations beside it is made anew; `.index` may be removed at any time, and nothing but the collector reads it."""
+Each part covers a range of trial numbers of the plan: `evaluations.parquet/part-<n>.parquet` holds their long rows, and
+`.index/part-<n>.arrow` their rows of the index and, per trial, the stamp of the files it was read from. A trial with an
+unchanged stamp is not read again. The trial's number alone decides its part, so that equal folders give equal
+evaluations regardless of their history. A part that is damaged, of another version, or inconsistent with its
+evaluations file is rebuilt; `.index` may be deleted at any time, and only the collector reads it."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from results.collector.rows import IndexRow
 
 PART_TRIALS: Final = 250
 LAYOUT: Final = 2
-"""To be counted up where trials are read in another way, so that what was kept of them is read again."""
+"""Increase this when trials are read in another way, so that cached parts are read again."""
 PROCESSES: Final = 2
-POOL_FROM: Final = 1000  # trials: below, starting processes takes longer than they save
+POOL_FROM: Final = 1000  # trials to read; below this, starting processes takes longer than they save
 _LAYOUT_KEY: Final = b"layout"
 _BESIDE_KEY: Final = b"evaluations"
 _KEPT: Final = ("kept:trial", "kept:stamp", "kept:nulls", "kept:of_seeds")
-_DAMAGED: Final = (OSError, ValueError, KeyError, pa.ArrowException)  # what a file of something else raises
+_DAMAGED: Final = (OSError, ValueError, KeyError, pa.ArrowException)  # raised for a file with other content
 
 
 @dataclass(frozen=True)
 class Reader:
-    """How a trial is read, for processes too.
+    """How to read a trial; it can be pickled for worker processes.
 
     Attributes:
-      read: the row of a trial by its folder's name, `.` for a single run's.
+      read: returns the row of a trial, given its folder's name, or `.` for a single run.
       fixed: dtypes of the columns that every index has.
     """
 
@@ -52,13 +52,13 @@ class Reader:
 
     @property
     def layout(self) -> bytes:
-        """What parts have to agree in."""
+        """What a cached part must match to be usable."""
         return repr((LAYOUT, PART_TRIALS, SCHEMA_VERSION, columns.INDEX_VERSION, sorted(self.fixed.items()))).encode()
 
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of the index that were kept of a part, and the stamp of the evaluations beside them."""
+    """The cached index rows of a part, and the stamp of its evaluations file."""
 
     table: pa.Table
 
@@ -70,11 +70,11 @@ class Part:
 
     @property
     def beside(self) -> str:
-        """The stamp of the evaluations that were written with it."""
+        """The stamp of the evaluations file that was written with this part."""
         return str(self.table.schema.metadata[_BESIDE_KEY].decode())
 
     def rows(self, fixed: Mapping[str, str]) -> list[IndexRow]:
-        """Its rows with what they are judged by; the columns of their own names stay in the table."""
+        """Return the rows with the fixed columns and the values they are ranked by; other columns stay in the table."""
         cells = [self.table[columns.FIXED + name].to_pylist() for name in fixed]
         seeds = map(msgspec.json.decode, self.table["kept:of_seeds"].to_pylist())
         return [
@@ -84,23 +84,23 @@ class Part:
 
 
 def kept_file(number: int) -> str:
-    """Where a part's rows of the index are, relative to the sweep's folder."""
+    """Return the path of a part's index rows, relative to the sweep's folder."""
     return f"{KEPT_FOLDER}/part-{number:05d}.arrow"
 
 
 def evaluations_file(number: int) -> str:
-    """Where a part's evaluations are."""
+    """Return the path of a part's evaluations, relative to the sweep's folder."""
     return f"{EVALUATIONS_FILE}/part-{number:05d}.parquet"
 
 
 def load(folder: Path, number: int, layout: bytes, stamps: Mapping[str, str]) -> Part | None:
-    """A part of that layout with the evaluations beside it; None where it has to be made anew.
+    """Return a part with this layout and a matching evaluations file; None if it has to be rebuilt.
 
     Args:
-      folder: the sweep's.
-      number: the part's.
-      layout: of `Reader`.
-      stamps: of the parts' files, as `list_folder` found them.
+      folder: the sweep's folder.
+      number: the part's number.
+      layout: that of the `Reader`.
+      stamps: the stamps of the parts' files, as `list_folder` found them.
     """
     if kept_file(number) not in stamps:
         return None
@@ -128,12 +128,12 @@ def _decoded(content: bytes) -> Part:
 
 
 def _write(path: Path, content: bytes) -> str:
-    """Make `path` hold `content`, or leave it as it was; its stamp. Nothing is lost where a power cut undoes it."""
+    """Write `content` to `path` atomically and return its stamp. A write undone by a power cut loses nothing."""
     return store_of(path).write_bytes(path, content, durable=False)
 
 
 def make_folders(folder: Path) -> None:
-    """Make the folders of the parts, the one of evaluations in the place of the single file of older versions."""
+    """Create the folders of the parts; the evaluations' folder replaces the single file of older versions."""
     store, table = store_of(folder), folder / EVALUATIONS_FILE
     if store.is_file(table):
         store.remove([table])
@@ -142,16 +142,16 @@ def make_folders(folder: Path) -> None:
 
 
 def remove(folder: Path, names: Collection[str]) -> None:
-    """Remove files of parts whose trials are gone."""
+    """Remove the files of parts whose trials are gone."""
     store_of(folder).remove(folder / name for name in names)
 
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process of this file system collects into the folder: the later tables are the newer ones.
+    """Hold the folder's lock, so that only one process of this file system collects into it at a time.
 
-    Without locks (object storage, some network drives) two may write at once; each file is whole, and a part that is
-    not of the evaluations beside it is made anew by the next.
+    Without locks (object storage, some network drives) two processes may write at once. Each file is still whole, and
+    the next collection rebuilds a part that does not match its evaluations file.
     """
     with contextlib.ExitStack() as held:
         if store_of(folder).on_disk(folder) is not None:
@@ -162,7 +162,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Task:
-    """A part to be brought up to date: the stamps that its trials have now, and those of the parts' files."""
+    """A part to bring up to date: the current stamps of its trials, and those of the parts' files."""
 
     folder: Path
     number: int
@@ -172,7 +172,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Done:
-    """A part's rows of the index as a file's bytes, and the rows of trials that could not be read."""
+    """A part's index rows as the bytes of a file, and the rows of trials that could not be read."""
 
     number: int
     part: bytes
@@ -180,10 +180,10 @@ class Done:
 
 
 def update(folder: Path, listing: Listing, reader: Reader) -> tuple[list[pa.Table], list[IndexRow], list[IndexRow]]:
-    """Read what is new or changed, write the parts that it belongs to, and give the whole.
+    """Read new and changed trials, write the parts that they belong to, and return everything.
 
     Returns:
-      The parts' tables in the plan's order, their rows as `Part.rows` has them, and the rows of unreadable trials.
+      The parts' tables in the plan's order, their rows as `Part.rows` gives them, and the rows of unreadable trials.
     """
     there = {int(name.rpartition("-")[2].partition(".")[0]) for name in listing.parts if name.startswith(KEPT_FOLDER)}
     kept = {number: part for number in sorted(there)
@@ -212,14 +212,14 @@ def update(folder: Path, listing: Listing, reader: Reader) -> tuple[list[pa.Tabl
 
 
 def _each(tasks: Sequence[Task], reader: Reader, to_read: int) -> Iterator[Done]:
-    """Do the tasks, in two processes where there is much to read and cores for it."""
+    """Run the tasks, in two processes if there is much to read and more than one core."""
     local = bool(tasks) and store_of(tasks[0].folder).on_disk(tasks[0].folder) is not None
     if to_read < POOL_FROM or len(tasks) < 2 or len(os.sched_getaffinity(0)) < 2 or not local:
         yield from (bring_up(task, reader) for task in tasks)
         return
     import loky
 
-    with loky.ProcessPoolExecutor(PROCESSES) as pool:  # it needs no `if __name__ == "__main__"` in a user's script
+    with loky.ProcessPoolExecutor(PROCESSES) as pool:  # works without `if __name__ == "__main__"` in a user's script
         yield from pool.map(bring_up, tasks, [reader] * len(tasks))
 
 
@@ -228,7 +228,7 @@ class _Numbered(msgspec.Struct):
 
 
 def _number(trial: Path) -> int | None:
-    """The part that a trial belongs to; None where its record does not say."""
+    """Return the part that a trial belongs to; None if its record does not say."""
     try:
         number = msgspec.json.decode(store_of(trial).read_bytes(trial / RECORD_FILE), type=_Numbered).number
     except (OSError, ValueError):
@@ -237,7 +237,7 @@ def _number(trial: Path) -> int | None:
 
 
 def bring_up(task: Task, reader: Reader) -> Done:
-    """Read the trials of a part that are new or changed, and write the part where it has become another."""
+    """Read the new and changed trials of a part, and write the part if it has changed."""
     part, old = _as_it_was(task, reader)
     known = {} if part is None else {n: s for n, s in part.stamps.items() if task.trials.get(n) == s}
     rows, unreadable = _read(task, [name for name in task.trials if name not in known], reader)
@@ -260,14 +260,14 @@ def bring_up(task: Task, reader: Reader) -> Done:
 
 
 def _kept_rows(part: Part, known: Collection[str]) -> pa.Table:
-    """The rows of a part that are as they were, with the columns that they have."""
+    """Return the unchanged rows of a part, without the columns that none of them has."""
     table = part.table.filter(pa.array([name in known for name in part.stamps], pa.bool_()))
     nulls = {name for text in set(table["kept:nulls"].to_pylist()) for name in msgspec.json.decode(text)}
     return columns.without_absent(table, nulls)
 
 
 def _as_it_was(task: Task, reader: Reader) -> tuple[Part | None, pa.Table | None]:
-    """The part and its evaluations, where they are whole and each trial's evaluations can be told by its id."""
+    """Return the part and its evaluations, if both are intact and each trial's evaluations can be found by its id."""
     part = load(task.folder, task.number, reader.layout, task.files)
     if part is None or not _are_told_apart(part, task):
         return None, None
@@ -279,7 +279,7 @@ def _as_it_was(task: Task, reader: Reader) -> tuple[Part | None, pa.Table | None
 
 
 def _are_told_apart(part: Part, task: Task) -> bool:
-    """Whether each trial's id is its folder's name; a folder that somebody has copied has another's."""
+    """Return whether each trial's id is its folder's name; a folder that somebody copied carries another's id."""
     ids = part.table[f"{columns.FIXED}trial_id"].to_pylist()
     return all(trial in (trial_id, ".") for trial, trial_id in zip(part.stamps, ids, strict=True)) and (
         "." not in part.stamps or len(task.trials) == 1
@@ -287,14 +287,14 @@ def _are_told_apart(part: Part, task: Task) -> bool:
 
 
 def _read(task: Task, names: Sequence[str], reader: Reader) -> tuple[list[tuple[str, IndexRow]], list[IndexRow]]:
-    """The rows of these trials by their names, and those of the unreadable among them."""
+    """Return the rows of these trials with their names, and the rows of the unreadable ones."""
     rows = store_of(task.folder).each(reader.read, names)
     together = list(zip(names, rows, strict=True))
     return [(name, row) for name, row in together if row.readable], [row for row in rows if not row.readable]
 
 
 def _packed(task: Task, rows: Sequence[tuple[str, IndexRow]], reader: Reader) -> pa.Table:
-    """The rows as a part's table, with what is kept of each trial beside the index's columns."""
+    """Return the rows as a part's table, with the cache's own columns for each trial."""
     encode = msgspec.json.encode
     kept = {
         "kept:trial": [name for name, _ in rows],
@@ -309,7 +309,7 @@ def _packed(task: Task, rows: Sequence[tuple[str, IndexRow]], reader: Reader) ->
 
 
 def _order(table: pa.Table) -> list[int]:
-    """The plan's order of a part's rows."""
+    """Return the indices that sort a part's rows in the plan's order."""
     names = (f"{columns.FIXED}number", f"{columns.FIXED}trial_id", "kept:trial")
     keys = list(zip(*(table[name].to_pylist() for name in names), strict=True))
     return sorted(range(len(keys)), key=keys.__getitem__)

@@ -1,4 +1,4 @@
-"""Which trials of an index come first."""
+"""The order of the trials of an index, best first."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from jax_party.judging.settling import Motion, in_words, summarise
 from jax_party.judging.standings import TIERS, judges_the_end, why_provisional
 
 EVERY_SCENARIO: Final = "*"
-"""The scenario of what is of all of them together."""
+"""The scenario of a value that covers all scenarios together."""
 OVER_SCENARIOS: Final = "objective.over_scenarios"
 SCORE: Final = "score"
 SCORES: Final = (SCORE, OVER_SCENARIOS, "objective.value")
-"""What a sweep goes by: the first of these that the index has values of; older indexes and single runs lack a score."""
+"""Columns to rank a sweep by, in order of preference; older indexes and single runs lack a score."""
 JUDGED: Final = ("objective.feasible", "settled", "objective.pareto")
 
 
 def score_column(index: pd.DataFrame) -> str | None:
-    """The column that the sweep goes by; None where no trial has a score."""
+    """Return the column that the sweep is ranked by; None if no trial has a score."""
     return next((name for name in SCORES if name in index and index[name].notna().any()), None)
 
 
 def searched(index: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the search itself, without tests of winners on fresh seeds."""
+    """Return the rows of the search itself, without tests of winners on fresh seeds."""
     return index[index["promoted_from"].isna()]
 
 
 def played(row: Mapping[Any, Any]) -> Played:
-    """What a row of the index has played: by what it counts as a replicate, or as a copy of one."""
+    """Return what a row of the index has played, by which it counts as a replicate or as a copy of one."""
     number = 1 if pd.isna(row["num_seeds"]) else int(row["num_seeds"])
     return Played(ranked_as(row), row["scenario"], int(row["seed"]), number)
 
 
 def ranked_as(row: Mapping[Any, Any]) -> str:
-    """What the trial of a row of the index is ranked as (`judging.replicates.contender`)."""
+    """Return the contender that the trial of an index row is ranked as (`judging.replicates.contender`)."""
     return contender(str(row["configuration"]), str(row["trial_id"]), isinstance(row.get("lineage"), str))
 
 
 def contenders(index: pd.DataFrame) -> dict[str, str]:
-    """Trial id -> what it is ranked as; a test of a winner as that winner."""
+    """Return trial id -> the contender it is ranked as; a test of a winner is ranked as that winner."""
     names = [name for name in ("trial_id", "configuration", "lineage", "promoted_from") if name in index]
     rows = index.loc[index["configuration"].notna(), names].to_dict("records")
     own = {str(row["trial_id"]): ranked_as(row) for row in rows}
@@ -57,9 +57,10 @@ def contenders(index: pd.DataFrame) -> dict[str, str]:
 
 
 def without_copies(index: pd.DataFrame) -> pd.DataFrame:
-    """The rows of an index but for trials of the search that play a configuration, scenario and seed once more.
+    """Return the index without trials of the search that repeat a configuration, scenario and seed.
 
-    Sweeps of before `DUPLICATES` have such; the first counts, of those that are complete if there are some.
+    Sweeps from before `DUPLICATES` have such copies. The first of them is kept, or the first complete one if there is
+    any.
     """
     known = searched(index)
     known = known[known["seed"].notna() & known["configuration"].notna()]
@@ -70,11 +71,11 @@ def without_copies(index: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_rows(index: pd.DataFrame, column: str, mode: str, top: int) -> pd.DataFrame:
-    """The `top` rows of the index by `column`, the best first; rows without a value are left out.
+    """Return the `top` rows of the index by `column`, best first; rows without a value are left out.
 
-    By what the sweep goes by, those of each algorithm and scenario are in the order of their standings, and groups are
-    merged by their firsts. By another column, rows that keep to the sweep's constraints come before those that do not,
-    and those of a Pareto front before others.
+    If `column` is a score of the sweep, each algorithm's and scenario's rows keep the order of their standings, and
+    these groups are merged by their first rows. For any other column, rows that satisfy the sweep's constraints come
+    before those that do not, and rows on a Pareto front before others.
     """
     measured = index[index[column].notna()]
     names = [name for name in _RANKED_BY if name in measured]
@@ -102,7 +103,7 @@ _RANKED_BY: Final = (
 
 
 def standing_of(row: Mapping[Any, Any]) -> float:
-    """The place of a row's configuration among those that it compares with; infinite where it has none."""
+    """Return the place of a row's configuration among those it is compared with; infinite if it has none."""
     place: Any = row.get("standing")
     return float(place) if _is_number(place) else math.inf
 
@@ -112,18 +113,18 @@ def _is_number(value: Any) -> bool:
 
 
 def behind(row: Mapping[Any, Any]) -> tuple[int, ...]:
-    """What a row of the index stands behind others for, whatever its score, as `judging.standings` ranks them."""
+    """Return the criteria that rank a row of the index before its score does, as in `judging.standings`."""
     infeasible, off_front = _bounds(row)
     return infeasible, TIERS.get(str(row["state"]), len(TIERS)), row.get("provisional") is True, off_front
 
 
 def _bounds(row: Mapping[Any, Any]) -> tuple[bool, bool]:
-    """Whether a row breaks a constraint, and whether it is off the Pareto front; without either, both are true."""
+    """Return whether a row breaks a constraint and whether it is off the Pareto front; both are true if unknown."""
     return row.get("objective.feasible") is not True, row.get("objective.pareto") is not True
 
 
 def best_score(index: pd.DataFrame) -> float | None:
-    """The score of the first of the search's trials; None where none has one, or none keeps to the constraints."""
+    """Return the score of the best trial of the search; None if there is no score or the best breaks a constraint."""
     of_search = searched(index)
     column = score_column(of_search)
     if column is None:
@@ -133,13 +134,13 @@ def best_score(index: pd.DataFrame) -> float | None:
 
 
 def mode_of(index: pd.DataFrame) -> str:
-    """Which is better: `max` or `min`."""
+    """Return which scores are better: `max` or `min`."""
     modes: list[Any] = index["objective.mode"].dropna().unique().tolist()
     return str(modes[0]) if modes else "max"
 
 
 def provisional_notes(index: pd.DataFrame) -> list[str]:
-    """Sentences on the bests that are named for the time being only, and why."""
+    """Return sentences that name the provisional best configurations and say why they are provisional."""
     if "standing" not in index:
         return []
     first = index[index["standing"].eq(1).fillna(False)]
@@ -159,7 +160,7 @@ def provisional_notes(index: pd.DataFrame) -> list[str]:
 
 
 def settling_note(index: pd.DataFrame) -> str | None:
-    """The warning about complete trials that had not settled; None where there is nothing to warn of."""
+    """Return the warning about complete trials that had not settled; None if there is nothing to warn about."""
     if "motion" not in index:
         return None
     rules = index["objective.at"].dropna().unique()

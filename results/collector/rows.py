@@ -1,4 +1,4 @@
-"""What a trial has left, as the rows of tables: one of the index, and many of the evaluations."""
+"""What a trial has left, as rows of tables: one of the index, and many of the evaluations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from results.collector.ranking import ranked_as
 
 
 class Evaluation(NamedTuple):
-    """One evaluation of one seed: its number, or none, for each metric."""
+    """One evaluation of one seed: a number or None for each metric."""
 
     seed: int
     step: int
@@ -20,8 +20,8 @@ class Evaluation(NamedTuple):
 
 @dataclass(frozen=True)
 class IndexRow:
-    """One planned trial: the index's row in four groups of columns, its evaluations, and the metrics of each seed that
-    its sweep's objectives and constraints name; whether its files could be read.
+    """One planned trial: the index's row in four groups of columns, its evaluations, each seed's values of the metrics
+    that the sweep's objectives and constraints name, and whether its files could be read.
     """
 
     fixed: dict[str, Any]
@@ -34,14 +34,14 @@ class IndexRow:
 
     @property
     def seed_values(self) -> list[float]:
-        """The objective of each seed; empty where some seed has none."""
+        """The objective of each seed; empty if any seed lacks it."""
         metric = self.fixed.get("objective.metric")
         values = [value for one in self.of_seeds if (value := one.get(str(metric))) is not None]
         return values if len(values) == len(self.of_seeds) else []
 
     @property
     def candidate(self) -> Candidate:
-        """The trial as it is ranked."""
+        """The trial as `judging.standings` ranks it."""
         return Candidate(
             trial_id=str(self.fixed["trial_id"]),
             number=int(self.fixed.get("number") or 0),
@@ -56,6 +56,6 @@ class IndexRow:
 
     @property
     def order(self) -> tuple[bool, int, str]:
-        """Rows go by their place in the plan; those whose place is unknown come last."""
+        """The sort key of rows: by place in the plan; rows with an unknown place come last."""
         number = self.fixed.get("number")
         return number is None, number or 0, str(self.fixed["trial_id"])

@@ -11,7 +11,7 @@ from jax_party.trial.record import TrialRecord
 
 INDEX_FILE: Final = "index.parquet"
 INDEX_CSV_FILE: Final = "index.csv"
-#: What a trial is; the hyperparameters' columns come between these and `OUTCOME_COLUMNS`.
+#: What a trial is; the columns of hyperparameters come between these and `OUTCOME_COLUMNS`.
 IDENTITY_COLUMNS: Final[Mapping[str, str]] = {
     "sweep": "str",
     "number": "Int64",
@@ -24,7 +24,7 @@ IDENTITY_COLUMNS: Final[Mapping[str, str]] = {
     "num_seeds": "Int64",
     "seed": "Int64",
 }
-#: What became of it; the metrics' columns come between these and `PLACE_COLUMNS`.
+#: What became of it; the columns of metrics come between these and `PLACE_COLUMNS`.
 OUTCOME_COLUMNS: Final[Mapping[str, str]] = {
     "state": "str",
     "error": "str",
@@ -88,7 +88,7 @@ OUTCOME_COLUMNS: Final[Mapping[str, str]] = {
     "fresh.over_scenarios.high": "float64",
     "optimism_gap.over_scenarios": "float64",
 }
-#: Where its files are; the config's columns come after these.
+#: Where its files are; the columns of the config come after these.
 PLACE_COLUMNS: Final[Mapping[str, str]] = {
     f"vault.{kind}.{name}": dtype
     for kind in ("train", "test")
@@ -102,6 +102,6 @@ COPIED_COLUMNS: Final = [
 
 
 def hyperparameter_columns(index: pd.DataFrame) -> list[str]:
-    """The columns of sampled hyperparameters: those between `seed` and `state`."""
+    """Return the columns of sampled hyperparameters: those between `seed` and `state`."""
     names = [str(name) for name in index.columns]
     return names[names.index("seed") + 1 : names.index("state")]

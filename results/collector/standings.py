@@ -1,4 +1,4 @@
-"""Columns that a trial's row has only beside the others': its standing, and what tests of winners say of it."""
+"""Columns of a trial's row that depend on other trials: its standing, and the results of tests of winners."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from results.collector.rows import IndexRow
 
 
 def judge_promotions(rows: Sequence[IndexRow]) -> None:
-    """Put the scores on fresh seeds, of all tests of a winner, beside those that were tuned; a seed counts once."""
+    """Add the scores on fresh seeds, over all tests of a winner, to the rows of the winner and its tests.
+
+    Each seed counts once.
+    """
     by_id = {row.fixed["trial_id"]: row for row in rows}
     for origin_id, tests in _tests(rows).items():
         fresh = {name: value for name, value in tests[0].fixed.items() if name.startswith("fresh.")}
@@ -36,7 +39,7 @@ def judge_promotions(rows: Sequence[IndexRow]) -> None:
 
 
 def _tests(rows: Sequence[IndexRow]) -> dict[str, list[IndexRow]]:
-    """The tests of each winner, by its trial id, in the order in which they were planned."""
+    """Return the tests of each winner, by the winner's trial id, in the order in which they were planned."""
     tests: dict[str, list[IndexRow]] = {}
     for row in sorted(rows, key=lambda row: row.order):
         if is_test(row):
@@ -45,7 +48,7 @@ def _tests(rows: Sequence[IndexRow]) -> dict[str, list[IndexRow]]:
 
 
 def _searched_values(rows: Sequence[IndexRow], origin: IndexRow) -> dict[int, float]:
-    """The score of each seed that has chosen the configuration of a winner."""
+    """Return the score of each seed by which the search chose a winner's configuration."""
     played = ("algorithm", "scenario", "state")
     return pool_seeds(
         (row.fixed["seed"], row.seed_values)
@@ -66,7 +69,7 @@ def _seeds(row: IndexRow) -> range:
 
 
 def _count_tests(rows: Sequence[IndexRow], by_id: Mapping[str, IndexRow]) -> None:
-    """Say how often each configuration was tested, and whether it was found after its test seeds had been seen."""
+    """Record how often each configuration was tested, and whether it was found after its test seeds had been seen."""
 
     def configuration(row: IndexRow) -> tuple[Any, Any]:
         chosen = by_id.get(str(row.fixed.get("promoted_from")), row)
@@ -89,7 +92,7 @@ def _count_tests(rows: Sequence[IndexRow], by_id: Mapping[str, IndexRow]) -> Non
 
 
 def judge_promotions_over_scenarios(rows: Sequence[IndexRow]) -> None:
-    """Put the mean over scenarios on fresh seeds beside the one that configurations were chosen by."""
+    """Add the mean over scenarios on fresh seeds to the rows that have one from the search."""
     tests = _tests(rows)
     of_configuration: dict[tuple[Any, ...], dict[str, IndexRow]] = {}
     for row in rows:
@@ -97,7 +100,7 @@ def judge_promotions_over_scenarios(rows: Sequence[IndexRow]) -> None:
             key = (row.fixed["algorithm"], ranked_as(row.fixed))
             of_scenarios = of_configuration.setdefault(key, {})
             of_scenarios.setdefault(row.fixed["scenario"], row)
-            if row.fixed["trial_id"] in tests:  # of several seeds the one that was tested
+            if row.fixed["trial_id"] in tests:  # of several seeds, use the trial that was tested
                 of_scenarios[row.fixed["scenario"]] = row
     for of_scenarios in of_configuration.values():
         origins = list(of_scenarios.values())
@@ -114,18 +117,18 @@ def judge_promotions_over_scenarios(rows: Sequence[IndexRow]) -> None:
 
 
 def is_test(row: IndexRow) -> bool:
-    """Whether it is a winner's score on fresh seeds."""
+    """Return whether the row is a winner's score on fresh seeds."""
     return row.fixed.get("promoted_from") is not None and row.fixed.get("fresh.value") is not None
 
 
 def judge_objectives(rows: Sequence[IndexRow], manifest: SweepManifest) -> None:
-    """Put the place of each configuration, its score over all of its seeds, and whether it keeps to the constraints."""
+    """Add each configuration's place, its score over all of its seeds, and whether it satisfies the constraints."""
     objective = manifest.objective
     over_scenarios = manifest.scenario_mode == standings.MEAN_OVER_SCENARIOS
     by_id = {row.fixed["trial_id"]: row for row in rows if row.fixed.get("promoted_from") is None and row.of_seeds}
     if over_scenarios:
         for row in by_id.values():
-            row.fixed["objective.feasible"] = None  # until its configuration has been played in all of them
+            row.fixed["objective.feasible"] = None  # until its configuration has been played in every scenario
     ranked = standings.rank(
         (row.candidate for row in by_id.values()), objective, manifest.scenario_mode, manifest.scenarios
     )
@@ -136,7 +139,7 @@ def judge_objectives(rows: Sequence[IndexRow], manifest: SweepManifest) -> None:
 
 
 def _standing_values(one: Standing, over_scenarios: bool, several: bool) -> dict[str, Any]:
-    """What the index says of a configuration in the rows of its trials."""
+    """Return the columns that a configuration's standing fills in the rows of its trials."""
     return {
         "score": one.score,
         "standing": one.place,

@@ -1,4 +1,4 @@
-"""A trial's row of the index, made of what is in its folder."""
+"""A trial's row of the index, made from the contents of its folder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 def read_trial(sweep_folder: Path, manifest: SweepManifest | None, name: str) -> IndexRow:
-    """The row of the trial in the folder of that name, `.` for a single run's own."""
+    """Return the row of the trial in the folder of that name; `.` is a single run's own folder."""
     place = PurePosixPath(name)
     trial = sweep_folder if name == "." else sweep_folder / name
     record: TrialRecord | None = None
@@ -45,23 +45,23 @@ def read_trial(sweep_folder: Path, manifest: SweepManifest | None, name: str) ->
         row = _trial_row(record, place, configs.read_leaves(trial), *lines.read(trial, place, record.seed))
         _check_cells(row)
     except (RecordError, ValueError, RecursionError) as error:
-        # The message without the sweep's own path: a sweep that was moved still gives the same bytes.
+        # Leave the sweep's path out of the message, so that a sweep that was moved still gives the same bytes.
         reason = " ".join(str(error).split()).replace(f"{sweep_folder}/", "")
         _log.warning("%s: a row with state FAILED: %s", sweep_folder, reason)
-        holds = isinstance(error, RecordError)  # else its record may hold what no table can
+        holds = isinstance(error, RecordError)  # otherwise the record may hold values that no table can
         return unreadable_row(trial, record if holds else None, place, manifest, reason)
     return row
 
 
 def _check_cells(row: IndexRow) -> None:
-    """Refuse what tables cannot hold: one such trial would cost the whole index."""
+    """Refuse values that tables cannot hold: one such trial would break the whole index."""
     for name, value in row.fixed.items():
         if FIXED_COLUMNS[name] == "Int64" and value is not None and value not in INT64_RANGE:
             raise ValueError(f"{name}: {value} has more than 64 bits; correct the record")
     for one in row.evaluations:
         if one.seed not in INT64_RANGE or one.step not in INT64_RANGE:
             raise RecordError(f"{METRICS_FILE}: step {one.step}: more than 64 bits; remove the line")
-    with contextlib.suppress(OverflowError):  # of hyperparameters: they become text
+    with contextlib.suppress(OverflowError):  # large integers among hyperparameters become text
         msgspec.json.encode((row.fixed, row.hyperparameters, row.metrics, row.config))
 
 
@@ -107,7 +107,7 @@ def _trial_row(
 
 
 def _by_step(evaluations: Sequence[Evaluation], num_seeds: int) -> dict[int, list[Evaluation]]:
-    """Step -> the evaluations of all seeds; whole steps only, in order."""
+    """Return step -> the evaluations of all seeds, in order; steps that lack a seed are left out."""
     of_step: dict[int, list[Evaluation]] = {}
     for one in evaluations:
         of_step.setdefault(one.step, []).append(one)
@@ -119,7 +119,7 @@ def _aggregated(of_seeds: Sequence[Evaluation], how: str) -> dict[str, float | N
 
 
 def _objective_values(record: TrialRecord, judged: Judgement | None) -> dict[str, Any]:
-    """The objective over seeds; of a promoted trial with its interval."""
+    """Return the objective over seeds; for a promoted trial with its interval."""
     numbers = [] if judged is None else judged.values(record.objective.metric)
     if judged is None or not numbers:
         return {}
@@ -154,12 +154,12 @@ def unreadable_row(
 
 
 def pending_rows(folder: Path, manifest: SweepManifest, rows: Sequence[IndexRow]) -> Iterator[IndexRow]:
-    """Rows for the planned trials without a folder, but for draws that no trial is made for."""
+    """Yield rows for the planned trials without a folder, except for draws that get no trial."""
     taken = {row.fixed.get("number") for row in rows if row.fixed.get("promoted_from") is None}
     if len(taken) < manifest.num_trials:
         taken |= Draws.read(folder).numbers
     free = [number for number in range(manifest.num_trials) if number not in taken]
-    # A folder with an unreadable record is one of the free numbers; which one, nobody knows.
+    # A folder with an unreadable record has one of the free numbers; which one is unknown.
     unknown = sum(row.fixed.get("number") is None for row in rows)
     for number in free[: max(0, len(free) - unknown)]:
         fixed = {

@@ -1,7 +1,7 @@
-"""The collector: reads trial folders, writes the sweep's index. It deletes and moves nothing of a trial's.
+"""The collector: reads trial folders and writes the sweep's index. It neither deletes nor moves a trial's files.
 
-It may run at any moment, also while the sweep does. Equal folders give equal bytes, whether trials were read anew or
-kept from an earlier time (`results.collector.parts`)."""
+It may run at any time, also while the sweep runs. Equal folders give equal bytes, whether trials were read now or
+cached by an earlier run (`results.collector.parts`)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from results.collector.trial_rows import pending_rows, read_trial
 
 @dataclass(frozen=True)
 class CollectedPaths:
-    """The files that `write_index` has written."""
+    """The files that `write_index` wrote."""
 
     index: Path
     index_csv: Path
@@ -47,8 +47,8 @@ class CollectedPaths:
 
 @dataclass(frozen=True)
 class Collection:
-    """A sweep as it was collected: the fixed columns of its rows in the plan's order, and their other columns as parts'
-    tables, whose rows are in that order once those at `order` are taken.
+    """A collected sweep: the fixed columns of its rows in the plan's order, and the other columns as the tables of its
+    parts; taking the rows of the concatenated tables at `order` gives the plan's order.
     """
 
     fixed: list[dict[str, Any]]
@@ -59,18 +59,18 @@ class Collection:
 def write_index(sweep_folder: str | Path) -> CollectedPaths:
     """Bring index.parquet, index.csv and evaluations.parquet up to date in a sweep's folder, or in a single run's.
 
-    Every planned trial has a row: one without a folder is PENDING, one whose files cannot be read is FAILED with the
-    reason as its error. Trials whose files have not changed since the last time are not read again.
+    Every planned trial has a row: a trial without a folder is PENDING; one whose files cannot be read is FAILED, with
+    the reason as its error. Trials whose files have not changed since the last call are not read again.
 
     Raises:
-      RecordError: there is no such folder, no trial in it, its sweep.yaml cannot be read, or the folders of all trials
-        that it once had are gone.
+      RecordError: there is no such folder, it holds no trial, its sweep.yaml cannot be read, or it has an index but the
+        folders of all its trials are gone.
     """
     return write_index_of(as_folder(sweep_folder))[0]
 
 
 def write_index_of(folder: Path) -> tuple[CollectedPaths, Collection]:
-    """As `write_index`; what was collected, too. The index is written last."""
+    """Write the index as `write_index` does, and also return what was collected. The index is written last."""
     check_folder(folder)
     parts.make_folders(folder)
     with parts.alone(folder):
@@ -83,12 +83,12 @@ def write_index_of(folder: Path) -> tuple[CollectedPaths, Collection]:
 
 
 def is_sweep_or_run(folder: Path) -> bool:
-    """Whether `folder` is a sweep's or a single run's, so that `write_index` has something to read."""
+    """Return whether `folder` is a sweep's or a single run's, so that `write_index` has something to read."""
     return store_of(folder).is_file(folder / MANIFEST_FILE) or bool(list_folder(folder).trials)
 
 
 def check_folder(folder: Path) -> None:
-    """Raises RecordError where there is nothing in `folder` to collect."""
+    """Raise RecordError if there is nothing in `folder` to collect."""
     store_of(folder).check(folder)
     if not store_of(folder).is_folder(folder):
         raise RecordError(f"{folder}: no such folder; give a sweep's folder or a single run's")
@@ -102,10 +102,10 @@ def check_folder(folder: Path) -> None:
 
 
 def _read_collection(folder: Path) -> Collection:
-    """A row for each planned trial of the sweep or single run in `folder`, in the plan's order.
+    """Return one row per planned trial of the sweep or single run in `folder`, in the plan's order.
 
     Raises:
-      RecordError: there is no such folder, no trial in it, or its sweep.yaml cannot be read.
+      RecordError: sweep.yaml cannot be read, or an index exists but the folders of all its trials are gone.
     """
     listing = list_folder(folder)
     if not listing.trials:
@@ -128,7 +128,9 @@ def _read_collection(folder: Path) -> Collection:
 
 
 def _check_never_begun(folder: Path) -> None:
-    """Refuse to replace an index of trials by one that knows of none: tables were copied alone, or trials removed."""
+    """Refuse to replace an index that has trials when all their folders are gone: only tables were copied, or trials
+    removed.
+    """
     content = store_of(folder).read_bytes(folder / INDEX_FILE) if store_of(folder).is_file(folder / INDEX_FILE) else b""
     try:
         played = pq.read_table(io.BytesIO(content), columns=["folder"])["folder"].drop_null() if content else []
@@ -142,7 +144,7 @@ def _check_never_begun(folder: Path) -> None:
 
 
 def index_table(collections: Sequence[Collection], before: Mapping[str, Sequence[str]] | None = None) -> pa.Table:
-    """The index as a table with the rows of each collection; the columns `before` (name -> texts) come first."""
+    """Return the rows of all collections as one index table; the columns `before` (name -> texts) come first."""
     tables = [table for one in collections for table in one.tables]
     rows = [row for one in collections for row in one.fixed]
     sizes = [sum(map(len, one.tables)) for one in collections]

@@ -1,4 +1,4 @@
-"""TensorBoard's event files of trials, made from their metrics: scalars and hyperparameters, in readable run names."""
+"""TensorBoard event files of trials, generated from their metrics: scalars and hyperparameters, readable run names."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from jax_party.trial.states import FINISHED
 from results.live.following import FollowedTrial, numbers, seconds
 
 EVENT_FILE: Final = "events.out.tfevents.0.jax_party"
-_VERSION: Final = "brain.Event:2"  # of the format, as TensorBoard looks for it
+_VERSION: Final = "brain.Event:2"  # of the format; TensorBoard looks for it
 
 _PARTS: Final = ("evaluate", "train")
 
 
 @dataclass
 class _Written:
-    """What a run's file has: the steps of its evaluations, and whether it says how it ended."""
+    """The contents of a run's file: the last step per seed, and whether its begin and its end are written."""
 
     begun: bool = False
     ended: bool = False
@@ -35,14 +35,14 @@ class _Written:
 
 
 class EventFiles:
-    """Event files below `root`, one a run (`run_name`), and below it one for each of several seeds."""
+    """Event files below `root`: one per run (`run_name`), and below it one per seed if there are several."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._written: dict[str, _Written] = {}
 
     def update(self, trials: Sequence[FollowedTrial], label: str = "") -> None:
-        """Add what the files lack of these trials; `label` begins the names of their runs."""
+        """Append to the files what they lack of these trials; `label` is the prefix of their runs' names."""
         for trial in trials:
             name = run_name(trial.record, label)
             written = self._written.setdefault(name, _Written())
@@ -104,7 +104,7 @@ class EventFiles:
 
 
 def run_name(record: TrialRecord, label: str = "") -> str:
-    """`<algorithm>/<scenario>/<number>-<hash>`; the hash is the end of the trial's id."""
+    """Return `<algorithm>/<scenario>/<number>-<hash>`; the hash is the end of the trial's id."""
     place = f"{record.number:04d}-{record.trial_id.removeprefix(f'{record.sweep}-')}"
     words = [label, record.algorithm, record.scenario, place]
     return "/".join(re.sub(r"[^A-Za-z0-9._-]", "_", word) for word in words if word)
@@ -115,7 +115,7 @@ def _hyperparameters(trial: FollowedTrial) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    """A value as HParams shows it: number, flag or text."""
+    """Return a value in a type that HParams shows: number, flag or text."""
     return value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
@@ -142,7 +142,7 @@ def _event(moment: float, step: int, parts: Mapping[str, Mapping[str, float | No
 
 
 def _framed(event: Event) -> bytes:
-    """An event as event files hold it: its length and itself, each with a checksum (TFRecord)."""
+    """Return an event as a TFRecord, the format of event files: its length and its content, each with a checksum."""
     content = event.SerializeToString()
     length = struct.pack("<Q", len(content))
     return b"".join(

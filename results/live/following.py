@@ -1,4 +1,4 @@
-"""Trial folders as they change: what dashboards are made from. Needs neither JAX nor Ray nor pandas."""
+"""Trial folders as they change, the source of the dashboards. Needs neither JAX nor Ray nor pandas."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FollowedTrial:
-    """A trial as its folder has it: `folder` is its name below the sweep's, `.` for a single run."""
+    """A trial as read from its folder: `folder` is its name below the sweep's, `.` for a single run."""
 
     folder: str
     record: TrialRecord
@@ -36,12 +36,12 @@ class FollowedTrial:
 
     @cached_property
     def by_step(self) -> dict[int, list[Mapping[str, Any]]]:
-        """Environment steps -> the rows of its evaluation, one a seed; whole evaluations only."""
+        """Environment steps -> the rows of its evaluation, one per seed; complete evaluations only."""
         return evaluations_by_step(self.rows, self.record.num_seeds)
 
     @property
     def reached(self) -> dict[int, float]:
-        """The sweep's first objective by the number of the evaluation, 0 for untrained networks; seeds aggregated."""
+        """The number of the evaluation (0 for untrained networks) -> the sweep's first objective, seeds aggregated."""
         name = self.record.objective.metric
         found = {}
         for place, rows in enumerate(self.by_step.values(), start=1):
@@ -52,7 +52,7 @@ class FollowedTrial:
         return found
 
     def metrics(self, rows: Sequence[Mapping[str, Any]], part: str) -> Mapping[str, float | None]:
-        """Metric -> number of an evaluation's `part` (evaluate or train), seeds aggregated."""
+        """Return metric -> number of an evaluation's `part` (evaluate or train), seeds aggregated."""
         return self._together([dict(numbers(row.get(part))) for row in rows])
 
     def _together(self, of_seeds: Sequence[dict[str, float | None]]) -> Mapping[str, float | None]:
@@ -60,17 +60,17 @@ class FollowedTrial:
 
     @cached_property
     def hyperparameters(self) -> Mapping[str, Any]:
-        """The sampled values: of a population's trial, which change, those that gave its score."""
+        """The sampled values; for a member of a population, whose values change, those that gave its score."""
         return judged_hyperparameters(self.record, self.rows)
 
     @cached_property
     def candidate(self) -> Candidate:
-        """The trial as it is ranked."""
+        """The trial as `judging.standings` ranks it."""
         return candidate_of(self.record, self.rows)
 
 
 def numbers(values: Any, prefix: str = "") -> Iterator[tuple[str, float | None]]:
-    """The numbers of one evaluation by name; those in a list or a mapping are `name.item`."""
+    """Yield the numbers of one evaluation by name; those in a list or a mapping are named `name.item`."""
     if isinstance(values, list):
         values = dict(enumerate(values))
     for key, value in (values or {}).items():
@@ -82,21 +82,21 @@ def numbers(values: Any, prefix: str = "") -> Iterator[tuple[str, float | None]]
 
 
 def seconds(row: Mapping[str, Any]) -> float:
-    """Of work before an evaluation was done."""
+    """Return the seconds of work before an evaluation was done."""
     value = row.get("wall_time_s")
     return float(value) if isinstance(value, (int, float)) else 0.0
 
 
 class Follower:
-    """Reads the trials of a sweep or a single run, and reads again those whose files have changed.
+    """A reader of the trials of a sweep or a single run; it reads them again when their files have changed.
 
     Attributes:
-      folder: the sweep's, or the run's.
-      manifest: the sweep's; None for a single run.
+      folder: the sweep's folder, or the run's.
+      manifest: the sweep's manifest; None for a single run.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Raises RecordError where there is no such folder, nothing in it, or its sweep.yaml cannot be read."""
+        """Raise RecordError if there is no such folder, it holds no trials, or its sweep.yaml cannot be read."""
         store_of(folder).check(folder)
         if not store_of(folder).is_folder(folder):
             raise RecordError(f"{folder}: no such folder; give a sweep's folder or a single run's")
@@ -112,9 +112,9 @@ class Follower:
         self._seen: dict[str, tuple[Any, ...]] = {}
 
     def changed(self, settled: Container[str] = ()) -> list[FollowedTrial]:
-        """The trials that are new or have changed since the last call, in the plan's order; not the settled ones.
+        """Return the trials that are new or have changed since the last call, in the plan's order.
 
-        What cannot be read is left out, and read again once it has changed.
+        Trials in `settled` are skipped. Those that cannot be read are left out, and read again once they have changed.
         """
         now = {name: mark for name, mark in self._marks().items() if name not in settled}
         names = [name for name, mark in now.items() if self._seen.get(name) != mark]
@@ -131,7 +131,7 @@ class Follower:
             return None
 
     def _marks(self) -> dict[str, tuple[Any, ...]]:
-        """Trial folder -> what changes with its files."""
+        """Return trial folder -> tags that change with its files."""
         tags = store_of(self.folder).tags_below(
             self.folder, _FILES if self._alone else (), () if self._alone else _FILES
         )

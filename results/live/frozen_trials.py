@@ -1,4 +1,4 @@
-"""Our trials as Optuna's frozen ones."""
+"""Our trials as Optuna's frozen trials."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ STATES: Final[Mapping[State, TrialState]] = {
     State.PRUNED: TrialState.PRUNED,
 }
 SETTLED: Final = (TrialState.COMPLETE, TrialState.PRUNED)
-CONSTRAINTS: Final = "constraints"  # where Optuna's samplers put them
+CONSTRAINTS: Final = "constraints"  # the key that Optuna's samplers use
 OF_SEEDS: Final = "of_seeds"
 MISSED: Final = 1e9
 
 
 def begun_again(there: FrozenTrial, wanted: FrozenTrial) -> bool:
-    """Whether a trial that had failed is played once more: in Optuna, what has ended stays as it is."""
+    """Return whether a failed trial was started again; Optuna cannot change a trial that has ended."""
     return there.state is TrialState.FAIL and wanted.state is not TrialState.FAIL
 
 
 def frozen_trial(manifest: SweepManifest | None, trial: FollowedTrial) -> FrozenTrial:
-    """A trial as Optuna knows it. One that is complete and has no number for some objective counts as failed."""
+    """Return a trial in Optuna's terms. A complete trial that lacks a number for some objective counts as failed."""
     record = trial.record
     score = _score(trial) if record.state in (State.COMPLETE, State.PRUNED) else None
     state = STATES[record.state]
@@ -65,7 +65,7 @@ def frozen_trial(manifest: SweepManifest | None, trial: FollowedTrial) -> Frozen
 
 
 def _score(trial: FollowedTrial) -> list[float] | None:
-    """What the trial is judged by, a number for each of the sweep's objectives; None where one has none."""
+    """Return the trial's value for each of the sweep's objectives; None if any is missing."""
     objective = trial.record.objective
     metrics = aggregate_metrics(trial.candidate.of_seeds, objective.aggregate) if trial.candidate.of_seeds else {}
     found = [value for name in objective.metrics if (value := metrics.get(name)) is not None]
@@ -73,12 +73,12 @@ def _score(trial: FollowedTrial) -> list[float] | None:
 
 
 def is_ranked(trial: FrozenTrial) -> bool:
-    """Whether the journal knows what the trial is judged by; journals of earlier versions do not."""
+    """Return whether the journal holds what the trial is judged by; journals of earlier versions do not."""
     return OF_SEEDS in trial.user_attrs and "number" in trial.user_attrs
 
 
 def candidate_of_trial(trial: FrozenTrial) -> Candidate:
-    """A trial of the journal as it is ranked."""
+    """Return a trial of the journal as `judging.standings` ranks it."""
     facts = trial.user_attrs
     states = {theirs: ours.value for ours, theirs in STATES.items()}
     return Candidate(
@@ -95,14 +95,14 @@ def candidate_of_trial(trial: FrozenTrial) -> Candidate:
 
 
 def placed(trial: FrozenTrial, standing: Standing | None, objective: Objective, whole: bool) -> FrozenTrial:
-    """A finished trial with its configuration's values, and with one constraint more where trials that had not settled
-    are no winners; the same object where it has them already.
+    """Return a finished trial with its configuration's values, and with an extra constraint that excludes trials that
+    had not settled from winning; the same object if nothing changes.
 
     Args:
-      trial: of the journal.
-      standing: of its configuration, where it is ranked.
-      objective: what is better.
-      whole: whether some configuration of the study is no provisional winner, so that provisional ones are none.
+      trial: a trial of the journal.
+      standing: its configuration's standing, if it is ranked.
+      objective: the sweep's objective.
+      whole: whether some feasible configuration of the study is not provisional, so that provisional ones cannot win.
     """
     if standing is None or trial.state is not TrialState.COMPLETE:
         return trial
@@ -120,7 +120,7 @@ def placed(trial: FrozenTrial, standing: Standing | None, objective: Objective, 
 
 
 def mean_trial(parts: Sequence[FrozenTrial], objective: Objective, standing: Standing) -> FrozenTrial:
-    """A configuration's trials as one: means of their intermediate values over scenarios, and its standing's values."""
+    """Return a configuration's trials as one: intermediate values averaged over scenarios, values by its standing."""
     first = parts[0]
     steps = set.intersection(*(set(trial.intermediate_values) for trial in parts))
     pruned = any(trial.state is TrialState.PRUNED for trial in parts)
@@ -167,14 +167,14 @@ def _facts(trial: FollowedTrial) -> dict[str, Any]:
 
 
 def _seed_metrics(trial: FollowedTrial) -> list[dict[str, float | None]] | None:
-    """The objectives and bounded metrics of each seed."""
+    """Return the values of the objectives and of the constraints' metrics, for each seed."""
     objective = trial.record.objective
     names = [*objective.metrics, *map(bound_metric, objective.constraints)]
     return [{name: one.get(name) for name in names} for one in trial.candidate.of_seeds] or None
 
 
 def _constraints(trial: FollowedTrial) -> dict[str, Any]:
-    """By how much the trial misses each bound, where Optuna looks for it."""
+    """Return by how much the trial violates each constraint, under the key that Optuna reads."""
     record = trial.record
     if not record.objective.constraints or record.state not in (State.COMPLETE, State.PRUNED):
         return {}

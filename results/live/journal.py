@@ -1,7 +1,7 @@
 """A sweep's trials as an Optuna journal, which Optuna's dashboard and `optuna.load_study` read.
 
-The journal follows the trial folders: `Journal.update` adds what it lacks, and may be called at any time, by any number
-of processes, after a kill, and for sweeps that are older than their journal. Nothing is searched with it."""
+The journal follows the trial folders: `Journal.update` adds what is missing. It may be called at any time, by any
+number of processes, after a kill, and for sweeps that are older than their journal. No search reads it."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ from results.live.journal_log import JournalLog, cut_unfinished_line
 
 JOURNAL_FILE: Final = "optuna.journal"
 OVER_SCENARIOS: Final = "over scenarios"
-"""Ends the name of the study of a sweep's configurations by their mean over scenarios."""
-METRIC_NAMES: Final = "study:metric_names"  # where `optuna.Study.set_metric_names` puts them
+"""The suffix of the study's name for a sweep's configurations by their mean over scenarios."""
+METRIC_NAMES: Final = "study:metric_names"  # the key that `optuna.Study.set_metric_names` uses
 
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def update_journal(folder: str | Path) -> Path | None:
-    """Bring the journal in a sweep's folder up to date; its path.
+    """Bring the journal in a sweep's folder up to date; return its path.
 
-    None where there is none to write: for a single run, and on remote storage, where files cannot grow.
+    Return None if no journal is written: for a single run, and on remote storage, where files cannot be appended to.
 
     Raises:
       RecordError: there is no such sweep, or its journal is damaged.
@@ -65,10 +65,10 @@ def update_journal(folder: str | Path) -> Path | None:
 
 
 class Journal:
-    """A journal file, to which the trials of one sweep or of several are written."""
+    """A journal file that holds the trials of one or several sweeps."""
 
     def __init__(self, path: Path) -> None:
-        """Open it, or make a new one. Raises RecordError where it is damaged."""
+        """Open the file, or create it. Raises RecordError if it is damaged."""
         self._path = path
         self._lock = JournalFileSymlinkLock(str(path))
         try:
@@ -78,7 +78,7 @@ class Journal:
             raise self._damaged(error) from error
 
     def settled(self) -> set[str]:
-        """The folders of trials that are in it as they will stay."""
+        """Return the folders of trials whose entries are final."""
         return {
             trial.user_attrs["folder"]
             for study in self._storage.get_all_studies()
@@ -87,12 +87,12 @@ class Journal:
         }
 
     def update(self, manifest: SweepManifest | None, trials: Sequence[FollowedTrial], label: str = "") -> None:
-        """Add what it lacks of these trials.
+        """Add what the journal lacks of these trials.
 
         Args:
-          manifest: of their sweep; None for a single run.
+          manifest: their sweep's manifest; None for a single run.
           trials: in the plan's order.
-          label: begins the names of the sweep's studies.
+          label: the prefix of the names of the sweep's studies.
 
         Raises:
           RecordError: the file cannot be written, or is damaged.
@@ -116,7 +116,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
-        """Alone at the file, with all that others have written to it read; what is done is written at the end."""
+        """Hold the file's lock, with all that others have written to it read; write the batch at the end."""
         self._lock.acquire()
         try:
             cut_unfinished_line(self._path)
@@ -146,10 +146,10 @@ class Journal:
                 self._change(there, wanted)
 
     def _judge(self, studies: dict[str, int], names: Iterable[str], manifest: SweepManifest) -> None:
-        """Have the values of finished trials be their configurations', over all seeds, and what cannot be the best
-        count as infeasible, so that `study.best_trial` is the sweep's winner.
+        """Give finished trials the values of their configurations over all seeds, and mark those that cannot be the
+        best as infeasible, so that `study.best_trial` is the sweep's winner.
 
-        In Optuna, a trial that has ended stays as it is: where one has to change, the study is written anew.
+        Optuna cannot change a trial that has ended, so a study in which one has to change is written again.
         """
         for name in names:
             trials = self._trials(studies[name])
@@ -165,7 +165,7 @@ class Journal:
         ranked: Mapping[str, Sequence[Standing]],
     ) -> None:
         of_trial = {trial_id: one for found in ranked.values() for one in found for trial_id in one.trials}
-        whole = any(one.feasible and not one.provisional for one in of_trial.values())  # of several scenarios, too
+        whole = any(one.feasible and not one.provisional for one in of_trial.values())  # over several scenarios too
         wanted = [
             placed(trial, of_trial.get(trial.user_attrs.get("trial_id", "")), objective, whole) for trial in trials
         ]
@@ -192,8 +192,8 @@ class Journal:
     def _add_over_scenarios(
         self, studies: dict[str, int], manifest: SweepManifest, trials: Sequence[FollowedTrial], label: str
     ) -> None:
-        """Where configurations count by their mean over scenarios: a study of these, with a trial per configuration
-        that has been played in all of them.
+        """Add a study of the configurations by their mean over scenarios, with one trial per configuration that has
+        been played in all of them.
         """
         for algorithm in dict.fromkeys(trial.record.algorithm for trial in trials):
             names = [" ".join(filter(None, (label, algorithm, scenario))) for scenario in manifest.scenarios]
@@ -222,10 +222,10 @@ class Journal:
             self._settle(studies, together, manifest.objective, means, {algorithm: named})
 
     def _change(self, there: FrozenTrial, wanted: FrozenTrial) -> None:
-        """Write what is new of a trial that has not ended."""
+        """Write what is new about a trial that has not ended."""
         number = there._trial_id
         for name, value in wanted.params.items():
-            if there.params.get(name) != value:  # a population's change
+            if there.params.get(name) != value:  # a population member changed its values
                 distribution = wanted.distributions[name]
                 internal = distribution.to_internal_repr(value)
                 self._storage.set_trial_param(number, name, internal, distribution)
@@ -252,7 +252,7 @@ class Journal:
 def _by_study(
     manifest: SweepManifest | None, trials: Iterable[FollowedTrial], label: str
 ) -> dict[str, list[FollowedTrial]]:
-    """Study name -> its trials: of an algorithm and scenario, or of an algorithm where the scenario is an axis."""
+    """Return study name -> its trials: a study per algorithm and scenario, or per algorithm if scenario is an axis."""
     found: dict[str, list[FollowedTrial]] = {}
     for trial in trials:
         record = trial.record

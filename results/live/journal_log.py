@@ -12,7 +12,7 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
 
 class JournalLog(BaseJournalBackend):
-    """A journal file of which a batch of operations is written at once."""
+    """A journal file that is written in batches: all operations of a batch at once."""
 
     def __init__(self, path: Path) -> None:
         self._file = JournalFileBackend(str(path), lock_obj=_UNLOCKED)
@@ -20,7 +20,7 @@ class JournalLog(BaseJournalBackend):
         self._kept: list[dict[str, Any]] | None = None
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """The operations from this number on; while a batch is made, nobody else adds any."""
+        """Return the operations from this number on; nobody else adds any during a batch."""
         if self._kept is not None:
             return iter(self._kept[log_number_from - self._read :])
         found = list(self._file.read_logs(log_number_from))
@@ -28,7 +28,7 @@ class JournalLog(BaseJournalBackend):
         return iter(found)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Keep operations for the end of the batch."""
+        """Keep operations until the end of the batch."""
         assert self._kept is not None
         self._kept += logs
 
@@ -46,7 +46,7 @@ class JournalLog(BaseJournalBackend):
 
 
 class _Unlocked:
-    """In place of the file's lock, which is held for the whole batch."""
+    """A stand-in for the file's lock, which is held for the whole batch."""
 
     def acquire(self) -> bool:
         return True
@@ -59,7 +59,7 @@ _UNLOCKED: Any = _Unlocked()
 
 
 def cut_unfinished_line(path: Path) -> None:
-    """Take away what a kill has left of a line."""
+    """Remove the incomplete line that a killed writer has left."""
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
         if not size or file.seek(size - 1) is None or file.read(1) == b"\n":

@@ -1,8 +1,8 @@
 """The report of a sweep: `python -m results.report <folder>` writes `report.html` and `plots/`.
 
 `data` reads the tables and folders; `learning`, `comparison`, `hyperparameters`, `game`, `health` and `leaderboard`
-make charts and tables of them; `page` puts these on one page, `paper` draws the pictures for papers. `docs/report.md`
-says what each chart means.
+turn them into charts and tables; `page` puts these on one page, and `paper` draws the figures for papers.
+`docs/report.md` explains each chart.
 """
 
 from __future__ import annotations

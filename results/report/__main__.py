@@ -1,4 +1,4 @@
-"""`python -m results.report <folder>`: write a sweep's report. To call it: `results.report.write_report(folder)`."""
+"""`python -m results.report <folder>`: write a sweep's report. In Python: `results.report.write_report(folder)`."""
 
 from __future__ import annotations
 

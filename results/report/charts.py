@@ -1,4 +1,4 @@
-"""A chart of the page: a Plotly figure and what the page's filters have to know of it."""
+"""A chart of the page: a Plotly figure and the information that the page's filters need about it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from results.report.theme import Style, axis_range, faint
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure with its title and one line that says what it shows.
+    """A figure with its title and a one-line caption.
 
     Attributes:
-      scenario: of which it is; `*` where it is over all of them, and so only to be seen when all are; None for any.
-      view: `best` or `all`, whose runs are drawn; None for any.
-      metrics: the axis title of each metric that its traces are of, where the reader chooses one.
-      wide: whether it takes the page's whole width.
-      height: pixels.
+      scenario: the scenario it shows; `*` if it covers all scenarios, so that it is shown only when all are selected;
+        None if it does not depend on the selection.
+      view: `best` or `all`, the runs that it shows; None if it does not depend on the selection.
+      metrics: metric -> axis title, for the metrics that the reader can choose from.
+      wide: whether it takes the full width of the page.
+      height: in pixels.
     """
 
     name: str
@@ -43,14 +44,14 @@ class Chart:
 
 
 def tags(*algorithms: str, **others: str) -> dict[str, Any]:
-    """What the filters read of a trace: its algorithms, and `scenario` and `metric` where the chart has several."""
+    """Return a trace's data for the filters: its algorithms, and `scenario` and `metric` if the chart has several."""
     return {"algorithms": list(algorithms), **others}
 
 
 def band_traces(
     x: Sequence[float] | NDArray[np.float64], band: Band, name: str, style: Style, meta: dict[str, Any]
 ) -> list[go.Scatter]:
-    """A line with its interval behind it; markers where there are few points."""
+    """Return a line with its interval behind it; with markers if there are few points."""
     at = np.asarray(x, np.float64)
     traces = []
     known = np.isfinite(band.low)
@@ -77,7 +78,7 @@ def band_traces(
 
 
 def figure(traces: Sequence[Any], x: str, y: str, **layout: Any) -> go.Figure:
-    """A figure with axis titles, which say where an axis of shares ends; colours of text and grid are the page's."""
+    """Return a figure with axis titles; an axis of shares has a fixed range. The page colours text and grid."""
     made = go.Figure(data=list(traces), layout={"template": None, "hovermode": "closest", **layout})
     made.update_xaxes(title={"text": x}, automargin=True, range=axis_range(x))
     made.update_yaxes(title={"text": y}, automargin=True, range=axis_range(y))

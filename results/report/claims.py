@@ -1,4 +1,4 @@
-"""The section of claims that were made before the sweep ran: their text, whether they are intact, and the verdicts."""
+"""The section on claims made before the sweep ran: their text, whether they are intact, and the verdicts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from results.report.theme import number
 
 
 def claims(data: SweepData) -> dict[str, Any] | None:
-    """What the template needs; None where nothing was claimed.
+    """Return what the template needs; None if nothing was claimed.
 
     `problem` says what was edited or cannot be read; verdicts are then not shown.
     """
@@ -57,7 +57,7 @@ def _holds_its_config(trial: Path) -> bool:
     try:
         return holds_its_config(trial, read_record(trial))
     except RecordError:
-        return True  # another section says what is wrong with it
+        return True  # another section reports it
 
 
 def _row(claim: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, str]:

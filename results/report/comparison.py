@@ -1,4 +1,4 @@
-"""Algorithms against each other: aggregates, performance profiles, probability of improvement, the heat map."""
+"""Algorithms compared: aggregates, performance profiles, probability of improvement, and the heat map."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ THRESHOLDS = 101
 
 @dataclass(frozen=True)
 class Rivals:
-    """The scores of algorithms in the same scenarios, larger is better.
+    """The scores of algorithms in the same scenarios; larger is better.
 
     Attributes:
-      scores: algorithm -> an array a scenario.
-      scaled: whether each scenario's are scaled together to [0, 1], as they are where there are several.
+      scores: algorithm -> one array per scenario.
+      scaled: whether the scores of each scenario are scaled together to [0, 1], as they are if there are several
+        scenarios.
     """
 
     scores: dict[str, list[NDArray[np.float64]]]
@@ -42,7 +43,7 @@ class Rivals:
 
 
 def rivals(data: SweepData, view: str, scenario: str) -> Rivals:
-    """The runs of the algorithms that have some in `scenario`, or in every scenario where it is `*`."""
+    """Return the runs of the algorithms that have some in `scenario`, or in every scenario if it is `*`."""
     scenarios = data.scenarios if scenario == "*" else [scenario]
     runs = {name: [data.runs(view, name, one) for one in scenarios] for name in data.algorithms}
     runs = {name: tasks for name, tasks in runs.items() if all(len(task) for task in tasks)}
@@ -53,7 +54,7 @@ def rivals(data: SweepData, view: str, scenario: str) -> Rivals:
 
 
 def comparison_charts(data: SweepData) -> Iterator[Chart]:
-    """Aggregates, profiles and probabilities, a scenario each and over all of them."""
+    """Yield aggregates, profiles and probabilities for each scenario and over all of them."""
     places = data.scenarios + (["*"] if len(data.scenarios) > 1 else [])
     for view in VIEWS:
         for place in places:
@@ -78,11 +79,11 @@ def _runs_text(view: str) -> str:
 
 
 def aggregates(data: SweepData, view: str, place: str, found: Rivals) -> tuple[str, dict[str, Estimate]]:
-    """What algorithms score, in the units of the chart.
+    """Return the algorithms' scores, in the units of the chart.
 
     Returns:
       The estimator, and algorithm -> its estimate. The best configurations of one scenario have the order and numbers
-      of `results.leaders`, after them those of algorithms without a complete trial; otherwise it is the interquartile
+      of `results.leaders`, followed by algorithms without a complete trial; otherwise the estimate is the interquartile
       mean of all runs.
     """
     if view == BEST and place in data.leaders:
@@ -106,7 +107,7 @@ _ESTIMATORS: Final[Mapping[str, tuple[str, str]]] = {
     Aggregate.IQM.value: ("Interquartile mean", "Interquartile mean with its 95 % stratified-bootstrap interval."),
     Aggregate.MEAN.value: ("Mean", "Mean with its 95 % interval of Student's t."),
 }
-"""Of each estimator the title and the caption."""
+"""The title and the caption for each estimator."""
 
 
 def _aggregates(data: SweepData, view: str, place: str, found: Rivals) -> Chart:
@@ -135,7 +136,7 @@ def _whisker(value: float, ends: list[float], name: str, style: Style, text: str
 
 
 def profiles(found: Rivals) -> tuple[NDArray[np.float64], dict[str, Band]]:
-    """The thresholds, and each algorithm's performance profile at them."""
+    """Return the thresholds, and each algorithm's performance profile at them."""
     together = np.concatenate([task for tasks in found.scores.values() for task in tasks])
     low, high = together.min(), together.max()
     room = 0.02 * (high - low) or 1.0
@@ -159,7 +160,7 @@ def _profiles(data: SweepData, view: str, place: str, found: Rivals) -> Chart:
 
 
 def improvements(found: Rivals) -> dict[tuple[str, str], Estimate]:
-    """(X, Y) -> how likely a run of X scores more than one of Y, for each pair once, the likelier first."""
+    """Return (X, Y) -> the probability that a run of X beats one of Y, once per pair, the likelier one first."""
     names = list(found.scores)
     pairs = {}
     for place, x in enumerate(names):
@@ -197,8 +198,8 @@ class Cell:
     """A cell of the heat map.
 
     Attributes:
-      value: the score of the algorithm's best configuration in the scenario, and `text` its interval.
-      place: where it is between the scenario's worst (0) and best (1) algorithm.
+      value: the score of the algorithm's best configuration in the scenario; `text` is its interval.
+      place: its position between the scenario's worst (0) and best (1) algorithm.
     """
 
     algorithm: str
@@ -209,7 +210,7 @@ class Cell:
 
 
 def heat_map(data: SweepData) -> list[list[Cell]]:
-    """A row a scenario, a cell an algorithm."""
+    """Return the cells of the heat map: one row per scenario, one cell per algorithm."""
     rows = []
     for scenario in data.scenarios:
         values = [_estimate(data, algorithm, scenario) for algorithm in data.algorithms]
@@ -225,8 +226,8 @@ def heat_map(data: SweepData) -> list[list[Cell]]:
 
 
 def _estimate(data: SweepData, algorithm: str, scenario: str) -> Interval | None:
-    """The score of an algorithm's best configuration in a scenario, as `results.leaders` has it; of one that is still
-    running by its own seeds.
+    """Return the score of an algorithm's best configuration in a scenario, as in `results.leaders`; if no trial is
+    complete yet, from the seeds of its best configuration so far.
     """
     row = data.leaders.get(scenario, {}).get(algorithm)
     if row is None:

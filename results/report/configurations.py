@@ -1,4 +1,4 @@
-"""A configuration as the report counts it: its trials, and what they scored."""
+"""A configuration as the report counts it: its trials and their scores."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ from results.collector.ranking import EVERY_SCENARIO
 class Configuration:
     """A configuration of an algorithm in a scenario: its trials, and the scores of their seeds.
 
-    Where it counts by its mean over scenarios, there is one more, of all scenarios (`EVERY_SCENARIO`): its scores are
-    means.
+    If configurations are ranked by their mean over scenarios, there is one more for all scenarios together
+    (`EVERY_SCENARIO`), whose scores are means.
 
     Attributes:
-      score: of the seeds that it was searched with, by the sweep's own aggregate; None where none has been measured.
-      seeds: the estimate over these with its 95 % interval.
-      values: the score of each, a seed counted once, however many trials played it.
+      score: the sweep's own aggregate over the seeds of the search; None if no seed has been measured.
+      seeds: the estimate over these seeds with its 95 % interval.
+      values: the score of each of these seeds; a seed counts once, however many trials played it.
       by_seed: seed -> score.
-      replicates: ids of the trials that hold these seeds: without copies.
+      replicates: ids of the trials that played these seeds, without copies.
       fresh_trials: the trials that tested it on fresh seeds.
-      fresh: the estimate over these seeds, of which each counts once, and `fresh_values` the score of each.
-      ranked_as: what it is ranked as (`judging.replicates.contender`).
-      standing: its place among those that it compares with; infinite where it has none.
-      behind: what it stands behind others for, whatever its score (`ranking.behind`), where an older index has no
-        standings.
-      settled: whether its trials have settled; None where that is unknown.
-      provisional: whether it would be the best for the time being only.
+      fresh: the estimate over the fresh seeds, each counted once; `fresh_values` has the score of each.
+      ranked_as: the contender it is ranked as (`judging.replicates.contender`).
+      standing: its place among those it is compared with; infinite if it has none.
+      behind: the criteria that rank it before its score does (`ranking.behind`), for an older index without standings.
+      settled: whether its trials have settled; None if unknown.
+      provisional: whether it could only be a provisional best.
     """
 
     algorithm: str
@@ -58,7 +57,7 @@ class Configuration:
 
     @property
     def curve_trials(self) -> list[str]:
-        """The trials whose seeds speak for it: on fresh seeds where there are some."""
+        """The trials whose seeds represent it: those on fresh seeds if there are any."""
         return list(self.fresh_trials or self.replicates)
 
     @property
@@ -68,7 +67,7 @@ class Configuration:
 
 
 def together(parts: Sequence[Configuration]) -> Configuration:
-    """A configuration's parts, one a scenario, as one of all scenarios."""
+    """Return a configuration's parts, one per scenario, as one configuration of all scenarios."""
     first = parts[0]
     tested = [one.fresh_values for one in parts]
     rows = pd.concat([one.trials for one in parts])
@@ -88,5 +87,5 @@ def together(parts: Sequence[Configuration]) -> Configuration:
 
 
 def _means(of_scenarios: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """Of each seed, over scenarios."""
+    """Return the mean over scenarios for each seed."""
     return tuple(fmean(values) for values in zip(*of_scenarios, strict=False))

@@ -1,4 +1,4 @@
-"""What a report is made from: the sweep's tables, its manifest, and the score of each seed."""
+"""The data of a report: the sweep's tables, its manifest, and the score of each seed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from results.collector.ranking import behind, contenders, standing_of, without_c
 from results.collector.schema import hyperparameter_columns
 from results.report.configurations import Configuration, together
 
-#: Which runs a chart is of: those of each algorithm's best configuration, or every configuration.
+#: The runs that a chart shows: those of each algorithm's best configuration, or every configuration.
 BEST: Final = "best"
 ALL: Final = "all"
 VIEWS: Final = (BEST, ALL)
@@ -35,13 +35,13 @@ VIEWS: Final = (BEST, ALL)
 
 @dataclass(frozen=True)
 class SweepData:
-    """A sweep as it stands.
+    """A sweep in its present state.
 
     Attributes:
-      folder: where it is.
-      index: a row for each planned trial, as in `docs/results_format.md`.
+      folder: the sweep's folder.
+      index: one row per planned trial, as in `docs/results_format.md`.
       evaluations: the long table.
-      manifest: of sweep.yaml; None for a single run.
+      manifest: the contents of sweep.yaml; None for a single run.
       scores: trial id -> the objective of each seed.
     """
 
@@ -58,7 +58,7 @@ class SweepData:
 
     @cached_property
     def objective(self) -> Objective:
-        """What the sweep looks for."""
+        """The sweep's objective."""
         if self.manifest is not None:
             return self.manifest.objective
         row = self.index.iloc[0]
@@ -68,46 +68,46 @@ class SweepData:
 
     @property
     def sign(self) -> float:
-        """1 where more of the objective is better, -1 where less is."""
+        """1 if larger values of the objective are better, -1 if smaller ones are."""
         return 1.0 if self.objective.mode == "max" else -1.0
 
     @cached_property
     def trials(self) -> pd.DataFrame:
-        """The rows of trials that have a folder that could be read, promotions among them."""
+        """The rows of trials with a readable folder, promotions included."""
         return self.index[self.index["scenario"].notna()]
 
     @cached_property
     def searched(self) -> pd.DataFrame:
-        """Those of the search: without promotions."""
+        """The trials of the search, without promotions."""
         return self.trials[self.trials["promoted_from"].isna()]
 
     @cached_property
     def replicates(self) -> set[str]:
-        """Ids of the search's trials that are no copy of another."""
+        """Ids of the search's trials that do not copy another."""
         return set(without_copies(self.searched)["trial_id"])
 
     @cached_property
     def algorithms(self) -> list[str]:
-        """In the sweep's order."""
+        """The algorithms, in the sweep's order."""
         known = list(self.manifest.algorithms) if self.manifest is not None else []
         present = set(self.trials["algorithm"])
         return [name for name in known if name in present] + sorted(present - set(known))
 
     @cached_property
     def scenarios(self) -> list[str]:
-        """In the sweep's order."""
+        """The scenarios, in the sweep's order."""
         known = list(self.manifest.scenarios) if self.manifest is not None else []
         present = set(self.trials["scenario"])
         return [name for name in known if name in present] + sorted(present - set(known))
 
     @cached_property
     def hyperparameters(self) -> list[str]:
-        """The sampled keys that have several values, the seed not counted."""
+        """The sampled keys that have several values, without the seed."""
         return [name for name in self.sampled if self.searched[name].nunique(dropna=False) > 1]
 
     @property
     def sampled(self) -> list[str]:
-        """The sampled keys, the seed not counted, whether they vary or not."""
+        """The sampled keys without the seed, whether they vary or not."""
         return [name for name in hyperparameter_columns(self.index) if name != "system.seed"]
 
     @cached_property
@@ -119,14 +119,14 @@ class SweepData:
 
     @property
     def is_over_scenarios(self) -> bool:
-        """Whether configurations count by their mean over scenarios."""
+        """Whether configurations are ranked by their mean over scenarios."""
         return self.manifest is not None and self.manifest.scenario_mode == "mean"
 
     @cached_property
     def configurations(self) -> list[Configuration]:
-        """Every configuration in every scenario, the best first; those without a score last.
+        """Every configuration in every scenario, best first; those without a score come last.
 
-        Where they count by their mean over scenarios they go by that in every scenario.
+        If configurations are ranked by their mean over scenarios, that order applies in every scenario.
         """
         places = {(one.algorithm, one.ranked_as): place for place, one in enumerate(self._over_scenarios)}
         last = len(places)
@@ -134,7 +134,7 @@ class SweepData:
         return sorted(found, key=lambda one: places.get((one.algorithm, one.ranked_as), last))
 
     def _in_order(self, found: Iterable[Configuration]) -> list[Configuration]:
-        """Those of an algorithm and scenario by their standing, groups merged by their firsts' scores."""
+        """Return the configurations: by standing per algorithm and scenario, groups merged by their best scores."""
         groups: dict[tuple[str, str], list[Configuration]] = {}
         for one in found:
             groups.setdefault((one.algorithm, one.scenario), []).append(one)
@@ -152,7 +152,7 @@ class SweepData:
 
     @cached_property
     def _over_scenarios(self) -> list[Configuration]:
-        """The configurations that have been played in every scenario by their mean, the best first."""
+        """The configurations that have been played in every scenario, by their mean, best first."""
         by_configuration: dict[tuple[str, str], list[Configuration]] = {}
         for one in self._of_scenarios if self.is_over_scenarios else ():
             if one.score is not None:
@@ -163,10 +163,10 @@ class SweepData:
 
     @property
     def contenders(self) -> list[Configuration]:
-        """What is ranked: every configuration in every scenario, or each by its mean over scenarios; the best first.
+        """What is ranked, best first: every configuration in every scenario, or each by its mean over scenarios.
 
-        Of a sweep that averages over scenarios, those that have not been played in all of them come last, scenario by
-        scenario.
+        In a sweep that averages over scenarios, configurations that have not been played in all of them come last, one
+        entry per scenario.
         """
         ranked = {(one.algorithm, one.ranked_as) for one in self._over_scenarios}
         others = [one for one in self.configurations if (one.algorithm, one.ranked_as) not in ranked]
@@ -200,7 +200,7 @@ class SweepData:
 
     @cached_property
     def leaders(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Scenario -> algorithm -> its row of `results.leaders`, the better algorithm first."""
+        """Scenario -> algorithm -> its row of `results.leaders`, best algorithm first."""
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for row in leaders_of(self.trials).to_dict("records"):
             found.setdefault(str(row["scenario"]), {})[str(row["algorithm"])] = {str(k): v for k, v in row.items()}
@@ -208,8 +208,8 @@ class SweepData:
 
     @cached_property
     def best(self) -> dict[tuple[str, str], Configuration]:
-        """(algorithm, scenario) -> its best configuration, where one has a score; the same in every scenario where the
-        mean over scenarios counts.
+        """(algorithm, scenario) -> its best configuration, if one has a score; the same in every scenario if
+        configurations are ranked by their mean over scenarios.
         """
         found: dict[tuple[str, str], Configuration] = {}
         for one in self.configurations:
@@ -218,16 +218,16 @@ class SweepData:
         return found
 
     def is_fresh(self, scenario: str) -> bool:
-        """Whether algorithms are compared on fresh seeds there: where the best of each was tested on some."""
+        """Return whether algorithms are compared on fresh seeds there: if the best of each was tested on some."""
         found = [one for (_, where), one in self.best.items() if where == scenario]
         return bool(found) and all(one.fresh_values for one in found)
 
     def runs(self, view: str, algorithm: str, scenario: str) -> NDArray[np.float64]:
-        """The scores of an algorithm's runs in a scenario, larger is better.
+        """Return the scores of an algorithm's runs in a scenario; larger is better.
 
         Args:
-          view: `best`: the seeds of its best configuration, fresh ones where every algorithm has some; `all`: the score
-            of each configuration of the search.
+          view: `best`: the seeds of its best configuration, fresh ones if every algorithm has some; `all`: the score of
+            each configuration of the search.
         """
         if view == BEST:
             chosen = self.best.get((algorithm, scenario))
@@ -242,9 +242,9 @@ class SweepData:
         return [one for one in self.configurations if (one.algorithm, one.scenario) == (algorithm, scenario)]
 
     def curves(self, view: str, algorithm: str, scenario: str, metric: str) -> pd.DataFrame:
-        """The learning curves of the same runs: the index is the step, a column a run.
+        """Return the learning curves of the same runs: the index is the step, with one column per run.
 
-        A run that has ended early keeps its last value; one that is still going on ends where it is.
+        A run that ended early keeps its last value; the curve of a run that is still going ends at its last step.
         """
         if view == BEST:
             chosen = self.best.get((algorithm, scenario))
@@ -274,14 +274,14 @@ class SweepData:
 
     @cached_property
     def _pivots(self) -> dict[str, pd.DataFrame]:
-        """Metric -> a table with a row a step and a column for each trial and seed."""
+        """Metric -> a table with one row per step and one column per trial and seed."""
         return {
             str(metric): rows.pivot_table(index="step", columns=["trial_id", "seed"], values="value", observed=True)
             for metric, rows in self.evaluations.groupby("metric", observed=True)
         }
 
     def final(self, trial: Mapping[str, Any], metric: str) -> float | None:
-        """A metric of a trial at the networks that it is judged by; of averages, over these evaluations."""
+        """Return a trial's metric for the networks that it is judged by; a rule's average is over its evaluations."""
         averaged = At(self.objective.at).averaged
         table = self._pivots.get(metric) if averaged is not None else None
         if table is not None and trial["trial_id"] in table.columns.get_level_values(0):
@@ -308,5 +308,5 @@ def _tier(row: Mapping[Any, Any]) -> int:
 
 
 def joined(values: Iterable[Any]) -> str:
-    """Texts with commas between them."""
+    """Return the values as text, separated by commas."""
     return ", ".join(str(value) for value in values)

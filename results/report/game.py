@@ -1,4 +1,4 @@
-"""The game: cooperation, outcomes, welfare against equality, leader changes; and the front of several objectives.
+"""The game: cooperation, outcomes, welfare against equality, leader changes, and the front of several objectives.
 
 Also which scenarios have ranks that cannot change.
 """
@@ -27,7 +27,7 @@ _SCENARIO: Final = "config.env.scenario."
 
 
 def ranks(data: SweepData) -> str | None:
-    """Say in one line which scenarios have ranks that cannot change, by their trials' settings; None without any."""
+    """Return a line on the scenarios whose ranks cannot change, from their trials' settings; None if there are none."""
     columns = [name for name in data.trials.columns if name.startswith(_SCENARIO)]
     found: list[tuple[str, RankMobility]] = []
     for row in data.trials[["scenario", *columns]].to_dict("records"):
@@ -49,7 +49,7 @@ def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def game_curves(data: SweepData) -> Iterator[Chart]:
-    """The curve of each of the game's metrics, a scenario and view each."""
+    """Yield the curve of each of the game's metrics, for each scenario and view."""
     for view in VIEWS:
         by_metric = [
             list(learning_charts(data, view, [name], f"game-{name}")) for name in CURVES if name in data.metrics
@@ -59,7 +59,7 @@ def game_curves(data: SweepData) -> Iterator[Chart]:
 
 
 def final_charts(data: SweepData) -> Iterator[Chart]:
-    """Final values: outcome shares of each algorithm, and every trial's welfare and equality."""
+    """Yield charts of final values: outcome shares of each algorithm, and every trial's welfare and equality."""
     for scenario in data.scenarios:
         if set(OUTCOME_COLOURS) <= set(data.metrics):
             for view in VIEWS:
@@ -69,7 +69,7 @@ def final_charts(data: SweepData) -> Iterator[Chart]:
 
 
 def outcome_shares(data: SweepData, view: str, scenario: str) -> dict[str, dict[str, float]]:
-    """Algorithm -> outcome -> its final share, a mean over the trials of the view."""
+    """Return algorithm -> outcome -> its final share, averaged over the trials of the view."""
     found = {}
     for algorithm in data.algorithms:
         if view == BEST:
@@ -157,8 +157,8 @@ def _scatter(data: SweepData, scenario: str, x: str, y: str, what: str) -> Chart
 
 
 def front_charts(data: SweepData) -> Iterator[Chart]:
-    """Of a sweep with several objectives: the first two, with the Pareto front marked, a scenario each, or, where
-    configurations count by it, of their means over scenarios.
+    """Yield charts of the first two of several objectives, with the Pareto front marked: one per scenario, or one of
+    the means over scenarios if configurations are ranked by them.
     """
     names = data.objective.metrics
     if len(names) < 2:

@@ -21,14 +21,14 @@ _SEVERAL = "several starts"
 
 @dataclass(frozen=True)
 class Tile:
-    """A figure with what it is of."""
+    """A number with its label."""
 
     value: str
     what: str
 
 
 def devices_per_trial(data: SweepData, row: Mapping[str, Any]) -> float:
-    """Devices that a trial held: a share of a GPU, or several."""
+    """Return the number of devices that a trial held: a share of a GPU, or several."""
     share = data.manifest.gpus_per_trial if data.manifest is not None else None
     if share is not None and not _is_cpu(row.get("device")):
         return share
@@ -41,13 +41,13 @@ def _is_cpu(device: Any) -> bool:
 
 
 def device_hours(data: SweepData, rows: pd.DataFrame) -> float:
-    """Hours of work times the devices that each trial held."""
+    """Return the hours of work multiplied by the devices that each trial held."""
     trials: list[Any] = rows.to_dict("records")
     return sum(row["duration_s"] * devices_per_trial(data, row) for row in trials if row["duration_s"] > 0) / 3600
 
 
 def wall_hours(rows: pd.DataFrame) -> float | None:
-    """Hours from the first start to the last end; None before anything has ended."""
+    """Return the hours from the first start to the last end; None if no trial has ended."""
     started = pd.to_datetime(rows["started_at"].dropna(), utc=True, format="ISO8601")
     ended = pd.to_datetime(rows["ended_at"].dropna(), utc=True, format="ISO8601")
     if started.empty or ended.empty:
@@ -56,7 +56,7 @@ def wall_hours(rows: pd.DataFrame) -> float | None:
 
 
 def hours(value: float | None) -> str:
-    """Hours as people read them."""
+    """Format hours in a readable unit: seconds, minutes or hours."""
     if value is None:
         return ""
     if value < 1 / 60:
@@ -65,7 +65,7 @@ def hours(value: float | None) -> str:
 
 
 def tiles(data: SweepData) -> list[Tile]:
-    """The sweep in figures."""
+    """Return the key numbers of the sweep."""
     index = data.index
     counts = index["state"].value_counts()
     found = [Tile(f"{counts[state.value]:,}", state.value) for state in State if state.value in counts]
@@ -85,7 +85,7 @@ def tiles(data: SweepData) -> list[Tile]:
 
 
 def lanes(spans: Sequence[tuple[Any, Any]]) -> list[int]:
-    """For each (start, end), by their starts, the first lane that is free then: as few lanes as went on at once."""
+    """Return for each (start, end), in order of start, the first free lane: as few lanes as intervals overlap."""
     free_from: list[Any] = []
     chosen = []
     for start, end in spans:
@@ -98,11 +98,11 @@ def lanes(spans: Sequence[tuple[Any, Any]]) -> list[int]:
 
 
 def timeline(data: SweepData) -> pd.DataFrame:
-    """The stretches in which workers played trials, by start.
+    """Return the spans in which workers played trials, by start.
 
     Returns:
       `trial_id`, `algorithm`, `scenario`, `state`, `start` and `end` in minutes since the first start, and `worker`:
-      its host, its place among those of the host that had work, and where it played several trials at once, a lane.
+      its host, its number among the host's workers, and its lane if it played several trials at once.
     """
     rows = pd.DataFrame(_spans(data))
     if rows.empty:
@@ -125,8 +125,8 @@ def timeline(data: SweepData) -> pd.DataFrame:
 
 
 def _spans(data: SweepData) -> Iterator[dict[str, Any]]:
-    """Who played which trial when; of records that do not tell (of version 4 and before), from first start to last end,
-    as if a host had one worker.
+    """Yield who played which trial when. Records of version 4 and before do not say: for these, one span from first
+    start to last end, as if the host had a single worker.
     """
     for row in data.trials[data.trials["started_at"].notna()].to_dict("records"):
         trial = {name: row[name] for name in ("trial_id", "algorithm", "scenario", "state")}
@@ -145,7 +145,7 @@ def _spans(data: SweepData) -> Iterator[dict[str, Any]]:
 
 
 def health_charts(data: SweepData) -> Iterator[Chart]:
-    """The timeline, the speed and the time that compiling took."""
+    """Yield the charts of the timeline, the speed and the compile time."""
     rows = timeline(data)
     if len(rows):
         yield _timeline_chart(rows)
@@ -228,7 +228,7 @@ def _compiling(data: SweepData) -> Chart:
     return Chart("compiling", "Compile time", caption, made, height=max(280, 150 + 34 * len(traces)))
 
 
-#: The columns of the table of trials: title, and what it is sorted by where that is a number.
+#: The titles of the columns of the table of trials.
 TRIAL_COLUMNS = (
     "trial", "algorithm", "scenario", "state", "times started", "why it failed, or was tried again", "work",
     "compiling", "program from", "steps / s", "device",
@@ -236,7 +236,7 @@ TRIAL_COLUMNS = (
 
 
 def trial_rows(data: SweepData, most: int) -> list[dict[str, Any]]:
-    """The rows of the table of trials: those that failed or were tried again first."""
+    """Return the rows of the table of trials: those that failed or were tried again come first."""
     rows = data.index.copy()
     rows["_calm"] = ~((rows["state"] == State.FAILED.value) | rows["retries"].fillna("").str.len().gt(0))
     chosen = rows.sort_values(["_calm", "number"], kind="stable").head(most)

@@ -1,4 +1,4 @@
-"""Hyperparameters: the table that the page draws parallel coordinates, slices and contours of, and importances."""
+"""Hyperparameters: importances, and the table behind the page's parallel coordinates, slices and contours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LOG_RATIO: Final = 30.0
 
 @dataclass(frozen=True)
 class Axis:
-    """A hyperparameter as it is drawn: `kind` is `number` or `category`, `log` whether on a logarithmic axis."""
+    """A hyperparameter as it is drawn: `kind` is `number` or `category`, `log` whether its axis is logarithmic."""
 
     key: str
     name: str
@@ -28,7 +28,7 @@ class Axis:
 
 
 def axes(data: SweepData, algorithm: str) -> list[Axis]:
-    """The hyperparameters that vary among an algorithm's trials."""
+    """Return the hyperparameters that vary among an algorithm's trials."""
     rows = data.searched[data.searched["algorithm"] == algorithm]
     keys = [key for key in data.hyperparameters if rows[key].dropna().nunique() > 1]
     names = short_names(data.hyperparameters)
@@ -53,9 +53,9 @@ def _kind(values: pd.Series[Any], spec: Mapping[str, Any]) -> tuple[str, bool]:
 
 
 def table(data: SweepData) -> dict[str, Any]:
-    """What the page draws from: algorithm -> its axes, and a row a trial that has a score.
+    """Return the data for the page's plots: algorithm -> its axes, and one row per trial that has a score.
 
-    Where configurations count by their mean over scenarios, these come first, of the scenario `EVERY_SCENARIO`.
+    If configurations are ranked by their mean over scenarios, these come first, with the scenario `EVERY_SCENARIO`.
     """
     found: dict[str, Any] = {}
     for algorithm in data.algorithms:
@@ -82,8 +82,8 @@ def _places(data: SweepData) -> list[str]:
 
 
 def _scored(data: SweepData, algorithm: str, scenario: str) -> pd.DataFrame:
-    """An algorithm's trials in a scenario that have a score; of all scenarios, one of each configuration, with the
-    mean as its score.
+    """Return an algorithm's trials in a scenario that have a score; for all scenarios, one trial of each configuration
+    with the mean as its score.
     """
     rows = data.searched[data.searched["algorithm"] == algorithm]
     if scenario == EVERY_SCENARIO:
@@ -103,7 +103,7 @@ def _value(value: Any, axis: Axis) -> Any:
 
 
 def importances(data: SweepData) -> dict[str, dict[str, Importance]]:
-    """Algorithm -> scenario -> the importances of its hyperparameters."""
+    """Return algorithm -> scenario -> the importances of its hyperparameters."""
     return {
         algorithm: {scenario: importance(data, algorithm, scenario) for scenario in _places(data)}
         for algorithm in data.algorithms
@@ -112,12 +112,12 @@ def importances(data: SweepData) -> dict[str, dict[str, Importance]]:
 
 
 def importance(data: SweepData, algorithm: str, scenario: str) -> Importance:
-    """The importances in a scenario or over all (always, where it is an axis), as Optuna's dashboard has them."""
+    """Return the importances, as in Optuna's dashboard; over all scenarios if the scenario is an axis."""
     if data.manifest is not None and data.manifest.scenario_mode == SCENARIO_AXIS:
         scenario = EVERY_SCENARIO
     return importance_in(without_copies(data.searched), data.manifest, algorithm, scenario)
 
 
 def as_json(found: Mapping[str, Mapping[str, Importance]]) -> dict[str, Any]:
-    """Importances as the page reads them."""
+    """Return importances as the page reads them."""
     return json.loads(json.dumps(found, default=vars))

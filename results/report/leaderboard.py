@@ -1,4 +1,4 @@
-"""The leaderboard: configurations by their score, with intervals, cost and where their files are."""
+"""The leaderboard: configurations by their score, with intervals, cost and the location of their files."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from results.report.data import SweepData, joined
 from results.report.health import device_hours, hours, wall_hours
 from results.report.theme import axis_title, faint, number, short_names, styles
 
-#: So many configurations are on the page; all are in the index.
+#: The number of configurations on the page; the index has all of them.
 MOST: Final = 200
 _IN_CHART: Final = 12
 
 
 def rows(data: SweepData) -> list[dict[str, Any]]:
-    """The table's rows, the best configuration first."""
+    """Return the table's rows, best configuration first."""
     names = short_names(data.hyperparameters)
     return [_row(data, place, one, names) for place, one in placed(data)[:MOST]]
 
 
 def placed(data: SweepData) -> list[tuple[int, Configuration]]:
-    """The contenders with their places: among those of their scenario, unless scenarios are searched over."""
+    """Return the contenders with their places: within their scenario, unless the sweep searches over scenarios."""
     searched_over = data.manifest is not None and data.manifest.scenario_mode == "axis"
     taken: dict[str, int] = {}
     found = []
@@ -42,7 +42,7 @@ def placed(data: SweepData) -> list[tuple[int, Configuration]]:
         taken[group] = taken.get(group, 0) + 1
         found.append((taken[group], one))
     order = {scenario: place for place, scenario in enumerate([EVERY_SCENARIO, *data.scenarios])}
-    if EVERY_SCENARIO in taken:  # those that are not whole yet come last
+    if EVERY_SCENARIO in taken:  # configurations that lack a scenario come last
         return sorted(found, key=lambda pair: (pair[1].scenario != EVERY_SCENARIO, pair[0], order[pair[1].scenario]))
     return sorted(found, key=lambda pair: (pair[0], order[pair[1].scenario]))
 
@@ -76,7 +76,7 @@ def _row(data: SweepData, place: int, one: Configuration, names: dict[str, str])
 
 
 def notes(data: SweepData) -> list[str]:
-    """What to know before believing the first place: rules of older sweeps, and trials that had not settled."""
+    """Return caveats about the first place: rules of older sweeps, reused test seeds, trials that had not settled."""
     found = []
     if data.objective.at == At.BEST_PER_SEED:
         found.append("This sweep is older than the rules of what a trial is judged by, and keeps its own.")
@@ -105,7 +105,7 @@ def _value(value: Any) -> str:
 
 
 def _score(one: Configuration) -> str:
-    """The sweep's own aggregate and the interval, which says of what it is where that is another number."""
+    """Return the sweep's own aggregate with the interval, which names its estimator if that is a different number."""
     if one.score is None or one.seeds is None or math.isclose(one.score, one.seeds.value, rel_tol=1e-9):
         return _interval(one.seeds)
     return f"{number(one.score)}; {one.seeds.estimator} {_interval(one.seeds)}"
@@ -124,7 +124,7 @@ def _links_of_scenarios(one: Configuration) -> list[tuple[str, str]]:
 
 
 def links(row: pd.Series[Any]) -> list[tuple[str, str]]:
-    """What there is of a trial, and where, relative to the report."""
+    """Return the files of a trial: what each is, and its path relative to the report."""
     folder = str(row["folder"])
     found = [("config", f"{folder}/config.yaml"), ("record", f"{folder}/record.json")]
     if pd.notna(row["checkpoint"]):
@@ -138,7 +138,7 @@ def links(row: pd.Series[Any]) -> list[tuple[str, str]]:
 
 
 def leaderboard_charts(data: SweepData) -> Iterator[Chart]:
-    """The best configurations of each scenario with their intervals, on the seeds that chose them and on fresh ones."""
+    """Yield each scenario's best configurations with intervals, on the seeds that chose them and on fresh seeds."""
     of_algorithm = styles(data.algorithms)
     for scenario in [*([EVERY_SCENARIO] if data.is_over_scenarios else []), *data.scenarios]:
         ranked = data.contenders if scenario == EVERY_SCENARIO else data.configurations

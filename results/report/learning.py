@@ -1,4 +1,4 @@
-"""Learning curves, and how many steps it takes to get how far."""
+"""Learning curves, and how many steps it takes to reach a given score."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from results.report.data import ALL, BEST, VIEWS, SweepData
 from results.report.theme import METRICS, axis_title, metric_name, styles
 
 STEPS = "environment steps"
-#: Shares of the way from the lowest to the highest point of a scenario's curves.
+#: Fractions of the way from the lowest to the highest point of a scenario's curves.
 FRACTIONS = np.arange(0.05, 1.0001, 0.05)
 _OF_VIEW = {
     BEST: "Each algorithm's best configuration; bands are 95 % intervals over its seeds (fresh ones if promoted).",
@@ -26,12 +26,12 @@ _OF_VIEW = {
 
 
 def curve_metrics(data: SweepData) -> list[str]:
-    """The metrics that curves are drawn of: the objectives and the game's own."""
+    """Return the metrics that curves are drawn for: the objectives and the game's own."""
     return [name for name in data.metrics if name in METRICS or name in data.objective.metrics]
 
 
 def band_of(data: SweepData, view: str, algorithm: str, scenario: str, metric: str) -> tuple[NDArray[np.float64], Band]:
-    """The steps and the band of an algorithm's learning curve; empty where it has none."""
+    """Return the steps and the band of an algorithm's learning curve; empty if it has none."""
     table = whole_steps(data.curves(view, algorithm, scenario, metric))
     if table.empty:
         nothing = np.empty(0)
@@ -42,12 +42,12 @@ def band_of(data: SweepData, view: str, algorithm: str, scenario: str, metric: s
 
 
 def whole_steps(table: pd.DataFrame) -> pd.DataFrame:
-    """The steps of which every run that is there at all has a value."""
+    """Return the steps at which every run has a value; runs without any value are ignored."""
     return table.dropna(axis=1, how="all").dropna(axis=0, how="any")
 
 
 def learning_charts(data: SweepData, view: str, metrics: Sequence[str], name: str) -> Iterator[Chart]:
-    """A chart a scenario, with every metric in it, of which the page shows one."""
+    """Yield one chart per scenario that holds every metric; the page shows one metric at a time."""
     of_algorithm = styles(data.algorithms)
     for scenario in data.scenarios:
         traces = []
@@ -67,7 +67,7 @@ def learning_charts(data: SweepData, view: str, metrics: Sequence[str], name: st
 
 
 def scaled_curves(data: SweepData, view: str, scenario: str) -> dict[str, pd.DataFrame]:
-    """Algorithm -> its objective's curves in a scenario, larger is better, scaled together.
+    """Return algorithm -> its objective's curves in a scenario, scaled together; larger is better.
 
     0 is the lowest point of the algorithms' middle curves (interquartile means), 1 the highest.
     """
@@ -82,7 +82,7 @@ def scaled_curves(data: SweepData, view: str, scenario: str) -> dict[str, pd.Dat
 
 
 def efficiency(data: SweepData, view: str, scenario: str) -> dict[str, NDArray[np.float64]]:
-    """Algorithm -> the first step at which its middle curve has come each of `FRACTIONS` of the way."""
+    """Return algorithm -> the first step at which its middle curve reaches each of `FRACTIONS`."""
     found = {}
     for algorithm, table in scaled_curves(data, view, scenario).items():
         middle = trimmed_mean(table.to_numpy(np.float64), axis=1)
@@ -91,14 +91,14 @@ def efficiency(data: SweepData, view: str, scenario: str) -> dict[str, NDArray[n
 
 
 def falls(data: SweepData, view: str, scenario: str) -> bool:
-    """Whether learning makes the objective worse: most algorithms' middle curves end below where they began."""
+    """Return whether learning makes the objective worse: most algorithms' middle curves end below their start."""
     tables = scaled_curves(data, view, scenario).values()
     middles = [trimmed_mean(table.to_numpy(np.float64), axis=1) for table in tables]
     return 2 * sum(bool(middle[-1] < middle[0]) for middle in middles) > len(middles)
 
 
 def settling_steps(data: SweepData, view: str, scenario: str) -> dict[str, NDArray[np.float64]]:
-    """Algorithm -> the settling time of each run: the first step from which its curve stays within 5 % of its end."""
+    """Return algorithm -> the settling time of each run: the first step from which it stays within 5 % of its end."""
     found = {}
     for algorithm in data.algorithms:
         table = whole_steps(data.curves(view, algorithm, scenario, data.objective.metric))
@@ -130,8 +130,8 @@ def _settling_chart(data: SweepData, view: str, scenario: str) -> Chart:
 
 
 def efficiency_charts(data: SweepData) -> Iterator[Chart]:
-    """For each scenario and view, the steps that it takes to come how far, or where learning makes the objective worse,
-    to settle; and all scenarios in one curve.
+    """Yield for each scenario and view the steps needed to reach each fraction of the way, or the settling times if
+    learning makes the objective worse; and one chart over all scenarios.
     """
     of_algorithm = styles(data.algorithms)
     for view in VIEWS:
@@ -161,7 +161,7 @@ def efficiency_charts(data: SweepData) -> Iterator[Chart]:
 
 
 def _over_scenarios(data: SweepData, view: str) -> Chart:
-    """The interquartile mean of all runs of all scenarios, each scaled to [0, 1], step by step."""
+    """Return the interquartile mean of all runs of all scenarios, each scaled to [0, 1], at each step."""
     of_algorithm = styles(data.algorithms)
     traces = []
     of_scenarios = [scaled_curves(data, view, scenario) for scenario in data.scenarios]
@@ -185,7 +185,7 @@ def _over_scenarios(data: SweepData, view: str) -> Chart:
 
 
 def _stratified(values: NDArray[np.float64], sizes: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The ends of the interval of each step's interquartile mean; `values` are `(runs, steps)`, runs by scenario."""
+    """Return the ends of each step's interval; `values` are `(runs, steps)`, with runs grouped by scenario."""
     from results.analysis.statistics import interquartile_mean_of_tasks
 
     ends = np.cumsum(sizes)[:-1]

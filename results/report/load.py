@@ -1,4 +1,4 @@
-"""Load what the report shows from a sweep's tables and folders."""
+"""Load the data of a report from a sweep's tables and folders."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _NEW: Final = (
 
 
 def load(folder: str | Path) -> SweepData:
-    """The sweep in `folder`, collected first.
+    """Return the data of the sweep in `folder`, after collecting it.
 
-    Where the folder holds the tables alone, or cannot be written, the tables are taken as they are.
+    If the folder holds only the tables, or cannot be written, the existing tables are used.
 
     Raises:
       RecordError: there is no such sweep, its tables cannot be read, or no trial has been evaluated yet.
@@ -49,7 +49,7 @@ def load(folder: str | Path) -> SweepData:
     store_of(place).check(place)
     collected = store_of(place).is_file(place / INDEX_FILE)
     if collected:
-        load_index(place)  # one of a newer version is refused, not written over
+        load_index(place)  # an index of a newer version is refused, not overwritten
     try:
         if not collected or _has_trials(place):
             write_index(place)
@@ -67,12 +67,12 @@ def load(folder: str | Path) -> SweepData:
 
 
 def _has_trials(folder: Path) -> bool:
-    """Whether there are trials to collect: a folder that tables alone were copied to has none."""
+    """Return whether there are trials to collect: a folder to which only tables were copied has none."""
     return store_of(folder).is_file(folder / RECORD_FILE) or bool(trial_folders(folder))
 
 
 def _check(folder: Path, index: pd.DataFrame, evaluations: pd.DataFrame) -> None:
-    """Raises RecordError where there is nothing to report."""
+    """Raise RecordError if there is nothing to report."""
     if index.empty:
         raise RecordError(f"{folder}: no trials in it; run the sweep first: make resume SWEEP={folder}")
     ended = index["state"].isin([State.FAILED.value, State.PRUNED.value])
@@ -85,7 +85,7 @@ def _check(folder: Path, index: pd.DataFrame, evaluations: pd.DataFrame) -> None
 
 
 def _scores(folder: Path, index: pd.DataFrame) -> dict[str, list[float]]:
-    """Trial id -> the objective of each seed; of a trial of several seeds from its folder."""
+    """Return trial id -> the objective of each seed; for trials of several seeds it is read from their folders."""
     scored = index[index["objective.value"].notna()]
     single = scored[scored["num_seeds"].fillna(1) == 1]
     found = {

@@ -1,4 +1,4 @@
-"""The page: one HTML file with its data, its styles and Plotly in it."""
+"""The page: one self-contained HTML file with its data, its styles and Plotly."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CONTENTS: Final[tuple[tuple[str, str], ...]] = (
 
 
 def charts_of(data: SweepData, of_sensitivity: sensitivity.Section | None = None) -> dict[str, list[Chart]]:
-    """The charts of each section; those without anything to show are left out."""
+    """Return the charts of each section, without charts that have nothing to show."""
     metrics = learning.curve_metrics(data)
     found = {
         "leaderboard": leaderboard.leaderboard_charts(data),
@@ -62,7 +62,7 @@ def charts_of(data: SweepData, of_sensitivity: sensitivity.Section | None = None
 
 
 def render(data: SweepData) -> str:
-    """The page of a sweep. Equal folders give equal pages."""
+    """Return the page of a sweep. Equal folders give equal pages."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -96,7 +96,7 @@ def render(data: SweepData) -> str:
 
 
 def _contents(has_claims: bool, has_sensitivity: bool) -> list[tuple[str, str]]:
-    """The sections of the page."""
+    """Return the sections of the page."""
     shown = [one for one in CONTENTS if has_sensitivity or one[0] != "sensitivity"]
     return [("claims", "Claims"), *shown] if has_claims else shown
 
@@ -143,7 +143,7 @@ def _chart(chart: Chart) -> dict[str, Any]:
 
 
 def _embedded(value: Any) -> Markup:
-    """JSON that can end no script element."""
+    """Return JSON that cannot end a script element."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
@@ -177,7 +177,7 @@ def _heat(data: SweepData) -> list[list[dict[str, Any]]]:
 
 
 def cell_colours(place: float) -> tuple[str, str]:
-    """The background of a cell between 0 and 1, and black or white, whichever is read better on it."""
+    """Return the background of a cell at a place between 0 and 1, and black or white, whichever is more legible."""
     rgb: tuple[float, float, float] = sample_colorscale(SEQUENTIAL, [place], colortype="tuple")[0]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in rgb]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
@@ -209,7 +209,7 @@ def _provenance(data: SweepData) -> dict[str, Any]:
 
 
 def command(recorded: Any) -> str | None:
-    """How the sweep is repeated: `make sweep …` for the launcher's own command line, else as it is."""
+    """Return the command that repeats the sweep: `make sweep …` for the launcher's own command line, else unchanged."""
     if not isinstance(recorded, str):
         return None
     launcher, separator, rest = recorded.partition("-m launcher.sweep")
@@ -227,6 +227,6 @@ def _joined(values: Iterable[Any]) -> str:
 
 
 def _plain(manifest: SweepManifest) -> dict[str, Any]:
-    """The manifest without its provenance, which stands beside it."""
+    """Return the manifest without its provenance, which is shown separately."""
     values = {name: value for name, value in dataclasses.asdict(manifest).items() if name != "provenance"}
     return dict(plain_value(values, MANIFEST_FILE))

@@ -1,4 +1,4 @@
-"""Pictures for papers, drawn with Matplotlib: no browser is needed, and equal folders give equal files."""
+"""Figures for papers, drawn with Matplotlib: no browser is needed, and equal folders give equal files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from results.report import comparison, game, hyperparameters, learning
 from results.report.data import ALL, BEST, SweepData
 from results.report.theme import OUTCOME_COLOURS, SHARE_RANGE, axis_range, axis_title, metric_name, short_names, styles
 
-#: Widths in inches: one column of a paper, and its whole width.
+#: Widths in inches: one column of a paper, and the full page.
 COLUMN: Final = 3.4
 PAGE: Final = 7.0
 _DASHES: Final = {"solid": "-", "dash": "--", "dot": ":"}
@@ -34,7 +34,7 @@ _STYLE: Final[Any] = {
 
 
 def pictures(data: SweepData) -> Iterator[tuple[str, bytes]]:
-    """File name -> content of each picture, as SVG and as PNG; charts without data are left out."""
+    """Yield file name -> content of each figure, as SVG and as PNG; charts without data are left out."""
     view = paper_view(data)
     with matplotlib.rc_context(_STYLE):
         for name, made in _figures(data, view):
@@ -42,12 +42,12 @@ def pictures(data: SweepData) -> Iterator[tuple[str, bytes]]:
             for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
                 buffer = io.BytesIO()
                 made.savefig(buffer, format=kind, dpi=200, metadata=metadata)
-                made.set_layout_engine("none")  # it is laid out now, and that takes long
+                made.set_layout_engine("none")  # the layout is done; repeating it takes long
                 yield f"{name}.{kind}", buffer.getvalue()
 
 
 def paper_view(data: SweepData) -> str:
-    """The best configurations' seeds where each has at least two, else every configuration."""
+    """Return the best configurations' seeds as the view if each has at least two, otherwise every configuration."""
     thin = any(len(one.curve_values) < 2 for one in data.best.values())
     return ALL if thin else BEST
 
@@ -66,7 +66,7 @@ def _figures(data: SweepData, view: str) -> Iterator[tuple[str, Figure]]:
 
 
 def _panels(titles: Sequence[str], height: float = 2.1) -> tuple[Figure, list[Axes]]:
-    """A figure with a panel a title, at most three side by side."""
+    """Return a figure with one panel per title, at most three per row."""
     columns = min(3, len(titles))
     rows = -(-len(titles) // columns)
     made = Figure(figsize=(COLUMN if columns == 1 else PAGE, height * rows), layout="constrained")
@@ -79,7 +79,7 @@ def _panels(titles: Sequence[str], height: float = 2.1) -> tuple[Figure, list[Ax
 
 
 def _legend(made: Figure, axes: Sequence[Axes]) -> None:
-    """One legend below all panels."""
+    """Add one legend below all panels."""
     known = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     made.legend(
         known.values(), known.keys(), loc="outside lower center", ncols=min(4, max(1, len(known))), frameon=False
@@ -174,7 +174,7 @@ def _profiles(data: SweepData, view: str) -> Figure | None:
 
 
 def _whiskers(axis: Axes, rows: Sequence[tuple[str, float, float, float, str]]) -> None:
-    """Points with intervals, the first on top: (label, value, low, high, colour)."""
+    """Draw points with intervals, the first on top: (label, value, low, high, colour)."""
     for place, (_, value, low, high, colour) in enumerate(rows):
         error = [[value - low], [high - value]] if low == low else None
         axis.errorbar([value], [place], xerr=error, fmt="o", color=colour, capsize=2, markersize=4)

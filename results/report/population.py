@@ -1,4 +1,4 @@
-"""A population's lineage: which trial went on from which other one's learner, as a table and as a chart."""
+"""A population's lineage: which trial continued from which other trial's learner, as a table and as a chart."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PALE: Final = "#8A8F98"
 
 
 def lineage(data: SweepData) -> list[dict[str, Any]]:
-    """The takeovers by their step, with the values that the trial had until then."""
+    """Return the takeovers by step, with the values that the trial had until then."""
     found = []
     for row in data.trials[data.trials["lineage"].notna()].to_dict("records"):
         for one in json.loads(row["lineage"]):
@@ -33,7 +33,7 @@ def _value(value: Any) -> str:
 
 
 def lineage_charts(data: SweepData) -> Iterator[Chart]:
-    """A line a trial of each population, and from line to line the learners that were taken over."""
+    """Yield a chart per population: one line per trial, and links between lines for learners that were taken over."""
     of_algorithm = styles(data.algorithms)
     takeovers = pd.DataFrame(lineage(data))
     for keys, some in takeovers.groupby(["algorithm", "scenario"], sort=False) if len(takeovers) else ():
@@ -58,7 +58,7 @@ def _lives(rows: pd.DataFrame, places: dict[str, str], algorithm: str) -> go.Sca
 
 
 def _takeovers(some: pd.DataFrame, places: dict[str, str], algorithm: str, style: Style) -> Iterator[go.Scatter]:
-    """Of trials that the index has; a population's may have been removed since."""
+    """Yield the takeovers between trials that are in the index; others may have been removed since."""
     known = [one for one in some.to_dict("records") if one["trial"] in places and one["source"] in places]
     x, y = [], []
     for one in known:

@@ -1,4 +1,4 @@
-"""Hyperparameter sensitivity: the card of each algorithm, the performance-sensitivity plane, what tuning gains."""
+"""Hyperparameter sensitivity: each algorithm's card, the performance-sensitivity plane, and the gain from tuning."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SCORE = "normalised score<br>(5th percentile 0, 95th 1)"
 
 @dataclass(frozen=True)
 class Row:
-    """An algorithm's line in the table."""
+    """An algorithm's row of the table."""
 
     algorithm: str
     configurations: int
@@ -35,19 +35,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """What the page shows of sensitivity; `why` says why there is nothing more."""
+    """The page's content on sensitivity; `why` says why there are no cards."""
 
     cards: SensitivityCards | None
     why: str = ""
 
     @property
     def rows(self) -> list[Row]:
-        """The table."""
+        """The rows of the table."""
         return [self._row(name) for name in (self.cards.cards if self.cards is not None else ())]
 
     @property
     def notes(self) -> list[str]:
-        """What the numbers come to."""
+        """The numbers in sentences."""
         return sentences(self.cards) if self.cards is not None else []
 
     def _row(self, name: str) -> Row:
@@ -62,7 +62,7 @@ class Section:
 
 
 def section(data: SweepData) -> Section | None:
-    """The section of a sweep; None where it has one scenario."""
+    """Return the section of a sweep; None if it has only one scenario."""
     if len(data.scenarios) < 2:
         return None
     try:
@@ -72,7 +72,7 @@ def section(data: SweepData) -> Section | None:
 
 
 def sensitivity_charts(data: SweepData, found: Section | None) -> Iterator[Chart]:
-    """The plane, what tuning gains, and what hangs on each hyperparameter."""
+    """Yield the plane, the gain from tuning, and the effect of each hyperparameter."""
     if found is None or found.cards is None:
         return
     of_algorithm = styles(data.algorithms)
@@ -166,7 +166,7 @@ def _effects(found: SensitivityCards, of_algorithm: dict[str, Style]) -> Chart:
 
 
 def _bar(values: list[Interval], style: Style) -> dict[str, Any] | None:
-    """Error bars; an interval of a maximum may leave out the estimate, and its bar then has one arm."""
+    """Return error bars; the interval of a maximum may exclude the estimate, and its bar then has a single arm."""
     if any(one.low is None or one.high is None for one in values):
         return None
     return {

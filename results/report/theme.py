@@ -1,19 +1,19 @@
-"""Colours, and the names and units of what is drawn."""
+"""Colours, and the names and units of metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-#: Okabe and Ito's colours (https://jfly.uni-koeln.de/color/) without black and yellow, which one of the backgrounds
-#: swallows.
+#: Okabe and Ito's colours (https://jfly.uni-koeln.de/color/) without black and yellow, each of which is invisible on
+#: one of the backgrounds.
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-#: With more series than colours the dashes tell them apart; each has its marker, too.
+#: If there are more series than colours, dashes distinguish them; each series also has a marker.
 DASHES: Final = ("solid", "dash", "dot")
 MARKERS: Final = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 SEQUENTIAL: Final = "Cividis"
-#: The theme of the page -> a scale from blue to yellow like Cividis, without the end that the page would swallow: lines
-#: and areas of every value have a contrast of 3 to 1 with the page, as WCAG 2.2 (1.4.11) asks of graphics.
+#: The theme of the page -> a scale from blue to yellow like Cividis, without the end that is invisible on the page:
+#: lines and areas of every value have a contrast of 3 to 1 with the page, as WCAG 2.2 (1.4.11) asks of graphics.
 SCALES: Final = {
     "light": ((0.0, "#00224e"), (0.5, "#5f6470"), (1.0, "#a68400")),
     "dark": ((0.0, "#4a7fd6"), (0.5, "#a0a69d"), (1.0, "#fee838")),
@@ -32,7 +32,7 @@ OUTCOME_COLOURS: Final = {
     "outcome_share_dd": "#D55E00",
 }
 
-#: Metric -> its name and its unit; others are called by their key.
+#: Metric -> its name and its unit; other metrics are shown by their key.
 METRICS: Final = {
     "episode_return": ("episode return", "reward, mean over agents"),
     "episode_length": ("episode length", "steps"),
@@ -45,9 +45,9 @@ METRICS: Final = {
     "leader_change_rate": ("leader changes", "changes / step"),
 }
 
-#: Metrics that are rates and shares: never below 0 nor above 1.
+#: Metrics that are rates or shares: never below 0 nor above 1.
 SHARES: Final = ("cooperation_rate", "leader_change_rate", "outcome_share_cc", "outcome_share_cd", "outcome_share_dd")
-#: From 0 to 1, with room for a line at either end.
+#: From 0 to 1, with a margin for a line at either end.
 SHARE_RANGE: Final = (-0.02, 1.02)
 
 
@@ -60,7 +60,7 @@ class Style(NamedTuple):
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
-    """A style for each name; equal ones come only after 18 names."""
+    """Return a style for each name; styles repeat after 18 names."""
     count = len(COLOURS)
     return {
         name: Style(
@@ -73,33 +73,33 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
 
 
 def faint(colour: str, alpha: float) -> str:
-    """`#rrggbb` as `rgba(…)`."""
+    """Return `#rrggbb` as `rgba(…)`."""
     red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha:g})"
 
 
 def metric_name(metric: str) -> str:
-    """What a metric is called."""
+    """Return the display name of a metric."""
     return METRICS[metric][0] if metric in METRICS else metric.replace("_", " ")
 
 
 def metric_label(metric: str) -> str:
-    """What a metric is called, and its unit."""
+    """Return the display name of a metric, with its unit."""
     return f"{METRICS[metric][0]} ({METRICS[metric][1]})" if metric in METRICS else metric.replace("_", " ")
 
 
 def axis_title(metric: str) -> str:
-    """The same in two lines, for the axis of a narrow chart."""
+    """Return the same label in two lines, for the axis of a narrow chart."""
     return metric_label(metric).replace(" (", "<br>(")
 
 
 def axis_range(title: str) -> tuple[float, float] | None:
-    """The ends of the axis with this title: those of a share where it is one's; else None, to go by the values."""
+    """Return the ends of the axis with this title if it shows a share; None to derive them from the values."""
     return SHARE_RANGE if title in map(axis_title, SHARES) else None
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Keys by their last part, or by as many of their last parts as tell them apart."""
+    """Return each key's short name: its last part, or as many of its last parts as make it unique."""
     names: dict[str, str] = {}
     for key in keys:
         parts = key.split(".")
@@ -112,7 +112,7 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number as tables show it; nothing where there is none."""
+    """Format a number for tables; an absent one gives an empty string."""
     if value is None or value != value:
         return ""
     text = f"{value:.{digits}g}"

@@ -1,4 +1,4 @@
-"""Writing the report, and its command line."""
+"""Write the report; also its command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLOTS_FOLDER: Final = "plots"
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """The page, and the pictures for papers."""
+    """The page, and the figures for papers."""
 
     page: Path
     plots: list[Path]
@@ -30,7 +30,7 @@ class ReportPaths:
 def write_report(sweep_folder: str | Path) -> ReportPaths:
     """Write `report.html` and `plots/*.{svg,png}` into a sweep's folder, or into a single run's.
 
-    It may run at any moment, also while the sweep does; what is older is replaced.
+    It may run at any time, also while the sweep runs; older files are replaced.
 
     Raises:
       RecordError: there is no such sweep, nothing has been evaluated yet, or the folder cannot be written.
@@ -50,7 +50,7 @@ def write_report(sweep_folder: str | Path) -> ReportPaths:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0, or 2 where there is nothing to report or it cannot be written."""
+    """Run the command line; return 0, or 2 if there is nothing to report or it cannot be written."""
     parser = OneLineParser(
         "python -m results.report", description="Write a sweep's report.", variables={"folder": "SWEEP"}
     )
@@ -68,5 +68,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def data_folder(paths: ReportPaths) -> Path:
-    """Where the pictures are."""
+    """Return the folder of the figures."""
     return paths.page.parent / PLOTS_FOLDER

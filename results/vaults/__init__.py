@@ -1,6 +1,6 @@
-"""A registry of trajectories: find vaults, read parts of them, make data sets of them. No JAX, no Ray.
+"""A registry of trajectories: find vaults, read parts of them, make data sets from them. No JAX, no Ray.
 
-`docs/trajectories.md` shows it; `python -m results.vaults` is the command line.
+`docs/trajectories.md` is the guide; `python -m results.vaults` is the command line.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ _VARIABLES: Final = {"command": "DO", "folder": "SWEEP", "--query": "QUERY", "--
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0, 1 where `verify` found something, 2 where a thing could not be done."""
+    """Run the command line; return 0, 1 if `verify` found a problem, or 2 if the command failed."""
     options = _parser().parse_args(arguments)
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
         "find": _find, "card": _card, "verify": _verify, "merge": _merge, "thin": _thin, "export": _export,

@@ -1,4 +1,4 @@
-"""A vault's data card: what is in it, in numbers, as text and as Markdown."""
+"""A vault's data card: its contents in numbers, as text and as Markdown."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _BAR: Final = 30
 
 
 def card(vault: Vault, decimals: int = 2) -> dict[str, Any]:
-    """The data card of a vault.
+    """Return the data card of a vault.
 
-    Joint state-action coverage counts the different pairs of joint observation (all agents' views, rounded to
-    `decimals`) and joint action, and divides by the steps: 1 where no pair comes twice. The count of unique pairs is
-    SACo's (Schweighofer et al. 2022, arXiv:2111.04714), over joint observations and actions; it is here not divided by
-    a reference data set's.
+    Joint state-action coverage counts the distinct pairs of joint observation (all agents' views, rounded to
+    `decimals`) and joint action, divided by the number of steps: 1 if no pair repeats. The count of unique pairs is
+    that of SACo (Schweighofer et al. 2022, arXiv:2111.04714), over joint observations and actions; unlike there, it is
+    not divided by the count of a reference data set.
 
     Args:
       vault: read once, in blocks.
-      decimals: of observations, for coverage.
+      decimals: to which observations are rounded for coverage.
 
     Returns:
       JSON types: `uid`, `trial_id`, `kind`, `seed`, `algorithm`, `environment`, `scenario`, `rows`, `steps`,
       `transitions`, `agents`, `fields`, `bytes`, `stride`, `episodes`, `returns`, `actions`, `joint_actions`,
-      `coverage`; `cooperation_rate` where the game is JaxParty.
+      `coverage`; also `cooperation_rate` if the game is JaxParty.
     """
     found = episodes(vault)
     config = vault.config
@@ -65,7 +65,7 @@ def card(vault: Vault, decimals: int = 2) -> dict[str, Any]:
 
 
 class _Counts:
-    """Actions and joint observation-action pairs, counted a block at a time."""
+    """Counts of actions and of joint observation-action pairs, added block by block."""
 
     def __init__(self, vault: Vault, decimals: int) -> None:
         self._decimals = decimals
@@ -77,7 +77,7 @@ class _Counts:
         self._steps = 0
 
     def add(self, action: NDArray[Any], observation: NDArray[Any], played: NDArray[Any]) -> None:
-        """Count (rows, steps, …) where `played`."""
+        """Count the steps of (rows, steps, …) arrays at which `played` is set."""
         actions = action[played].astype(np.int64)
         if not len(actions):
             return
@@ -93,7 +93,7 @@ class _Counts:
         self._steps += len(actions)
 
     def summary(self, is_game: bool) -> dict[str, Any]:
-        """The card's part."""
+        """Return the counts as entries of the card."""
         most = max(self._num_actions, *(max(counter, default=-1) + 1 for counter in self._by_agent))
         names = [_name(action, is_game) for action in range(most)]
         by_agent = [{name: counter.get(action, 0) for action, name in enumerate(names)} for counter in self._by_agent]
@@ -118,14 +118,14 @@ class _Counts:
 
 
 def text(told: Mapping[str, Any]) -> str:
-    """A card for the terminal."""
+    """Return a card as text for the terminal."""
     return "\n".join([f"{told['uid']}", *(f"  {label:<18} {value}" for label, value in _facts(told)),
                       "  returns of whole episodes, mean over agents:",
                       *(f"    {line}" for line in _histogram(told["returns"].get("histogram")))]) + "\n"  # fmt: skip
 
 
 def markdown(told: Mapping[str, Any]) -> str:
-    """A card as a Markdown file."""
+    """Return a card as a Markdown file."""
     facts = [f"| {label} | {value} |" for label, value in _facts(told)]
     actions = list(told["actions"][0])
     counts = [f"| agent {agent} | " + " | ".join(f"{n:,}" for n in one.values()) + " |"
@@ -216,7 +216,7 @@ def _returns(vault: Vault, found: Sequence[Episode]) -> dict[str, Any]:
 
 
 def _inside(vault: Vault, found: Sequence[Episode]) -> NDArray[np.bool_]:
-    """(rows, steps): whether a step belongs to an episode, rather than to what follows a test episode's end."""
+    """Return (rows, steps): whether a step belongs to an episode and does not follow a test episode's end."""
     inside = np.zeros((vault.rows, vault.steps), bool)
     for one in found:
         inside[one.env, one.start : one.stop] = True
@@ -224,7 +224,7 @@ def _inside(vault: Vault, found: Sequence[Episode]) -> NDArray[np.bool_]:
 
 
 def _hashes(rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """A 64-bit hash of each row: two of a million different rows share one with a chance of 3e-8."""
+    """Return a 64-bit hash of each row: among a million distinct rows, any two collide with probability 3e-8."""
     draw = np.random.default_rng(0)
     factors = draw.integers(0, 2**64, (2, rows.shape[1]), np.uint64) | np.uint64(1)
     unsigned = rows.view(np.uint64)

@@ -1,4 +1,4 @@
-"""Whether a vault is whole: counts, chunks, the order of time, checksums."""
+"""Integrity checks of a vault: counts, chunks, the order of time, checksums."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ CHECKSUMS_SUFFIX: Final = ".sha256"
 
 
 def verify(vault: Vault, place: Place | None = None) -> list[str]:
-    """What is wrong with a vault, a line each; empty where nothing is.
+    """Return what is wrong with a vault, one line per problem; empty if nothing is.
 
-    Every chunk that should be there is, and can be read; rows and steps are those of the trial's record, and of the
-    sweep's index where there is one; `done` begins each environment's time axis, unless training joined the first
-    episodes midway, and in JaxParty comes every `time_limit` steps; the files are those that `write_checksums` has
-    seen, where it has.
+    A vault is intact if every expected chunk exists and can be read; rows and steps match the trial's record, and the
+    sweep's index if there is one; `done` starts each environment's time axis, unless training was recorded from the
+    middle of the first episodes, and in JaxParty recurs every `time_limit` steps; and the files match those that
+    `write_checksums` recorded, if it was called.
 
     Args:
-      vault: to be read through.
-      place: where it was found, for what the record and the index say of it.
+      vault: read in full.
+      place: where it was found, to look up the record and the index.
     """
     problems = [f"{name}: {number} chunks are missing, and read as zeros"
                 for name, number in vault.missing_chunks().items()]  # fmt: skip
@@ -42,7 +42,7 @@ def verify(vault: Vault, place: Place | None = None) -> list[str]:
 
 
 def write_checksums(vault: Vault) -> Path:
-    """Write the checksums of the vault's files beside it, `<uid>.sha256`, as `sha256sum -c` reads them."""
+    """Write the checksums of the vault's files beside it, to `<uid>.sha256`, in the format of `sha256sum -c`."""
     file = _checksum_file(vault.path)
     lines = [f"{_sha256(path)}  {vault.path.name}/{name}\n" for name, path in _files(vault.path).items()]
     try:
@@ -53,7 +53,7 @@ def write_checksums(vault: Vault) -> Path:
 
 
 def compare_checksums(path: Path) -> list[str]:
-    """What differs from the checksums beside the vault; empty where there are none."""
+    """Return the differences from the checksums beside the vault; empty if there are none."""
     file = _checksum_file(path)
     if not file.is_file():
         return []
@@ -82,7 +82,7 @@ def _counts(vault: Vault, place: Place | None) -> list[str]:
         of_row = index[index["trial_id"] == place.trial_id]
         for uids, rows, steps in zip(*(of_row[f"vault.{vault.kind}.{name}"] for name in ("uid", "rows", "steps")),
                                      strict=True):  # fmt: skip
-            if uids == vault.uid:  # the numbers of several seeds are summed there
+            if uids == vault.uid:  # for several seeds the index has the sum of their numbers
                 expected.append(("the sweep's index", int(rows), int(steps)))
     return [
         f"holds {vault.rows} environments × {vault.steps} steps, but {where} says {rows} × {steps}"
@@ -92,7 +92,7 @@ def _counts(vault: Vault, place: Place | None) -> list[str]:
 
 
 def _order(vault: Vault) -> list[str]:
-    """Where time does not go on as it should."""
+    """Return where the time axis is inconsistent."""
     if vault.metadata.get("stride"):
         return []
     problems = []
@@ -111,7 +111,7 @@ def _order(vault: Vault) -> list[str]:
 
 
 def _begins_midway(vault: Vault) -> bool:
-    """Whether environments were played before they were recorded (`arch.stagger_episodes`)."""
+    """Return whether environments were played before recording began (`arch.stagger_episodes`)."""
     return vault.kind == "train" and bool(vault.config.get("arch", {}).get("stagger_episodes"))
 
 

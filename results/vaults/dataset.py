@@ -1,4 +1,4 @@
-"""Many vaults as one dataset: batches of slices."""
+"""Several vaults as one data set: batches of slices."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ CORE: tuple[str, ...] = ("done", "action", "reward", "observation", "legal_actio
 
 
 class Dataset:
-    """Batches of slices of `length` steps of one environment each, from several vaults, read as they are asked for.
+    """Batches of slices of `length` steps of one environment each, from several vaults, read on demand.
 
-    Slices do not overlap; what is left of a vault at its end is left out.
+    Slices do not overlap; the remainder at the end of a vault is left out.
 
     Args:
       vaults: with the same fields in the same shapes.
-      length: steps of a slice.
-      batch: slices of a batch; the last batch may have fewer.
+      length: steps per slice.
+      batch: slices per batch; the last batch may have fewer.
       fields: names, None for all that every vault has.
-      seed: of the order; None goes by vault, time and environment.
+      seed: seed of the order; None orders by vault, time and environment.
 
     Raises:
-      VaultError: a field is not there or differs between vaults, or no slice fits.
+      VaultError: a field is missing or differs between vaults, or no vault is long enough for a slice.
     """
 
     def __init__(
@@ -54,19 +54,19 @@ class Dataset:
 
     @property
     def num_slices(self) -> int:
-        """How many slices an epoch has."""
+        """The number of slices per epoch."""
         return len(self._slices)
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Return the number of batches per epoch."""
         return -(-len(self._slices) // self._batch)
 
     def __iter__(self) -> Iterator[Fields]:
-        """The first epoch."""
+        """Iterate over the first epoch."""
         return self.epoch(0)
 
     def epoch(self, number: int) -> Iterator[Fields]:
-        """The batches of an epoch, field -> (batch, length, …); each epoch has an order of its own under the seed."""
+        """Yield the batches of an epoch, field -> (batch, length, …); with a seed, each epoch has its own order."""
         order = np.arange(len(self._slices))
         if self._seed is not None:
             order = np.random.default_rng((self._seed, number)).permutation(order)
@@ -74,7 +74,7 @@ class Dataset:
             yield self._read(self._slices[order[first : first + self._batch]])
 
     def _read(self, slices: np.ndarray) -> Fields:
-        """Slices of one vault and time are read together."""
+        """Read a batch; slices of the same vault and time are read together."""
         parts: dict[tuple[int, int], list[int]] = {}
         for place, (vault, start, _) in enumerate(slices.tolist()):
             parts.setdefault((vault, start), []).append(place)
@@ -88,10 +88,10 @@ class Dataset:
 
 
 def shared_fields(vaults: Sequence[Vault], fields: Sequence[str] | None = None) -> dict[str, FieldSpec]:
-    """The fields that all vaults have in the same dtype and shape, or those of `fields`.
+    """Return the fields that all vaults have with the same dtype and shape, or those of `fields`.
 
     Raises:
-      VaultError: there are no vaults, or a field that was named, or one of those that every vault has, differs.
+      VaultError: there are no vaults, or a requested or core field differs between vaults.
     """
     if not vaults:
         raise VaultError("no vaults were given; name at least one")

@@ -1,4 +1,4 @@
-"""New vaults from others: several merged, or one thinned."""
+"""New vaults from existing ones: several merged, or one thinned."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def merge(vaults: Sequence[Vault], to: str | Path, along: str = "auto") -> Vault
     Args:
       vaults: of one kind and one game.
       to: the new vault's folder.
-      along: `time` puts one behind another (they must have as many environments), `envs` side by side (they must have
-        as many steps); `auto` takes the first that fits.
+      along: `time` concatenates them in time (they must have the same number of environments), `envs` puts them side by
+        side (they must have the same number of steps); `auto` uses the first of these that fits.
 
     Raises:
-      VaultError: they do not fit, or `to` is there already.
+      VaultError: they do not fit, or `to` already exists.
     """
     fields = shared_fields(vaults)
     _check_one_game(vaults)
@@ -55,7 +55,7 @@ def merge(vaults: Sequence[Vault], to: str | Path, along: str = "auto") -> Vault
 
 
 def _check_one_game(vaults: Sequence[Vault]) -> None:
-    """Refuse vaults of unlike games: a new vault has one config, and episodes and exports go by its environment."""
+    """Refuse vaults of different games: a new vault has one config, whose environment defines episodes and exports."""
     for vault in vaults[1:]:
         if vault.config.get("env") != vaults[0].config.get("env"):
             one, other = (f"{each.path} ({_game(each)})" for each in (vaults[0], vault))
@@ -66,7 +66,7 @@ def _check_one_game(vaults: Sequence[Vault]) -> None:
 
 
 def _game(vault: Vault) -> str:
-    """The scenario's name."""
+    """Return the scenario's name."""
     return str(vault.config.get("env", {}).get("scenario", {}).get("task_name", "unknown"))
 
 
@@ -82,15 +82,16 @@ def thin(
     """Write a part of a vault into a new one.
 
     Args:
-      vault: what is thinned.
+      vault: the vault to thin.
       to: the new vault's folder.
-      every: keep every k-th step; `done` is then set where an episode began since the step that was kept before.
+      every: keep every k-th step; `done` is then set if an episode began since the previous kept step.
       envs: keep these environments.
-      best, worst: keep so many whole episodes of the highest, or lowest, return (mean over agents), best first: a row
-        an episode where all are as long, else all in one row.
+      best, worst: keep this many whole episodes with the highest, or lowest, return (mean over agents), the best or the
+        worst first: one row per episode if all have the same length, otherwise all in one row.
 
     Raises:
-      VaultError: nothing was asked for, both an order of episodes and something else, or more than there is.
+      VaultError: nothing was requested, `best` or `worst` is combined with another option, or more episodes are
+        requested than there are.
     """
     if (best is None) + (worst is None) < 2:
         if every != 1 or envs is not None or (best is not None and worst is not None):
@@ -115,7 +116,7 @@ def thin(
 
 
 def _thin_to_episodes(vault: Vault, to: Path, number: int) -> Vault:
-    """The best `number` episodes, or the worst where it is negative."""
+    """Write the best `number` episodes, or the worst if it is negative."""
     whole = [episode for episode in episodes(vault) if episode.whole]
     wanted = abs(number)
     if not whole:
@@ -176,7 +177,7 @@ def _beside(vaults: Sequence[Vault], fields: Sequence[str]) -> Iterator[Fields]:
 
 
 def _done_since(done: Any, kept: Any, pending: Any) -> tuple[Any, Any]:
-    """`done` of the kept steps, each with those that were left out before it; and what is left over."""
+    """Return `done` of the kept steps, each including the skipped steps before it, and the flags after the last one."""
     columns = []
     last = 0
     for step in kept.tolist():
@@ -202,7 +203,7 @@ def _source(vault: Vault) -> dict[str, Any]:
 
 
 def _metadata(vaults: Sequence[Vault], sources: list[dict[str, Any]], at: list[int]) -> dict[str, Any]:
-    """The first vault's config stands for all: what of it episodes go by is the same in vaults that fit."""
+    """Return the new vault's metadata. The first vault's config stands for all: vaults that fit have the same game."""
     first = vaults[0]
     stride = {"stride": first.metadata["stride"]} if first.metadata.get("stride") else {}
     of_trials = {vault.trial_id for vault in vaults}

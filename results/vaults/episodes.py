@@ -1,4 +1,4 @@
-"""Where episodes begin and end in a vault."""
+"""The beginnings and ends of episodes in a vault."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from results.vaults.store import Vault
 
 @dataclass(frozen=True)
 class Episode:
-    """Steps `start` to `stop` (exclusive) of environment `env`; `whole` where both its ends were recorded."""
+    """Steps `start` to `stop` (exclusive) of environment `env`; `whole` if both its ends were recorded."""
 
     env: int
     start: int
@@ -22,12 +22,12 @@ class Episode:
 
     @property
     def length(self) -> int:
-        """Its steps."""
+        """The number of steps."""
         return self.stop - self.start
 
 
 def breaks(vault: Vault) -> list[int]:
-    """Steps that do not go on from the step before in any environment: joins, and what `vault.every` has left out."""
+    """Return the steps that do not follow the step before: joins, and gaps that `vault.every` left."""
     found = {int(step) for step in vault.metadata.get("breaks", ())}
     every = vault.config.get("vault", {}).get("every", 1)
     rollout = vault.config.get("system", {}).get("rollout_length")
@@ -37,10 +37,10 @@ def breaks(vault: Vault) -> list[int]:
 
 
 def episodes(vault: Vault) -> list[Episode]:
-    """Every episode of a vault, whole or cut, by environment and then by time.
+    """Return every episode of a vault, whole or cut, by environment and then by time.
 
-    `done` marks an episode's first step. In a vault of test episodes each has `time_limit` steps, of which those after
-    its end are marked too; they belong to none.
+    `done` marks an episode's first step. In a vault of test episodes each episode has `time_limit` steps; those after
+    its end are marked too and belong to no episode.
 
     Raises:
       VaultError: it has no field `done`, or it cannot be read.
@@ -84,7 +84,7 @@ def _train_episodes(
 
 
 def returns(vault: Vault, of: list[Episode]) -> NDArray[np.float64]:
-    """(episodes, agents): what each agent has got in each episode, summed in float64."""
+    """Return (episodes, agents): the return of each agent in each episode, summed in float64."""
     totals = np.zeros((len(of), vault.num_agents))
     for first, block in vault.blocks(["reward"]):
         reward = block["reward"].astype(np.float64)

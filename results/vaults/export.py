@@ -1,4 +1,4 @@
-"""Vaults in the layouts that other tools read: Parquet, and OG-MARL's vaults. `docs/trajectories.md` has both."""
+"""Vaults in the formats of other tools: Parquet, and OG-MARL's vaults. `docs/trajectories.md` describes both."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from results.vaults.store import Fields, FieldSpec, Vault, create
 
 
 def export_parquet(vaults: Sequence[Vault], to: str | Path, fields: Sequence[str] | None = None) -> Path:
-    """Write a table with a row a transition and agent.
+    """Write a table with one row per transition and agent.
 
     Args:
       vaults: of one game.
@@ -28,11 +28,11 @@ def export_parquet(vaults: Sequence[Vault], to: str | Path, fields: Sequence[str
       fields: names, None for all that every vault has.
 
     Returns:
-      The file: `trial_id`, `vault`, `env`, `step` (of the vault), `episode` (counted in each environment; -1 after a
-      test episode's end), `t` (step of the episode), `whole`, `agent`, and the fields; one with further axes is a list.
+      The file: `trial_id`, `vault`, `env`, `step` (of the vault), `episode` (counted per environment; -1 after a test
+      episode's end), `t` (step of the episode), `whole`, `agent`, and the fields; a field with further axes is a list.
 
     Raises:
-      VaultError: the file is there already or cannot be written, or the vaults differ.
+      VaultError: the file already exists or cannot be written, or the vaults differ.
     """
     to = Path(to)
     if to.exists():
@@ -53,23 +53,23 @@ def export_parquet(vaults: Sequence[Vault], to: str | Path, fields: Sequence[str
 
 
 def export_og_marl(vaults: Sequence[Vault], to: str | Path, label: str, partial: bool = False) -> list[Path]:
-    """Write a vault a task, `<to>/<environment>/<scenario>.vlt/<label>`, as OG-MARL's tools read it.
+    """Write one vault per task, `<to>/<environment>/<scenario>.vlt/<label>`, in the format that OG-MARL's tools read.
 
-    There is one row, with the episodes one behind another. Where an episode ended is in `terminals`, or in
-    `truncations` where it reached the time limit and would have gone on.
+    It has one row, in which the episodes are concatenated. The end of an episode is marked in `terminals`, or in
+    `truncations` if the episode was cut by the time limit.
 
     Args:
-      vaults: whose metadata say of which task they are.
+      vaults: whose metadata name their task.
       to: OG-MARL's folder of vaults (`rel_dir`).
       label: the data set's name there (`vault_uid`), such as `Replay`.
-      partial: take episodes, too, of which the beginning or the end was not recorded; they end in a truncation.
+      partial: include episodes whose beginning or end was not recorded; they end in a truncation.
 
     Returns:
       The new vaults' folders.
 
     Raises:
-      VaultError: a vault is of no known task or was thinned to every k-th step, the vaults of a task differ, there is
-        no whole episode, or a vault of that name is there already.
+      VaultError: a vault's task is unknown or it was thinned to every k-th step, the vaults of a task differ, there is
+        no whole episode, or a vault of that name already exists.
     """
     of_task: dict[tuple[str, str], list[Vault]] = {}
     for vault in vaults:
@@ -108,7 +108,7 @@ def _export_task(vaults: Sequence[Vault], path: Path, partial: bool) -> None:
 
 
 def _joined(vault: Vault, found: Sequence[Episode]) -> Iterator[Fields]:
-    """Episodes one behind another, some at a time."""
+    """Yield the episodes concatenated, several at a time."""
     waiting: list[Fields] = []
     steps = 0
     for episode in found:
@@ -140,7 +140,7 @@ def _transitions(vault: Vault, episode: Episode) -> Fields:
 
 
 def _goes_on(vault: Vault, episode: Episode) -> bool:
-    """Whether a whole episode ended by the time limit alone: JaxParty says so, others by their length."""
+    """Return whether only the time limit ended a whole episode: JaxParty's config says so, others by the length."""
     horizon = vault.config.get("env", {}).get("scenario", {}).get("task_config", {}).get("horizon")
     return horizon == "truncate" if horizon is not None else episode.length == vault.time_limit
 
@@ -182,7 +182,7 @@ def _tables(vault: Vault, names: Sequence[str]) -> Iterator[pa.Table]:
 
 
 def _of_agents(values: NDArray[Any], agents: int) -> Any:
-    """(rows, steps, …) as a column with a row an agent; what has no axis of agents is repeated for each."""
+    """Return (rows, steps, …) as a column with one row per agent; a field without an agent axis is repeated."""
     if values.ndim < 3 or values.shape[2] != agents:
         values = np.broadcast_to(values[:, :, None], (*values.shape[:2], agents, *values.shape[2:]))
     flat = values.reshape(-1, int(np.prod(values.shape[3:], dtype=int)))
@@ -192,7 +192,7 @@ def _of_agents(values: NDArray[Any], agents: int) -> Any:
 
 
 def _in_episode(vault: Vault) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:
-    """(rows, steps): number of the episode, step in it, whether it is whole."""
+    """Return (rows, steps) arrays: the episode's number, the step in it, and whether it is whole."""
     number = np.full((vault.rows, vault.steps), -1, np.int32)
     t = np.full_like(number, -1)
     whole = np.zeros(number.shape, bool)

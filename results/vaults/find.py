@@ -1,4 +1,4 @@
-"""Which vaults there are: by a query on a sweep's index, of a trial, or by their folder; on a disk or on S3."""
+"""Find vaults: by a query on a sweep's index, of a trial, or by their folder; on disk or on S3."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _WORDS: Final = frozenset({"and", "or", "not", "in", "True", "False", "None"})
 
 @dataclass(frozen=True)
 class Place:
-    """Where a vault is, and what is known of it without opening it.
+    """The location of a vault, and what is known about it without opening it.
 
     Attributes:
       uid, kind: the vault's.
-      trial_id, algorithm, scenario: of its trial; empty where they are unknown.
-      folder: the trial's folder, local or remote; for a vault by itself, the vault's own.
-      rows, steps: as the record or the index has them; 0 where they are unknown.
+      trial_id, algorithm, scenario: those of its trial; empty if unknown.
+      folder: the trial's folder, local or remote; for a vault on its own, the vault's folder.
+      rows, steps: from the record or the index; 0 if unknown.
     """
 
     uid: str
@@ -55,10 +55,10 @@ class Place:
         return inside if self.trial_id else self.folder
 
     def open(self) -> Vault:
-        """The vault, where it is on a disk; `opened` brings those that are on S3.
+        """Open the vault if it is on disk; use `opened` for vaults on S3.
 
         Raises:
-          VaultError: it is on S3, is not there, or is damaged.
+          VaultError: it is on S3, is missing, or is damaged.
         """
         if store_of(self.folder).on_disk(self.folder) is None:
             raise VaultError(f"{self.path}: is on remote storage; use results.vaults.opened([place])")
@@ -66,17 +66,17 @@ class Place:
 
 
 def find(source: str | Path, query: str | None = None, kind: str | None = None) -> list[Place]:
-    """The vaults of a sweep, of a trial, or the one at a vault's own folder.
+    """Return the vaults of a sweep or of a trial, or the one in a vault's own folder.
 
     Args:
       source: a sweep's folder with an index, a trial's folder, or a vault's; the first two may be `s3://…`.
-      query: a condition on the index's columns in pandas' words; dotted columns need no backticks, and a metric's
-        bare name means `best.<metric>`: `algorithm == "ff_mappo" and cooperation_rate > 0.5`.
+      query: a condition on the index's columns in pandas' query syntax; dotted columns need no backticks, and a
+        metric's bare name means `best.<metric>`: `algorithm == "ff_mappo" and cooperation_rate > 0.5`.
       kind: `train` or `test`, None for both.
 
     Raises:
-      RecordError: there is no such folder, no index in it, or the query cannot be understood.
-      VaultError: nothing is found, or `kind` is no kind.
+      RecordError: there is no such folder, no index in it, or the query is invalid.
+      VaultError: nothing is found, or `kind` is invalid.
     """
     if kind not in (None, *KINDS):
         raise VaultError(f"kind {kind!r}: no such kind of vault; use {' or '.join(KINDS)}")
@@ -96,7 +96,7 @@ def find(source: str | Path, query: str | None = None, kind: str | None = None) 
 
 
 def of_trial(folder: str | Path) -> list[Place]:
-    """The vaults of a trial, by its record."""
+    """Return the vaults of a trial, from its record."""
     folder = as_folder(folder)
     folder = store_of(folder).absolute(folder)
     record = read_record(folder)
@@ -108,16 +108,16 @@ def of_trial(folder: str | Path) -> list[Place]:
 
 @contextlib.contextmanager
 def opened(places: Sequence[Place]) -> Iterator[list[Vault]]:
-    """Open vaults; those on S3 are brought into a temporary folder, a trial once, which is removed at the end.
+    """Open vaults; those on S3 are copied, once per trial, to a temporary folder that is removed at the end.
 
     Raises:
-      VaultError: one is not there, or is damaged.
+      VaultError: a vault is missing or damaged.
     """
     brought: dict[str, Path] = {}
     with tempfile.TemporaryDirectory(prefix="jax_party-vaults-") as scratch:
         try:
             yield [_brought(place, Path(scratch), brought).open() for place in places]
-        except VaultError as error:  # by its place there: the folder here is gone when it is read
+        except VaultError as error:  # name the remote folder: the copy is gone when this is read
             message = str(error)
             for name, folder in brought.items():
                 message = message.replace(str(folder), name)
@@ -125,7 +125,7 @@ def opened(places: Sequence[Place]) -> Iterator[list[Vault]]:
 
 
 def _brought(place: Place, scratch: Path, brought: dict[str, Path]) -> Place:
-    """A place that is local; `brought` has the folders of trials that were on S3."""
+    """Return a place that is local; `brought` has the local folders of trials that were on S3."""
     if store_of(place.folder).on_disk(place.folder) is not None:
         return place
     name = str(place.folder)
@@ -155,10 +155,10 @@ def _of_index(folder: Path, query: str | None) -> list[Place]:
 
 
 def select(index: pd.DataFrame, query: str) -> pd.DataFrame:
-    """The rows of an index for which `query` holds; see `find`.
+    """Return the rows of an index for which `query` holds; see `find`.
 
     Raises:
-      RecordError: it names a column that is not there, or is no condition.
+      RecordError: the query names an unknown column, or is not a condition.
     """
     written = _with_columns(query, [str(name) for name in index.columns])
     try:
@@ -166,14 +166,14 @@ def select(index: pd.DataFrame, query: str) -> pd.DataFrame:
         if not isinstance(mask, pd.Series) or mask.dtype not in ("bool", "boolean"):
             raise ValueError("it is not true or false for each row")
         return index[mask.fillna(False).astype(bool)]
-    except Exception as error:  # pandas raises what Python's parser and the columns' operators do
+    except Exception as error:  # errors of pandas, of Python's parser and of the columns' operators
         reason = " ".join(str(error).split())
         raise RecordError(f"query {query!r}: cannot be understood ({reason}); write a condition on columns, such as "
                           "algorithm == \"ff_mappo\" and cooperation_rate > 0.5") from error  # fmt: skip
 
 
 def _with_columns(query: str, columns: Sequence[str]) -> str:
-    """The query with its columns in backticks."""
+    """Return the query with its columns in backticks."""
 
     def quoted(match: re.Match[str]) -> str:
         word = match.group()

@@ -1,4 +1,4 @@
-"""One vault on disk, by TensorStore alone: read lazily, or written anew so that Flashbax reads it."""
+"""One vault on disk, with TensorStore alone: read lazily, or written so that Flashbax can read it."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ class FieldSpec:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one step of one environment."""
+        """The number of bytes of one step of one environment."""
         return self.dtype.itemsize * int(np.prod(self.shape, dtype=int))
 
 
 class Vault:
-    """A vault, opened lazily: what is not asked for is not read.
+    """A vault, opened lazily: only what is requested is read.
 
     Args:
       path: the vault's folder, `<trial folder>/vaults/jax_party/<uid>`.
 
     Attributes:
       uid: its folder's name.
-      rows: batch rows, each an environment.
-      steps: length of the time axis.
+      rows: the number of batch rows, one per environment.
+      steps: the length of the time axis.
       fields: name -> dtype and shape; names of nested fields are joined by dots.
-      metadata: what the writer has kept under `jax_party`: `trial_id`, `kind`, `seed`, `config`, `provenance`; of a
-        merged or thinned vault `sources`, `breaks`, `stride` too. Empty for a vault of somebody else.
+      metadata: what the writer stored under `jax_party`: `trial_id`, `kind`, `seed`, `config`, `provenance`; for a
+        merged or thinned vault also `sources`, `breaks`, `stride`. Empty for a vault that JaxParty did not write.
 
     Raises:
       VaultError: there is no vault, or it is damaged.
@@ -82,28 +82,28 @@ class Vault:
 
     @property
     def kind(self) -> str:
-        """`train` or `test`; `train` where the metadata does not say: an unbroken time axis."""
+        """`train` or `test`; `train`, an unbroken time axis, if the metadata does not say."""
         return str(self.metadata.get("kind", "train"))
 
     @property
     def trial_id(self) -> str:
-        """The trial it is of; its uid where that is unknown."""
+        """The id of the vault's trial; the vault's uid if that is unknown."""
         return str(self.metadata.get("trial_id") or self.uid)
 
     @property
     def num_agents(self) -> int:
-        """Agents of the game."""
+        """The number of agents of the game."""
         return int(self.spec("action").shape[0])
 
     @property
     def config(self) -> dict[str, Any]:
-        """The trial's config; empty where it is unknown."""
+        """The trial's config; empty if unknown."""
         config = self.metadata.get("config")
         return config if isinstance(config, dict) else {}
 
     @property
     def time_limit(self) -> int | None:
-        """Most steps of an episode, by the config; None where it does not say."""
+        """The largest number of steps of an episode, from the config; None if it does not say."""
         env = self.config.get("env", {})
         for place in (env.get("scenario", {}).get("task_config", {}), env.get("kwargs", {})):
             if isinstance(place.get("time_limit"), int):
@@ -111,10 +111,10 @@ class Vault:
         return None
 
     def spec(self, field: str) -> FieldSpec:
-        """The dtype and shape of a field.
+        """Return the dtype and shape of a field.
 
         Raises:
-          VaultError: it has no such field.
+          VaultError: the vault has no such field.
         """
         if field not in self.fields:
             raise VaultError(f"{self.path}: no field {field!r}; it has {', '.join(sorted(self.fields))}")
@@ -126,7 +126,7 @@ class Vault:
         time: slice | None = None,
         envs: slice | Sequence[int] | None = None,
     ) -> Fields:
-        """Read a part: only the chunks that hold it are loaded.
+        """Read a part; only the chunks that hold it are loaded.
 
         Args:
           fields: names, None for all.
@@ -151,7 +151,7 @@ class Vault:
         return {name: self._guard(name, future.result) for name, future in futures.items()}
 
     def blocks(self, fields: Sequence[str] | None = None, time: slice | None = None) -> Iterator[tuple[int, Fields]]:
-        """All of `time` in order, in blocks that fit in memory: (first step, field -> (rows, steps, …))."""
+        """Yield all of `time` in order, in blocks that fit in memory: (first step, field -> (rows, steps, …))."""
         names = list(self.fields) if fields is None else list(fields)
         interval = self._interval(time, self.steps, "time")
         step_bytes = self.rows * sum(self.spec(name).nbytes for name in names)
@@ -161,7 +161,7 @@ class Vault:
             yield start, self.read(names, slice(start, min(start + length, interval.stop)))
 
     def missing_chunks(self) -> dict[str, int]:
-        """field -> chunks that should be there and are not, which read as zeros."""
+        """Return field -> the number of expected chunks that are missing, which read as zeros."""
         found = self._guard("list of chunks", self._keys)
         missing = {}
         for name in self.fields:
@@ -221,7 +221,7 @@ class NewVault:
     """A vault that is being written; `create` makes one.
 
     Attributes:
-      steps: written so far.
+      steps: the number of steps written so far.
     """
 
     def __init__(self, path: Path, fields: Mapping[str, FieldSpec], rows: int) -> None:
@@ -235,7 +235,7 @@ class NewVault:
             self._stores[name] = _create(path, f"{name}.", (rows, _TIME_AXIS, *spec.shape), spec.dtype, chunks)
 
     def append(self, block: Mapping[str, Array]) -> None:
-        """Write (rows, steps, …) arrays behind what is there."""
+        """Append (rows, steps, …) arrays along the time axis."""
         length = next(iter(block.values())).shape[1]
         part = slice(self.steps, self.steps + length)
         futures = [store[:, part].write(block[name]) for name, store in self._stores.items()]
@@ -244,7 +244,7 @@ class NewVault:
         self.steps += length
 
     def finish(self) -> None:
-        """Make what was written count."""
+        """Write the number of steps, which makes what was appended visible to readers."""
         self._index.write(np.array([self.steps], np.int32)).result()
 
 
@@ -252,17 +252,17 @@ class NewVault:
 def create(
     path: str | Path, fields: Mapping[str, FieldSpec], rows: int, metadata: Mapping[str, Any]
 ) -> Iterator[NewVault]:
-    """Write a new vault, which is there whole or not at all.
+    """Write a new vault; it appears at `path` whole or not at all.
 
     Args:
       path: its folder; Flashbax opens `Vault(rel_dir=<path's grandparent>, vault_name=<parent's name>,
         vault_uid=<name>)`.
       fields: names with dots are nested.
-      rows: batch rows.
-      metadata: kept under `jax_party`, JSON types.
+      rows: the number of batch rows.
+      metadata: stored under `jax_party`, JSON types.
 
     Raises:
-      VaultError: there is something at `path` already, or nothing was written.
+      VaultError: `path` already exists, or nothing was written.
     """
     path = Path(path).absolute()
     if path.exists():

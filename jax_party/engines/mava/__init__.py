@@ -21,7 +21,7 @@ from jax_party.engines.protocol import ENGINE_KEY, MAVA, ConfigTree, Experiment,
 from jax_party.errors import ConfigError
 
 CONTINUOUS = ("ff_isac", "ff_masac", "ff_hasac")
-"""Mava's soft actor-critics draw from a Gaussian; JaxParty's actions are C, D and nothing."""
+"""Mava's soft actor-critics sample from a Gaussian; JaxParty's actions are C, D and nothing."""
 
 OUR_DEFAULTS = (
     "env=jaxparty",
@@ -33,7 +33,7 @@ OUR_DEFAULTS = (
     "logger.base_exp_path=experiment_results",
     "+logger.run_name=null",
 )
-"""What Mava's own tree lacks and everybody reads, at our own tree's defaults."""
+"""Keys that every engine's config has and Mava's tree lacks, at the defaults of our own tree."""
 
 HYDRA = (
     "hydra.run.dir=.",
@@ -42,11 +42,11 @@ HYDRA = (
     "hydra/hydra_logging=disabled",
     "hydra/callbacks=ray",
 )
-"""As in our own configs: Hydra leaves no files of its own, and runs of `-m` may go to Ray."""
+"""As in our own configs: Hydra writes no files of its own, and runs of `-m` may use Ray."""
 
 
 OF_SYSTEM = {"rec_qmix": ("env.shared_reward=true",)}
-"""As our own config of it has it. Mava's QMIX takes the mean of what the agents get, whatever they get."""
+"""As in our own config of this system. Mava's QMIX takes the mean of the agents' rewards, whatever they are."""
 
 
 class MavaEngine:
@@ -56,15 +56,15 @@ class MavaEngine:
     side_by_side = False
 
     def check(self) -> None:
-        """Raise `ConfigError` where Mava, or what it needs, is not importable."""
+        """Raise `ConfigError` if Mava, or one of its dependencies, cannot be imported."""
         installation.check()
 
     def version(self) -> str | None:
-        """Mava's commit where it is a checkout, else its package's version."""
+        """Return Mava's commit if it is a checkout, otherwise its package's version."""
         return installation.version()
 
     def check_algorithm(self, algorithm: str) -> None:
-        """Raise `ConfigError` for a system that Mava does not have, or has for continuous actions only."""
+        """Raise `ConfigError` for a system that Mava does not have, or has only for continuous actions."""
         if algorithm in CONTINUOUS:
             raise ConfigError(
                 f"ENGINE=mava: {algorithm}: Mava's soft actor-critics are for continuous actions, JaxParty's are "
@@ -80,7 +80,7 @@ class MavaEngine:
             )
 
     def tree(self) -> ConfigTree:
-        """Mava's own tree, with our environment, scenarios and vaults behind it on Hydra's search path."""
+        """Return Mava's own tree, with our environment, scenarios and vaults after it on Hydra's search path."""
         root = installation.config_root()
         path = f"hydra.searchpath=[file://{root},pkg://mava_configs]"
         ours = (path, *HYDRA, f"+{ENGINE_KEY}={MAVA}", *OUR_DEFAULTS)
@@ -91,11 +91,11 @@ class MavaEngine:
         return ConfigTree(root, partial(_options, root), overrides, partial(_keys, root))
 
     def parse(self, mapping: Mapping[str, Any]) -> MavaConfig:
-        """What this project reads of the config, checked; the rest is Mava's own business."""
+        """Return the part of the config that this project reads, checked; the rest is left to Mava."""
         return parse_mava_config(mapping)
 
     def outline(self, config: MavaConfig) -> Outline:
-        """What everybody reads of a config."""
+        """Return the engine-independent outline of a config."""
         return Outline(
             system=config.algorithm,
             environment=config.env.env_name,
@@ -115,32 +115,32 @@ class MavaEngine:
         )
 
     def metrics(self, config: MavaConfig) -> list[str]:
-        """The same as our own evaluations give."""
+        """Return the metrics of an evaluation, the same as for our own systems."""
         return evaluation_metrics_of(config.env.scenario)
 
     def static_names(self, config: MavaConfig) -> Sequence[str]:
-        """Everything: Mava compiles its hyperparameters into the program."""
+        """Return every group: Mava compiles its hyperparameters into the program."""
         return ("arch", "env", "network", "system")
 
     def traced_names(self, config: MavaConfig) -> frozenset[str]:
-        """Nothing."""
+        """Return the empty set: no value can change while a trial trains."""
         return frozenset()
 
     def experiment(self) -> Callable[..., Experiment]:
-        """`jax_party.engines.mava.experiment.MavaExperiment`."""
+        """Return `jax_party.engines.mava.experiment.MavaExperiment`."""
         from jax_party.engines.mava.experiment import MavaExperiment
 
         return MavaExperiment
 
 
 def _options(root: Path, group: str) -> list[str]:
-    """The game's scenarios and our vaults, and otherwise what Mava has."""
+    """Return our options for the game's scenarios and vaults, and Mava's for other groups."""
     ours = group in ("env/scenario", "vault")
     return options_in(our_config_root(), group) if ours else options_in(root, group)
 
 
 def _keys(root: Path, group: Sequence[str], system: str | None) -> list[str]:
-    """The keys of a group of a system's config, read from Mava's files and ours."""
+    """Return the keys of a group of a system's config, read from Mava's files and ours."""
     default = root / "default" / f"{system or 'ff_ippo'}.yaml"
     if not default.is_file():
         return []

@@ -1,4 +1,4 @@
-"""How long JAX has traced and compiled in this process, as it tells itself."""
+"""The time that JAX has spent tracing and compiling in this process, from JAX's own events."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ jax.monitoring.register_event_duration_secs_listener(_note)
 
 
 def compile_seconds(since: float, until: float) -> float:
-    """Seconds between two moments of `time.perf_counter` that went into tracing and compiling.
+    """Return the seconds between two moments of `time.perf_counter` that went into tracing and compiling.
 
-    Events lie within one another (a function is traced while another is), so that they are joined, not added.
+    Events can contain one another (a function is traced while another is), so their union is measured, not their sum.
     """
     with _lock:
         known = [(begin, end) for begin, end in _intervals if end > since and begin < until]

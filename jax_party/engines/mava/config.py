@@ -1,4 +1,4 @@
-"""What this project reads of a config of Mava's, checked; what it does not read is Mava's own business."""
+"""The part of a Mava config that this project reads, checked; the rest is left to Mava."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ OPEN = ConfigDict(extra="ignore", allow_inf_nan=False)
 GAME = "JaxParty"
 
 OWN_CHECKPOINTS = "mava_checkpoints"
-"""Mava's own checkpoints in a trial's folder, where they are asked for: `<system>/<uid>-<seed>/<step>` in it."""
+"""The folder in a trial's folder for Mava's own checkpoints, if requested: `<system>/<uid>-<seed>/<step>` in it."""
 
 TRAINS_BY_PPO = ("ff_ippo", "ff_mappo", "rec_ippo", "rec_mappo", "ff_sable", "rec_sable", "mat")
 DIVIDES_ENVIRONMENTS = ("ff_ippo", "ff_mappo", "mat")
-"""Systems of which Mava insists that minibatches divide the environments."""
+"""Systems for which Mava requires that the number of minibatches divides the number of environments."""
 
 
 @dataclass(frozen=True, config=OPEN)
 class ArchPart:
-    """How the experiment is laid out."""
+    """The layout of the experiment."""
 
     num_envs: PositiveInt
     num_evaluation: PositiveInt
@@ -54,7 +54,7 @@ class ArchPart:
 
 @dataclass(frozen=True, config=OPEN)
 class SystemPart:
-    """The budget, and the numbers that Mava's systems would take whatever they were."""
+    """The budget, and the numbers that Mava's systems would accept whatever their values."""
 
     total_timesteps: PositiveInt | None
     num_updates: PositiveInt | None
@@ -100,7 +100,7 @@ class EnvPart:
 
 @dataclass(frozen=True, config=OPEN)
 class SaveArgsPart:
-    """What Mava's own checkpointer is made with."""
+    """The arguments of Mava's own checkpointer."""
 
     checkpoint_uid: str | None
     rel_dir: None = None
@@ -108,7 +108,7 @@ class SaveArgsPart:
 
 @dataclass(frozen=True, config=OPEN)
 class CheckpointingPart:
-    """Mava's own checkpoints, beside those that a trial is taken up from."""
+    """Mava's own checkpoints, in addition to those that a trial is resumed from."""
 
     save_model: bool
     save_args: SaveArgsPart
@@ -145,7 +145,7 @@ class MavaConfig:
 
     Attributes:
       algorithm: the system's name.
-      mapping: all of it, as composed.
+      mapping: the whole config, as composed.
     """
 
     algorithm: str
@@ -158,16 +158,16 @@ class MavaConfig:
 
     @functools.cached_property
     def budget(self) -> Budget:
-        """The step budget in whole updates of Mava's."""
+        """The step budget, in whole updates of Mava."""
         system = self.system
         per_update = self.arch.num_envs * system.update_batch_size * system.rollout_length
         return whole_budget(per_update, system.total_timesteps, system.num_updates, self.arch.num_evaluation)
 
     def for_mava(self, seed: int, folder: Path) -> dict[str, Any]:
-        """The config that one of Mava's experiments is run with: this one with the budget in whole updates.
+        """Return the config that one of Mava's experiments is run with: this one with the budget in whole updates.
 
-        Mava's loggers are off: what they would write lies in the trial's folder in our formats. Its own checkpoints,
-        where they are asked for, go into the trial's folder, and where a trial that is taken up finds them again.
+        Mava's loggers are off: their contents are in the trial's folder in our formats. Mava's own checkpoints, if
+        requested, go into the trial's folder, where a resumed trial finds them again.
         """
         mapping = copy.deepcopy(self.mapping)
         mapping["system"] |= {"seed": seed, "total_timesteps": None, "num_updates": self.budget.num_updates}
@@ -180,10 +180,10 @@ class MavaConfig:
 
 
 def parse_mava_config(mapping: Mapping[str, Any]) -> MavaConfig:
-    """Check what this project reads of a composed config, and what Mava would refuse by an assertion.
+    """Check the part of a composed config that this project reads, and what Mava would refuse with an assertion.
 
     Raises:
-      ConfigError: with a line for each key that is wrong, by its full name.
+      ConfigError: with one line per invalid key, by its full name.
     """
     named = (mapping.get("env") or {}).get("env_name")
     if named != GAME:
@@ -219,7 +219,7 @@ _REASONS: Mapping[str, str] = {
 
 
 def _with_reasons(lines: str) -> str:
-    """Pydantic's lines, with why a key can have only one value here."""
+    """Return Pydantic's lines with the reason why a key can have only one value here."""
     told = []
     for line in lines.splitlines():
         reason = _REASONS.get(line.partition(":")[0])
@@ -228,7 +228,7 @@ def _with_reasons(lines: str) -> str:
 
 
 def _problems(config: MavaConfig) -> Iterator[str]:
-    """What each key allows by itself but Mava's systems do not together."""
+    """Yield the combinations of individually valid values that Mava's systems do not allow."""
     system, arch = config.system, config.arch
     if system.total_timesteps is None and system.num_updates is None:
         yield "system.total_timesteps: null, and so is system.num_updates; set one of them"

@@ -1,4 +1,4 @@
-"""JaxParty as one of Mava's environments: what Mava's registry is given, and what is measured around its wrappers."""
+"""JaxParty as one of Mava's environments: the entry in Mava's registry, and the measurements around its wrappers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from jax_party.systems.base import small_int
 
 ENTERED_ID = "JaxPartyInMava-v0"
 FIELDS = "jax_party"
-"""Beside Mava's own episode metrics: what a training step is recorded by."""
+"""The key, among Mava's episode metrics, of the fields that record a training step."""
 
 
 def make_game(generator: Mapping[str, Any], team_reward: bool = False, shared_reward: bool = False) -> SharedReward:
-    """The game as `jumanji.make` is asked for it.
+    """Return the game, as `jumanji.make` requests it.
 
     Args:
-      generator: the scenario's task config; Mava calls whatever it gives an environment by this name.
+      generator: the scenario's task config; Mava uses this name for whatever it passes to an environment.
       team_reward: whether every agent gets the sum of the agents' rewards.
       shared_reward: whether every agent gets their mean.
     """
@@ -36,7 +36,7 @@ def make_game(generator: Mapping[str, Any], team_reward: bool = False, shared_re
 
 
 def enter(make_env: Any, jumanji_wrapper: type) -> None:
-    """Put JaxParty into Mava's registry of Jumanji's environments; doing it again does nothing.
+    """Add JaxParty to Mava's registry of Jumanji environments; doing it again does nothing.
 
     Args:
       make_env: the module `mava.utils.make_env`.
@@ -58,7 +58,7 @@ def _settings(**task_config: Any) -> dict[str, Any]:
 
 
 def _make_wrapper(jumanji_wrapper: type) -> type:
-    """Mava's base class on JaxParty: views, masks and step counts are in Mava's form already."""
+    """Return a wrapper of Mava's kind for JaxParty, whose views, masks and step counts already have Mava's form."""
     from mava.types import Observation
 
     class JaxPartyWrapper(jumanji_wrapper):
@@ -101,7 +101,7 @@ class MeasuredState(NamedTuple):
 
 
 class Measured(Wrapper):
-    """Mava's evaluation environment with each agent's return and the game's metrics among its episode metrics."""
+    """Mava's evaluation environment, with each agent's return and the game's metrics among its episode metrics."""
 
     _env: Any
 
@@ -130,7 +130,7 @@ class Measured(Wrapper):
 
 
 class RecordedState(NamedTuple):
-    """Mava's state, what the agents see, and whether it is the first that they see of an episode."""
+    """Mava's state, the agents' observation, and whether it is the first of an episode."""
 
     inner: Any
     observation: Any
@@ -138,9 +138,9 @@ class RecordedState(NamedTuple):
 
 
 class Recorded(Wrapper):
-    """Mava's training environment with what each step is recorded by among its episode metrics.
+    """Mava's training environment, with the fields that record each step among its episode metrics.
 
-    Mava's learners give those back for every step, so that rollouts leave the compiled program with them.
+    Mava's learners return the episode metrics of every step, so the rollouts leave the compiled program with them.
     """
 
     _env: Any
@@ -173,13 +173,13 @@ def _with_fields(timestep: TimeStep, fields: dict[str, chex.Array]) -> TimeStep:
 def step_fields(
     env: Any, observation: Any, first: chex.Array, action: chex.Array, reward: chex.Array
 ) -> dict[str, chex.Array]:
-    """What the vault keeps of a step; any leading axes.
+    """Return what the vault keeps of a step; any leading axes.
 
     Args:
-      env: what gave the observation.
-      observation: what the agents saw, with Mava's agent ids where it has put them in front.
-      first: whether it was the first of an episode.
-      action, reward: what they did, and got for it.
+      env: the environment of the observation.
+      observation: what the agents saw, preceded by Mava's agent ids if it has added them.
+      first: whether it was the first observation of an episode.
+      action, reward: the agents' actions and the rewards for them.
     """
     features = env.unwrapped.observation_spec.agents_view.shape[-1]
     return {

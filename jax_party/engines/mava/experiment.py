@@ -1,4 +1,4 @@
-"""A trial of one of Mava's systems: its folder is filled as our own systems fill theirs."""
+"""A trial of one of Mava's systems; it fills its folder as our own systems fill theirs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KEPT_CHECKPOINTS = 2
 _MOST_MAPPINGS = Path("/proc/sys/vm/max_map_count")
 _MAPPINGS = Path("/proc/self/maps")
 _ROOM = 0.9
-"""Of the mappings that a process may have, what programs may take."""
+"""The share of a process's allowed memory mappings that compiled programs may use."""
 
 _logger = logging.getLogger(__name__)
 
@@ -40,10 +40,10 @@ class Learner:
     """One seed.
 
     Attributes:
-      seed: what its keys are made from.
+      seed: the seed that its keys are derived from.
       session: Mava's experiment with it.
-      best_params: of the trial's best evaluation so far, the same one for all seeds; the untrained before there is one.
-        Under the rule `best-per-seed` of earlier records, of the seed's own best one.
+      best_params: those of the trial's best evaluation so far, the same evaluation for all seeds; the untrained ones
+        before there is one. Under the rule `best-per-seed` of earlier records, those of the seed's own best evaluation.
     """
 
     seed: int
@@ -52,18 +52,18 @@ class Learner:
 
 
 class MavaExperiment(Recorded):
-    """One trial, an evaluation period at a time; its seeds go one after another.
+    """One trial, one evaluation period at a time; its seeds go one after another.
 
-    A folder that was begun before is taken up where its newest checkpoint stands: metrics and vaults behind it are cut
-    off and made again, bit for bit.
+    A folder that was begun before is resumed from its newest checkpoint: later metrics and vault steps are cut off and
+    reproduced bit for bit.
 
     Args:
       config: the experiment.
       folder: the trial's folder, with `config.yaml` and `record.json` in it.
 
     Raises:
-      ConfigError: Mava is not here, or there are several devices, over all of which it would spread.
-      RecordError, VaultError, CheckpointError: the folder cannot be taken up.
+      ConfigError: Mava is not installed here, or there are several devices, over all of which it would spread.
+      RecordError, VaultError, CheckpointError: the folder cannot be resumed.
     """
 
     def __init__(self, config: MavaConfig, folder: Path) -> None:
@@ -81,7 +81,7 @@ class MavaExperiment(Recorded):
         self._cache_before = cache_counts()
         if self.finished:
             return
-        installation.check()  # a node of a cluster may lack what the driver has
+        installation.check()  # a node of a cluster may lack packages that the driver has
         if jax.device_count() > 1:
             raise ConfigError(
                 f"ENGINE=mava: {jax.device_count()} devices are visible, and Mava would spread over all of them; leave "
@@ -100,12 +100,12 @@ class MavaExperiment(Recorded):
             self._begin_record()
             self._restore([learner.session.open() for learner in self._learners])
         except BaseException:
-            self.close()  # a retry in this process must not meet our own locks
+            self.close()  # release our own locks, so that a retry in this process does not meet them
             raise
 
     @property
     def num_learners(self) -> int:
-        """Seeds that are trained here; 0 where the trial has ended."""
+        """The number of seeds that are trained here; 0 if the trial has ended."""
         return len(self._learners)
 
     def step(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class MavaExperiment(Recorded):
           As `jax_party.training.experiment.Experiment.step`.
 
         Raises:
-          TrainingDiverged: a loss is not finite; the record says FAILED and why.
+          TrainingDiverged: a loss or a parameter is not finite; the record says FAILED and why.
         """
         if not self.finished:
             if self.evaluations < self.budget.num_evaluations:
@@ -133,7 +133,7 @@ class MavaExperiment(Recorded):
             self._checkpoints.close()
         if not self._closed:
             self._closed = True
-            jax.clear_caches()  # no other trial can use its programs, and a process can map so many only
+            jax.clear_caches()  # no other trial can use its programs, and a process can map only so many
             return_freed_memory()
 
     # -- One period ----------------------------------------------------------------------------------------------------
@@ -167,13 +167,13 @@ class MavaExperiment(Recorded):
         self.recorder.update(checkpoint=str(path.relative_to(self.folder.resolve())))
 
     def _check_room(self, of_seed: int) -> None:
-        """Refuse so many seeds that their programs would not fit: a process that maps too much dies of it.
+        """Refuse a number of seeds whose programs would not fit: a process that maps too much memory is killed.
 
         Args:
-          of_seed: memory mappings that the first one's programs have taken.
+          of_seed: the number of memory mappings that the first seed's programs have taken.
 
         Raises:
-          ConfigError: there are too many.
+          ConfigError: there are too many seeds.
         """
         most = int(_MOST_MAPPINGS.read_text()) if _MOST_MAPPINGS.exists() else sys.maxsize
         others = len(self._learners) - 1
@@ -187,10 +187,10 @@ class MavaExperiment(Recorded):
             self.recorder.fail(ConfigError, reason)
 
     def _keep_best(self) -> None:
-        """Keep the parameters of the last evaluation where it was the best so far.
+        """Keep the parameters of the last evaluation if it is the best so far.
 
         Raises:
-          ConfigError: the objective is no metric of the evaluation.
+          ConfigError: the objective is not a metric of the evaluation.
         """
         rows = read_metrics(self.folder)
         metric, known = self.record.objective.metric, rows[-1]["evaluate"]
@@ -202,7 +202,7 @@ class MavaExperiment(Recorded):
                 learner.best_params = learner.session.params
 
     def _best_step(self, learner: Learner, rows: list[dict[str, Any]]) -> int | None:
-        """The step of the best evaluation so far, the same one for all seeds; None where no number is finite."""
+        """Return the step of the best evaluation so far, the same one for all seeds; None if no value is finite."""
         num_seeds = self.record.num_seeds
         if self._each_seed_alone:
             rows, num_seeds = [row for row in rows if row["seed"] == learner.seed], 1
@@ -213,9 +213,9 @@ class MavaExperiment(Recorded):
         return self.record.objective.at == At.BEST_PER_SEED
 
     def _finish(self) -> None:
-        """Let Mava's evaluator play the final parameters and those of the best evaluation; the record is COMPLETE.
+        """Play the final and the best evaluation's parameters with Mava's evaluator; then mark the record COMPLETE.
 
-        Where the last evaluation was the best one, both are the same parameters, and are played once.
+        If the last evaluation was the best one, these are the same parameters, and are played once.
         """
         rows = read_metrics(self.folder)
         closings = [learner.session.finish(self._params_to_measure(learner, rows)) for learner in self._learners]
@@ -228,7 +228,7 @@ class MavaExperiment(Recorded):
         self.recorder.complete(final, absolute)
 
     def _params_to_measure(self, learner: Learner, rows: list[dict[str, Any]]) -> Any:
-        """The best evaluation's parameters; None where they are those that training ended with."""
+        """Return the best evaluation's parameters; None if they are the final ones."""
         is_final = not self._each_seed_alone and self._best_step(learner, rows) in (None, self.env_steps)
         return None if is_final else learner.best_params
 
@@ -238,7 +238,7 @@ class MavaExperiment(Recorded):
         return row | {"evaluation_time_s": period.evaluation_s}
 
     def _submit(self, place: int, period: Period) -> None:
-        """Hand the period's trajectories to the vaults: whole, or every k-th update of it."""
+        """Hand the period's trajectories to the vaults: all of them, or every k-th update."""
         self.recorder.submit(place, "test", period.trajectory)
         if period.rollout is None:
             return
@@ -253,7 +253,7 @@ class MavaExperiment(Recorded):
                 self.recorder.submit(place, "train", {name: leaf[:, part] for name, leaf in period.rollout.items()})
 
     def _refuse_nonfinite(self, place: int, period: Period) -> None:
-        """Fail the trial where a loss of the period, or a parameter after it, is not finite."""
+        """Fail the trial if a loss of the period, or a parameter after it, is not finite."""
         where = f"the period that ends with step {(self.evaluations + 1) * self.budget.steps_per_evaluation:,}"
         for name, mean in period.train.items():
             if not math.isfinite(mean):
@@ -282,7 +282,7 @@ class MavaExperiment(Recorded):
         }
 
     def _checkpoint_target(self, states: list[Any]) -> dict[str, Any]:
-        """The structure of `_checkpoint_tree`, from the learners' first states."""
+        """Return the structure of `_checkpoint_tree`, from the learners' first states."""
         shape = (len(states), self.budget.num_evaluations)
         return {
             "learners": [
@@ -310,11 +310,11 @@ class MavaExperiment(Recorded):
             self._take_up(restored[1])
 
     def _misfit(self, tree: dict[str, Any]) -> str | None:
-        """Which vault holds less than it did when the checkpoint was saved."""
+        """Return which vault holds less than it did when the checkpoint was saved."""
         return self.recorder.behind(kept["vault_steps"] for kept in tree["learners"])
 
     def _take_up(self, tree: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         progress = tree["progress"]
         self._compiled_before = float(progress["compile_seconds"])
         self.recorder.go_on_from(progress, [kept["vault_steps"] for kept in tree["learners"]])
@@ -334,7 +334,7 @@ class MavaExperiment(Recorded):
         )
 
     def _compiling(self) -> dict[str, Any]:
-        """How long compiling took, where programs came from, and what that saved; every trial of Mava's traces anew."""
+        """Return the compile time, where programs came from, and the time saved; every trial of Mava is traced anew."""
         now = cache_counts()
         return {
             "compile_time_s": self._compiled_before + compile_seconds(self._started, time.perf_counter()),
@@ -344,15 +344,15 @@ class MavaExperiment(Recorded):
 
 
 def _mappings() -> int:
-    """How many parts of its memory this process has mapped; 0 where the system does not tell."""
+    """Return the number of memory mappings of this process; 0 if the system does not report it."""
     return _MAPPINGS.read_bytes().count(b"\n") if _MAPPINGS.exists() else 0
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
-    """A tree's leaves by their place: Orbax does not know the types of Mava's and Jumanji's nodes."""
+    """Return a tree's leaves by position: Orbax does not know the types of Mava's and Jumanji's nodes."""
     return {f"{place:04}": leaf for place, leaf in enumerate(jax.tree.leaves(tree))}
 
 
 def _put_together(leaves: dict[str, Any], like: Any) -> Any:
-    """The tree of these leaves."""
+    """Return the tree of these leaves, with the structure of `like`."""
     return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in sorted(leaves)])

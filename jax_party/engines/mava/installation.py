@@ -1,4 +1,4 @@
-"""Where Mava is installed, which version of it, and what it needs to be imported beside our libraries."""
+"""Where Mava is installed, its version, and what it needs to be imported with our versions of its libraries."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from typing import Any, Final
 from jax_party.errors import ConfigError
 
 NEEDED: Final = ("colorama", "distrax", "tensorflow_probability")
-"""What Mava's systems use and this project does not install."""
+"""Packages that Mava's systems use and this project does not install."""
 
 STOOD_IN: Final = ("brax", "gigastep", "gymnax", "jaxmarl", "marl_eval", "matrax", "neptune", "tensorboard_logger")
-"""What Mava imports for other environments and for loggers that this project does not use. Where one of these is not
-installed, an empty module stands in for it while Mava is imported, and no longer."""
+"""Packages that Mava imports for other environments and for loggers that this project does not use. If one of them is
+not installed, an empty module replaces it while Mava is imported, and only then."""
 
 PACKAGES: Final = ("id-mava", "mava")
-"""The names that a Mava which was installed as a package may have."""
+"""The possible names of a Mava that was installed as a package."""
 
 REMEDY: Final = 'see "Mava\'s own systems" in README.md, or leave ENGINE out'
 
@@ -35,10 +35,10 @@ _importing = threading.Lock()
 
 
 def check() -> None:
-    """Refuse to go on without a JAX Mava and what it needs.
+    """Check that a JAX version of Mava and its dependencies are installed.
 
     Raises:
-      ConfigError: with what is missing, and where it says what to do.
+      ConfigError: something is missing; the message says what, and where to find the remedy.
     """
     package = package_folder()
     if package is None:
@@ -54,7 +54,7 @@ def check() -> None:
 
 
 def package_folder() -> Path | None:
-    """Mava's package, found without importing it; None where there is none."""
+    """Return the folder of Mava's package, found without importing it; None if there is none."""
     try:
         spec = importlib.util.find_spec("mava")
     except (ImportError, ValueError):
@@ -65,7 +65,7 @@ def package_folder() -> Path | None:
 
 
 def config_root() -> Path:
-    """The folder of Mava's config groups.
+    """Return the folder of Mava's config groups.
 
     Raises:
       ConfigError: Mava is not importable, or was installed without its configs.
@@ -80,7 +80,7 @@ def config_root() -> Path:
 
 
 def systems() -> tuple[str, ...]:
-    """The anakin systems that can play JaxParty: those with a config of their own and discrete actions."""
+    """Return the anakin systems that can play JaxParty: those with their own config and discrete actions."""
     package = package_folder()
     if package is None:
         return ()
@@ -89,7 +89,7 @@ def systems() -> tuple[str, ...]:
 
 
 def _modules(package: Path) -> dict[str, str]:
-    """System -> its module."""
+    """Return system -> its module."""
     return {
         path.stem: ".".join(("mava", *path.relative_to(package).with_suffix("").parts))
         for path in (package / "systems").glob("*/anakin/*.py")
@@ -99,7 +99,7 @@ def _modules(package: Path) -> dict[str, str]:
 
 @functools.cache
 def version() -> str | None:
-    """Mava's commit where it is a checkout, `…-dirty` where files were changed; else its package's version, or None."""
+    """Return Mava's commit if it is a checkout, `…-dirty` if it was changed; else its package's version, or None."""
     package = package_folder()
     if package is None:
         return None
@@ -117,22 +117,22 @@ def version() -> str | None:
 
 
 def _is_tracked(package: Path) -> bool:
-    """Whether the checkout that the package lies in is its own."""
+    """Return whether the package is tracked by the checkout that it lies in."""
     asked = ["git", "--no-optional-locks", "-C", str(package), "ls-files", "--error-unmatch", "__init__.py"]
     return subprocess.run(asked, capture_output=True, timeout=10, check=False).returncode == 0
 
 
 def _is_changed(package: Path) -> bool:
-    """Whether a tracked file of the package is not as in the commit."""
+    """Return whether a tracked file of the package differs from the commit."""
     asked = ["git", "--no-optional-locks", "-C", str(package), "diff", "--quiet", "HEAD", "--", "."]
     return subprocess.run(asked, capture_output=True, timeout=10, check=False).returncode == 1
 
 
 def import_system(algorithm: str) -> ModuleType:
-    """The module of one of Mava's systems, with what it imports, and JAX as it expects it.
+    """Import the module of one of Mava's systems, with what it imports, and with JAX as Mava expects it.
 
     Raises:
-      ConfigError: the Mava that is installed is for other versions of its libraries.
+      ConfigError: the installed Mava needs other versions of its libraries.
     """
     package = package_folder()
     assert package is not None, "checked before"
@@ -149,7 +149,7 @@ def import_system(algorithm: str) -> ModuleType:
 
 
 class _Placeholder(type):
-    """A class of which every attribute is another one: for type hints and base classes."""
+    """A class whose attributes are all such classes: for type hints and base classes."""
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):
@@ -158,7 +158,7 @@ class _Placeholder(type):
 
 
 class _StandIn(ModuleType):
-    """A module with nothing in it but placeholders."""
+    """A module that contains only placeholders."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -167,7 +167,7 @@ class _StandIn(ModuleType):
 
 
 class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds what nobody else has found, if it is in `STOOD_IN`."""
+    """An import finder of last resort for the packages in `STOOD_IN`."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -180,12 +180,12 @@ class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return _StandIn(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """There is nothing in it."""
+        """Do nothing: the module is empty."""
 
 
 @contextlib.contextmanager
 def stand_ins() -> Iterator[None]:
-    """Let imports find an empty module for what is in `STOOD_IN` and not installed; afterwards nobody finds them."""
+    """Let imports find an empty module for each missing package of `STOOD_IN`; remove these modules afterwards."""
     with _importing:
         finder = _StandIns()
         sys.meta_path.append(finder)
@@ -199,9 +199,9 @@ def stand_ins() -> Iterator[None]:
 
 
 def restore_removed_functions() -> None:
-    """Give JAX back `device_put_replicated`, which its 0.10 has no more and Mava's Q-learning calls.
+    """Restore `jax.device_put_replicated`, which JAX 0.10 has removed and Mava's Q-learning calls.
 
-    `jax.device_put_replicated(tree, devices)`: each leaf once a device, along a new leading axis.
+    `jax.device_put_replicated(tree, devices)` puts each leaf on every device, along a new leading axis.
     """
     import jax
 

@@ -1,4 +1,4 @@
-"""Trajectories of Mava's systems in the form of the vault: a batch row an environment, the time axis unbroken."""
+"""Trajectories of Mava's systems in the vault's layout: one batch row per environment, an unbroken time axis."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from jax_party.engines.mava.entering import step_fields
 
 
 def in_time(fields: dict[str, chex.Array], is_q_learning: bool) -> dict[str, chex.Array]:
-    """A period's steps as Mava's learners give them, by environment and time.
+    """Rearrange a period's steps from Mava's learners by environment and time.
 
     Args:
-      fields: leading axes (devices, updates, replicas, steps, environments); of Q-learning (devices, replicas, updates,
-        steps, environments).
-      is_q_learning: which of the two.
+      fields: leading axes (devices, updates, replicas, steps, environments); for Q-learning (devices, replicas,
+        updates, steps, environments).
+      is_q_learning: whether the second layout applies.
 
     Returns:
       The fields with leading axes (devices * replicas * environments, updates * steps).
@@ -35,17 +35,17 @@ def in_time(fields: dict[str, chex.Array], is_q_learning: bool) -> dict[str, che
 
 
 def make_recorder(env: Any, act_fn: Callable[..., Any], config: Any) -> Callable[..., dict[str, chex.Array]]:
-    """What plays the episodes of Mava's evaluator once more, with the same keys, and keeps every step.
+    """Return a function that replays the episodes of Mava's evaluator with the same keys and keeps every step.
 
-    Mava's evaluator keeps no trajectories; from equal keys and parameters its episodes are the same again.
+    Mava's evaluator keeps no trajectories; with equal keys and parameters its episodes are the same again.
 
     Args:
       env: the environment that Mava's evaluator plays in.
       act_fn: the policy that it plays with.
-      config: Mava's.
+      config: Mava's config.
 
     Returns:
-      A function of what Mava's evaluator is called with. It gives field -> (K, T, …): episodes in the evaluator's
+      A function with the arguments of Mava's evaluator. It returns field -> (K, T, …): episodes in the evaluator's
       order, `env.time_limit` steps each; those after an episode's end have reward 0 and `done` set.
     """
     from mava.evaluator import get_num_eval_envs

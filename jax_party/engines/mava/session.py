@@ -1,16 +1,16 @@
-"""One of Mava's experiments, an evaluation period at a time.
+"""One of Mava's experiments, one evaluation period at a time.
 
-Mava's `run_experiment` is one call that returns when training is over. It runs in a thread of its own here, and a
+Mava's `run_experiment` is one call that returns when training is over. Here it runs in its own thread, and the
 system's module asks this session for what it would otherwise make itself: environments, the learner's state, the
-evaluator, the logger. So each period is handed over when it has been evaluated, and the thread waits until the next
-one is asked for. No file of Mava's is changed; what is replaced are names in a module, by functions that call what was
-there.
+evaluator, the logger. So each period is handed over once it has been evaluated, and the thread waits until the next
+one is requested. No file of Mava is changed; names in a module are replaced by functions that call the originals.
 
-A session that goes on from a checkpoint lets Mava's loop pass the periods that have been played: learner and evaluator
-give it what they gave then, so that its random keys are drawn as they were.
+A session that resumes from a checkpoint lets Mava's loop skip the periods that have been played: learner and evaluator
+return what they returned then, so that Mava's random keys are drawn as they were.
 
-Mava's evaluator plays what a period ended with. Mava's PPO, Sable and MAT would give it what the period began with; its
-Q-learning gives it what the period ended with. The networks before any training are evaluated with the first period.
+The evaluator plays the parameters that a period ended with. Mava's PPO, Sable and MAT would pass it those that the
+period began with, its Q-learning those that the period ended with. The untrained networks are evaluated together with
+the first period.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ logger = logging.getLogger(__name__)
 
 _MARK: Final = "_jax_party_hooks"
 _FINAL_STREAM: Final = 2**31 - 1
-"""Folded into the keys of Mava's absolute metric: the final parameters are played with keys of their own."""
+"""Folded into the keys of Mava's absolute metric, so that the final parameters are played with their own keys."""
 _UNTRAINED_STREAM: Final = 2**31 - 2
-"""Folded into the keys of Mava's first evaluation: the untrained networks are played with keys of their own."""
+"""Folded into the keys of Mava's first evaluation, so that untrained networks are played with their own keys."""
 _playing = threading.local()
 
 
@@ -50,10 +50,10 @@ Episodes = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a session stands: what a checkpoint keeps of it.
+    """The state of a session that a checkpoint keeps.
 
     Attributes:
-      state: of Mava's learner, None before there is one.
+      state: that of Mava's learner, None before there is one.
       returns: the mean return of each evaluation so far.
     """
 
@@ -62,21 +62,21 @@ class Progress:
 
     @property
     def evaluations(self) -> int:
-        """Evaluation periods played."""
+        """The number of evaluation periods played."""
         return len(self.returns)
 
 
 @dataclass
 class Period:
-    """What an evaluation period gave.
+    """The results of an evaluation period.
 
     Attributes:
-      train: Mava's training metrics, means over the period's updates; and of episodes that ended while training.
-      rollout: field -> (E, T, …), where training rollouts are recorded.
-      episodes: metric -> (K,), a value an evaluated episode, of the parameters that the period ended with.
-      untrained: the same of the parameters before any training; with the first period, otherwise None.
-      trajectory: field -> (K, T, …) of `episodes`, where they are recorded.
-      train_s, evaluation_s: seconds, compiling left out.
+      train: Mava's training metrics, means over the period's updates and over the episodes that ended during training.
+      rollout: field -> (E, T, …), if training rollouts are recorded.
+      episodes: metric -> (K,), one value per evaluated episode, for the parameters that the period ended with.
+      untrained: the same for the untrained parameters; only with the first period, otherwise None.
+      trajectory: field -> (K, T, …) of `episodes`, if they are recorded.
+      train_s, evaluation_s: seconds, without compiling.
     """
 
     train: dict[str, float] = field(default_factory=dict)
@@ -90,11 +90,11 @@ class Period:
 
 @dataclass(frozen=True)
 class Closing:
-    """The absolute metric's number of episodes at the end: metric -> (K,), a value an episode.
+    """The closing episodes, as many as the absolute metric needs: metric -> (K,), one value per episode.
 
     Attributes:
-      final: of the parameters that training ended with.
-      best: of the best evaluation's; the same episodes where they are the same parameters.
+      final: those of the final parameters.
+      best: those of the best evaluation's parameters; the same episodes if the parameters are the same.
     """
 
     final: Episodes
@@ -102,7 +102,7 @@ class Closing:
 
 
 class _Closed(BaseException):
-    """Ends Mava's thread; no `except Exception` of anybody's holds it."""
+    """A signal that ends Mava's thread; a BaseException, so that no `except Exception` catches it."""
 
 
 @dataclass(frozen=True)
@@ -114,21 +114,21 @@ class _Ready:
 
 @dataclass(frozen=True)
 class _Ended:
-    """Mava's call is over: what went wrong, or None."""
+    """The end of Mava's call: its error, or None."""
 
     error: BaseException | None
 
 
 class Session:
-    """A seed of a trial.
+    """One seed of a trial.
 
     Args:
       algorithm: the system.
-      config: what Mava's experiment is run with.
+      config: the config that Mava's experiment is run with.
       record_train, record_test: whether rollouts, or evaluated episodes, are recorded.
 
     Attributes:
-      progress: where it stands.
+      progress: the present state of the session.
     """
 
     def __init__(self, algorithm: str, config: Mapping[str, Any], record_train: bool, record_test: bool) -> None:
@@ -146,17 +146,17 @@ class Session:
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"mava-{algorithm}", daemon=True)
 
-    # -- For who asks --------------------------------------------------------------------------------------------------
+    # -- For the caller ------------------------------------------------------------------------------------------------
 
     def open(self) -> Any:
-        """Begin Mava's experiment; the learner's first state, on the device."""
+        """Start Mava's experiment; return the learner's first state, on the device."""
         self._thread.start()
         ready = self._take(_Ready)
         self.progress = Progress(ready.state)
         return ready.state
 
     def go_on_from(self, progress: Progress) -> None:
-        """Go on from where a session stood, rather than from the first state. To be called before `play`."""
+        """Continue from an earlier session's progress rather than from the first state. Call it before `play`."""
         self.progress = progress
         self._passing = progress.evaluations
 
@@ -169,14 +169,14 @@ class Session:
 
     @property
     def params(self) -> Any:
-        """What Mava's evaluator plays of the learner's state as it is now, copied."""
+        """A copy of the parameters that Mava's evaluator plays, from the learner's present state."""
         return jax.tree.map(jnp.copy, evaluated_params(self.progress.state))
 
     def finish(self, best_params: Any = None) -> Closing | None:
-        """Let Mava end, which measures the absolute metric; None where it is not to.
+        """Let Mava finish, which measures the absolute metric; return None if it is not configured to.
 
         Args:
-          best_params: of the best evaluation; None where they are those that training ended with.
+          best_params: those of the best evaluation; None if they are the final ones.
         """
         self._best_params = best_params
         self._asked.release()
@@ -184,7 +184,7 @@ class Session:
         return given if isinstance(given, Closing) else None
 
     def close(self) -> None:
-        """End the thread, after what it is computing; calling it again does nothing."""
+        """End the thread after its present computation; calling it again does nothing."""
         self._closed = True
         self._asked.release()
         if self._thread.ident is not None:
@@ -211,29 +211,29 @@ class Session:
         self._given.put(_Ended(error))
 
     def _hand_over(self, given: Any) -> None:
-        """Give something to who asks, and wait for the next question."""
+        """Hand an object to the caller, and wait for the next request."""
         self._given.put(given)
         self._asked.acquire()
         if self._closed:
             raise _Closed
 
     def make_environments(self, make: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """Mava's environments, with what is measured and recorded around them."""
+        """Return Mava's environments, wrapped for measuring and recording."""
         train, evaluated = make(*args, **kwargs)
         return entering.Recorded(train) if self._record_train else train, entering.Measured(evaluated)
 
     def begin(self, state: Any) -> Any:
-        """The state that Mava's loop begins with: its own first, or that of the checkpoint."""
+        """Return the state that Mava's loop begins with: its own first one, or that of the checkpoint."""
         self._hand_over(_Ready(state))
         return self.progress.state
 
     def learn(self, learn: Callable[[Any], Any], state: Any) -> Any:
-        """Train a period, unless it has been."""
+        """Train a period, unless it has been played already."""
         output_of = _output_of(self._module)
         if self._passing:
             return output_of(self.progress.state, {"is_terminal_step": np.zeros((1,), bool)}, {})
         if not self.progress.evaluations:
-            self._untrained_params = self.params  # Q-learning gives the state's memory away
+            self._untrained_params = self.params  # Q-learning donates the state's memory
         start = time.perf_counter()
         output = jax.block_until_ready(learn(state))
         end = time.perf_counter()
@@ -248,7 +248,7 @@ class Session:
     def make_evaluator(
         self, make: Callable[..., Any], env: Any, act_fn: Any, config: Any, absolute_metric: bool
     ) -> Callable[..., Any]:
-        """Mava's evaluator, and a record of the episodes that it plays."""
+        """Return a function in place of Mava's evaluator that also records the episodes that it plays."""
         evaluator = make(env, act_fn, config, absolute_metric=absolute_metric)
         if absolute_metric:
             return functools.partial(self._evaluate_last, evaluator)
@@ -256,9 +256,9 @@ class Session:
         return functools.partial(self._evaluate, evaluator, recorder)
 
     def _evaluate(self, evaluator: Any, recorder: Any, params: Any, key: Any, memory: Any) -> Any:
-        """Evaluate what the period ended with, and before the first what it began with.
+        """Evaluate the parameters that the period ended with, and in the first period also the untrained ones.
 
-        What was evaluated before is told again.
+        For a period that was played before, return its recorded result.
         """
         if self._passing:
             told = jnp.float32(self.progress.returns[self.progress.evaluations - self._passing])
@@ -277,9 +277,9 @@ class Session:
         return metrics
 
     def _evaluate_last(self, evaluator: Any, params: Any, key: Any, memory: Any) -> Any:
-        """The absolute metric, of the final parameters and of the trial's best.
+        """Measure the absolute metric of the final parameters and of the trial's best ones.
 
-        What Mava would measure, `params`, is the best by a rule of its own.
+        `params`, which Mava would measure, are the best by Mava's own rule and are not used.
         """
         metrics, final, _ = _measure(evaluator, self.params, _fold_in(key, _FINAL_STREAM), memory)
         best = final
@@ -289,13 +289,13 @@ class Session:
         return metrics
 
     def _of_the_same_form(self, params: Any) -> Any:
-        """The parameters that the learner's state holds now.
+        """Return the parameters that the learner's state holds now.
 
         Args:
-          params: what Mava would evaluate, which has their form.
+          params: those that Mava would evaluate, which have the same form.
 
         Raises:
-          ConfigError: a Mava of another kind keeps them elsewhere in its state.
+          ConfigError: this version of Mava keeps them elsewhere in its state.
         """
         trained = self.params
         forms = [jax.tree.map(jnp.shape, tree) for tree in (trained, params)]
@@ -307,7 +307,7 @@ class Session:
         return trained
 
     def log(self, metrics: dict[str, Any], t: int, t_eval: int, event: Any) -> None:
-        """What Mava logs: a period is over with its evaluation, and training with the absolute metric."""
+        """Receive what Mava logs: an evaluation ends a period, the absolute metric ends training."""
         if self._passing:
             self._passing -= event.value == "evaluator"
             return
@@ -322,16 +322,16 @@ class Session:
             self._hand_over(self._closing)
 
     def make_checkpointer(self, make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Mava's own checkpointer, but for periods that have been passed: it has saved them."""
+        """Return Mava's own checkpointer, which does nothing for skipped periods: it has saved them already."""
         own = make(*args, **kwargs)
         return SimpleNamespace(save=lambda **saved: not self._passing and own.save(**saved))
 
     def stop(self) -> None:
-        """Nothing to stop."""
+        """Do nothing; Mava calls this to stop its logger."""
 
 
 def evaluated_params(state: Any) -> Any:
-    """What Mava's evaluator plays of a learner's state: the acting networks' parameters, of one replica."""
+    """Return the parameters that Mava's evaluator plays: the acting networks', of one replica."""
     params = state.params
     for name in ("actor_params", "online"):
         params = getattr(params, name, params)
@@ -339,12 +339,12 @@ def evaluated_params(state: Any) -> Any:
 
 
 def _fold_in(keys: Any, stream: int) -> Any:
-    """Keys of a stream of their own, one a device."""
+    """Return the keys of a separate stream, one per device."""
     return jax.vmap(lambda key: jax.random.fold_in(key, stream))(keys)
 
 
 def _measure(evaluator: Any, params: Any, key: Any, memory: Any) -> tuple[dict[str, Any], Episodes, float]:
-    """What Mava's evaluator gives; its episodes, metric by metric; and the seconds it took, compiling left out."""
+    """Return the result of Mava's evaluator; its episodes, metric by metric; and its seconds, without compiling."""
     start = time.perf_counter()
     metrics = evaluator(params, key, memory)
     end = time.perf_counter()
@@ -354,7 +354,7 @@ def _measure(evaluator: Any, params: Any, key: Any, memory: Any) -> tuple[dict[s
 
 
 def _config_for(mapping: Mapping[str, Any]) -> Any:
-    """Mava's config: the game under the id that it has for Mava, with how its rewards are shared."""
+    """Return Mava's config, with the game's id for Mava and the way its rewards are shared."""
     config = OmegaConf.create(dict(mapping))
     env = config.env
     env.scenario.name = entering.ENTERED_ID
@@ -365,7 +365,7 @@ def _config_for(mapping: Mapping[str, Any]) -> Any:
 
 
 def _parts_of(output: Any) -> tuple[Any, dict[str, Any], Any]:
-    """The learner's state, the episode metrics and the losses of a period."""
+    """Return the learner's state, the episode metrics and the losses of a period."""
     if hasattr(output, "learner_state"):
         return output.learner_state, dict(output.episode_metrics), output.train_metrics
     state, (metrics, losses) = output
@@ -373,7 +373,7 @@ def _parts_of(output: Any) -> tuple[Any, dict[str, Any], Any]:
 
 
 def _output_of(module: ModuleType) -> Callable[[Any, dict[str, Any], Any], Any]:
-    """What a system's learner gives, made of its parts."""
+    """Return a function that builds the output of a system's learner from its parts."""
     if hasattr(module, "learner_setup"):
         from mava.types import ExperimentOutput
 
@@ -385,7 +385,7 @@ def _output_of(module: ModuleType) -> Callable[[Any, dict[str, Any], Any], Any]:
 
 
 def _hooked(algorithm: str) -> ModuleType:
-    """A system's module, its names replaced, once a process, by functions that ask the thread's session."""
+    """Return a system's module; once per process, its names are replaced by functions that ask the thread's session."""
     module = installation.import_system(algorithm)
     if hasattr(module, _MARK):
         return module
@@ -421,19 +421,19 @@ def _asking(method: Callable[..., Any], original: Callable[..., Any]) -> Callabl
 
 
 def _set_up(learner_setup: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
-    """As Mava's on-policy systems have it: the learner, the network, the first state."""
+    """Replace `learner_setup` of Mava's on-policy systems: return the learner, the network, the first state."""
     session = _session()
     learn, network, state = learner_setup(*args, **kwargs)
     return functools.partial(session.learn, learn), network, session.begin(state)
 
 
 def _init(init: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-    """As Mava's Q-learning has it: the first state is among others, and alone has a replay buffer."""
+    """Replace `init` of Mava's Q-learning: the first state is the one part that has a replay buffer."""
     session = _session()
     parts = init(*args, **kwargs)
     return tuple(session.begin(part) if hasattr(part, "buffer_state") else part for part in parts)
 
 
 def _make_update(make_update_fns: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
-    """As Mava's Q-learning has it: the learner alone."""
+    """Replace `make_update_fns` of Mava's Q-learning, which returns only the learner."""
     return functools.partial(_session().learn, make_update_fns(*args, **kwargs))
