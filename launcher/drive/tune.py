@@ -40,9 +40,8 @@ def run_in_tune(
     """Run a pass in Tune and wait for it.
 
     Args:
-      sweep: the sweep.
+      sweep, part: the sweep, and the pass of it.
       crew: the workers that run it.
-      part: the pass.
       callback: the driver's callback; it receives the shared workers and the nodes.
       others: additional callbacks.
       spending: the budget; once it is spent, each trial stops after its period.
@@ -52,16 +51,14 @@ def run_in_tune(
     from ray import tune
 
     from launcher.drive.controller import install_controller
-    from launcher.drive.workers import SHARE, SharedWorkers
+    from launcher.drive.workers import SHARE
     from launcher.search.planned import InOrder
     from launcher.work.trainable import ExperimentTrainable
 
     install_controller()
     _keep_environment(sweep)
-    worker = _worker_settings(sweep, crew)
-    by_group = Scheduler(sweep.manifest.scheduler).by_group
-    room, silent_s = crew.pack if by_group else crew.trials, Watchdog(crew.period_timeout_s).silent_s()
-    shared = SharedWorkers(worker, crew, room, silent_s, nodes) if crew.shared else None
+    worker, by_group = _worker_settings(sweep, crew), Scheduler(sweep.manifest.scheduler).by_group
+    shared = _share_workers(worker, crew, by_group, nodes)
     callback.shared, callback.nodes = shared, nodes
     most = (shared.places_now if shared else _as_ray_has_room) if crew.follows else None
     config = _shared_config(sweep, part, worker, shared)
@@ -90,6 +87,16 @@ def run_in_tune(
     )
     if shared:
         shared.stop()
+
+
+def _share_workers(worker: dict[str, Any], crew: Crew, by_group: bool, nodes: Any) -> Any:
+    """Return the workers that trials share, None if each trial has its own."""
+    from launcher.drive.workers import SharedWorkers
+
+    if not crew.shared:
+        return None
+    room = crew.pack if by_group else crew.trials
+    return SharedWorkers(worker, crew, room, Watchdog(crew.period_timeout_s).silent_s(), nodes)
 
 
 def _shared_config(sweep: Sweep, part: Pass, worker: dict[str, Any], shared: Any) -> dict[str, Any]:
