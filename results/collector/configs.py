@@ -1,8 +1,9 @@
 """The leaves of a trial's config.yaml. Configs of one sweep differ in few lines, and only those lines are parsed.
 
-PyYAML takes 3 ms per config. The first config of a kind is parsed whole and becomes a template, which records the lines
-that hold a single value. A config that differs from a template only in such lines takes the template's other leaves.
-Any other config is parsed whole.
+Parsing a config of ff_mappo whole takes 1.0 ms, by its changed lines 0.06 ms (measured on one core): 10 s and 0.6 s of
+the first collection of 10,000 trials. The first config of a kind is parsed whole and becomes a template, which records
+the lines that hold a single value. A config that differs from a template only in such lines takes the template's other
+leaves. Any other config is parsed whole.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ from jax_party.trial.manifest import SweepManifest
 from jax_party.trial.metrics import METRICS_FILE
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import State
-from results.collector import configs, lines
+from results.collector import configs
+from results.collector import metrics_lines
 from results.collector.columns import INT64_RANGE
 from results.collector.rows import Evaluation, IndexRow
 from results.collector.schema import COPIED_COLUMNS, FIXED_COLUMNS
@@ -42,7 +43,7 @@ def read_trial(sweep_folder: Path, manifest: SweepManifest | None, name: str) ->
     record: TrialRecord | None = None
     try:
         record = read_record(trial)
-        row = _trial_row(record, place, configs.read_leaves(trial), *lines.read(trial, place, record.seed))
+        row = _trial_row(record, place, configs.read_leaves(trial), *metrics_lines.read(trial, place, record.seed))
         _check_cells(row)
     except (RecordError, ValueError, RecursionError) as error:
         # Leave the sweep's path out of the message, so that a sweep that was moved still gives the same bytes.

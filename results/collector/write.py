@@ -1,7 +1,7 @@
 """The collector: reads trial folders and writes the sweep's index. It neither deletes nor moves a trial's files.
 
 It may run at any time, also while the sweep runs. Equal folders give equal bytes, whether trials were read now or
-cached by an earlier run (`results.collector.parts`)."""
+cached by an earlier run (`results.collector.incremental`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from jax_party.store.files import write_bytes_atomically
 from jax_party.store.storage import as_folder, store_of
 from jax_party.trial.manifest import MANIFEST_FILE, read_manifest
 from jax_party.trial.record import RECORD_FILE
-from results.collector import columns, parts
+from results.collector import columns
+from results.collector import incremental
 from results.collector.listing import EVALUATIONS_FILE, list_folder
 from results.collector.schema import (
     FIXED_COLUMNS,
@@ -72,8 +73,8 @@ def write_index(sweep_folder: str | Path) -> CollectedPaths:
 def write_index_of(folder: Path) -> tuple[CollectedPaths, Collection]:
     """Write the index as `write_index` does, and also return what was collected. The index is written last."""
     check_folder(folder)
-    parts.make_folders(folder)
-    with parts.alone(folder):
+    incremental.make_folders(folder)
+    with incremental.alone(folder):
         found = _read_collection(folder)
         paths = CollectedPaths(folder / INDEX_FILE, folder / INDEX_CSV_FILE, folder / EVALUATIONS_FILE)
         table = index_table([found])
@@ -111,8 +112,8 @@ def _read_collection(folder: Path) -> Collection:
     if not listing.trials:
         _check_never_begun(folder)
     manifest = read_manifest(folder) if store_of(folder).is_file(folder / MANIFEST_FILE) else None
-    reader = parts.Reader(functools.partial(read_trial, folder, manifest), FIXED_COLUMNS)
-    tables, rows, unreadable = parts.update(folder, listing, reader)
+    reader = incremental.Reader(functools.partial(read_trial, folder, manifest), FIXED_COLUMNS)
+    tables, rows, unreadable = incremental.update(folder, listing, reader)
     rows += unreadable
     judge_promotions(rows)
     if manifest is not None:

@@ -19,7 +19,7 @@ from jax_party.trial.judged import candidate_of, judged_hyperparameters
 from jax_party.trial.manifest import MANIFEST_FILE, SweepManifest, read_manifest
 from jax_party.trial.metrics import METRICS_FILE
 from jax_party.trial.record import RECORD_FILE, TrialRecord
-from results.collector import lines
+from results.collector import metrics_lines
 
 _FILES: Final = (RECORD_FILE, METRICS_FILE)
 
@@ -125,7 +125,7 @@ class Follower:
     def _read(self, name: str) -> FollowedTrial | None:
         folder = self.folder / name
         try:
-            return FollowedTrial(name, read_record(folder), lines.read_with_training(folder))
+            return FollowedTrial(name, read_record(folder), metrics_lines.read_with_training(folder))
         except RecordError as error:
             logger.warning("%s", error)
             return None

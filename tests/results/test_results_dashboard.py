@@ -28,7 +28,7 @@ from rich.console import Console
 from jax_party.errors import RecordError
 from jax_party.trial.folder import create_trial_folder
 from jax_party.trial.metrics import append_metrics, read_metrics
-from results.collector import lines
+from results.collector import metrics_lines
 from results.collector.ranking import best_score
 from results.collector.write import write_index
 from results.command import collect_main, show_main
@@ -255,13 +255,13 @@ def test_what_dashboards_read_is_what_records_read(sweep: Callable[..., Path]) -
         names = ("step", "seed", "evaluation", "wall_time_s", "evaluate", "train")
         return [{name: row.get(name) for name in names} | {"absolute": bool(row.get("absolute"))} for row in rows]
 
-    found = lines.read_with_training(trial)
+    found = metrics_lines.read_with_training(trial)
     assert shown(found) == shown(read_metrics(trial)) and len(found) == 6
     assert "seed" not in found[-1] and not any("episodes" in row for row in found)
     with (trial / "metrics" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 600, "evaluate": {"a": NaN}}\n{"step": 700, "eval')
-    assert [row["step"] for row in lines.read_with_training(trial)[-2:]] == [500, 600]
+    assert [row["step"] for row in metrics_lines.read_with_training(trial)[-2:]] == [500, 600]
     with (trial / "metrics" / "metrics.jsonl").open("a") as file:
         file.write("\n")
     with pytest.raises(RecordError, match=r"metrics\.jsonl: line 8: not JSON"):
-        lines.read_with_training(trial)
+        metrics_lines.read_with_training(trial)

@@ -23,7 +23,8 @@ from jax_party.store.storage import store_of
 from jax_party.trial.folder import add_retry, create_trial_folder, update_record
 from jax_party.trial.metrics import append_metrics, truncate_metrics
 from jax_party.trial.states import State
-from results.collector import columns, parts
+from results.collector import columns
+from results.collector import incremental
 from results.collector import write as collector
 
 ROOT = Path(__file__).parents[2]
@@ -179,7 +180,7 @@ def test_only_what_has_changed_is_read(sweep: SweepMaker, monkeypatch: pytest.Mo
     assert names == [trial_of(folder, 4).name]
 
 
-@pytest.mark.parametrize("name", [parts.kept_file(1), parts.evaluations_file(1)])
+@pytest.mark.parametrize("name", [incremental.kept_file(1), incremental.evaluations_file(1)])
 @pytest.mark.parametrize("content", [b"", b"nonsense", None])
 def test_a_damaged_part_is_made_anew(sweep: SweepMaker, name: str, content: bytes | None) -> None:
     folder = sweep(trials=TRIALS)
@@ -194,7 +195,7 @@ def test_a_part_of_another_layout_is_made_anew(sweep: SweepMaker, monkeypatch: p
     folder = sweep(trials=TRIALS)
     results.write_index(folder)
     names = trials_read(monkeypatch)
-    monkeypatch.setattr(parts, "LAYOUT", parts.LAYOUT + 1)
+    monkeypatch.setattr(parts, "LAYOUT", incremental.LAYOUT + 1)
     results.write_index(folder)
     assert len(names) == TRIALS
 
@@ -262,7 +263,7 @@ def test_evaluations_that_are_not_there_name_those_that_are(
 def test_tables_of_a_newer_version_are_refused(sweep: SweepMaker) -> None:
     folder = sweep(trials=1)
     results.write_index(folder)
-    for name, load in (("index.parquet", results.load_index), (parts.evaluations_file(0), results.load_evaluations)):
+    for name, load in (("index.parquet", results.load_index), (incremental.evaluations_file(0), results.load_evaluations)):
         table = pq.read_table(folder / name, partitioning=None)
         newer = str(columns.INDEX_VERSION + 1).encode()
         pq.write_table(table.replace_schema_metadata({columns.VERSION_KEY: newer}), folder / name)
