@@ -21,8 +21,7 @@ from jax_party.store.files import write_bytes_atomically
 from jax_party.store.storage import as_folder, store_of
 from jax_party.trial.manifest import MANIFEST_FILE, read_manifest
 from jax_party.trial.record import RECORD_FILE
-from results.collector import columns
-from results.collector import incremental
+from results.collector import columns, incremental
 from results.collector.listing import EVALUATIONS_FILE, list_folder
 from results.collector.schema import (
     FIXED_COLUMNS,

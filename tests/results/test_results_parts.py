@@ -23,8 +23,7 @@ from jax_party.store.storage import store_of
 from jax_party.trial.folder import add_retry, create_trial_folder, update_record
 from jax_party.trial.metrics import append_metrics, truncate_metrics
 from jax_party.trial.states import State
-from results.collector import columns
-from results.collector import incremental
+from results.collector import columns, incremental
 from results.collector import write as collector
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +33,7 @@ TRIALS = 7
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "PART_TRIALS", 3)
+    monkeypatch.setattr(incremental, "PART_TRIALS", 3)
 
 
 def trial_of(folder: Path, number: int) -> Path:
@@ -195,7 +194,7 @@ def test_a_part_of_another_layout_is_made_anew(sweep: SweepMaker, monkeypatch: p
     folder = sweep(trials=TRIALS)
     results.write_index(folder)
     names = trials_read(monkeypatch)
-    monkeypatch.setattr(parts, "LAYOUT", incremental.LAYOUT + 1)
+    monkeypatch.setattr(incremental, "LAYOUT", incremental.LAYOUT + 1)
     results.write_index(folder)
     assert len(names) == TRIALS
 
@@ -263,7 +262,10 @@ def test_evaluations_that_are_not_there_name_those_that_are(
 def test_tables_of_a_newer_version_are_refused(sweep: SweepMaker) -> None:
     folder = sweep(trials=1)
     results.write_index(folder)
-    for name, load in (("index.parquet", results.load_index), (incremental.evaluations_file(0), results.load_evaluations)):
+    for name, load in (
+        ("index.parquet", results.load_index),
+        (incremental.evaluations_file(0), results.load_evaluations),
+    ):
         table = pq.read_table(folder / name, partitioning=None)
         newer = str(columns.INDEX_VERSION + 1).encode()
         pq.write_table(table.replace_schema_metadata({columns.VERSION_KEY: newer}), folder / name)
@@ -290,7 +292,7 @@ def test_two_collectors_at_once_leave_whole_tables(sweep: SweepMaker) -> None:
 def test_many_trials_are_read_in_processes(sweep: SweepMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = sweep(trials=TRIALS)
     expected = made_anew(folder)
-    monkeypatch.setattr(parts, "POOL_FROM", 2)
+    monkeypatch.setattr(incremental, "POOL_FROM", 2)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     results.write_index(folder)
     assert tables(folder) == expected
