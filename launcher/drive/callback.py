@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -225,7 +226,7 @@ def last_error(trial: Any) -> BaseException | None:
     """The error of a Tune trial's last attempt, from the driver's own folder for it."""
     try:
         error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
-    except (OSError, TypeError, AttributeError, ImportError, EOFError):
+    except (OSError, TypeError, AttributeError, ImportError, EOFError, pickle.UnpicklingError):
         return None
     return error if isinstance(error, BaseException) else None
 
@@ -235,7 +236,9 @@ def describe_failure(error: BaseException | None) -> str:
     cause = _cause(error)
     if isinstance(cause, RayActorError):
         return "the worker process died"
-    lines = str(cause).strip().splitlines() if cause is not None else []
+    if cause is None:
+        return "for a reason that could not be read"
+    lines = str(cause).strip().splitlines()
     text = (
         f"{type(cause).__name__}: {lines[-1] if isinstance(cause, RayTaskError) else lines[0]}"
         if lines

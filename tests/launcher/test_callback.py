@@ -817,11 +817,21 @@ def test_the_last_error_is_the_one_that_tune_keeps(sweep: Sweep) -> None:
         cloudpickle.dumps("no error"),
         b"cno_such_module\nerror\n.",
         b"cos\nno_such_error\n.",
+        cloudpickle.dumps(RayActorError())[:-9],
     ],
 )
 def test_an_error_that_cannot_be_read_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "error").write_bytes(content)
     assert last_error(with_file(tmp_path / "error")) is None
+
+
+def test_a_reason_that_cannot_be_read_is_said_to_be_so(sweep: Sweep) -> None:
+    sweep.start()
+    trial = sweep.trials[0]
+    trial.handle_error(raised(BROKEN))
+    Path(trial.pickled_error_file).write_bytes(b"")
+    sweep.callback.on_trial_recover(0, sweep.trials, trial)
+    assert sweep.reasons() == ["for a reason that could not be read"]
 
 
 def test_where_no_error_is_kept_there_is_none(tmp_path: Path) -> None:
