@@ -30,7 +30,7 @@ from launcher.drive.standby import SpareWorker
 from launcher.machine.join import NodeRefused
 from launcher.plan import outcome
 from launcher.show.console import Display
-from launcher.show.progress import Progress
+from launcher.show.progress import Progress, Row
 
 MAX_REASON = 300
 
@@ -164,9 +164,12 @@ class SweepCallback(Callback):
         return describe_failure(error)
 
     def _finish(self, trial_id: str, state: State, error: str | None, alone: bool = False) -> None:
-        """Write how the trial ended, unless its own record says so already; `alone`: once no worker is at it."""
+        """Write how the trial ended, unless its own record says so already; `alone`: once no worker is at it.
+
+        What is shown does not wait for the write, and is corrected by it.
+        """
         folder = self._folder / trial_id
-        ended: list[TrialRecord] = []
+        rows: list[Row] = []
 
         def write() -> None:
             with lock_folder(folder, timeout=0.0) if alone else contextlib.nullcontext():
@@ -174,7 +177,7 @@ class SweepCallback(Callback):
                 if record.state not in FINISHED:
                     at = None if state is State.PENDING else utc_timestamp()
                     record = update_record(folder, state=state, error=error, ended_at=at)
-            ended.append(record)
+            rows.append(self._end(record))
 
         try:
             with patience_of(WRITE_S):
@@ -186,15 +189,17 @@ class SweepCallback(Callback):
                 return
         else:
             if record.state in FINISHED:
-                score = outcome.quick_score(record)
-                candidate = None
-                with contextlib.suppress(RecordError, OSError), patience_of(WRITE_S):
-                    candidate = outcome.complete_candidate(folder, record)
-                self._display.ended(self._progress.end(trial_id, record.state, record.error, score, candidate))
+                self._display.ended(self._end(record))
                 return
         self._notes.add(f"{trial_id}: {state}", write)
-        state, error = (ended[0].state, ended[0].error) if ended else (state, error)
-        self._display.ended(self._progress.end(trial_id, state, error))
+        self._display.ended(rows[0] if rows else self._progress.end(trial_id, state, error))
+
+    def _end(self, record: TrialRecord) -> Row:
+        """The trial's row, as its record has it."""
+        candidate = None
+        with contextlib.suppress(RecordError, OSError), patience_of(WRITE_S):
+            candidate = outcome.complete_candidate(self._folder / record.trial_id, record)
+        return self._progress.end(record.trial_id, record.state, record.error, outcome.quick_score(record), candidate)
 
 
 def _let_go(trial: Any) -> None:

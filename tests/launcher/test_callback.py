@@ -616,7 +616,8 @@ def test_a_worker_that_completes_the_trial_as_it_lets_go_is_believed(
     monkeypatch.setattr(LOCAL, "lock", lock)
     sweep.fail_for_good(RayActorError())
     assert (sweep.record().state, sweep.record().error) == (State.COMPLETE, None)
-    assert (sweep.row().state, sweep.row().error) == (State.COMPLETE, None)
+    assert (sweep.row().state, sweep.row().error, sweep.row().score) == (State.COMPLETE, None, 3.0)
+    assert sweep.progress.snapshot().standing is not None, "it is ranked"
     assert sweep.shown.rows == [sweep.row()]
 
 
@@ -767,6 +768,20 @@ def test_what_is_owed_does_not_undo_an_end(sweep: Sweep, refuse: Callable[..., N
     complete(sweep.place(), 0)
     sweep.step(5.0)
     assert (sweep.record().state, sweep.notes.owed) == (State.COMPLETE, 0)
+
+
+def test_what_was_shown_is_corrected_once_the_record_can_be_read(sweep: Sweep, refuse: Callable[..., None]) -> None:
+    sweep.start()
+    complete(sweep.place(), 0)
+    refuse(reading=True)
+    sweep.complete()
+    assert (sweep.row().state, sweep.row().error) == (State.FAILED, "ended without completing its budget")
+    refuse(False)
+    sweep.step(5.0)
+    found = sweep.progress.snapshot()
+    assert (sweep.row().state, sweep.row().error, sweep.row().score) == (State.COMPLETE, None, 3.0)
+    assert found.standing is not None and found.standing.trials == (sweep.id(),)
+    assert len(sweep.shown.rows) == 1
 
 
 # Errors
