@@ -110,9 +110,8 @@ class SweepCallback(Callback):
         trial_id = trial.config["trial_id"]
         self._overdue.left(trial_id)
         reason = self._reason(trial)
-        cause = _cause(last_error(trial))
+        cause = cause_of(last_error(trial))
         if isinstance(cause, NodeRefused) and self.nodes is not None:  # no fault of the trial's
-            trial.run_metadata.num_failures -= 1
             self.nodes.keep_off(cause.node_id)
         else:
             trial.config["failed"] = True
@@ -214,10 +213,11 @@ def _let_go(trial: Any) -> None:
 
 def died(error: BaseException | None) -> bool:
     """Whether an attempt's process is gone."""
-    return isinstance(_cause(error), RayActorError)
+    return isinstance(cause_of(error), RayActorError)
 
 
-def _cause(error: BaseException | None) -> BaseException | None:
+def cause_of(error: BaseException | None) -> BaseException | None:
+    """What a worker has raised, of the error that Ray makes of it; any other error as it is."""
     return error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
 
 
@@ -238,7 +238,7 @@ def last_error(trial: Any) -> BaseException | None:
 
 def describe_failure(error: BaseException | None) -> str:
     """Why an attempt failed, in one line."""
-    cause = _cause(error)
+    cause = cause_of(error)
     if isinstance(cause, RayActorError):
         return "the worker process died"
     if cause is None:

@@ -6,6 +6,9 @@ which is ended then: a sweep of trials that are shorter than a worker's start wo
 Before that it is reset for the next trial, which Tune counts as not running yet. It hears of the death of such a worker
 twice, as the actor's and as the reset's failure: it tries the trial again at the first, and fails it for good at the
 second, whatever attempts are left.
+
+A trial that a node refuses has not been tried: Tune counts that as a failure, too, and after the last attempt it would
+not look for another node.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from ray.exceptions import RayActorError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
+from launcher.drive.callback import cause_of
+from launcher.machine.join import NodeRefused
 from launcher.ray_compat import set_controller
 
 
@@ -52,6 +57,8 @@ class Controller(TuneController):
             self._resetting_trials.discard(trial)
             self._unstage_trial_with_resources(trial)
             self._set_trial_status(trial, Trial.RUNNING)
+        if isinstance(cause_of(exception), NodeRefused):
+            trial.run_metadata.num_failures -= 1  # Tune adds one
         super()._trial_task_failure(trial, exception)
 
 

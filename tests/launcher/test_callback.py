@@ -417,24 +417,23 @@ def test_standing_still_is_no_reason_where_the_attempt_failed_otherwise(sweep: S
     assert sweep.reasons() == [WHY_BROKEN, DIED]
 
 
-def test_a_node_that_refuses_costs_the_trial_no_attempt(sweep: Sweep) -> None:
+def test_a_node_that_refuses_is_kept_off_and_is_no_failure_of_the_trial(sweep: Sweep) -> None:
+    """That Tune does not count it, either, is the controller's doing."""
     nodes = sweep.callback.nodes = Nodes()
     sweep.start()
     sweep.fail(raised(NodeRefused("node n-1: jax 0.9, here 0.10", "a1b2")))
-    trial = sweep.trials[0]
-    assert (trial.run_metadata.num_failures, trial.config["failed"]) == (0, False)
     assert nodes.refused == ["a1b2"]
+    assert sweep.trials[0].config["failed"] is False, "it may be played beside others"
     assert sweep.reasons() == ["NodeRefused: node n-1: jax 0.9, here 0.10"]
     sweep.fail(raised(BROKEN))
-    assert (trial.run_metadata.num_failures, trial.config["failed"]) == (1, True)
+    assert sweep.trials[0].config["failed"] is True
     assert nodes.refused == ["a1b2"]
 
 
 def test_a_refusal_without_a_cluster_is_a_failure(sweep: Sweep) -> None:
     sweep.start()
     sweep.fail(raised(NodeRefused("node n-1: jax 0.9, here 0.10", "a1b2")))
-    trial = sweep.trials[0]
-    assert (trial.run_metadata.num_failures, trial.config["failed"]) == (1, True)
+    assert sweep.trials[0].config["failed"] is True
 
 
 # Ended

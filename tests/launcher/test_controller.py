@@ -6,7 +6,7 @@ failures as Ray's actor manager does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +18,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from launcher.drive.controller import Controller, install_controller
+from launcher.machine.join import NodeRefused
 from tests.launcher.tuned import MAX_FAILURES, make_trial, without_ray
 
 
@@ -141,8 +142,8 @@ class Run:
         return actor
 
 
-def task_error(message: str) -> RayTaskError:
-    return RayTaskError("reset", f"Traceback\n{message}", RuntimeError(message))
+def task_error(message: str, kind: Callable[[str], Exception] = RuntimeError) -> RayTaskError:
+    return RayTaskError("reset", f"Traceback\n{message}", kind(message)).as_instanceof_cause()
 
 
 @pytest.fixture
@@ -250,6 +251,20 @@ def test_a_failure_while_playing_is_as_tune_counts_it(run: Run) -> None:
     run.manager.fail(run.controller, actor, task_error("the disk is made of cheese"))
     assert run.trial.run_metadata.num_failures == 1
     assert (run.trial.status, run.told.events) == (Trial.PENDING, ["start", "recover"])
+
+
+def test_a_node_that_refuses_costs_the_trial_no_attempt(run: Run) -> None:
+    """Not even where no attempt is left."""
+    refused = task_error("jax 0.9, here 0.10", lambda message: NodeRefused(message, "a1b2"))
+    for failures in range(MAX_FAILURES + 1):
+        for _ in range(2):
+            run.manager.done(actor := run.reset(), True)
+            run.manager.fail(run.controller, actor, refused)
+            assert (run.trial.run_metadata.num_failures, run.trial.status) == (failures, Trial.PENDING)
+        run.manager.done(actor := run.reset(), True)
+        run.manager.fail(run.controller, actor, task_error("the disk is made of cheese"))
+    assert run.trial.status == Trial.ERROR
+    assert "error" not in run.told.events[:-1]
 
 
 def test_tune_is_made_to_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
