@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from launcher.drive.standby import SpareWorker
 from launcher.machine.join import NodeRefused
 from launcher.plan import outcome
 from launcher.show.console import Display
-from launcher.show.progress import Progress
+from launcher.show.progress import Progress, Row
 
 MAX_REASON = 300
 
@@ -114,9 +115,8 @@ class SweepCallback(Callback):
         trial_id = trial.config["trial_id"]
         self._overdue.left(trial_id)
         reason = self._reason(trial)
-        cause = _cause(last_error(trial))
+        cause = cause_of(last_error(trial))
         if isinstance(cause, NodeRefused) and self.nodes is not None:  # not the trial's fault
-            trial.run_metadata.num_failures -= 1
             self.nodes.keep_off(cause.node_id)
         else:
             trial.config["failed"] = True
@@ -170,6 +170,8 @@ class SweepCallback(Callback):
     def _finish(self, trial_id: str, state: State, error: str | None, alone: bool = False) -> None:
         """Write how the trial ended, unless its record says so already.
 
+        The display does not wait for the write; a later write corrects it.
+
         Args:
           trial_id: the trial.
           state: the state to write; PENDING if the trial is to be continued later.
@@ -177,7 +179,7 @@ class SweepCallback(Callback):
           alone: write only while holding the folder's lock, that is, once no worker holds the folder.
         """
         folder = self._folder / trial_id
-        ended: list[TrialRecord] = []
+        rows: list[Row] = []
 
         def write() -> None:
             with lock_folder(folder, timeout=0.0) if alone else contextlib.nullcontext():
@@ -185,7 +187,7 @@ class SweepCallback(Callback):
                 if record.state not in FINISHED:
                     at = None if state is State.PENDING else utc_timestamp()
                     record = update_record(folder, state=state, error=error, ended_at=at)
-            ended.append(record)
+            rows.append(self._end(record))
 
         try:
             with patience_of(WRITE_S):
@@ -197,15 +199,17 @@ class SweepCallback(Callback):
                 return
         else:
             if record.state in FINISHED:
-                score = outcome.quick_score(record)
-                candidate = None
-                with contextlib.suppress(RecordError, OSError), patience_of(WRITE_S):
-                    candidate = outcome.complete_candidate(folder, record)
-                self._display.ended(self._progress.end(trial_id, record.state, record.error, score, candidate))
+                self._display.ended(self._end(record))
                 return
         self._notes.add(f"{trial_id}: {state}", write)
-        state, error = (ended[0].state, ended[0].error) if ended else (state, error)
-        self._display.ended(self._progress.end(trial_id, state, error))
+        self._display.ended(rows[0] if rows else self._progress.end(trial_id, state, error))
+
+    def _end(self, record: TrialRecord) -> Row:
+        """End the trial in the progress as its record says; return its row."""
+        candidate = None
+        with contextlib.suppress(RecordError, OSError), patience_of(WRITE_S):
+            candidate = outcome.complete_candidate(self._folder / record.trial_id, record)
+        return self._progress.end(record.trial_id, record.state, record.error, outcome.quick_score(record), candidate)
 
 
 def _let_go(trial: Any) -> None:
@@ -220,10 +224,11 @@ def _let_go(trial: Any) -> None:
 
 def died(error: BaseException | None) -> bool:
     """Return whether the error means that the attempt's process is gone."""
-    return isinstance(_cause(error), RayActorError)
+    return isinstance(cause_of(error), RayActorError)
 
 
-def _cause(error: BaseException | None) -> BaseException | None:
+def cause_of(error: BaseException | None) -> BaseException | None:
+    """Return the error that a worker raised, without Ray's wrapper; any other error as it is."""
     return error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
 
 
@@ -237,17 +242,19 @@ def last_error(trial: Any) -> BaseException | None:
     """Return the error of a Tune trial's last attempt, from Tune's error file; None if it cannot be read."""
     try:
         error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
-    except (OSError, TypeError, AttributeError, ImportError, EOFError):
+    except (OSError, TypeError, AttributeError, ImportError, EOFError, pickle.UnpicklingError):
         return None
     return error if isinstance(error, BaseException) else None
 
 
 def describe_failure(error: BaseException | None) -> str:
     """Describe in one line why an attempt failed."""
-    cause = _cause(error)
+    cause = cause_of(error)
     if isinstance(cause, RayActorError):
         return "the worker process died"
-    lines = str(cause).strip().splitlines() if cause is not None else []
+    if cause is None:
+        return "for a reason that could not be read"
+    lines = str(cause).strip().splitlines()
     text = (
         f"{type(cause).__name__}: {lines[-1] if isinstance(cause, RayTaskError) else lines[0]}"
         if lines

@@ -1,4 +1,4 @@
-"""Tune's controller with two corrections for trials whose worker is starting or being reset.
+"""Tune's controller with three corrections for trials whose worker is starting or being reset.
 
 First, Tune gives a worker that has finished a trial the next one. If no other trial waits, it takes a trial whose own
 worker is just starting, and ends that worker. A sweep of trials shorter than a worker's start would run on one worker.
@@ -6,6 +6,8 @@ worker is just starting, and ends that worker. A sweep of trials shorter than a 
 Second, Tune resets a worker before it runs the next trial, which does not count as running yet. If the worker dies
 during the reset, Tune is told twice: of the actor's death and of the failed reset. It retries the trial the first time
 and fails it for good the second time, even if attempts are left.
+
+Third, Tune counts a node's refusal of a trial as a failure, and after the last attempt would not try another node.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from ray.exceptions import RayActorError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
+from launcher.drive.callback import cause_of
+from launcher.machine.join import NodeRefused
 from launcher.ray_compat import set_controller
 
 
@@ -52,6 +56,8 @@ class Controller(TuneController):
             self._resetting_trials.discard(trial)
             self._unstage_trial_with_resources(trial)
             self._set_trial_status(trial, Trial.RUNNING)
+        if isinstance(cause_of(exception), NodeRefused):
+            trial.run_metadata.num_failures -= 1  # Tune adds one
         super()._trial_task_failure(trial, exception)
 
 
