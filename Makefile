@@ -229,7 +229,7 @@ episode: setup ## Show a trained policy at play: TRIAL=<id or folder> OUT=episod
 	  $(if $(STEPS),--steps=$(call quoted,STEPS)) $(if $(LEARNER),--learner=$(call quoted,LEARNER)) $(if $(OUT),--out=$(call quoted,OUT))
 
 # Most of what the tests take is XLA's time to compile; `make test-slow` and the benchmarks compile as users do.
-TEST_XLA = XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS"
+TEST_XLA = XLA_FLAGS="--xla_backend_optimization_level=0 $${XLA_FLAGS:-}"
 
 test: setup-dev ## Lint, type-check and test (under 25 minutes on 2 cores)
 	$(call only,ARGS)@$(MAKE) lint ARGS=
