@@ -34,7 +34,9 @@ def copy(tmp_path: Path) -> Iterator[Path]:
 
 def run(script: str, folder: Path) -> str:
     """What the commands print, on both channels."""
-    environment = os.environ | {"PYTHONPATH": str(folder), "COLUMNS": "200"}
+    # A make that runs the tests would hand its own variables on to the make of the tour.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    environment |= {"PYTHONPATH": str(folder), "COLUMNS": "200"}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", _PREPARE + script], cwd=folder, env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=400,
