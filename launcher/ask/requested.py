@@ -1,4 +1,4 @@
-"""The parsed options of each verb of `python -m launcher.sweep`; `model` defines how they are read."""
+"""The parsed options of each verb of `python -m launcher.sweep`; `options` defines how they are read."""
 
 from __future__ import annotations
 
