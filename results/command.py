@@ -16,6 +16,7 @@ from jax_party.trial.manifest import MANIFEST_FILE, read_manifest
 from jax_party.trial.states import State
 from results.analysis.comparison import leaders_of
 from results.analysis.importance import SCENARIO_AXIS, importance_in
+from results.collector.index_columns import METRIC_PREFIXES, hyperparameter_columns
 from results.collector.ranking import (
     EVERY_SCENARIO,
     JUDGED,
@@ -30,7 +31,6 @@ from results.collector.ranking import (
     settling_note,
     without_copies,
 )
-from results.collector.schema import METRIC_PREFIXES, hyperparameter_columns
 from results.collector.write import write_index
 from results.live.journal import update_journal
 from results.printing import print_table, say

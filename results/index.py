@@ -1,6 +1,6 @@
 """`python -m results.index <folder>`: print the best rows of a sweep's index.
 
-In Python: `results.load_index(folder)`.
+In Python: `results.load_index(folder)`. What is in the index is decided in `results.collector`.
 """
 
 from __future__ import annotations

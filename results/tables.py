@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 
 from jax_party.errors import RecordError
 from jax_party.store.storage import as_folder, store_of
-from results.collector.columns import INDEX_VERSION, TYPES, VERSION_KEY, as_frame
 from results.collector.evaluations import EVALUATION_COLUMNS, SCHEMA
+from results.collector.index_columns import INDEX_FILE
 from results.collector.listing import EVALUATIONS_FILE
-from results.collector.schema import INDEX_FILE
+from results.collector.packing import INDEX_VERSION, TYPES, VERSION_KEY, as_frame
 from results.collector.write import check_folder, index_table, is_sweep_or_run, write_index_of
 
 DEFAULT_ROOT: Final = "experiment_results"

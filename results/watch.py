@@ -21,8 +21,8 @@ from jax_party.cli.arguments import BAD_INPUT, OneLineParser, print_error
 from jax_party.errors import RecordError
 from jax_party.store.storage import as_folder, store_of
 from jax_party.trial.states import FINISHED, State
+from results.collector.index_columns import INDEX_FILE, hyperparameter_columns
 from results.collector.ranking import OVER_SCENARIOS, best_rows, mode_of, provisional_notes, score_column, searched
-from results.collector.schema import INDEX_FILE, hyperparameter_columns
 from results.tables import load_index
 
 MAX_ROWS: Final = 25

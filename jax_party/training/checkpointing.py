@@ -1,4 +1,7 @@
-"""Checkpoints with Orbax: one folder per step, written whole or not at all."""
+"""Checkpoints with Orbax: one folder per step, written whole or not at all.
+
+`training.experiment` decides how often one is written (`logger.checkpointing`) and what is in it.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from jax_party.errors import RecordError
 from jax_party.store.files import has_string_keys, plain_value, read_text, read_yaml, write_yaml_atomically
 from jax_party.store.storage import as_folder, store_of
-from jax_party.trial.schema import Count, Duplicates, Fields, Integer, Number, ObjectiveField, Text, Texts, typed
+from jax_party.trial.field_types import Count, Duplicates, Fields, Integer, Number, ObjectiveField, Text, Texts, typed
 from jax_party.trial.upgrades import upgraded_manifest
 
 MANIFEST_FILE: Final = "sweep.yaml"

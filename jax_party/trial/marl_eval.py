@@ -9,10 +9,10 @@ from typing import Any, Final
 from jax_party.judging.scores import ends_a_period
 from jax_party.store.files import write_json_atomically
 from jax_party.store.storage import as_folder
+from jax_party.trial.field_types import is_integer, is_number
 from jax_party.trial.folder import read_record
 from jax_party.trial.metrics import read_metrics
 from jax_party.trial.record import TrialRecord
-from jax_party.trial.schema import is_integer, is_number
 
 MARL_EVAL_FILE: Final = "metrics/metrics.json"
 

@@ -12,7 +12,7 @@ from jax_party.errors import RecordError
 from jax_party.store.files import finite_value, plain_value, write_bytes_atomically
 from jax_party.store.local import sync
 from jax_party.store.storage import as_folder, store_of
-from jax_party.trial.schema import is_integer
+from jax_party.trial.field_types import is_integer
 
 METRICS_FILE: Final = "metrics/metrics.jsonl"
 

@@ -16,8 +16,7 @@ from msgspec import Meta
 from jax_party.errors import RecordError
 from jax_party.judging.objectives import Objective
 from jax_party.store.files import finite_value, plain_value
-from jax_party.trial.provenance import utc_timestamp
-from jax_party.trial.schema import (
+from jax_party.trial.field_types import (
     Cache,
     Count,
     Fields,
@@ -32,6 +31,7 @@ from jax_party.trial.schema import (
     Versions,
     typed,
 )
+from jax_party.trial.provenance import utc_timestamp
 from jax_party.trial.states import State
 from jax_party.trial.upgrades import SCHEMA_VERSION, check_schema_version, upgraded_record
 

@@ -10,7 +10,7 @@ from jax_party.errors import RecordError
 from jax_party.judging.aggregate import Aggregate
 from jax_party.judging.objectives import At
 from jax_party.store.files import has_string_keys
-from jax_party.trial.schema import is_integer
+from jax_party.trial.field_types import is_integer
 
 SCHEMA_VERSION: Final = 6
 _Absent = Mapping[str, Callable[[Mapping[str, Any]], Any]]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from jax_party.errors import SweepError
-from launcher.ask.model import VERBS, options_of
+from launcher.ask.options import VERBS, options_of
 
 ROOT: Final = Path(__file__).parents[2]
 DOCS: Final = ROOT / "docs" / "sweeps.md"

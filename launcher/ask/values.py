@@ -17,10 +17,10 @@ from jax_party.judging.racing import first_look
 from jax_party.store.protocol import without_password
 from jax_party.store.storage import as_folder
 from launcher.ask.choices import Track
-from launcher.ask.options import (
+from launcher.ask.quantities import parse_period_timeout
+from launcher.ask.requested import (
     Watching,
 )
-from launcher.ask.quantities import parse_period_timeout
 from sweeps import checks
 from sweeps.checks import did_you_mean, positive_int
 from sweeps.space import ScenarioMode, check_scenario_mode

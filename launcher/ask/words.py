@@ -7,8 +7,8 @@ from pathlib import Path
 
 from jax_party.errors import SweepError
 from jax_party.judging.claims import FORM
-from launcher.ask.model import fields_in, options_of
-from launcher.ask.options import ExtendOptions, PromoteOptions, RerunOptions, ResumeOptions, SweepOptions
+from launcher.ask.options import fields_in, options_of
+from launcher.ask.requested import ExtendOptions, PromoteOptions, RerunOptions, ResumeOptions, SweepOptions
 from launcher.ask.values import folder_in, set_endpoint_in
 from sweeps.checks import did_you_mean
 

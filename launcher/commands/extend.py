@@ -12,8 +12,8 @@ from jax_party.store.storage import store_of
 from jax_party.trial.manifest import CLAIM_FILE, SweepManifest, write_manifest
 from jax_party.trial.states import State
 from launcher.ask.choices import Scheduler, Search
-from launcher.ask.options import ExtendOptions
 from launcher.ask.quantities import parse_budget
+from launcher.ask.requested import ExtendOptions
 from launcher.commands.opening import crew_for, drive_alone, read_sweep
 from launcher.commands.resume import show_resume
 from launcher.plan.numbers import check_number

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from jax_party.engines import NATIVE, Engine
 from launcher.ask.choices import Search
-from launcher.ask.options import SweepOptions
+from launcher.ask.requested import SweepOptions
 from launcher.machine.crew import Crew
 from launcher.plan.estimate import estimate
 from launcher.plan.fixed_ranks import note_of_plan

@@ -13,7 +13,7 @@ from jax_party.engines import Engine, get_engine
 from jax_party.errors import RecordError, StorageError, SweepError
 from jax_party.store.storage import lock_folder, store_of
 from launcher.ask.choices import Scheduler
-from launcher.ask.options import PromoteOptions, ResumeOptions, SweepOptions
+from launcher.ask.requested import PromoteOptions, ResumeOptions, SweepOptions
 from launcher.drive.dashboards import check_watching
 from launcher.machine.crew import Crew, Machine, find_machine
 from launcher.machine.token import check_token

@@ -8,7 +8,7 @@ from jax_party.judging.seeds import fresh_seeds
 from jax_party.trial.judged import contender_of
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import State
-from launcher.ask.options import (
+from launcher.ask.requested import (
     PromoteOptions,
 )
 from launcher.commands.opening import crew_for, drive_alone, read_sweep

@@ -20,7 +20,7 @@ from jax_party.judging.seeds import fresh_seeds
 from jax_party.trial.judged import contender_of
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import State
-from launcher.ask.options import PromoteOptions
+from launcher.ask.requested import PromoteOptions
 from launcher.commands.winners import Winner, fresh_values, show_promotions, tests_of, winners, write_promotions
 from launcher.show.console import plain
 from sweeps.space import ScenarioMode

@@ -19,7 +19,7 @@ from jax_party.trial.metrics import read_metrics
 from jax_party.trial.provenance import current_provenance
 from jax_party.trial.record import RECORD_FILE, TrialRecord
 from jax_party.trial.states import FINISHED, State
-from launcher.ask.options import RerunOptions
+from launcher.ask.requested import RerunOptions
 from launcher.machine.crew import find_machine
 from launcher.machine.worker_process import prepare_worker
 from launcher.show.console import plain, show_facts

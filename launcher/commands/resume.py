@@ -7,10 +7,10 @@ from pathlib import Path
 from rich.console import Console
 
 from jax_party.trial.states import State
-from launcher.ask.options import (
+from launcher.ask.quantities import parse_budget
+from launcher.ask.requested import (
     ResumeOptions,
 )
-from launcher.ask.quantities import parse_budget
 from launcher.commands.opening import crew_for, drive_alone, read_sweep
 from launcher.show.console import plain
 

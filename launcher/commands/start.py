@@ -7,10 +7,10 @@ from datetime import datetime
 
 from rich.console import Console
 
-from launcher.ask.options import (
+from launcher.ask.quantities import parse_budget
+from launcher.ask.requested import (
     SweepOptions,
 )
-from launcher.ask.quantities import parse_budget
 from launcher.commands.claim import facts as claim_facts
 from launcher.commands.claim import read_claims, write_claim
 from launcher.commands.facts import facts_of, show_trials

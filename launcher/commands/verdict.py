@@ -7,7 +7,7 @@ from rich.console import Console
 from jax_party.errors import SweepError
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import State
-from launcher.ask.options import (
+from launcher.ask.requested import (
     PromoteOptions,
 )
 from launcher.commands.claim import give_verdict, read_intact, show_verdict, write_tests

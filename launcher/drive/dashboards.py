@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from jax_party.errors import SweepError
-from launcher.ask.options import Watching
+from launcher.ask.requested import Watching
 from launcher.machine.token import has_token
 from launcher.ray_compat import dashboard_address
 from launcher.show.progress import Progress

@@ -24,12 +24,12 @@ from jax_party.trial.states import FINISHED, State
 from launcher.ask.experiment import chosen_experiment
 from launcher.drive.collection import BackgroundCollector, collect
 from launcher.drive.dashboards import callbacks, dashboard_lines, ray_settings
-from launcher.drive.deferred import Notes
+from launcher.drive.deferred_writes import DeferredWrites
 from launcher.drive.interrupt import Interrupt, Interrupted
-from launcher.drive.overdue import Overdue
 from launcher.drive.passes import all_passes
 from launcher.drive.spending import Spending
-from launcher.drive.standby import SpareWorker, ask_ray
+from launcher.drive.stalled_workers import StalledWorkers
+from launcher.drive.standby import StandbyWorker, ask_ray
 from launcher.drive.tune import run_in_tune
 from launcher.machine.crew import Crew
 from launcher.machine.join import runtime_env
@@ -165,15 +165,15 @@ def _run_trials(
     for line in dashboard_lines(ray, sweep.watching, sweep.address):
         plain(console, line)
     others = callbacks(sweep.watching, sweep.address, sweep.folder, progress)
-    from launcher.drive.callback import SweepCallback
+    from launcher.drive.trial_events import SweepCallback
     from launcher.machine.nodes import Nodes
 
     nodes = Nodes(crew) if sweep.address else None
     if alone is not None:
         alone.wait(crew.processes(sweep.remaining))
     interrupt.install()
-    notes = Notes()
-    spare = None if alone is None else SpareWorker(ask_ray)
+    notes = DeferredWrites()
+    spare = None if alone is None else StandbyWorker(ask_ray)
     try:
         display = make_display(console, progress)
         with ExitStack() as stack:
@@ -185,7 +185,7 @@ def _run_trials(
                 ended = sum(counts[state] for state in FINISHED) - tested
                 allowed = None if part.tests else spending.allowed_trials(ended)
                 if spending.reason is None and allowed != 0:
-                    overdue = Overdue(crew.period_timeout_s, ray.kill)
+                    overdue = StalledWorkers(crew.period_timeout_s, ray.kill)
                     callback = SweepCallback(
                         sweep.folder, progress, display, interrupt, part.reason, spending, notes, overdue, spare
                     )

@@ -23,7 +23,7 @@ ASK_LIMIT_S: Final = 10.0
 logger = logging.getLogger(__name__)
 
 
-class SpareWorker:
+class StandbyWorker:
     """One idle process of the Ray that this driver has started.
 
     Args:
@@ -64,4 +64,4 @@ def ask_ray() -> None:
     start_worker(address, ray.get_runtime_context().get_job_id(), KEPT_S, ASK_LIMIT_S)
 
 
-__all__ = ["SpareWorker", "ask_ray"]
+__all__ = ["StandbyWorker", "ask_ray"]

@@ -50,9 +50,9 @@ def run_in_tune(
     """
     from ray import tune
 
-    from launcher.drive.controller import install_controller
+    from launcher.drive.tune_controller import install_controller
     from launcher.drive.workers import SHARE
-    from launcher.search.planned import InOrder
+    from launcher.search.given_trials import InOrder
     from launcher.work.trainable import ExperimentTrainable
 
     install_controller()
@@ -161,7 +161,7 @@ def _choose_trials(
     """
     from ray import tune
 
-    from launcher.search.planned import PlannedTrials
+    from launcher.search.given_trials import GivenTrials
 
     if part.planner is not None:
         part.planner.most = most or part.planner.most
@@ -169,7 +169,7 @@ def _choose_trials(
         return part.planner, left if allowed is None else min(left, allowed)
     ids = list(part.ids)[:allowed]
     if not by_group:
-        planned = PlannedTrials(ids, most)
+        planned = GivenTrials(ids, most)
         return planned, planned.remaining
     config["trial_id"] = tune.grid_search(ids)
     if part.values is not None:

@@ -18,7 +18,7 @@ from jax_party.judging.objectives import Objective, bound_metric
 from jax_party.judging.seeds import FIRST_FRESH_SEED
 from jax_party.store.storage import store_of
 from launcher.ask.choices import Search
-from launcher.ask.options import SweepOptions
+from launcher.ask.requested import SweepOptions
 from launcher.plan.combinations import check_combination, default_sampler, default_scheduler
 from launcher.plan.numbers import check_number
 from launcher.plan.study import (

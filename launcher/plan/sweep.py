@@ -19,7 +19,7 @@ from jax_party.trial.provenance import utc_timestamp
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import FINISHED, State
 from launcher.ask.choices import Search
-from launcher.ask.options import Watching
+from launcher.ask.requested import Watching
 from launcher.plan import outcome
 from launcher.plan.write import complete_plan
 

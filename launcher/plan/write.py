@@ -12,8 +12,8 @@ from jax_party.store.storage import as_folder, store_of
 from jax_party.trial.manifest import SweepManifest, write_manifest
 from jax_party.trial.provenance import current_provenance
 from launcher.ask.choices import Search
-from launcher.ask.options import SweepOptions
 from launcher.ask.quantities import parse_budget
+from launcher.ask.requested import SweepOptions
 from launcher.plan.read import study_from_manifest
 from launcher.plan.study import SCENARIO_AXIS, SCENARIO_KEY, PlannedTrial, Study
 from sweeps.space import (

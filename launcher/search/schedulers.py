@@ -25,7 +25,7 @@ from ray.tune.schedulers.pb2 import PB2
 from launcher.ask.choices import Scheduler
 from launcher.plan.axes import seed_of, tune_domain
 from launcher.plan.outcome import Evaluation
-from launcher.search.planned import InOrder
+from launcher.search.given_trials import InOrder
 from sweeps.axes import Axis
 
 REDUCTION = 3

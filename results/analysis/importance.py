@@ -21,8 +21,8 @@ import pandas as pd
 from jax_party.judging.standings import MEAN_OVER_SCENARIOS
 from jax_party.trial.manifest import SweepManifest
 from jax_party.trial.states import State
+from results.collector.index_columns import hyperparameter_columns
 from results.collector.ranking import EVERY_SCENARIO, OVER_SCENARIOS, SCORE, mode_of
-from results.collector.schema import hyperparameter_columns
 
 SCENARIO_AXIS: Final = "axis"
 """The scenario mode of a sweep that also samples the scenario, which then counts as a hyperparameter."""

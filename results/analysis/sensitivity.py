@@ -16,8 +16,8 @@ from jax_party.errors import RecordError
 from jax_party.judging.intervals import Interval
 from jax_party.judging.sensitivity import PEAK_SHARE, Card, Dimensionality, Played, assess
 from jax_party.trial.states import State
+from results.collector.index_columns import hyperparameter_columns
 from results.collector.ranking import mode_of, searched
-from results.collector.schema import hyperparameter_columns
 from results.printing import print_table
 from results.tables import load_index
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.collector.columns import INDEX_VERSION, VERSION_KEY
+from results.collector.packing import INDEX_VERSION, VERSION_KEY
 from results.collector.rows import Evaluation, IndexRow
 
 EVALUATION_COLUMNS: Final[Mapping[str, str]] = {

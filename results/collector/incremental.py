@@ -23,7 +23,7 @@ from jax_party.errors import RecordError
 from jax_party.store.storage import lock_folder, store_of
 from jax_party.trial.record import RECORD_FILE
 from jax_party.trial.upgrades import SCHEMA_VERSION
-from results.collector import columns, evaluations
+from results.collector import evaluations, packing
 from results.collector.listing import EVALUATIONS_FILE, KEPT_FOLDER, Listing
 from results.collector.rows import IndexRow
 
@@ -53,7 +53,7 @@ class Reader:
     @property
     def layout(self) -> bytes:
         """What a cached part must match to be usable."""
-        return repr((LAYOUT, PART_TRIALS, SCHEMA_VERSION, columns.INDEX_VERSION, sorted(self.fixed.items()))).encode()
+        return repr((LAYOUT, PART_TRIALS, SCHEMA_VERSION, packing.INDEX_VERSION, sorted(self.fixed.items()))).encode()
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Part:
 
     def rows(self, fixed: Mapping[str, str]) -> list[IndexRow]:
         """Return the rows with the fixed columns and the values they are ranked by; other columns stay in the table."""
-        cells = [self.table[columns.FIXED + name].to_pylist() for name in fixed]
+        cells = [self.table[packing.FIXED + name].to_pylist() for name in fixed]
         seeds = map(msgspec.json.decode, self.table["kept:of_seeds"].to_pylist())
         return [
             IndexRow(dict(zip(fixed, values, strict=True)), of_seeds=of_seeds)
@@ -246,12 +246,12 @@ def bring_up(task: Task, reader: Reader) -> Done:
     tables = [_packed(task, rows, reader)]
     if part is not None:
         tables.insert(0, _kept_rows(part, known))
-    table = columns.joined(tables)
+    table = packing.joined(tables)
     table = table.take(pa.array(_order(table), pa.int64()))
-    ids = table[f"{columns.FIXED}trial_id"].to_pylist()
+    ids = table[f"{packing.FIXED}trial_id"].to_pylist()
     long = evaluations.long_table([row for _, row in rows])
     if old is not None:
-        of_known = set(tables[0][f"{columns.FIXED}trial_id"].to_pylist())
+        of_known = set(tables[0][f"{packing.FIXED}trial_id"].to_pylist())
         long = pa.concat_tables([evaluations.only(old, of_known), long])
     beside = _write(task.folder / evaluations_file(task.number), evaluations.as_part(evaluations.merged([long], ids)))
     content = _encoded(table.replace_schema_metadata({_LAYOUT_KEY: reader.layout, _BESIDE_KEY: beside}))
@@ -263,7 +263,7 @@ def _kept_rows(part: Part, known: Collection[str]) -> pa.Table:
     """Return the unchanged rows of a part, without the columns that none of them has."""
     table = part.table.filter(pa.array([name in known for name in part.stamps], pa.bool_()))
     nulls = {name for text in set(table["kept:nulls"].to_pylist()) for name in msgspec.json.decode(text)}
-    return columns.without_absent(table, nulls)
+    return packing.without_absent(table, nulls)
 
 
 def _as_it_was(task: Task, reader: Reader) -> tuple[Part | None, pa.Table | None]:
@@ -280,7 +280,7 @@ def _as_it_was(task: Task, reader: Reader) -> tuple[Part | None, pa.Table | None
 
 def _are_told_apart(part: Part, task: Task) -> bool:
     """Return whether each trial's id is its folder's name; a folder that somebody copied carries another's id."""
-    ids = part.table[f"{columns.FIXED}trial_id"].to_pylist()
+    ids = part.table[f"{packing.FIXED}trial_id"].to_pylist()
     return all(trial in (trial_id, ".") for trial, trial_id in zip(part.stamps, ids, strict=True)) and (
         "." not in part.stamps or len(task.trials) == 1
     )
@@ -299,10 +299,10 @@ def _packed(task: Task, rows: Sequence[tuple[str, IndexRow]], reader: Reader) ->
     kept = {
         "kept:trial": [name for name, _ in rows],
         "kept:stamp": [task.trials[name] for name, _ in rows],
-        "kept:nulls": [encode(columns.nulls_of(row)).decode() for _, row in rows],
+        "kept:nulls": [encode(packing.nulls_of(row)).decode() for _, row in rows],
         "kept:of_seeds": [encode(list(row.of_seeds)).decode() for _, row in rows],
     }
-    table = columns.pack([row for _, row in rows], reader.fixed)
+    table = packing.pack([row for _, row in rows], reader.fixed)
     for name, values in kept.items():
         table = table.append_column(name, pa.array(values, pa.string()))
     return table
@@ -310,6 +310,6 @@ def _packed(task: Task, rows: Sequence[tuple[str, IndexRow]], reader: Reader) ->
 
 def _order(table: pa.Table) -> list[int]:
     """Return the indices that sort a part's rows in the plan's order."""
-    names = (f"{columns.FIXED}number", f"{columns.FIXED}trial_id", "kept:trial")
+    names = (f"{packing.FIXED}number", f"{packing.FIXED}trial_id", "kept:trial")
     keys = list(zip(*(table[name].to_pylist() for name in names), strict=True))
     return sorted(range(len(keys)), key=keys.__getitem__)

@@ -28,9 +28,9 @@ from jax_party.trial.metrics import METRICS_FILE
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import State
 from results.collector import configs, metrics_lines
-from results.collector.columns import INT64_RANGE
+from results.collector.index_columns import COPIED_COLUMNS, FIXED_COLUMNS
+from results.collector.packing import INT64_RANGE
 from results.collector.rows import Evaluation, IndexRow
-from results.collector.schema import COPIED_COLUMNS, FIXED_COLUMNS
 
 _log = logging.getLogger(__name__)
 

@@ -21,9 +21,8 @@ from jax_party.store.files import write_bytes_atomically
 from jax_party.store.storage import as_folder, store_of
 from jax_party.trial.manifest import MANIFEST_FILE, read_manifest
 from jax_party.trial.record import RECORD_FILE
-from results.collector import columns, incremental
-from results.collector.listing import EVALUATIONS_FILE, list_folder
-from results.collector.schema import (
+from results.collector import incremental, packing
+from results.collector.index_columns import (
     FIXED_COLUMNS,
     IDENTITY_COLUMNS,
     INDEX_CSV_FILE,
@@ -32,6 +31,7 @@ from results.collector.schema import (
     OUTCOME_COLUMNS,
     PLACE_COLUMNS,
 )
+from results.collector.listing import EVALUATIONS_FILE, list_folder
 from results.collector.standings import judge_objectives, judge_promotions, judge_promotions_over_scenarios
 from results.collector.trial_rows import pending_rows, read_trial
 
@@ -77,8 +77,8 @@ def write_index_of(folder: Path) -> tuple[CollectedPaths, Collection]:
         found = _read_collection(folder)
         paths = CollectedPaths(folder / INDEX_FILE, folder / INDEX_CSV_FILE, folder / EVALUATIONS_FILE)
         table = index_table([found])
-        write_bytes_atomically(paths.index_csv, columns.as_csv(table))
-        write_bytes_atomically(paths.index, columns.as_parquet(table))
+        write_bytes_atomically(paths.index_csv, packing.as_csv(table))
+        write_bytes_atomically(paths.index, packing.as_parquet(table))
     return paths, found
 
 
@@ -122,7 +122,7 @@ def _read_collection(folder: Path) -> Collection:
         pending = list(pending_rows(folder, manifest, rows))
         rows, unreadable = rows + pending, unreadable + pending
     if unreadable:
-        tables = [*tables, columns.pack(unreadable, FIXED_COLUMNS)]
+        tables = [*tables, packing.pack(unreadable, FIXED_COLUMNS)]
     order = sorted(range(len(rows)), key=lambda place: rows[place].order)
     return Collection([rows[place].fixed for place in order], tables, order)
 
@@ -154,20 +154,20 @@ def index_table(collections: Sequence[Collection], before: Mapping[str, Sequence
 
     def fixed(dtypes: Mapping[str, str]) -> dict[str, pa.ChunkedArray]:
         return {
-            name: pa.chunked_array([array]) for name, array in zip(dtypes, columns.typed(rows, dtypes), strict=True)
+            name: pa.chunked_array([array]) for name, array in zip(dtypes, packing.typed(rows, dtypes), strict=True)
         }
 
     def others(group: str) -> dict[str, pa.ChunkedArray]:
-        return {name: column.take(order) for name, column in columns.merge(tables, group).items()}
+        return {name: column.take(order) for name, column in packing.merge(tables, group).items()}
 
-    metrics = others(columns.METRICS)
+    metrics = others(packing.METRICS)
     names = [name for prefix in METRIC_PREFIXES for name in metrics if name.startswith(prefix)]
-    return columns.finished(
+    return packing.finished(
         {name: pa.chunked_array([pa.array(values, pa.string())]) for name, values in (before or {}).items()}
         | fixed(IDENTITY_COLUMNS)
-        | others(columns.HYPERPARAMETERS)
+        | others(packing.HYPERPARAMETERS)
         | fixed(OUTCOME_COLUMNS)
         | {name: metrics[name] for name in names}
         | fixed(PLACE_COLUMNS)
-        | others(columns.CONFIG)
+        | others(packing.CONFIG)
     )

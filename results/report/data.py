@@ -23,8 +23,8 @@ from jax_party.store.storage import store_of
 from jax_party.trial.manifest import SweepManifest
 from jax_party.trial.states import State
 from results.analysis.comparison import leaders_of
+from results.collector.index_columns import hyperparameter_columns
 from results.collector.ranking import behind, contenders, standing_of, without_copies
-from results.collector.schema import hyperparameter_columns
 from results.report.configurations import Configuration, together
 
 #: The runs that a chart shows: those of each algorithm's best configuration, or every configuration.

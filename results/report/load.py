@@ -16,7 +16,7 @@ from jax_party.trial.manifest import MANIFEST_FILE, read_manifest
 from jax_party.trial.metrics import read_metrics
 from jax_party.trial.record import RECORD_FILE
 from jax_party.trial.states import State
-from results.collector.schema import INDEX_FILE, METRIC_PREFIXES
+from results.collector.index_columns import INDEX_FILE, METRIC_PREFIXES
 from results.collector.write import write_index
 from results.report.data import SweepData
 from results.tables import load_evaluations, load_index

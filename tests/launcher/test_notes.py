@@ -11,7 +11,7 @@ from jax_party.errors import RecordError, StorageError
 from jax_party.store.protocol import FolderHeld
 from jax_party.store.retry import PATIENCE_VARIABLE
 from jax_party.store.storage import lock_folder
-from launcher.drive.deferred import STOPPED_S, Notes
+from launcher.drive.deferred_writes import STOPPED_S, DeferredWrites
 
 
 class Clock:
@@ -29,7 +29,7 @@ def test_what_storage_refuses_is_written_later_and_in_order() -> None:
             raise OSError(errno.ENOSPC, "full")
         written.append(value)
 
-    notes = Notes(clock)
+    notes = DeferredWrites(clock)
     assert not notes.add("one", lambda: write(1))
     full = False
     assert not notes.add("two", lambda: write(2)), "two waits for one, which was tried a moment ago"
@@ -42,7 +42,7 @@ def test_what_storage_refuses_is_written_later_and_in_order() -> None:
 
 def test_a_folder_that_is_held_keeps_nobody_else_waiting(tmp_path: Path) -> None:
     clock, written = Clock(), []
-    notes = Notes(clock)
+    notes = DeferredWrites(clock)
 
     def held() -> None:
         if clock.now < 5.0:
@@ -64,7 +64,7 @@ def test_what_never_will_be_written_is_dropped() -> None:
     def broken() -> None:
         raise RecordError("not JSON")
 
-    assert Notes().add("broken", broken)
+    assert DeferredWrites().add("broken", broken)
 
 
 def test_what_a_server_refuses_is_written_later() -> None:
@@ -75,7 +75,7 @@ def test_what_a_server_refuses_is_written_later() -> None:
             raise StorageError("storage at http://127.0.0.1:9 does not answer")
         written.append("it")
 
-    notes = Notes(clock)
+    notes = DeferredWrites(clock)
     assert not notes.add("what", write)
     gone = False
     clock.now = 1.0
@@ -87,14 +87,14 @@ def test_who_wants_to_stop_does_not_wait_for_long(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv(PATIENCE_VARIABLE, "300")
     clock = Clock()
     monkeypatch.setattr(
-        "launcher.drive.deferred.time.sleep", lambda seconds: setattr(clock, "now", clock.now + seconds)
+        "launcher.drive.deferred_writes.time.sleep", lambda seconds: setattr(clock, "now", clock.now + seconds)
     )
 
     def refused() -> None:
         raise StorageError("gone")
 
     for stopped, seconds in ((True, STOPPED_S), (False, 300.0)):
-        notes, began = Notes(clock), clock.now
+        notes, began = DeferredWrites(clock), clock.now
         notes.add("refused", refused)
         notes.finish(lambda stopped=stopped: stopped)
         assert clock.now - began == pytest.approx(seconds, abs=1.0)
@@ -106,7 +106,7 @@ def test_waits_at_the_end_until_patience_is_over(monkeypatch: pytest.MonkeyPatch
     def refused() -> None:
         raise OSError(errno.EROFS, "read-only")
 
-    notes = Notes()
+    notes = DeferredWrites()
     notes.add("refused", refused)
     notes.finish()
     assert notes.owed == 1

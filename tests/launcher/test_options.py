@@ -16,8 +16,8 @@ from jax_party.errors import SweepError
 from launcher import sweep
 from launcher.ask import tables
 from launcher.ask.choices import Sampler, Scheduler, Search
-from launcher.ask.model import OPTIONS, VERBS, options_of
-from launcher.ask.options import ExtendOptions, PromoteOptions, RerunOptions, ResumeOptions, SweepOptions
+from launcher.ask.options import OPTIONS, VERBS, options_of
+from launcher.ask.requested import ExtendOptions, PromoteOptions, RerunOptions, ResumeOptions, SweepOptions
 from launcher.ask.words import parse_resume_options, parse_sweep_options
 from sweeps.space import ScenarioMode
 
@@ -273,7 +273,7 @@ def test_a_verb_takes_only_its_own_options(capsys: pytest.CaptureFixture[str]) -
 def test_dry_run_leaves_nothing_and_the_driver_never_imports_jax(tmp_path: Path) -> None:
     code = (
         "import sys; from launcher.sweep import main; import launcher.drive.run; "
-        "import launcher.work.trainable, launcher.drive.callback; "
+        "import launcher.work.trainable, launcher.drive.trial_events; "
         f"rc = main(['ALG=mappo', 'SAMPLES=3', 'SCENARIO=p-base,p-no-rank', 'DRY_RUN=1', 'OUT={tmp_path}/out']); "
         "print('rc', rc, 'jax' in sys.modules, 'results' in sys.modules)"
     )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jax_party.store.retry import PATIENCE_VARIABLE
-from launcher.drive.overdue import AWAY_S, Overdue
+from launcher.drive.stalled_workers import AWAY_S, StalledWorkers
 from launcher.work.watchdog import GRACE_S, LEAST_S, OPENING_S
 
 
@@ -25,7 +25,7 @@ class Driver:
     def __init__(self, limit_s: float | None) -> None:
         self.clock = Clock()
         self.ended: list[Any] = []
-        self.overdue = Overdue(limit_s, self.ended.append, self.clock)
+        self.overdue = StalledWorkers(limit_s, self.ended.append, self.clock)
 
     def wait(self, seconds: float, every: float = 2.0) -> None:
         for _ in range(int(seconds / every)):

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 from ray.tune.trainable.metadata import _TrainingRunMetadata
 
-from launcher.drive.callback import forget
-from launcher.search.planned import FINISHED, InOrder, PlannedTrials
+from launcher.drive.trial_events import forget
+from launcher.search.given_trials import FINISHED, GivenTrials, InOrder
 
 
 def test_ids_are_given_out_once_each_in_their_order() -> None:
-    planned = PlannedTrials(["a", "b", "c"])
+    planned = GivenTrials(["a", "b", "c"])
     given = []
     while planned.remaining:
         given.append(planned.suggest(f"tune-{planned.remaining}")["trial_id"])

@@ -22,7 +22,7 @@ from jax_party.trial.manifest import write_manifest
 from jax_party.trial.metrics import append_metrics
 from jax_party.trial.record import Takeover
 from jax_party.trial.states import State
-from launcher.ask.options import PromoteOptions
+from launcher.ask.requested import PromoteOptions
 from launcher.ask.words import parse_promote_options, parse_sweep_options
 from launcher.commands import winners as promote
 from launcher.commands.extend import extended

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from launcher.drive.standby import AFTER_S, REFILL_S, SpareWorker
+from launcher.drive.standby import AFTER_S, REFILL_S, StandbyWorker
 from tests.launcher.drivers import ROOT
 
 SCRIPT = """
@@ -70,7 +70,7 @@ class Clock:
 
 def test_a_spare_worker_is_asked_for_once_a_sweep_goes_on_and_again_when_it_was_taken() -> None:
     clock, asked = Clock(), []
-    spare = SpareWorker(lambda: asked.append(clock.now), clock)
+    spare = StandbyWorker(lambda: asked.append(clock.now), clock)
     for clock.now in (0.0, AFTER_S - 0.1, AFTER_S, AFTER_S + 5.0):
         spare.tend()
     assert asked == [AFTER_S]
@@ -87,7 +87,7 @@ def test_a_sweep_goes_on_where_ray_gives_no_spare_worker(caplog: pytest.LogCaptu
     def refuse() -> None:
         raise ConnectionError("nobody listens")
 
-    spare = SpareWorker(refuse, clock)
+    spare = StandbyWorker(refuse, clock)
     clock.now = AFTER_S
     spare.tend()
     assert "no spare worker: nobody listens" in caplog.text

@@ -18,14 +18,14 @@ from jax_party.store.retry import PATIENCE_VARIABLE
 from jax_party.trial.manifest import SweepManifest
 from launcher.ask.experiment import EXPERIMENT_VARIABLE
 from launcher.drive import tune
-from launcher.drive.controller import Controller
 from launcher.drive.passes import Pass
 from launcher.drive.spending import Spending
 from launcher.drive.tune import KEPT_LEARNERS, MAX_FAILURES, STORING_S, run_in_tune
+from launcher.drive.tune_controller import Controller
 from launcher.drive.workers import SHARE
 from launcher.machine.crew import Crew, Machine, Needs
 from launcher.plan.sweep import Sweep
-from launcher.search.planned import FINISHED, InOrder, PlannedTrials
+from launcher.search.given_trials import FINISHED, GivenTrials, InOrder
 from launcher.work.trainable import ExperimentTrainable
 from launcher.work.watchdog import GRACE_S
 
@@ -139,7 +139,7 @@ def test_planned_trials_come_in_their_order_as_many_at_once_as_there_are_workers
     given = run(Pass(IDS))
     assert run.trainable is ExperimentTrainable
     assert (given["max_concurrent_trials"], given["num_samples"]) == (2, 3)
-    assert isinstance(given["search_alg"], PlannedTrials) and isinstance(given["scheduler"], InOrder)
+    assert isinstance(given["search_alg"], GivenTrials) and isinstance(given["scheduler"], InOrder)
     assert ids_of(given["search_alg"]) == list(IDS)
     assert given["search_alg"].suggest("tune-9") is FINISHED, "Tune itself holds them back"
 

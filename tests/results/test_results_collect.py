@@ -27,7 +27,7 @@ from jax_party.trial.metrics import append_metrics
 from jax_party.trial.states import State
 from results import command as show
 from results.collector import ranking
-from results.collector.schema import hyperparameter_columns
+from results.collector.index_columns import hyperparameter_columns
 
 ROOT = Path(__file__).parents[2]
 SweepMaker = Callable[..., Path]

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import results
-from results.collector.columns import INDEX_VERSION
+from results.collector.packing import INDEX_VERSION
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = sorted(GOLDEN.glob("index-*"))

@@ -23,7 +23,7 @@ from jax_party.store.storage import store_of
 from jax_party.trial.folder import add_retry, create_trial_folder, update_record
 from jax_party.trial.metrics import append_metrics, truncate_metrics
 from jax_party.trial.states import State
-from results.collector import columns, incremental
+from results.collector import incremental, packing
 from results.collector import write as collector
 
 ROOT = Path(__file__).parents[2]
@@ -267,8 +267,8 @@ def test_tables_of_a_newer_version_are_refused(sweep: SweepMaker) -> None:
         (incremental.evaluations_file(0), results.load_evaluations),
     ):
         table = pq.read_table(folder / name, partitioning=None)
-        newer = str(columns.INDEX_VERSION + 1).encode()
-        pq.write_table(table.replace_schema_metadata({columns.VERSION_KEY: newer}), folder / name)
+        newer = str(packing.INDEX_VERSION + 1).encode()
+        pq.write_table(table.replace_schema_metadata({packing.VERSION_KEY: newer}), folder / name)
         with pytest.raises(RecordError, match=r"of version 5, newer than 4, .*upgrade jax-party"):
             load(folder)
 

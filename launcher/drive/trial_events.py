@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray import cloudpickle
-from ray.exceptions import RayActorError, RayTaskError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
@@ -22,17 +19,16 @@ from jax_party.trial.folder import add_retry, read_record, update_record
 from jax_party.trial.provenance import utc_timestamp
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import FINISHED, State
-from launcher.drive.deferred import WRITE_S, Notes, refused
+from launcher.drive.deferred_writes import WRITE_S, DeferredWrites, refused
+from launcher.drive.failed_attempts import cause_of, describe_failure, died, last_error
 from launcher.drive.interrupt import Interrupt, Interrupted
-from launcher.drive.overdue import Overdue
 from launcher.drive.spending import Spending
-from launcher.drive.standby import SpareWorker
+from launcher.drive.stalled_workers import StalledWorkers
+from launcher.drive.standby import StandbyWorker
 from launcher.machine.join import NodeRefused
 from launcher.plan import outcome
 from launcher.show.console import Display
 from launcher.show.progress import Progress, Row
-
-MAX_REASON = 300
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +48,9 @@ class SweepCallback(Callback):
         interrupt: Interrupt,
         pruned: Callable[[str], str | None],
         spending: Spending,
-        notes: Notes,
-        overdue: Overdue,
-        spare: SpareWorker | None = None,
+        notes: DeferredWrites,
+        overdue: StalledWorkers,
+        spare: StandbyWorker | None = None,
     ) -> None:
         self._folder = folder
         self._progress = progress
@@ -222,42 +218,7 @@ def _let_go(trial: Any) -> None:
                 ray.get_actor(name).leave.remote(trial.config["trial_id"])
 
 
-def died(error: BaseException | None) -> bool:
-    """Return whether the error means that the attempt's process is gone."""
-    return isinstance(cause_of(error), RayActorError)
-
-
-def cause_of(error: BaseException | None) -> BaseException | None:
-    """Return the error that a worker raised, without Ray's wrapper; any other error as it is."""
-    return error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
-
-
 def forget(trial: Any) -> None:
     """Drop Tune's running averages of a finished trial's metrics, which make up most of its memory."""
     trial.run_metadata.metric_analysis = {}
     trial.run_metadata.metric_n_steps = {}
-
-
-def last_error(trial: Any) -> BaseException | None:
-    """Return the error of a Tune trial's last attempt, from Tune's error file; None if it cannot be read."""
-    try:
-        error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
-    except (OSError, TypeError, AttributeError, ImportError, EOFError, pickle.UnpicklingError):
-        return None
-    return error if isinstance(error, BaseException) else None
-
-
-def describe_failure(error: BaseException | None) -> str:
-    """Describe in one line why an attempt failed."""
-    cause = cause_of(error)
-    if isinstance(cause, RayActorError):
-        return "the worker process died"
-    if cause is None:
-        return "for a reason that could not be read"
-    lines = str(cause).strip().splitlines()
-    text = (
-        f"{type(cause).__name__}: {lines[-1] if isinstance(cause, RayTaskError) else lines[0]}"
-        if lines
-        else repr(cause)
-    )
-    return text[:MAX_REASON]

@@ -19,7 +19,7 @@ AWAY_S: Final = 5.0
 logger = logging.getLogger(__name__)
 
 
-class Overdue:
+class StalledWorkers:
     """Running trials, each with a deadline for its next result.
 
     Args:
@@ -83,4 +83,4 @@ class Overdue:
         self._waiting[trial_id] = (self._now, self._now + within_s + GRACE_S)
 
 
-__all__ = ["Overdue"]
+__all__ = ["StalledWorkers"]

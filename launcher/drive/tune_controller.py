@@ -18,7 +18,7 @@ from ray.exceptions import RayActorError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
-from launcher.drive.callback import cause_of
+from launcher.drive.failed_attempts import cause_of
 from launcher.machine.join import NodeRefused
 from launcher.ray_compat import set_controller
 

@@ -17,7 +17,7 @@ from ray.train._internal.storage import StorageContext
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from launcher.drive.controller import Controller, install_controller
+from launcher.drive.tune_controller import Controller, install_controller
 from launcher.machine.join import NodeRefused
 from tests.launcher.tuned import MAX_FAILURES, make_trial, without_ray
 
@@ -218,6 +218,13 @@ def test_of_a_death_that_was_told_of_once_nothing_is_left_when_the_next_worker_s
     run.manager.fail(run.controller, actor, RayActorError())
     assert run.trial.run_metadata.num_failures == 2
     assert (run.trial.status, run.told.events) == (Trial.PENDING, ["recover", "start", "recover"])
+
+
+def test_only_a_death_is_heard_of_twice(run: Run) -> None:
+    run.controller._actor_failed(run.reset(), RayActorError())
+    run.manager.fail(run.controller, run.reset(), task_error("cannot let go"))
+    assert run.trial.run_metadata.num_failures == 2
+    assert (run.trial.status, run.told.events) == (Trial.PENDING, ["recover", "recover"])
 
 
 def test_a_reset_that_fails_is_tried_again_in_another_worker(run: Run) -> None:

@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 FINISHED: Any = Searcher.FINISHED
 
 
-class PlannedTrials(Searcher):
+class GivenTrials(Searcher):
     """Suggests the planned trials in order, by their ids.
 
     Tune's `grid_search` would do the same, but copies the whole list of ids for each trial.

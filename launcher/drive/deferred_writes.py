@@ -25,7 +25,7 @@ def refused(error: BaseException) -> str | None:
     return str(error) if isinstance(error, StorageError) else refusal(error)
 
 
-class Notes:
+class DeferredWrites:
     """A queue of writes that does not wait for storage, because one trial's folder must not hold up the driver.
 
     Writes keep their order, except that one whose folder is held does not hold up those after it.

@@ -27,20 +27,13 @@ from jax_party.store.storage import lock_folder
 from jax_party.trial.folder import create_trial_folder, read_record, update_record
 from jax_party.trial.record import RECORD_FILE, TrialRecord
 from jax_party.trial.states import State
-from launcher.drive.callback import (
-    MAX_REASON,
-    BudgetSpent,
-    SweepCallback,
-    describe_failure,
-    died,
-    forget,
-    last_error,
-)
-from launcher.drive.deferred import Notes
+from launcher.drive.deferred_writes import DeferredWrites
+from launcher.drive.failed_attempts import MAX_REASON, describe_failure, died, last_error
 from launcher.drive.interrupt import Interrupt, Interrupted
-from launcher.drive.overdue import Overdue
 from launcher.drive.spending import Spending
-from launcher.drive.standby import AFTER_S, REFILL_S, SpareWorker
+from launcher.drive.stalled_workers import StalledWorkers
+from launcher.drive.standby import AFTER_S, REFILL_S, StandbyWorker
+from launcher.drive.trial_events import BudgetSpent, SweepCallback, forget
 from launcher.machine.join import NodeRefused
 from launcher.show.progress import Progress, Row
 from launcher.work.watchdog import GRACE_S, OPENING_S
@@ -95,7 +88,7 @@ class Nodes:
 class Sweep:
     """Trials that are planned, in real folders, and the callback that Tune tells of them."""
 
-    def __init__(self, folder: Path, trials: int = 1, spare: SpareWorker | None = None, **limits: float) -> None:
+    def __init__(self, folder: Path, trials: int = 1, spare: StandbyWorker | None = None, **limits: float) -> None:
         self.folder = folder / "sweep"
         self.clock = Clock()
         self.shown = Shown()
@@ -103,9 +96,9 @@ class Sweep:
         self.pruned: dict[str, str] = {}
         self.hours = Clock()  # of its own, for what is spent is written every few seconds
         self.spending = Spending(folder, limits, 1.0, self.hours)
-        self.notes = Notes(self.clock)
+        self.notes = DeferredWrites(self.clock)
         self.ended: list[Any] = []
-        self.overdue = Overdue(PERIOD_TIMEOUT_S, self.ended.append, self.clock)
+        self.overdue = StalledWorkers(PERIOD_TIMEOUT_S, self.ended.append, self.clock)
         self.progress = Progress("demo", record_of(0).objective, trials, self.clock)
         self.trials: list[Trial] = []
         for number in range(trials):
@@ -325,7 +318,7 @@ def test_a_cluster_says_how_many_devices_are_held(sweep: Sweep) -> None:
 def test_a_spare_worker_is_asked_for_at_first_and_when_one_is_taken(tmp_path: Path) -> None:
     asked: list[float] = []
     clock = Clock()
-    sweep = Sweep(tmp_path, spare=SpareWorker(lambda: asked.append(clock.now), clock))
+    sweep = Sweep(tmp_path, spare=StandbyWorker(lambda: asked.append(clock.now), clock))
     sweep.step()
     assert asked == []
     clock.now += AFTER_S
@@ -833,6 +826,7 @@ def test_the_last_error_is_the_one_that_tune_keeps(sweep: Sweep) -> None:
         b"cos\nno_such_error\n.",
         cloudpickle.dumps(RayActorError())[:-9],
     ],
+    ids=["empty", "no error", "module is gone", "class is gone", "cut off"],
 )
 def test_an_error_that_cannot_be_read_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "error").write_bytes(content)
