@@ -49,11 +49,6 @@ def bootstrap_interval(strata: Sequence[ArrayLike], statistic: Callable[..., Any
     return float(found.low), float(found.high)
 
 
-def draw_places(shape: tuple[int, ...], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return indices of the values in resamples, uniform over `size` values, with replacement."""
-    return rng.integers(size, size=shape)
-
-
 def draw_counts(samples: Sequence[NDArray[np.float64]], resamples: int, seed: int) -> list[NDArray[np.float64]]:
     """Return how often each value of each sample is drawn: per sample `(resamples, values)`."""
     import numpy as np
@@ -66,5 +61,5 @@ def draw_counts(samples: Sequence[NDArray[np.float64]], resamples: int, seed: in
 
 
 __all__ = [
-    "LEVEL", "RESAMPLES", "bootstrap_interval", "draw_counts", "draw_places", "percentile_interval", "trimmed_mean",
+    "LEVEL", "RESAMPLES", "bootstrap_interval", "draw_counts", "percentile_interval", "trimmed_mean",
 ]  # fmt: skip

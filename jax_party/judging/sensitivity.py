@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from jax_party.judging.aggregate import Aggregate, aggregate_along
 from jax_party.judging.intervals import Interval
-from jax_party.judging.resampling import draw_places
 from jax_party.judging.tuning import Tuner, tuner_of
 
 if TYPE_CHECKING:
@@ -285,7 +284,7 @@ def _resampled(scores: Sequence[Sequence[Sequence[float]]], how: str, resamples:
         draws = min(step, resamples - begin)
         made = np.empty((draws, shape[0] * shape[1]))
         for places, values in groups:
-            drawn = draw_places((draws, *values.shape), values.shape[1], rng)
+            drawn = rng.integers(values.shape[1], size=(draws, *values.shape))
             made[:, places] = aggregate_along(np.take_along_axis(values[None], drawn, axis=2), how)
         yield made.reshape(draws, *shape)
 

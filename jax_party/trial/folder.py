@@ -83,6 +83,7 @@ def change_record(folder: Path, change: Callable[[TrialRecord], TrialRecord]) ->
     """Read, change and write the record atomically, so that no concurrent change is lost; return the new record.
 
     Raises:
+      OSError: the storage refuses to read or write it.
       RecordError: it cannot be read, or a field has the wrong type; the file stays as it was.
     """
     path = as_folder(folder) / RECORD_FILE

@@ -171,7 +171,7 @@ FIELDS: Final = tuple(item.name for item in dataclasses.fields(TrialRecord))
 def parse_record(text: str | bytes, path: Path) -> TrialRecord:
     try:
         data = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: not JSON ({error}); restore the file or remove the folder") from error
     if not isinstance(data, dict):
         raise RecordError(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jax_party.judging.intervals import BOOTSTRAP_SEEDS
-from jax_party.judging.resampling import LEVEL, draw_counts, draw_places, percentile_interval, trimmed_mean
+from jax_party.judging.resampling import LEVEL, draw_counts, percentile_interval, trimmed_mean
 
 Scores = Sequence[NDArray[np.float64]]
 
@@ -47,7 +47,7 @@ def interquartile_mean_of_tasks(scores: Scores, resamples: int = RESAMPLES) -> E
     if _single(scores):
         return Estimate(value, np.nan, np.nan)
     rng = np.random.default_rng(0)
-    drawn = [task[draw_places((resamples, len(task)), len(task), rng)] for task in scores]
+    drawn = [task[rng.integers(len(task), size=(resamples, len(task)))] for task in scores]
     low, high = percentile_interval(trimmed_mean(np.concatenate(drawn, axis=1), axis=1))
     return Estimate(value, float(low), float(high))
 
@@ -103,7 +103,7 @@ def curve_over_seeds(curves: ArrayLike, resamples: int = RESAMPLES) -> Band:
     if seeds == 1:
         return Band(values[0], np.full_like(values[0], np.nan), np.full_like(values[0], np.nan))
     if seeds >= BOOTSTRAP_SEEDS:
-        drawn = draw_places((seeds, resamples), seeds, np.random.default_rng(0))
+        drawn = np.random.default_rng(0).integers(seeds, size=(seeds, resamples))
         return Band(trimmed_mean(values), *percentile_interval(trimmed_mean(values[drawn])))
     mean = values.mean(axis=0)
     half = stats.t.ppf((1 + LEVEL) / 2, seeds - 1) * values.std(axis=0, ddof=1) / np.sqrt(seeds)

@@ -353,6 +353,13 @@ def python(code: str, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
+def test_a_record_that_is_no_text_is_one_error_also_for_who_changes_it(trial: Path) -> None:
+    (trial / "record.json").write_bytes(b'{"trial_id": "\xff"}')
+    for use in (read_record, lambda folder: update_record(folder, state=State.RUNNING)):
+        with pytest.raises(RecordError, match=r"record\.json: "):
+            use(trial)
+
+
 def test_a_process_killed_before_the_rename_leaves_the_old_file(trial: Path) -> None:
     code = "os.replace = lambda *_: os._exit(9)\nupdate_record(folder, state='RUNNING')"
     with python(code, trial) as process:
