@@ -16,7 +16,7 @@ from jax_party.cli.hydra_errors import explain_hydra_error
 from jax_party.cli.single import plain_config, quiet_libraries, resume_experiment, run_experiment
 from jax_party.engines import NATIVE, get_engine
 from jax_party.errors import ConfigError, JaxPartyError
-from jax_party.trial.judged import score_in
+from jax_party.trial.outcome import score_in
 
 
 def hydra_entry_point(config_name: str = "ff_ippo") -> None:

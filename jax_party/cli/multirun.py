@@ -24,8 +24,8 @@ from jax_party.judging.objectives import Objective
 from jax_party.judging.seeds import FIRST_FRESH_SEED
 from jax_party.trial.folder import create_trial_folder, read_record, update_record
 from jax_party.trial.identity import label_of, new_trial_id
-from jax_party.trial.judged import score_in
 from jax_party.trial.manifest import SweepManifest, write_manifest
+from jax_party.trial.outcome import score_in
 from jax_party.trial.provenance import current_provenance, utc_timestamp
 from jax_party.trial.record import RECORD_FILE, TrialRecord
 from jax_party.trial.states import FINISHED, State

@@ -1,21 +1,16 @@
-"""The score of a trial, and the contender that it counts for."""
+"""What a trial is judged by, from its record and the rows of its metrics; and the contender that it counts for."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from jax_party.judging import replicates
 from jax_party.judging.scores import Judgement, judge
 from jax_party.judging.settling import end_of
 from jax_party.judging.standings import Candidate
-from jax_party.trial.folder import read_record
 from jax_party.trial.identity import configuration_id
-from jax_party.trial.metrics import read_metrics
 from jax_party.trial.record import TrialRecord
-from jax_party.trial.states import State
 
 
 def judge_trial(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> Judgement | None:
@@ -26,18 +21,6 @@ def judge_trial(record: TrialRecord, rows: Iterable[Mapping[str, Any]]) -> Judge
       rows: of its metrics.jsonl.
     """
     return judge(record.objective, record.num_seeds, rows)
-
-
-def score_in(folder: Path) -> float:
-    """Return the score of the trial in `folder`; NaN if it has failed or has no score.
-
-    Raises:
-      RecordError: its record or its metrics cannot be read.
-    """
-    record = read_record(folder)
-    found = None if record.state is State.FAILED else judge_trial(record, read_metrics(folder))
-    value = None if found is None else found.metrics.get(record.objective.metric)
-    return math.nan if value is None else value
 
 
 def contender_of(record: TrialRecord) -> str:

@@ -19,12 +19,12 @@ from jax_party.errors import SweepError
 from jax_party.judging.intervals import Interval, interval, optimism, stratified_interval
 from jax_party.judging.replicates import pool_seeds
 from jax_party.judging.seeds import SeedTest, reused
+from jax_party.trial import outcome
 from jax_party.trial.folder import create_trial_folder, read_config
 from jax_party.trial.identity import new_trial_id
 from jax_party.trial.judged import contender_of
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import State
-from launcher.plan import outcome
 from launcher.plan.numbers import MOST_TRIALS
 from launcher.plan.study import NUM_SEEDS_KEY, SEED_KEY
 from launcher.show.console import plain, show_facts

@@ -16,11 +16,11 @@ import numpy as np
 
 from jax_party.store.retry import patiently
 from jax_party.store.storage import store_of
+from jax_party.trial import outcome
 from jax_party.trial.folder import read_record
 from jax_party.trial.record import RECORD_FILE, TrialRecord
 from jax_party.trial.states import FINISHED, State
 from launcher.ask.choices import Scheduler, Search
-from launcher.plan import outcome
 from launcher.plan.read import study_from_manifest
 from launcher.plan.study import SCENARIO_AXIS, PlannedTrial, Study
 from launcher.plan.sweep import Sweep

@@ -20,6 +20,7 @@ from jax_party.store.protocol import FolderHeld
 from jax_party.store.retry import patiently
 from jax_party.store.scratch import make_scratch
 from jax_party.store.storage import store_of
+from jax_party.trial import outcome
 from jax_party.trial.states import FINISHED, State
 from launcher.ask.experiment import chosen_experiment
 from launcher.drive.collection import BackgroundCollector, collect
@@ -35,7 +36,6 @@ from launcher.machine.crew import Crew
 from launcher.machine.join import runtime_env
 from launcher.machine.preloading import Preloading
 from launcher.machine.ray_session import start_ray, stop_ray
-from launcher.plan import outcome
 from launcher.plan.fixed_ranks import note_of_trials
 from launcher.plan.sweep import Sweep
 from launcher.show.console import make_display, plain, show_report

@@ -15,6 +15,7 @@ from ray.tune.experiment import Trial
 from jax_party.errors import RecordError
 from jax_party.store.retry import patience_of
 from jax_party.store.storage import lock_folder
+from jax_party.trial import outcome
 from jax_party.trial.folder import add_retry, read_record, update_record
 from jax_party.trial.provenance import utc_timestamp
 from jax_party.trial.record import TrialRecord
@@ -26,7 +27,6 @@ from launcher.drive.spending import Spending
 from launcher.drive.stalled_workers import StalledWorkers
 from launcher.drive.standby import StandbyWorker
 from launcher.machine.join import NodeRefused
-from launcher.plan import outcome
 from launcher.show.console import Display
 from launcher.show.progress import Progress, Row
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from jax_party.engines import get_engine
 from jax_party.errors import RecordError, SweepError
 from jax_party.store.storage import store_of
+from jax_party.trial import outcome
 from jax_party.trial.draws import Draws
 from jax_party.trial.folder import change_record, read_config, read_record, trial_folders
 from jax_party.trial.holding import held
@@ -20,7 +21,6 @@ from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import FINISHED, State
 from launcher.ask.choices import Search
 from launcher.ask.requested import Watching
-from launcher.plan import outcome
 from launcher.plan.write import complete_plan
 
 DYING_WORKER_S = 30.0

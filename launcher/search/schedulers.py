@@ -22,9 +22,9 @@ from ray.tune.schedulers import (
 )
 from ray.tune.schedulers.pb2 import PB2
 
+from jax_party.trial.outcome import Evaluation
 from launcher.ask.choices import Scheduler
 from launcher.plan.axes import seed_of, tune_domain
-from launcher.plan.outcome import Evaluation
 from launcher.search.given_trials import InOrder
 from sweeps.axes import Axis
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jax_party.errors import RecordError, SweepError
 from jax_party.judging.aggregate import Aggregate, aggregate_metrics
 from jax_party.store.storage import as_folder
+from jax_party.trial import outcome
 from jax_party.trial.folder import read_record, trial_folders
 from jax_party.trial.manifest import read_manifest
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import State
-from launcher.plan import outcome
 from launcher.plan.study import SCENARIO_AXIS, Group, Study
 from sweeps.space import ScenarioMode
 

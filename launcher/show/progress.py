@@ -12,9 +12,9 @@ from typing import Any, Final
 from jax_party.judging.objectives import At, Objective
 from jax_party.judging.scores import is_number
 from jax_party.judging.standings import MEAN_OVER_SCENARIOS, Candidate, Standing, best_of, rank
+from jax_party.trial.outcome import better
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import FINISHED, State
-from launcher.plan.outcome import better
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 from jax_party.judging import settling, standings
 from jax_party.judging.standings import Candidate, Standing
 from jax_party.store.storage import store_of
+from jax_party.trial import outcome
 from jax_party.trial.manifest import SweepManifest
 from jax_party.trial.record import TrialRecord
-from launcher.plan import outcome
 
 
 @dataclass(frozen=True)

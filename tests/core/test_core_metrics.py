@@ -17,10 +17,10 @@ from jax_party.envs.adapter import make_environment
 from jax_party.errors import ConfigError, SweepError
 from jax_party.judging.objectives import Objective
 from jax_party.training.program import Program, make_hyper
+from jax_party.trial import outcome
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import State
 from launcher.ask.words import parse_sweep_options
-from launcher.plan import outcome
 from launcher.plan.compose import read_study
 
 

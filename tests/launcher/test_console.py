@@ -11,12 +11,12 @@ from rich.console import Console
 
 from jax_party.judging.objectives import Objective
 from jax_party.judging.standings import Candidate, rank
+from jax_party.trial import outcome
 from jax_party.trial.folder import create_trial_folder, update_record
 from jax_party.trial.metrics import append_metrics
 from jax_party.trial.provenance import current_provenance
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import State
-from launcher.plan import outcome
 from launcher.plan.estimate import SPEEDS, START_S, TRIAL_S, estimate
 from launcher.show import console
 from launcher.show.progress import Progress

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from jax_party.trial.outcome import Evaluation
 from launcher.ask.choices import Scheduler
-from launcher.plan.outcome import Evaluation
 from launcher.search.schedulers import GroupedStopping, Length, arrived, make_population, travelling
 from sweeps.axes import Axis, AxisType
 

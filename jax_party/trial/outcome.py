@@ -1,7 +1,8 @@
-"""Read from a trial's folder how well the trial did."""
+"""How well a trial did, read from its folder: its score, its evaluations, its seeds."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from jax_party.judging.objectives import At, Objective, bound_metric
 from jax_party.judging.scores import UNTRAINED, evaluations_by_step, objective_of
 from jax_party.judging.standings import Candidate
+from jax_party.trial.folder import read_record
 from jax_party.trial.judged import candidate_of, judge_trial, judged_hyperparameters
 from jax_party.trial.metrics import read_metrics
 from jax_party.trial.record import TrialRecord
@@ -64,6 +66,16 @@ def score(folder: Path, record: TrialRecord) -> float | None:
     return metrics(folder, record).get(record.objective.metric)
 
 
+def score_in(folder: Path) -> float:
+    """Return the score of the trial in `folder`; NaN if it has failed or has no score.
+
+    Raises:
+      RecordError: its record or its metrics cannot be read.
+    """
+    value = score(folder, read_record(folder))
+    return math.nan if value is None else value
+
+
 def complete_candidate(folder: Path, record: TrialRecord) -> Candidate | None:
     """Return a COMPLETE trial of the search with only the metrics that ranking needs; None for any other trial."""
     return _complete_candidate(record, read_metrics(folder)) if _is_candidate(record) else None
@@ -112,5 +124,5 @@ def better(value: float, than: float, objective: Objective) -> bool:
 
 __all__ = [
     "Evaluation", "better", "candidate", "complete_candidate", "evaluations", "hyperparameters", "metrics",
-    "quick_score", "score", "seed_scores", "so_far",
+    "quick_score", "score", "score_in", "seed_scores", "so_far",
 ]  # fmt: skip
