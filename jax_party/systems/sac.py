@@ -117,7 +117,7 @@ class ISAC(OffPolicySystem):
         super().__init__(config, env, chunk_size, mesh)
         networks: Any = config.network
         self.actor = Actor(make_torso(networks.actor_network.pre_torso), env.num_actions)
-        self.critic = QNetwork(make_torso(networks.q_network.pre_torso), env.num_actions, gain=1.0)
+        self.critic = QNetwork(make_torso(networks.q_network.pre_torso), env.num_actions)
 
     @property
     def batch_size(self) -> int:

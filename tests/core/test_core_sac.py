@@ -592,6 +592,16 @@ def test_greedy_plays_the_likeliest_action(algorithm: str, begin: Callable[..., 
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_untrained_critics_hold_all_actions_equal(algorithm: str, begin: Callable[..., Any]) -> None:
+    """Rewards of LBF are below 1 and rare: the policy would follow larger differences for as long as they last."""
+    run = begin(algorithm)
+    steps = _steps(6, 40, run.system)
+    values = run.system.q_values(run.state.params.q, run.system.critic_features(steps.observation, steps.action))
+    assert np.abs(values).max() < 0.1
+    assert np.ptp(values, axis=-1).mean() < 0.03
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_only_centralised_critics_see_the_others(algorithm: str, begin: Callable[..., Any]) -> None:
     run = begin(algorithm)
     steps, params = _steps(6, 5, run.system), run.state.params
