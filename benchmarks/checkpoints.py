@@ -34,7 +34,7 @@ def run(options: Options) -> Report:
 def measure(trials: int) -> dict[str, Any]:
     """Train as the default sweep does; seconds of each period's training, evaluating and saving."""
     from jax_party.config import parse_config
-    from jax_party.training.checkpointing import Checkpoints
+    from jax_party.training.checkpoint_files import Checkpoints
     from jax_party.training.experiment import Experiment
     from mava_configs import compose
     from sweeps.space import find_spec, load_spec

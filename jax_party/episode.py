@@ -81,8 +81,8 @@ def play_episode(folder: Path, seed: int = 0, steps: int = STEPS, learner: int |
     config = parse_config(mapping)
     config = dataclasses.replace(config, arch=dataclasses.replace(config.arch, num_devices=1))
     prepare_process(cpu_devices=1)
-    from jax_party.training.checkpointing import Checkpoints
-    from jax_party.training.learner import checkpoint_target
+    from jax_party.training.checkpoint_files import Checkpoints
+    from jax_party.training.checkpointing import checkpoint_target
     from jax_party.training.program import get_program, make_hyper
 
     program = get_program(config)

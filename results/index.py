@@ -1,6 +1,7 @@
 """`python -m results.index <folder>`: print the best rows of a sweep's index.
 
-In Python: `results.load_index(folder)`. What is in the index is decided in `results.collector`.
+In Python: `results.load_index(folder)`. What is in it is decided in `results.collector.trial_rows` and
+`results.collector.index_columns`.
 """
 
 from __future__ import annotations

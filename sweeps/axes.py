@@ -15,7 +15,11 @@ from sweeps.checks import check_known, did_you_mean
 
 
 class AxisType(StrEnum):
-    """How the values of an axis are drawn."""
+    """How the values of an axis are drawn.
+
+    A new type also needs a Tune domain (`launcher.plan.axes.tune_domain`) and an Optuna distribution
+    (`results.analysis.space`); a test goes through all types.
+    """
 
     UNIFORM = "uniform"
     LOGUNIFORM = "loguniform"
@@ -68,6 +72,14 @@ class Axis:
         return algorithm in self.when.get("algorithm", (algorithm,)) and scenario in self.when.get(
             "scenario", (scenario,)
         )
+
+    def nearest(self, value: float) -> float | int:
+        """Return the closest value of a range: within its bounds, on its steps, and whole if it holds whole numbers."""
+        assert self.low is not None and self.high is not None
+        if self.q is not None:
+            value = round(value / self.q) * self.q
+        value = min(max(value, self.low), self.high)
+        return round(value) if self.type.is_int else self.tidy(float(value))
 
     def tidy(self, value: Any) -> Any:
         """Round a drawn multiple of `q` so that it reads well, such as 0.3 instead of 0.30000000000000004."""

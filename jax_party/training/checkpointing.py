@@ -1,139 +1,54 @@
-"""Checkpoints with Orbax: one folder per step, written whole or not at all.
+"""What a checkpoint of an experiment holds, and how often one is written; `checkpoint_files` puts it on disk.
 
-`training.experiment` decides how often one is written (`logger.checkpointing`) and what is in it.
+Whatever changes during training and is not in a checkpoint is lost when the trial resumes.
 """
 
 from __future__ import annotations
 
-import logging
-import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
-import jax
-import orbax.checkpoint as ocp
+import numpy as np
 
-from jax_party.errors import CheckpointError
-from jax_party.store.retry import refusal
-from jax_party.trial.folder import TAKEOVER
-
-_UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError)
-"""What Orbax and TensorStore raise if a file of a checkpoint is missing, truncated, or holds something else."""
-
-START_AGAIN: Final = "remove the trial's checkpoints, metrics and vaults to train it again"
-"""The remedy when files are lost."""
-
-_logger = logging.getLogger(__name__)
+from jax_party.config import Budget
+from jax_party.config.experiment import CheckpointingConfig
+from jax_party.systems.base import Hyper
+from jax_party.training.learner import Learner
+from jax_party.training.program import Program
+from jax_party.training.recorder import VAULT_KINDS, Recorder, progress_target, vault_steps
 
 
-class Checkpoints:
-    """A trial's checkpoints, `<folder>/<step>/`.
+def is_due(config: CheckpointingConfig, evaluations: int, budget: Budget) -> bool:
+    """Return whether a checkpoint is written after so many evaluations: every few, and after the last one."""
+    if not config.save_model:
+        return False
+    return evaluations % config.save_args.save_interval_steps == 0 or evaluations == budget.num_evaluations
 
-    Args:
-      folder: where they are kept.
-      max_to_keep: how many of the newest are kept.
-      read_only: do not remove unfinished checkpoints, which another process may be writing.
 
-    Attributes:
-      passed_over: why the last `restore` skipped newer checkpoints, newest first.
-    """
+def checkpoint_tree(learners: Sequence[Learner], recorder: Recorder) -> dict[str, Any]:
+    """Return the contents of a checkpoint; `checkpoint_target` has the same structure."""
+    of_learners = [
+        {
+            "state": learner.state,
+            "best_params": learner.best_params,
+            "best_value": np.asarray(learner.best_value, np.float64),
+            "vault_steps": vault_steps(vaults),
+        }
+        for learner, vaults in zip(learners, recorder.vaults, strict=True)
+    ]
+    return {"learners": of_learners, "progress": recorder.progress()}
 
-    def __init__(self, folder: Path, max_to_keep: int, *, read_only: bool = False) -> None:
-        self.folder = folder.resolve()
-        self.passed_over: list[str] = []
-        self._max_to_keep = max_to_keep
-        self._checkpointer = ocp.StandardCheckpointer()
-        if not read_only:
-            self._remove_unfinished()
 
-    def steps(self) -> list[int]:
-        """Return the steps that have a complete checkpoint, oldest first."""
-        if not self.folder.is_dir():
-            return []
-        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
+def checkpoint_target(program: Program, hyper: Hyper, num_learners: int) -> dict[str, Any]:
+    """Return the structure of `checkpoint_tree`, with shapes for arrays."""
+    shape = program.state_shape(hyper)
+    learner = {
+        "state": shape,
+        "best_params": shape.params,
+        "best_value": np.zeros((), np.float64),
+        "vault_steps": dict.fromkeys(VAULT_KINDS, np.zeros((), np.int64)),
+    }
+    return {"learners": [learner] * num_learners, "progress": progress_target()}
 
-    def save(self, step: int, tree: Any) -> Path:
-        """Write a checkpoint and remove those beyond `max_to_keep`; the new one is on disk when this returns.
 
-        Checkpoints of later steps, which `restore` skipped, are removed too.
-        """
-        path = self.folder / str(step)
-        try:  # one fetch of the whole tree: Orbax would fetch arrays singly, with twice the files and CPU time
-            self._checkpointer.save(path, jax.device_get(tree), force=True)
-            self._checkpointer.wait_until_finished()
-        except BaseException:
-            self._remove_unfinished()
-            raise
-        steps = self.steps()
-        kept = [other for other in steps if other <= step][-self._max_to_keep :]
-        for old in {*steps} - {*kept}:
-            shutil.rmtree(self.folder / str(old))
-        for taken in self.folder.glob(f"{TAKEOVER}*"):  # a kept checkpoint may need it when the trial resumes from it
-            if int(taken.name.removeprefix(TAKEOVER)) < kept[0]:
-                shutil.rmtree(taken)
-        return path
-
-    def restore_from(self, path: Path, target: Any) -> Any:
-        """Return the contents of another trial's checkpoint.
-
-        Args:
-          path: where a copy of it lies.
-          target: as for `restore`.
-
-        Raises:
-          CheckpointError: it cannot be read.
-        """
-        try:
-            return self._checkpointer.restore(path.resolve(), target)
-        except _UNREADABLE as error:
-            if refusal(error) is not None:
-                raise
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(
-                f"{path}: the learner that was taken over cannot be read ({reason}); restore it, or {START_AGAIN}"
-            ) from error
-
-    def restore(self, target: Any, misfit: Callable[[Any], str | None] = lambda tree: None) -> tuple[int, Any] | None:
-        """Return the newest checkpoint that can be read and fits, as (step, tree); None if there is none.
-
-        A checkpoint that cannot be read, or does not fit, is skipped with a warning in favour of the one before it.
-
-        Args:
-          target: a tree of arrays or `jax.ShapeDtypeStruct`s of the same structure, with shardings.
-          misfit: returns why a tree does not fit the other files in the trial's folder; None if it does.
-
-        Raises:
-          CheckpointError: there are checkpoints, and none can be read.
-        """
-        self.passed_over = []
-        steps, unreadable = self.steps(), 0
-        for step in reversed(steps):
-            try:
-                tree = self._checkpointer.restore(self.folder / str(step), target)
-            except _UNREADABLE as error:
-                if refusal(error) is not None:
-                    raise
-                unreadable += 1
-                lines = str(error).splitlines() or [type(error).__name__]
-                problem: str | None = f"cannot be read ({lines[0][:200]})"
-            else:
-                problem = misfit(tree)
-                if problem is None:
-                    return step, tree
-            self.passed_over.append(f"checkpoint {step} {problem}")
-            _logger.warning("%s: %s; trying the one before", self.folder, self.passed_over[-1])
-        if steps and unreadable == len(steps):
-            raise CheckpointError(
-                f"{self.folder}: none of the checkpoints {steps} can be read; restore them, or {START_AGAIN}"
-            )
-        return None
-
-    def _remove_unfinished(self) -> None:
-        """Remove the remains of checkpoints that a kill or a full disk interrupted."""
-        for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(path, ignore_errors=True)
-
-    def close(self) -> None:
-        """Release Orbax's threads."""
-        self._checkpointer.close()
+__all__ = ["checkpoint_target", "checkpoint_tree", "is_due"]

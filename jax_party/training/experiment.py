@@ -24,18 +24,18 @@ from jax_party.judging.objectives import At
 from jax_party.judging.scores import ABSOLUTE, FINAL, UNTRAINED, best_step, objective_of, trained_evaluations
 from jax_party.systems.base import Hyper, LearnerState, UpdateOutput
 from jax_party.training.batching import Batch, Form, choose, width_of
-from jax_party.training.checkpointing import START_AGAIN, Checkpoints
+from jax_party.training.checkpoint_files import START_AGAIN, Checkpoints
+from jax_party.training.checkpointing import checkpoint_target, checkpoint_tree, is_due
 from jax_party.training.evaluation import Evaluation
 from jax_party.training.learner import (
     Learner,
-    checkpoint_target,
     first_nonfinite,
     mean_losses,
     with_keys_of,
     without_episodes,
 )
 from jax_party.training.program import FUNCTIONS, get_program, make_hyper, usable_cores
-from jax_party.training.recorder import Recorded, Recorder, as_arrays, vault_steps
+from jax_party.training.recorder import Recorded, Recorder, as_arrays
 from jax_party.training.side_by_side import advance
 from jax_party.trial.folder import read_config, takeover_folder
 from jax_party.trial.metrics import read_metrics
@@ -236,34 +236,16 @@ class Experiment(Recorded):
     def _save(self, rows: Sequence[dict[str, Any]]) -> None:
         """Write vault, metrics, checkpoint, record in this order: `_restore_or_init` undoes a kill between any two."""
         self.recorder.add(rows)
-        checkpointing = self.config.logger.checkpointing
         checkpoint = self.record.checkpoint
-        if checkpointing.save_model and (
-            self.evaluations % checkpointing.save_args.save_interval_steps == 0
-            or self.evaluations == self.budget.num_evaluations
-        ):
+        if is_due(self.config.logger.checkpointing, self.evaluations, self.budget):
             assert self._checkpoints is not None
-            path = self._checkpoints.save(self.env_steps, self._checkpoint_tree())
+            path = self._checkpoints.save(self.env_steps, checkpoint_tree(self.learners, self.recorder))
             checkpoint = str(path.relative_to(self.folder.resolve()))
         if self.config.logger.use_json:
             self.recorder.write_marl_eval()
         self.recorder.update(checkpoint=checkpoint)
         if self._to_take_over:
             self._follow_lineage()
-
-    def _checkpoint_tree(self) -> dict[str, Any]:
-        return {
-            "learners": [
-                {
-                    "state": learner.state,
-                    "best_params": learner.best_params,
-                    "best_value": np.asarray(learner.best_value, np.float64),
-                    "vault_steps": vault_steps(vaults),
-                }
-                for learner, vaults in zip(self.learners, self.recorder.vaults, strict=True)
-            ],
-            "progress": self.recorder.progress(),
-        }
 
     def _checkpoint_target(self) -> dict[str, Any]:
         return checkpoint_target(self.program, self.hyper, len(self.learners))

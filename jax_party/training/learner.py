@@ -1,4 +1,4 @@
-"""One seed of an experiment, and the structure of its checkpoints."""
+"""One seed of an experiment: its keys, its state of training, its best parameters."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from jax_party.systems.base import Hyper, LearnerState
-from jax_party.training.program import Program
-from jax_party.training.recorder import VAULT_KINDS, progress_target
+from jax_party.systems.base import LearnerState
 
 
 @dataclasses.dataclass
@@ -41,18 +39,6 @@ class Learner:
         """Return a learner that has not begun."""
         eval_key, absolute_key, init_key = jax.random.split(jax.random.PRNGKey(seed), 3)
         return cls(seed, eval_key, absolute_key, init_key)
-
-
-def checkpoint_target(program: Program, hyper: Hyper, num_learners: int) -> dict[str, Any]:
-    """Return the structure of an experiment's checkpoints, with shapes for arrays."""
-    shape = program.state_shape(hyper)
-    learner = {
-        "state": shape,
-        "best_params": shape.params,
-        "best_value": np.zeros((), np.float64),
-        "vault_steps": dict.fromkeys(VAULT_KINDS, np.zeros((), np.int64)),
-    }
-    return {"learners": [learner] * num_learners, "progress": progress_target()}
 
 
 def first_nonfinite(params: PyTree) -> str | None:

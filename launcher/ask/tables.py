@@ -1,4 +1,4 @@
-"""Help texts and tables of the options, generated from `model`.
+"""Help texts and tables of the options, generated from `launcher.ask.options`.
 
 `python -m launcher.ask.tables` updates the two that are kept in files, each between two marks: the table in
 docs/sweeps.md and the launcher's part of `make help`.

@@ -21,7 +21,6 @@ from jax_party.trial.provenance import utc_timestamp
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import FINISHED, State
 from launcher.drive.deferred_writes import WRITE_S, DeferredWrites, refused
-from launcher.drive.failed_attempts import cause_of, describe_failure, died, last_error
 from launcher.drive.interrupt import Interrupt, Interrupted
 from launcher.drive.spending import Spending
 from launcher.drive.stalled_workers import StalledWorkers
@@ -29,6 +28,7 @@ from launcher.drive.standby import StandbyWorker
 from launcher.machine.join import NodeRefused
 from launcher.show.console import Display
 from launcher.show.progress import Progress, Row
+from launcher.work.failed_attempts import cause_of, describe_failure, died, last_error, reason_left
 
 logger = logging.getLogger(__name__)
 
@@ -158,9 +158,8 @@ class SweepCallback(Callback):
         if (overdue := self._overdue.reason(trial.config["trial_id"])) is not None and died(error):
             return overdue
         with contextlib.suppress(RecordError), patience_of(WRITE_S):
-            record = read_record(self._folder / trial.config["trial_id"])
-            if died(error) and record.state is State.RUNNING and record.error is not None:
-                return record.error
+            if left := reason_left(read_record(self._folder / trial.config["trial_id"]), error):
+                return left
         return describe_failure(error)
 
     def _finish(self, trial_id: str, state: State, error: str | None, alone: bool = False) -> None:

@@ -19,9 +19,9 @@ from launcher.machine.crew import Crew
 from launcher.machine.join import our_versions
 from launcher.plan.sweep import Sweep
 from launcher.ray_compat import hide_environment
+from launcher.work.failed_attempts import MAX_FAILURES
 from launcher.work.watchdog import Watchdog
 
-MAX_FAILURES = 2
 STORING_S = 60
 KEPT_LEARNERS = 3
 """Checkpoints kept per trial of a population: other trials may still take over the latest ones."""

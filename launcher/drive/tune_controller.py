@@ -1,4 +1,4 @@
-"""Tune's controller with three corrections for trials whose worker is starting or being reset.
+"""Tune's controller, which counts a trial's attempts, with three corrections for workers that start or are reset.
 
 First, Tune gives a worker that has finished a trial the next one. If no other trial waits, it takes a trial whose own
 worker is just starting, and ends that worker. A sweep of trials shorter than a worker's start would run on one worker.
@@ -18,9 +18,8 @@ from ray.exceptions import RayActorError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
-from launcher.drive.failed_attempts import cause_of
-from launcher.machine.join import NodeRefused
 from launcher.ray_compat import set_controller
+from launcher.work.failed_attempts import counts
 
 
 class Controller(TuneController):
@@ -56,7 +55,7 @@ class Controller(TuneController):
             self._resetting_trials.discard(trial)
             self._unstage_trial_with_resources(trial)
             self._set_trial_status(trial, Trial.RUNNING)
-        if isinstance(cause_of(exception), NodeRefused):
+        if not counts(exception):
             trial.run_metadata.num_failures -= 1  # Tune adds one
         super()._trial_task_failure(trial, exception)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 from ray import tune
@@ -18,18 +18,23 @@ REDRAWS = 100
 
 def tune_domain(axis: Axis) -> Any:
     """Return the axis as a Tune domain; integer ranges include both ends, while Tune's `randint` excludes the upper."""
-    if not axis.type.is_range:
-        values = list(axis.values)
-        return tune.grid_search(values) if axis.type is AxisType.GRID else tune.choice(values)
-    assert axis.low is not None and axis.high is not None
-    if axis.type.is_int:
-        integers = tune.lograndint if axis.type.is_log else tune.randint
-        return integers(int(axis.low), int(axis.high) + 1)
-    if axis.type is AxisType.QUNIFORM:
-        assert axis.q is not None
-        return tune.quniform(axis.low, axis.high, axis.q)
-    draw = tune.loguniform if axis.type.is_log else tune.uniform
-    return draw(axis.low, axis.high)
+    low, high = axis.low or 0, axis.high or 0  # ranges have both
+    match axis.type:
+        case AxisType.UNIFORM:
+            return tune.uniform(low, high)
+        case AxisType.LOGUNIFORM:
+            return tune.loguniform(low, high)
+        case AxisType.QUNIFORM:
+            return tune.quniform(low, high, axis.q)
+        case AxisType.INT:
+            return tune.randint(int(low), int(high) + 1)
+        case AxisType.LOGINT:
+            return tune.lograndint(int(low), int(high) + 1)
+        case AxisType.CHOICE:
+            return tune.choice(list(axis.values))
+        case AxisType.GRID:
+            return tune.grid_search(list(axis.values))
+    assert_never(axis.type)
 
 
 def draw_configurations(axes: Sequence[Axis], samples: int, seed: int) -> list[dict[str, Any]]:
@@ -118,12 +123,7 @@ def _decode(axis: Axis, value: Any) -> Any:
     value = _plain({"": value})[""]
     if axis.values:
         return axis.values[_categories(axis).index(value)]
-    assert axis.low is not None and axis.high is not None
-    if axis.type is AxisType.QUNIFORM:
-        assert axis.q is not None
-        value = round(value / axis.q) * axis.q
-    value = min(max(value, axis.low), axis.high)
-    return round(value) if axis.type.is_int else axis.tidy(float(value))
+    return axis.nearest(value)
 
 
 def _holds(axis: Axis, value: Any) -> bool:

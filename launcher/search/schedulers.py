@@ -319,13 +319,7 @@ def arrived(axis: Axis, value: Any) -> Any:
 
 def _within(axis: Axis, value: Any) -> Any:
     """Return the closest value that the axis contains."""
-    if axis.values:
-        return value
-    assert axis.low is not None and axis.high is not None
-    if axis.q is not None:
-        value = round(value / axis.q) * axis.q
-    value = min(max(value, axis.low), axis.high)
-    return round(value) if axis.type.is_int else axis.tidy(float(value))
+    return value if axis.values else axis.nearest(value)
 
 
 __all__ = [

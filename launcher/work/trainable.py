@@ -38,6 +38,7 @@ from jax_party.trial.states import FINISHED, State
 from launcher.ask.experiment import load_factory
 from launcher.machine.join import NodeRefused, check_worker
 from launcher.machine.worker_process import prepare_worker
+from launcher.work.failed_attempts import describe_failure, reason_left
 from launcher.work.pack import Pack
 from launcher.work.population import Inheritance
 
@@ -45,7 +46,6 @@ JOIN_WAIT_S = 60.0
 ANSWER_S = 2.0
 """How long to wait for a worker's answer; one that takes longer is starting, hanging or gone."""
 LEAVE_S = 10.0
-WORKER_DIED = "the worker process died"
 SIGNS = "signs"
 """Ray's concurrency group of the threads that answer sign-of-life requests while a worker runs periods."""
 MARKER_FILE = "trial.json"
@@ -266,8 +266,7 @@ class SharedRoom:
 
     def _go_on_elsewhere(self, trial_id: str, error: BaseException) -> None:
         """Note in the record why the trial is retried, and join another worker."""
-        record = read_record(self._sweep / trial_id)
-        reason = record.error if record.state is State.RUNNING and record.error else WORKER_DIED
+        reason = reason_left(read_record(self._sweep / trial_id), error) or describe_failure(error)
         logger.warning("%s: %s: %s", trial_id, reason, error)
         patiently()(add_retry, self._sweep / trial_id, f"{reason}, with others beside it")
         self.join(trial_id, self._inherited, failed=True)

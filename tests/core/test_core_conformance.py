@@ -22,7 +22,7 @@ from flashbax.vault import Vault
 
 from jax_party.config import parse_config
 from jax_party.errors import CheckpointError, TrainingDiverged, VaultError
-from jax_party.training.checkpointing import Checkpoints
+from jax_party.training.checkpoint_files import Checkpoints
 from jax_party.training.experiment import Experiment
 from jax_party.training.vault import VaultWriter, _chunk_steps
 from jax_party.trial.folder import read_record

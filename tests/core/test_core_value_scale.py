@@ -16,6 +16,7 @@ from jax_party.errors import ConfigError
 from jax_party.ops import value_scale
 from jax_party.ops.value_scale import ValueScale, for_network, from_network, no_statistics, with_targets
 from jax_party.systems.on_policy import Learned
+from jax_party.training.checkpointing import checkpoint_tree
 from jax_party.training.experiment import Experiment
 from jax_party.training.learner import first_nonfinite
 from jax_party.trial.folder import read_record
@@ -156,7 +157,7 @@ def test_a_checkpoint_whose_statistics_are_not_finite_is_passed_over_before_anyt
     state = experiment.learners[0].state
     broken = state.params.scale._replace(mean=jnp.float32(np.nan))
     experiment.learners[0].state = state._replace(params=state.params._replace(scale=broken))
-    experiment._checkpoints.save(2 * first, experiment._checkpoint_tree())
+    experiment._checkpoints.save(2 * first, checkpoint_tree(experiment.learners, experiment.recorder))
     experiment.close()
     again = Experiment(config, folder)
     assert again.env_steps == first

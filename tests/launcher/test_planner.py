@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from launcher.ask.words import parse_sweep_options
+from launcher.plan.axes import draw_configurations
 from launcher.plan.compose import read_study
 from launcher.plan.study import PlannedTrial, Study
 from launcher.plan.write import draw_plan
 from launcher.search.planner import Configuration, Planner
 from launcher.search.searchers import Told
+from results.analysis.space import _distribution
 from sweeps.axes import Axis, AxisType
 
 SPACE = Path(__file__).parent / "data" / "planner_space.yaml"
@@ -156,6 +158,19 @@ def test_searchers_are_told_of_failures(words: tuple[str, ...]) -> None:
         book.failed.add(found.suggest(name)["trial_id"])
         found.on_trial_complete(name, None, error=True)
     assert found.remaining == 0
+
+
+@pytest.mark.parametrize("type_", AxisType)
+def test_every_type_of_axis_can_be_drawn_and_judged(type_: AxisType) -> None:
+    """A type that is missing in one of the places would be drawn as another, or left out of importances."""
+    if type_.is_range:
+        axis = Axis("system.ppo_epochs", type_, 2, 8, q=2 if type_ is AxisType.QUNIFORM else None)
+    else:
+        axis = Axis("system.ppo_epochs", type_, values=(1, 2, 8))
+    for values in draw_configurations([axis], 4, seed=0):
+        assert 1 <= values[axis.name] <= 8
+        assert axis.nearest(values[axis.name]) == values[axis.name] if type_.is_range else True
+    assert _distribution(axis.to_mapping()) is not None
 
 
 def test_lists_are_choices() -> None:

@@ -28,7 +28,6 @@ from jax_party.trial.folder import create_trial_folder, read_record, update_reco
 from jax_party.trial.record import RECORD_FILE, TrialRecord
 from jax_party.trial.states import State
 from launcher.drive.deferred_writes import DeferredWrites
-from launcher.drive.failed_attempts import MAX_REASON, describe_failure, died, last_error
 from launcher.drive.interrupt import Interrupt, Interrupted
 from launcher.drive.spending import Spending
 from launcher.drive.stalled_workers import StalledWorkers
@@ -36,6 +35,7 @@ from launcher.drive.standby import AFTER_S, REFILL_S, StandbyWorker
 from launcher.drive.trial_events import BudgetSpent, SweepCallback, forget
 from launcher.machine.join import NodeRefused
 from launcher.show.progress import Progress, Row
+from launcher.work.failed_attempts import MAX_REASON, describe_failure, died, last_error
 from launcher.work.watchdog import GRACE_S, OPENING_S
 from tests.launcher.tuned import Clock, make_trial, without_ray
 from tests.results.synthetic_sweep import complete, config_of, record_of

@@ -20,12 +20,13 @@ from launcher.ask.experiment import EXPERIMENT_VARIABLE
 from launcher.drive import tune
 from launcher.drive.passes import Pass
 from launcher.drive.spending import Spending
-from launcher.drive.tune import KEPT_LEARNERS, MAX_FAILURES, STORING_S, run_in_tune
+from launcher.drive.tune import KEPT_LEARNERS, STORING_S, run_in_tune
 from launcher.drive.tune_controller import Controller
 from launcher.drive.workers import SHARE
 from launcher.machine.crew import Crew, Machine, Needs
 from launcher.plan.sweep import Sweep
 from launcher.search.given_trials import FINISHED, GivenTrials, InOrder
+from launcher.work.failed_attempts import MAX_FAILURES
 from launcher.work.trainable import ExperimentTrainable
 from launcher.work.watchdog import GRACE_S
 

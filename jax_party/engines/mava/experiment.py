@@ -21,7 +21,7 @@ from jax_party.errors import ConfigError
 from jax_party.judging.objectives import At
 from jax_party.judging.scores import ABSOLUTE, FINAL, UNTRAINED, best_step, trained_evaluations
 from jax_party.runtime import return_freed_memory
-from jax_party.training.checkpointing import Checkpoints
+from jax_party.training.checkpoint_files import Checkpoints
 from jax_party.training.program import cache_counts, usable_cores
 from jax_party.training.recorder import VAULT_KINDS, Recorded, Recorder, progress_target, vault_steps
 from jax_party.trial.metrics import read_metrics

@@ -1,7 +1,8 @@
-"""Failed attempts of trials: whether the worker died, and the reason that is recorded with the retry.
+"""Failed attempts of trials: how many a trial has, which of them count, and the reason recorded with a retry.
 
-`trial_events` records the failed attempt, and Tune retries the trial. `tune_controller` corrects Tune's count of
-attempts. `stalled_workers` ends workers that no longer answer.
+Who asks here: the driver when Tune reports a failure (`drive.trial_events`), Tune's controller when it counts attempts
+(`drive.tune_controller`), and a trial that shares its worker, when that worker dies (`work.trainable`).
+`drive.stalled_workers` ends workers that no longer answer.
 """
 
 from __future__ import annotations
@@ -13,7 +14,24 @@ from typing import Any
 from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 
+from jax_party.trial.record import TrialRecord
+from jax_party.trial.states import State
+from launcher.machine.join import NodeRefused
+
+MAX_FAILURES = 2
+"""Failed attempts after which a trial is tried once more; the next failure ends it."""
 MAX_REASON = 300
+WORKER_DIED = "the worker process died"
+
+
+def counts(error: BaseException | None) -> bool:
+    """Return whether a failed attempt counts towards `MAX_FAILURES`: a node's refusal is not the trial's fault."""
+    return not isinstance(cause_of(error), NodeRefused)
+
+
+def reason_left(record: TrialRecord, error: BaseException | None) -> str | None:
+    """Return the reason that a process which ended itself has left in the trial's record; None if it left none."""
+    return record.error if died(error) and record.state is State.RUNNING else None
 
 
 def died(error: BaseException | None) -> bool:
@@ -39,7 +57,7 @@ def describe_failure(error: BaseException | None) -> str:
     """Describe in one line why an attempt failed."""
     cause = cause_of(error)
     if isinstance(cause, RayActorError):
-        return "the worker process died"
+        return WORKER_DIED
     if cause is None:
         return "for a reason that could not be read"
     lines = str(cause).strip().splitlines()
