@@ -34,56 +34,61 @@ help: ## List the targets and their variables
 
 # options: begin (python -m launcher.ask.tables writes what follows)
 #> variables of `make sweep` (defaults are in sweeps/*.yaml):
-#>   ALG               algorithm or alias: mappo, ff_mappo, …; or several, by commas; required
-#>   ENGINE            what runs the trials: native (this project's systems), or mava: those of an installed Mava
-#>                     (docs/mava.md); default: native
+#>   ALG               algorithm or alias (mappo, ff_mappo, …), or several separated by commas; required
+#>   ENGINE            what runs the trials: native (this project's systems) or mava (those of an installed Mava;
+#>                     docs/mava.md); default: native
 #>   SAMPLES           configurations to draw for every algorithm and scenario; default: the sweep file's
-#>   SCENARIO          scenarios, by commas: p-base,p-no-rank; each gets the same configurations; default: the sweep file's
-#>   TIMESTEPS         environment steps of each seed of a trial: 1e6; default: the sweep file's
-#>   EVALUATIONS       evaluations per trial, spread over its steps; default: the sweep file's
-#>   SEED              seeds the search, and is system.seed of every trial; default: 0
-#>   SEEDS             seeds that each trial trains side by side: SEED and those that follow it; default: the sweep file's
-#>                     (3 for IPPO and MAPPO), else 1
-#>   AGGREGATE         how seeds become one number: mean, iqm, median, min; default: the sweep file's objective, else mean
-#>   BATCH             how seeds go side by side: map (one after another), vmap (one batched program), or the faster of the
-#>                     two; default: auto
-#>   SCENARIO_MODE     what several scenarios are: grid (each configuration in every one), axis (each drawn with one), mean
-#>                     (every one, averaged); default: grid
-#>   SEARCH            where configurations come from: random, grid, optuna, hyperopt, bohb; default: random
-#>   SAMPLER           how Optuna draws: tpe, gp, cmaes, nsga2; default: tpe, for several objectives nsga2
-#>   DUPLICATES        what a configuration that is drawn again gets: seeds (new ones), reuse (its results), refuse;
-#>                     default: seeds
-#>   SCHEDULER         fifo, asha, median, hyperband (stop weak trials), pbt, pb2 (weak trials go on from better ones);
-#>                     default: fifo (with bohb: hyperband)
-#>   FROM              folders of earlier sweeps, by commas, whose trials the searcher is told of
+#>   SCENARIO          scenarios separated by commas: p-base,p-no-rank; each gets the same configurations; default: the
+#>                     sweep file's
+#>   TIMESTEPS         environment steps per seed of a trial, such as 1e6; default: the sweep file's
+#>   EVALUATIONS       evaluations per trial, evenly spaced; default: the sweep file's
+#>   SEED              seed of the search, and system.seed of every trial; default: 0
+#>   SEEDS             seeds per trial, trained side by side: SEED, SEED + 1, …; default: the sweep file's (3 for IPPO and
+#>                     MAPPO), else 1
+#>   AGGREGATE         how the seeds' scores are combined: mean, iqm, median, min; default: the sweep file's objective,
+#>                     else mean
+#>   BATCH             how the seeds of a trial are trained: map (one after another), vmap (one batched program), auto (the
+#>                     faster one); default: auto
+#>   SCENARIO_MODE     how several scenarios are combined: grid (every configuration in each), axis (one drawn per
+#>                     configuration), mean (every configuration in each, scores averaged); default: grid
+#>   SEARCH            how configurations are chosen: random, grid, optuna, hyperopt, bohb; default: random
+#>   SAMPLER           Optuna's sampler: tpe, gp, cmaes, nsga2; default: tpe, for several objectives nsga2
+#>   DUPLICATES        what to do with a configuration that is drawn again: seeds (train new seeds), reuse (copy its
+#>                     results), refuse; default: seeds
+#>   SCHEDULER         fifo (run every trial to its end), asha, median, hyperband (stop weak trials early), pbt, pb2 (weak
+#>                     trials continue from better ones); default: fifo (with bohb: hyperband)
+#>   FROM              earlier sweeps' folders, separated by commas; the searcher starts from their results
 #>   WORKERS           worker processes; default: one per core or accelerator
-#>   PACK              trials that share a worker, side by side in one program where they can; default: 1
-#>   DEVICES_PER_TRIAL devices that each experiment is spread over: GPUs, or CPU cores (arch.num_devices); default: 1
-#>   GPUS_PER_TRIAL    share of a GPU that each worker takes: 0.25 puts four workers on one; default: one per device
-#>   BUDGET            what the sweep may spend, what it has spent included: time=2h,steps=1e8,device_hours=4,trials=64;
-#>                     default: no limit
-#>   PERIOD_TIMEOUT    how long an evaluation period may take before it is given up and tried again: 90s, 30m, 2h, none;
-#>                     default: auto: 20 times the longest yet, at least 10 minutes
-#>   NAME              added to the sweep's name and folder
-#>   SPACE             your own sweep file, like sweeps/ppo.yaml; default: the file in sweeps/ that names the algorithm
-#>   METRIC            what the sweep looks for, or several by commas; default: the sweep file's objective
-#>   MODE              max or min, or one per metric by commas; default: the sweep file's objective
-#>   AT                which networks of a trial are judged: final (as training ended), last, last-5-avg, last-10-avg, avg
-#>                     (means of evaluations), best (the best evaluation's, played again) (docs/statistics.md); default:
+#>   PACK              trials per worker; those with the same program are trained in one batch; default: 1
+#>   DEVICES_PER_TRIAL devices per trial: GPUs, or CPU cores (arch.num_devices); default: 1
+#>   GPUS_PER_TRIAL    GPUs per worker: 0.25 puts four workers on one; default: one per device
+#>   BUDGET            the most that the sweep may spend in total: time=2h,steps=1e8,device_hours=4,trials=64; default: no
+#>                     limit
+#>   PERIOD_TIMEOUT    time limit per evaluation period, after which the attempt is ended and retried: 90s, 30m, 2h, none;
+#>                     default: auto: 20 times the longest so far, at least 10 minutes
+#>   NAME              suffix of the sweep's name and folder
+#>   SPACE             a sweep file of your own, such as a changed copy of sweeps/ppo.yaml; default: the file in sweeps/
+#>                     that names the algorithm
+#>   METRIC            the metric to optimise, or several separated by commas; default: the sweep file's objective
+#>   MODE              max or min, or one per metric, separated by commas; default: the sweep file's objective
+#>   AT                which networks a trial is judged by: final (those at the end), best (those of the best evaluation,
+#>                     played again), or its evaluations: last, last-5-avg, last-10-avg, avg (docs/statistics.md); default:
 #>                     the sweep file's objective, else the environment's env.eval_at
-#>   CONSTRAINTS       bounds that a trial must keep to: min_cooperation_rate=0.2,max_episode_length=50; default: the sweep
+#>   CONSTRAINTS       bounds for a trial's metrics: min_cooperation_rate=0.2,max_episode_length=50; default: the sweep
 #>                     file's objective
-#>   OUT               where sweep folders go; default: experiment_results
-#>   STORAGE           where they go instead: a path that all machines share, or s3://bucket/prefix (docs/cluster.md)
+#>   OUT               folder for sweeps on this machine; default: experiment_results
+#>   STORAGE           shared folder for sweeps, instead of OUT: a path that all machines share, or s3://bucket/prefix
+#>                     (docs/cluster.md)
 #>   STORAGE_ENDPOINT  the S3 server: http://10.0.0.5:9000; default: AWS_ENDPOINT_URL, or AWS
-#>   ADDRESS           a Ray cluster to join: auto, host:port, ray://host:port (docs/cluster.md); default: a Ray of our
-#>                     own, on this machine
-#>   TRACK             wandb or mlflow: send every trial's values and metrics there, too (docs/dashboards.md); default:
-#>                     nowhere
-#>   DASHBOARD         1 starts Ray's dashboard and metrics on 127.0.0.1 for the sweep (docs/dashboards.md); default: 0
-#>   OVERRIDES         fixed settings for every trial, as for Hydra: OVERRIDES="arch.num_envs=64 env=lbf", +preset=mava
+#>   ADDRESS           a Ray cluster to join: auto, host:port, ray://host:port (docs/cluster.md); default: none: start Ray
+#>                     on this machine
+#>   TRACK             wandb or mlflow: also send every trial's hyperparameters and metrics there (docs/dashboards.md);
+#>                     default: nowhere
+#>   DASHBOARD         1 starts Ray's dashboard and metrics on 127.0.0.1 while the sweep runs (docs/dashboards.md);
+#>                     default: 0
+#>   OVERRIDES         Hydra overrides for every trial: OVERRIDES="arch.num_envs=64 env=lbf", +preset=mava
 #>                     (docs/systems.md)
-#>   DRY_RUN           1 prints the plan and starts nothing; default: 0
+#>   DRY_RUN           1 prints the plan without starting anything; default: 0
 #>
 #> variables of the launcher's other verbs (sweep folders may be s3://…):
 #>   resume            SWEEP=<sweep folder>; WORKERS; PACK; GPUS_PER_TRIAL; BUDGET; PERIOD_TIMEOUT; RETRY_FAILED;
