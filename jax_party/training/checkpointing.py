@@ -1,4 +1,4 @@
-"""What a checkpoint of an experiment holds, and how often one is written; `checkpoint_files` puts it on disk.
+"""What a checkpoint holds, how often one is written, and how training resumes from it; `checkpoint_files` is on disk.
 
 Whatever changes during training and is not in a checkpoint is lost when the trial resumes.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from jax_party.config import Budget
 from jax_party.config.experiment import CheckpointingConfig
 from jax_party.systems.base import Hyper
-from jax_party.training.learner import Learner
+from jax_party.training.learner import Learner, first_nonfinite
 from jax_party.training.program import Program
 from jax_party.training.recorder import VAULT_KINDS, Recorder, progress_target, vault_steps
 
@@ -51,4 +51,24 @@ def checkpoint_target(program: Program, hyper: Hyper, num_learners: int) -> dict
     return {"learners": [learner] * num_learners, "progress": progress_target()}
 
 
-__all__ = ["checkpoint_target", "checkpoint_tree", "is_due"]
+def why_unfit(tree: dict[str, Any], recorder: Recorder) -> str | None:
+    """Return why training cannot resume from a checkpoint; None if it can.
+
+    It cannot if a parameter is not finite, or if a vault has lost steps since the checkpoint was saved.
+    """
+    for kept in tree["learners"]:
+        parameter = first_nonfinite(kept["state"].params)
+        if parameter is not None:
+            return f"cannot be gone on from: {parameter} is not finite"
+    return recorder.behind(kept["vault_steps"] for kept in tree["learners"])
+
+
+def take_up(tree: dict[str, Any], learners: Sequence[Learner], recorder: Recorder) -> None:
+    """Put a checkpoint's contents into the learners and the recorder."""
+    for learner, kept in zip(learners, tree["learners"], strict=True):
+        learner.state, learner.best_params = kept["state"], kept["best_params"]
+        learner.best_value = float(kept["best_value"])
+    recorder.go_on_from(tree["progress"], [kept["vault_steps"] for kept in tree["learners"]])
+
+
+__all__ = ["checkpoint_target", "checkpoint_tree", "is_due", "take_up", "why_unfit"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,28 +18,27 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from jax_party.config import ExperimentConfig, compile_signature, make_budget, parse_config, with_values
 from jax_party.envs.adapter import refuse_no_legal_action
-from jax_party.errors import CheckpointError, ConfigError
+from jax_party.errors import ConfigError
 from jax_party.judging.objectives import At
 from jax_party.judging.scores import ABSOLUTE, FINAL, UNTRAINED, best_step, objective_of, trained_evaluations
 from jax_party.systems.base import Hyper, LearnerState, UpdateOutput
 from jax_party.training.batching import Batch, Form, choose, width_of
-from jax_party.training.checkpoint_files import START_AGAIN, Checkpoints
-from jax_party.training.checkpointing import checkpoint_target, checkpoint_tree, is_due
+from jax_party.training.checkpoint_files import Checkpoints
+from jax_party.training.checkpointing import checkpoint_target, checkpoint_tree, is_due, take_up, why_unfit
 from jax_party.training.evaluation import Evaluation
 from jax_party.training.learner import (
     Learner,
     first_nonfinite,
     mean_losses,
-    with_keys_of,
     without_episodes,
 )
 from jax_party.training.program import FUNCTIONS, get_program, make_hyper, usable_cores
 from jax_party.training.recorder import Recorded, Recorder, as_arrays
 from jax_party.training.side_by_side import advance
-from jax_party.trial.folder import read_config, takeover_folder
+from jax_party.training.takeovers import Takeovers
+from jax_party.trial.folder import read_config
 from jax_party.trial.metrics import read_metrics
 from jax_party.trial.provenance import our_version
-from jax_party.trial.record import Takeover
 
 FINAL_STREAM = 2**31 - 1
 """Folded into the absolute metric's key, so that the final parameters are played with keys of their own."""
@@ -76,7 +74,7 @@ class Experiment(Recorded):
         self.learners: Sequence[Learner] = ()
         self.width = 1
         self._checkpoints: Checkpoints | None = None
-        self._to_take_over: list[Takeover] = []
+        self._takeovers: Takeovers | None = None
         if self.finished:
             return
         self.program = get_program(config)
@@ -244,8 +242,7 @@ class Experiment(Recorded):
         if self.config.logger.use_json:
             self.recorder.write_marl_eval()
         self.recorder.update(checkpoint=checkpoint)
-        if self._to_take_over:
-            self._follow_lineage()
+        self._follow_lineage()
 
     def _checkpoint_target(self) -> dict[str, Any]:
         return checkpoint_target(self.program, self.hyper, len(self.learners))
@@ -254,7 +251,7 @@ class Experiment(Recorded):
         restored = None
         assert self._checkpoints is not None
         if self._checkpoints.steps():
-            restored = self._checkpoints.restore(self._checkpoint_target(), self._misfit)
+            restored = self._checkpoints.restore(self._checkpoint_target(), lambda tree: why_unfit(tree, self.recorder))
             self.recorder.note_passed_over(self._checkpoints.passed_over, None if restored is None else restored[0])
         if restored is None:
             self._compile(at_once)
@@ -263,64 +260,23 @@ class Experiment(Recorded):
                 learner.best_params = jax.tree.map(jnp.copy, learner.state.params)
             self.recorder.begin_anew()
         else:
-            self._take_up(restored[1])
-        self._to_take_over = self._takeovers_from_here()
+            self._compile_before -= float(restored[1]["progress"]["compile_seconds"])
+            take_up(restored[1], self.learners, self.recorder)
+            _logger.info("%s: resumed at step %d", self.record.trial_id, self.env_steps)
+        self._takeovers = Takeovers(self.folder, self.record, self.env_steps)
         self._follow_lineage()
-
-    def _misfit(self, tree: dict[str, Any]) -> str | None:
-        """Return which vault has lost steps since the checkpoint, or which parameter is not finite; None if neither."""
-        for kept in tree["learners"]:
-            parameter = first_nonfinite(kept["state"].params)
-            if parameter is not None:
-                return f"cannot be gone on from: {parameter} is not finite"
-        return self.recorder.behind(kept["vault_steps"] for kept in tree["learners"])
-
-    def _take_up(self, tree: dict[str, Any]) -> None:
-        """Resume from a checkpoint."""
-        self._compile_before -= float(tree["progress"]["compile_seconds"])
-        for learner, kept in zip(self.learners, tree["learners"], strict=True):
-            learner.state, learner.best_params = kept["state"], kept["best_params"]
-            learner.best_value = float(kept["best_value"])
-        self.recorder.go_on_from(tree["progress"], [kept["vault_steps"] for kept in tree["learners"]])
-        _logger.info("%s: resumed at step %d", self.record.trial_id, self.env_steps)
-
-    def _takeovers_from_here(self) -> list[Takeover]:
-        """Return the lineage's takeovers at this step and later, which a trial put back by damaged checkpoints repeats.
-
-        Raises:
-          CheckpointError: the learner of a later takeover no longer exists.
-        """
-        to_come = [takeover for takeover in self.record.lineage if takeover.step >= self.env_steps]
-        for takeover in to_come:
-            folder = takeover_folder(self.folder, takeover.step)
-            if not folder.is_dir():
-                raise CheckpointError(
-                    f"{folder}: the learner that was taken over after step {self.env_steps} is missing; restore it, "
-                    f"or {START_AGAIN}"
-                )
-        return to_come
 
     def _follow_lineage(self) -> None:
         """Repeat the takeover recorded at this step, if any, and continue with the values that the trial had next."""
-        here = [takeover for takeover in self._to_take_over if takeover.step == self.env_steps]
-        if here:
-            self._take_over(here[-1].source)
-        later = [takeover for takeover in self._to_take_over if takeover.step > self.env_steps]
-        if here or later:
-            values = later[0].hyperparameters if later else self.record.hyperparameters
+        assert self._takeovers is not None and self._checkpoints is not None
+        if not self._takeovers:
+            return
+        values = self._takeovers.follow(
+            self.env_steps, self.record, self.learners, self._checkpoints, self._checkpoint_target()
+        )
+        if values is not None:
             config = parse_config(with_values(read_config(self.folder), values))
             self.hyper = self.program.put(make_hyper(config, self.budget))
-        self._to_take_over = later
-
-    def _take_over(self, source: str) -> None:
-        """Continue from another trial's learner, with this trial's own random numbers, also for the environments."""
-        folder = takeover_folder(self.folder, self.env_steps)
-        assert self._checkpoints is not None
-        tree = self._checkpoints.restore_from(folder, self._checkpoint_target())
-        own = zlib.crc32(self.record.trial_id.encode())
-        for learner, taken in zip(self.learners, tree["learners"], strict=True):
-            learner.state = with_keys_of(taken["state"], own)
-        _logger.info("%s: took over %s at step %d", self.record.trial_id, source, self.env_steps)
 
     def _compile(self, at_once: int) -> None:
         """Compile the functions for single learners, after checking that the environment is playable."""

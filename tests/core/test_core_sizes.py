@@ -12,7 +12,6 @@ PACKAGES: Final = ("jax_party", "mava_configs", "sweeps", "launcher", "results",
 MOST_LINES: Final = 400
 MOST_LINES_OF_A_FUNCTION: Final = 60
 LARGER: Final = {
-    "jax_party/training/experiment.py": "one class that keeps time; what it records is the recorder's already",
     "jax_party/engines/mava/session.py": "what is known of the insides of Mava's modules, in one place",
 }
 
