@@ -4,6 +4,7 @@ journal, `compare` and promotions all use it.
 A configuration is what trials of one algorithm share whatever their seed and scenario. It is ranked by all of its
 seeds, each counted once. Trials that were stopped early rank behind those that have had their whole budget. If the rule
 judges the end of training (`final`, `last`, averages), those that had not settled rank behind those that had.
+`results.collector.ranking` puts the rows of an index in this order.
 """
 
 from __future__ import annotations

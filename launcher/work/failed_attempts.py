@@ -2,7 +2,8 @@
 
 Who asks here: the driver when Tune reports a failure (`drive.trial_events`), Tune's controller when it counts attempts
 (`drive.tune_controller`), and a trial that shares its worker, when that worker dies (`work.trainable`).
-`drive.stalled_workers` ends workers that no longer answer.
+`trial_events` decides which reason wins if there are several. `drive.stalled_workers` ends workers that no longer
+answer. The `attempts` of a record count how often a worker began the trial (`training.recorder`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A trial's row of the index, made from the contents of its folder."""
+"""A trial's row of the index, made from the contents of its folder; `index_columns` gives each column's type."""
 
 from __future__ import annotations
 
