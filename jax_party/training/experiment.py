@@ -272,7 +272,7 @@ class Experiment(Recorded):
         for kept in tree["learners"]:
             parameter = first_nonfinite(kept["state"].params)
             if parameter is not None:
-                return f"cannot be gone on from: {parameter} is not finite"
+                return f"cannot continue: {parameter} is not finite"
         return self.recorder.behind(kept["vault_steps"] for kept in tree["learners"])
 
     def _take_up(self, tree: dict[str, Any]) -> None:
@@ -355,7 +355,7 @@ class Experiment(Recorded):
             if OUT_OF_MEMORY not in str(error):
                 raise
             _logger.warning(
-                "%s: no memory to try %d learners at once: they go one by one", self.record.trial_id, number
+                "%s: no memory to try %d learners at once; training them one by one", self.record.trial_id, number
             )
             return Form.MAP
 

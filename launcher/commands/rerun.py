@@ -73,7 +73,7 @@ def find_trial(trial: str, out: Path) -> Path:
     if len(found) == 1:
         return found[0]
     if found:
-        raise SweepError(f"TRIAL={trial}: there are {len(found)} with that id; give the path of one: {found[0]}")
+        raise SweepError(f"TRIAL={trial}: there are {len(found)} of that id; give the path of one: {found[0]}")
     path = as_folder(trial)
     if store_of(path).on_disk(path) is None:
         raise SweepError(f"TRIAL={trial}: there is no trial there")
