@@ -1,4 +1,4 @@
-# JaxParty. `make help` lists the targets. Each sets up or updates .venv by itself.
+# JaxParty. `make help` lists the targets. Each sets up or updates .venv first.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -11,7 +11,7 @@ UV := $(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(PY)
 UV_VERSION := 0.13.9
 EXTRA ?=
 
-# Variables given on make's command line, but for its own, go to the launcher, which refuses what it does not know.
+# Variables on make's command line, except OWN, are passed to the launcher, which refuses unknown ones.
 OWN := PYTHON EXTRA ARGS VENV
 GIVEN = $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
 quoted = '$(subst ','\'',$($(1)))'
@@ -19,7 +19,7 @@ arguments = $(foreach name,$(filter-out $(OWN) $(1),$(GIVEN)),$(name)=$(call quo
 # $(call only,A B): refuse any other variable on make's command line.
 only = $(foreach name,$(filter-out PYTHON EXTRA VENV $(1),$(GIVEN)),$(error $(name): `make $@` does not read it; it reads $(or $(1),none)))
 
-# What reads results finds an object store of one's own where its clients look for it.
+# Commands that read results find the S3 server through this variable.
 ifdef STORAGE_ENDPOINT
 export AWS_ENDPOINT_URL := $(STORAGE_ENDPOINT)
 endif
@@ -111,10 +111,10 @@ help: ## List the targets and their variables
 #>   fetch        TRIAL=s3://…/<trial id>; TO=<new folder>
 #>   report       SWEEP=<sweep folder>
 #>   sensitivity  SWEEP=<sweep folder>
-#>   index        SWEEP=<sweep folder>; TOP=10; METRIC=equality MODE=max; PROMOTED=1 ranks the tests on fresh seeds, too
+#>   index        SWEEP=<sweep folder>; TOP=10; METRIC=equality MODE=max; PROMOTED=1 also ranks the tests on fresh seeds
 #>   vaults       SWEEP=<folder of a sweep, a trial or a vault>; QUERY='algorithm == "ff_mappo" and cooperation_rate > 0.5'; KIND=train or test;
-#>                DO=find (default), card, verify, merge, thin, export; TO=<what is made>; ARGS='--best 20' (docs/trajectories.md)
-#>   episode      TRIAL=<trial id, or its folder>; OUT=<file>.gif or .mp4; STEPS=100 SEED=0; LEARNER  its seed, of several
+#>                DO=find (default), card, verify, merge, thin, export; TO=<the output>; ARGS='--best 20' (docs/trajectories.md)
+#>   episode      TRIAL=<trial id, or its folder>; OUT=<file>.gif or .mp4; STEPS=100 SEED=0; LEARNER=<its seed, of several>
 #>   dashboard    SWEEP=<sweep folder>, or none for all; PORT=8080 (and the next one; default: free ones)
 #>   watch        SWEEP=<sweep folder>
 #>   run          ALG; ARGS='env/scenario=p-short system.actor_lr=3e-4'; with Mava's systems ARGS='engine=mava …'
@@ -167,14 +167,14 @@ extend: setup ## Add configurations to a sweep, and run them: SWEEP=<folder> SAM
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make extend SWEEP=experiment_results/… SAMPLES=8' >&2; exit 2; }
 	@$(PY) -m launcher.sweep extend $(call quoted,SWEEP) $(call arguments,SWEEP)
 
-promote: setup ## Play a sweep's best configurations again on fresh seeds: SWEEP=<folder> TOP=3 SEEDS=10
+promote: setup ## Train a sweep's best configurations again on fresh seeds: SWEEP=<folder> TOP=3 SEEDS=10
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make promote SWEEP=experiment_results/…' >&2; exit 2; }
 	@$(PY) -m launcher.sweep promote $(call quoted,SWEEP) $(call arguments,SWEEP)
 
-claim: setup ## Claim what a sweep will show, before it runs: SWEEP_ARGS='ALG=mappo,ippo' CLAIM='ff_mappo > ff_ippo on …'
+claim: setup ## Register a claim before its sweep runs: SWEEP_ARGS='ALG=mappo,ippo' CLAIM='ff_mappo > ff_ippo on …'
 	@$(PY) -m launcher.sweep claim $(SWEEP_ARGS) $(call arguments,SWEEP_ARGS)
 
-verdict: setup ## Test what was claimed on seeds that no search has seen: SWEEP=<folder>
+verdict: setup ## Test a sweep's claim on fresh seeds: SWEEP=<folder>
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make verdict SWEEP=experiment_results/…' >&2; exit 2; }
 	@$(PY) -m launcher.sweep verdict $(call quoted,SWEEP) $(call arguments,SWEEP)
 
@@ -182,7 +182,7 @@ rerun: setup ## Repeat a trial and compare every number: TRIAL=<id or folder>
 	@test -n '$(TRIAL)' || { echo 'TRIAL: name the trial, by its id or its folder: make rerun TRIAL=ff_mappo-…' >&2; exit 2; }
 	@$(PY) -m launcher.sweep rerun $(call quoted,TRIAL) $(call arguments,TRIAL)
 
-collect: setup ## Write the index of a sweep anew: SWEEP=<folder>
+collect: setup ## Rebuild a sweep's index: SWEEP=<folder>
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make collect SWEEP=experiment_results/…' >&2; exit 2; }
 	$(call only,SWEEP STORAGE_ENDPOINT)@$(PY) -m results.collect $(call quoted,SWEEP)
 
@@ -192,11 +192,11 @@ index: setup ## Print the best trials of a sweep: SWEEP=<folder> TOP=10
 	  $(if $(TOP),--top=$(call quoted,TOP)) $(if $(METRIC),--metric=$(call quoted,METRIC)) $(if $(MODE),--mode=$(call quoted,MODE)) \
 	  $(if $(filter-out 0,$(PROMOTED)),--promoted)
 
-power: setup ## Say how many seeds would separate a sweep's top two: SWEEP=<folder>
+power: setup ## Estimate how many seeds would separate a sweep's top two: SWEEP=<folder>
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make power SWEEP=experiment_results/…' >&2; exit 2; }
 	$(call only,SWEEP STORAGE_ENDPOINT)@$(PY) -m results.power $(call quoted,SWEEP)
 
-diff: setup ## Print what differs between two trials or sweeps: A=<id or folder> B=<id or folder>
+diff: setup ## Print the differences between two trials or sweeps: A=<id or folder> B=<id or folder>
 	@test -n '$(A)' -a -n '$(B)' || { echo 'A, B: name two trials or two sweeps: make diff A=experiment_results/… B=…' >&2; exit 2; }
 	$(call only,A B OUT STORAGE_ENDPOINT)@$(PY) -m results.diff $(call quoted,A) $(call quoted,B) $(if $(OUT),--root=$(call quoted,OUT))
 
@@ -207,11 +207,11 @@ report: setup ## Write report.html and plots/ of a sweep: SWEEP=<folder>
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make report SWEEP=experiment_results/…' >&2; exit 2; }
 	$(call only,SWEEP STORAGE_ENDPOINT)@$(PY) -m results.report $(call quoted,SWEEP)
 
-sensitivity: setup ## What hangs on the hyperparameters, over several scenarios: SWEEP=<folder>
+sensitivity: setup ## How much each hyperparameter matters, across scenarios: SWEEP=<folder>
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make sensitivity SWEEP=experiment_results/…' >&2; exit 2; }
 	$(call only,SWEEP STORAGE_ENDPOINT)@$(PY) -m results.sensitivity $(call quoted,SWEEP)
 
-dashboard: ## Optuna's dashboard and TensorBoard on a sweep, also while it runs: SWEEP=<folder>
+dashboard: ## Optuna's dashboard and TensorBoard for a sweep, even while it runs: SWEEP=<folder>
 	$(call only,SWEEP PORT STORAGE_ENDPOINT)@$(MAKE) setup EXTRA=dashboard
 	@$(PY) -m results.dashboard $(if $(SWEEP),$(call quoted,SWEEP)) $(if $(PORT),--port=$(call quoted,PORT))
 
@@ -219,21 +219,21 @@ watch: setup ## A live table of a sweep in the terminal: SWEEP=<folder>
 	@test -n '$(SWEEP)' || { echo 'SWEEP: name the sweep folder: make watch SWEEP=experiment_results/…' >&2; exit 2; }
 	$(call only,SWEEP STORAGE_ENDPOINT)@$(PY) -m results.watch $(call quoted,SWEEP)
 
-fetch: setup ## Bring a trial here from remote storage: TRIAL=s3://…/<trial id> TO=<folder>
+fetch: setup ## Download a trial from remote storage: TRIAL=s3://…/<trial id> TO=<folder>
 	@test -n '$(TRIAL)' || { echo 'TRIAL: name the trial: make fetch TRIAL=s3://…/<trial id>' >&2; exit 2; }
 	$(call only,TRIAL TO STORAGE_ENDPOINT)@$(PY) -m results.fetch $(call quoted,TRIAL) $(if $(TO),$(call quoted,TO))
 
-vaults: setup ## Find trajectories, and make data sets of them: SWEEP=<folder> QUERY='cooperation_rate > 0.5' DO=card
+vaults: setup ## Find trajectories and make data sets of them: SWEEP=<folder> QUERY='cooperation_rate > 0.5' DO=card
 	@test -n '$(SWEEP)' || { echo "SWEEP: name a sweep, a trial or a vault: make vaults SWEEP=experiment_results/… QUERY='cooperation_rate > 0.5'" >&2; exit 2; }
 	$(call only,SWEEP QUERY KIND DO TO ARGS STORAGE_ENDPOINT)@$(PY) -m results.vaults $(if $(DO),$(call quoted,DO),find) $(call quoted,SWEEP) \
 	  $(if $(QUERY),--query=$(call quoted,QUERY)) $(if $(KIND),--kind=$(call quoted,KIND)) $(if $(TO),--to=$(call quoted,TO)) $(ARGS)
 
-episode: setup ## Show a trained policy at play: TRIAL=<id or folder> OUT=episode.gif
+episode: setup ## Render an episode of a trained policy: TRIAL=<id or folder> OUT=episode.gif
 	@test -n '$(TRIAL)' || { echo 'TRIAL: name the trial, by its id or its folder: make episode TRIAL=ff_mappo-…' >&2; exit 2; }
 	$(call only,TRIAL SEED STEPS LEARNER OUT STORAGE_ENDPOINT)@$(PY) -m jax_party.episode $(call quoted,TRIAL) $(if $(SEED),--seed=$(call quoted,SEED)) \
 	  $(if $(STEPS),--steps=$(call quoted,STEPS)) $(if $(LEARNER),--learner=$(call quoted,LEARNER)) $(if $(OUT),--out=$(call quoted,OUT))
 
-# Most of what the tests take is XLA's time to compile; `make test-slow` and the benchmarks compile as users do.
+# Most of the tests' time is XLA compilation; `make test-slow` and the benchmarks compile with XLA's defaults.
 TEST_XLA = XLA_FLAGS="--xla_backend_optimization_level=0 $${XLA_FLAGS:-}"
 
 test: setup-dev ## Lint, type-check and test (under 25 minutes on 2 cores)
@@ -246,20 +246,20 @@ test-slow: setup-dev ## The slower tests
 bench: setup-dev ## Benchmarks: JSON in benchmark_results/, and tables
 	$(call only,ARGS)@$(PY) -m benchmarks $(ARGS)
 
-bench-learning: setup-dev ## What every system learns at its defaults (a day): ARGS='--cases p-base --systems ff_mappo --seeds 2'
+bench-learning: setup-dev ## Train every system at its defaults (takes a day): ARGS='--cases p-base --systems ff_mappo --seeds 2'
 	$(call only,ARGS)@$(PY) -m benchmarks learning $(ARGS)
 
-bench-engines: setup-dev ## Both engines at Mava's defaults, where Mava is importable: ARGS='--seeds 5 --steps 262144'
+bench-engines: setup-dev ## Compare both engines at Mava's defaults; needs Mava: ARGS='--seeds 5 --steps 262144'
 	$(call only,ARGS)@$(PY) -m benchmarks engines $(ARGS)
 
-lint: setup-dev ## ruff, mypy, and who may import whom
+lint: setup-dev ## Run ruff, mypy and import-linter
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/mypy
 	@said=$$($(VENV)/bin/lint-imports --cache-dir .cache/import_linter 2>&1) || { echo "$$said"; exit 1; }
 
 format: setup-dev ## Format the code
 	@$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format .
 
-lock: $(VENV)/bin/uv ## Resolve the pinned requirements anew
+lock: $(VENV)/bin/uv ## Update the pinned requirements
 	@for part in run dev; do $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 	  --generate-hashes --no-header $$([ $$part = dev ] && echo '--extra dev --constraint requirements/run.txt') \
 	  pyproject.toml -o requirements/$$part.txt; done

@@ -125,7 +125,7 @@ def check_out(out: Path) -> None:
         from matplotlib.animation import writers
 
         if not writers.is_available("ffmpeg"):
-            raise ConfigError(f"OUT={out}: needs ffmpeg, which is not there; install it, or name a .gif")
+            raise ConfigError(f"OUT={out}: needs ffmpeg, which is not installed; install it, or name a .gif")
 
 
 def _choose_learner(config: ExperimentConfig, learners: Sequence[Any], seed: int | None) -> int:
@@ -195,9 +195,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("trial", help="its folder (s3://… too), or its id")
     parser.add_argument("--seed", type=whole_number(0, 999_999_999), default=0, help="of the episode (0)")
     parser.add_argument("--steps", type=whole_number(1), default=STEPS, help=f"at most so many ({STEPS})")
-    parser.add_argument("--learner", type=whole_number(0), help="its seed, where the trial has several (the best)")
+    parser.add_argument("--learner", type=whole_number(0), help="the seed to show, if the trial has several (the best)")
     parser.add_argument("--out", type=Path, help="a .gif or .mp4 file (<trial id>.gif)")
-    parser.add_argument("--root", type=Path, default=Path("experiment_results"), help="where ids are looked for")
+    parser.add_argument("--root", type=Path, default=Path("experiment_results"), help="folder to search for ids")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     quiet_libraries()

@@ -23,14 +23,14 @@ PRIVATE: Final[Mapping[str, str]] = {
     "ray.tune.execution.class_cache.DEFAULT_ENV_VARS": "no worker that Ray has started already is used",
     "ray.tune.tune.TuneController": "`Controller` is not used: a worker's death during a reset fails its trial",
     "ray.tune.execution.tune_controller.TuneController._maybe_reuse_cached_actor": "short trials run on one worker",
-    "ray.tune.execution.tune_controller.TuneController._actor_started": "`Controller` hears of no worker's start",
-    "ray.tune.execution.tune_controller.TuneController._actor_failed": "`Controller` hears of no worker's death",
+    "ray.tune.execution.tune_controller.TuneController._actor_started": "`Controller` misses workers' starts",
+    "ray.tune.execution.tune_controller.TuneController._actor_failed": "`Controller` misses workers' deaths",
     "ray.tune.execution.tune_controller.TuneController._trial_task_failure": "a death during a reset is counted twice",
     "ray.tune.execution.tune_controller.TuneController._unstage_trial_with_resources": "the same",
     "ray.tune.execution.tune_controller.TuneController._set_trial_status": "the same",
     "ray.tune.schedulers.HyperBandScheduler._create_bracket": "hyperband waits for brackets that never fill",
-    "ray.tune.schedulers.HyperBandScheduler._process_bracket": "why hyperband stopped a trial is not told",
-    "ray.tune.schedulers.PopulationBasedTraining._checkpoint_or_exploit": "a population's lineage is not kept",
+    "ray.tune.schedulers.HyperBandScheduler._process_bracket": "the reason why hyperband stopped a trial is missing",
+    "ray.tune.schedulers.PopulationBasedTraining._checkpoint_or_exploit": "a population's lineage is not recorded",
     "ray.tune.schedulers.PopulationBasedTraining._get_new_config": "a population's new values are not checked",
 }
 """Private name -> what breaks without it."""

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if refusal(error) is None:
             raise
-        plain(Console(stderr=True), f"StorageError: {error}; make room, or mend it, and try again")
+        plain(Console(stderr=True), f"StorageError: {error}; free space or fix it, then try again")
         return BAD_INPUT
 
 

@@ -84,8 +84,8 @@ def show_main(arguments: Sequence[str] | None = None) -> int:
         help="a metric, or a column such as last.episode_return (the trial's score, "
         "objective.value; where scenarios are averaged objective.over_scenarios)",
     )
-    parser.add_argument("--mode", choices=("max", "min"), help="which is better (as the sweep's objective has it)")
-    parser.add_argument("--promoted", action="store_true", help="rank tests of winners on fresh seeds, too (left out)")
+    parser.add_argument("--mode", choices=("max", "min"), help="which is better (the sweep's objective decides)")
+    parser.add_argument("--promoted", action="store_true", help="also rank tests of winners on fresh seeds")
     options = parser.parse_args(arguments)
     try:
         index = load_index(options.folder)
@@ -173,7 +173,7 @@ def _say_more(index: pd.DataFrame, folder: str) -> None:
         shares = ", ".join(f"{key.removeprefix('system.')} {share:.0%}" for key, share in one.shares.items() if share)
         if shares:
             first = ", ".join(shares.split(", ")[:_MOST_SHARES])
-            say(f"{algorithm} {where}: what hangs on it ({one.evaluator}): {first}{f'; {one.why}' if one.why else ''}")
+            say(f"{algorithm} {where}: importance ({one.evaluator}): {first}{f'; {one.why}' if one.why else ''}")
 
 
 def _beware(feasible: bool, provisional: bool) -> str:
@@ -206,7 +206,7 @@ def _print_index(index: pd.DataFrame, column: str, mode: str, top: int, folder: 
         reused = index["test_seeds_reused"].fillna(False) if "test_seeds_reused" in index else pd.Series(dtype=bool)
         if reused.any():
             ids = ", ".join(index.loc[reused.astype(bool), "trial_id"])
-            say(f"Found after their test seeds had been seen, so that their fresh scores may flatter them: {ids}.")
+            say(f"Found after their test seeds had been seen, so their fresh scores may be too high: {ids}.")
         _say_more(index, folder)
     if len(chosen) < min(top, len(index)):
         say(f"{int(index[column].isna().sum())} trials have no {column}.")

@@ -73,7 +73,7 @@ class Server:
     def check(self) -> None:
         """Raise DashboardError if the process has exited."""
         if (code := self.process.poll()) is not None:
-            raise DashboardError(f"{self.name}: has ended with exit code {code} ({self._last_line()}); start it again")
+            raise DashboardError(f"{self.name}: ended with exit code {code} ({self._last_line()}); start it again")
 
     def stop(self) -> None:
         """End the process."""
@@ -86,7 +86,7 @@ class Server:
 
     def _last_line(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it has said nothing"
+        return lines[-1] if lines else "no output"
 
 
 class Source:
@@ -241,8 +241,8 @@ def show(folder: Path, port: int | None, say: Callable[[str], None], stop: threa
             server.wait(deadline)
             say(f"{server.name + ':':<13}{server.url}")
         if not begun:
-            say(f"{folder}: no trial has begun yet; they are shown as they do")
-        say("on this machine alone: they ask for no password; from elsewhere: ssh -L; Ctrl-C ends them")
+            say(f"{folder}: no trial has started yet; trials appear as they start")
+        say("on this machine only, as they need no password; from elsewhere use ssh -L; Ctrl-C stops them")
         while not stop.wait(source.refresh_s):
             for server in servers:
                 server.check()
@@ -256,11 +256,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Optuna's dashboard and TensorBoard.",
         variables={"folder": "SWEEP", "--port": "PORT"},
     )
-    parser.add_argument("folder", nargs="?", default=DEFAULT_ROOT, help=f"a sweep's folder, or all of ({DEFAULT_ROOT})")
+    parser.add_argument(
+        "folder", nargs="?", default=DEFAULT_ROOT, help=f"a sweep's folder, or one with all sweeps ({DEFAULT_ROOT})"
+    )
     parser.add_argument(
         "--port",
         type=whole_number(1, LAST_PORT - 1),
-        help="of Optuna's dashboard; TensorBoard's is the next (free ones)",
+        help="port of Optuna's dashboard; TensorBoard gets the next (free ports)",
     )
     options = parser.parse_args(arguments)
     console = Console(soft_wrap=True)

@@ -25,7 +25,7 @@ def fetch(trial: str | Path, to: str | Path | None = None) -> Path:
     """
     remote = as_folder(trial)
     if store_of(remote).on_disk(remote) is not None:
-        raise RecordError(f"{trial}: is no trial on remote storage; give s3://bucket/…/<trial id>")
+        raise RecordError(f"{trial}: is not a trial on remote storage; give s3://bucket/…/<trial id>")
     store_of(remote).check(remote)
     local = Path(to) if to is not None else Path(remote.name)
     transfer.fetch(remote, local)
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 2 if the trial could not be fetched."""
     parser = OneLineParser(
         "python -m results.fetch",
-        description="Bring a trial here from remote storage.",
+        description="Download a trial from remote storage.",
         variables={"trial": "TRIAL", "to": "TO"},
     )
     parser.add_argument("trial", help="s3://bucket/…/<trial id>")

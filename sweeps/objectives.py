@@ -40,9 +40,9 @@ def make_objective(
     metrics = list(metric) if isinstance(metric, (list, tuple)) else [metric]
     modes = list(mode) if isinstance(mode, (list, tuple)) else [mode] * len(metrics)
     if not metrics or not all(isinstance(one, str) and one for one in metrics) or len(set(metrics)) < len(metrics):
-        raise SweepError(f"{called['metric']}: expected a metric, or a list of different ones, got {metric!r}")
+        raise SweepError(f"{called['metric']}: expected a metric, or a list of distinct ones, got {metric!r}")
     if len(modes) != len(metrics):
-        raise SweepError(f"{called['mode']}: expected one for all or {len(metrics)}, one a metric, got {mode!r}")
+        raise SweepError(f"{called['mode']}: expected one for all or {len(metrics)}, one per metric, got {mode!r}")
     for one in modes:
         if one not in MODES:
             raise SweepError(f"{called['mode']}: expected max or min, got {one!r}")

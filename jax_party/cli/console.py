@@ -71,7 +71,7 @@ class RunConsole:
         self._console.print(
             f"compile time {record.compile_time_s or 0.0:.1f} s, "
             f"training {record.steps_per_second or 0.0:,.0f} steps/s, "
-            f"{record.duration_s:.1f} s in all on {record.device}"
+            f"{record.duration_s:.1f} s in total on {record.device}"
         )
 
     def error(self, message: str) -> None:

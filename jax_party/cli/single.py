@@ -85,7 +85,7 @@ def new_record(outline: Outline, engine: str, trial_id: str, **more: Any) -> Tri
 def _refuse_failed(folder: Path) -> None:
     record = read_record(folder)
     if record.state == State.FAILED:
-        raise RecordError(f"{folder}: the run has failed ({record.error}); start a new one with other settings")
+        raise RecordError(f"{folder}: the run failed ({record.error}); start a new one with other settings")
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def make_folder(outline: Outline, label: str) -> Path:
             number += 1
         except OSError as error:
             raise RecordError(
-                f"logger.base_exp_path: {folder}: cannot be made ({error.strerror}); choose another"
+                f"logger.base_exp_path: {folder}: cannot be created ({error.strerror}); choose another"
             ) from None
 
 

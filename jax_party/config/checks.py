@@ -38,8 +38,8 @@ def _layout(config: ExperimentConfig) -> Iterator[str]:
         yield "system.total_timesteps: null, and so is system.num_updates; set one of them"
     if arch.batch == "vmap" and arch.num_devices > 1:
         yield (
-            f"arch.batch: vmap, but arch.num_devices = {arch.num_devices}: seeds that are spread over devices go one "
-            "after another; choose map"
+            f"arch.batch: vmap, but arch.num_devices = {arch.num_devices}: seeds spread over devices train "
+            "one after another; choose map"
         )
     for key in ("num_envs", "num_eval_episodes"):
         if getattr(arch, key) % arch.num_devices:
@@ -135,7 +135,7 @@ def _replay(config: ExperimentConfig, batch_key: str, batch: int, start_key: str
     if budget < start <= size:
         yield (
             f"system.{start_key}: {start} is more than the whole budget of {budget} steps (system.total_timesteps); "
-            "nothing would be learned; lower the one or raise the other"
+            "nothing would be learned; lower the former or raise the latter"
         )
     if size < start:
         yield (

@@ -89,7 +89,7 @@ def validate_settings(settings: GameSettings) -> None:
         raise ValueError(f"time_limit must be a whole number from 1 to {MAX_TIME_LIMIT}, got {settings.time_limit!r}")
     _require_finite("rank_reward", settings.rank_reward)
     if not 0.0 <= settings.action_noise <= 1.0:
-        raise ValueError(f"action_noise must be a chance from 0 to 1, got {settings.action_noise!r}")
+        raise ValueError(f"action_noise must be a probability from 0 to 1, got {settings.action_noise!r}")
     _require_member("rank_by", settings.rank_by, RANKINGS)
     _require_member("matching", settings.matching, MATCHINGS)
     _require_member("totals_scale", settings.totals_scale, TOTALS_SCALES)

@@ -135,7 +135,7 @@ def _draw_party(ax: Axes, state: State) -> None:
     ax.set_aspect("equal")
     ax.set_axis_off()
     ax.set(xlim=(-1.5, 1.5), ylim=(-1.55, 1.4))
-    ax.set_title("Who meets now, and what they played at their last meeting", fontsize=11, color=INK)
+    ax.set_title("Current pairs, and their actions at their last meeting", fontsize=11, color=INK)
     ax.add_patch(Circle((0, 0), 0.74, facecolor=TABLE, edgecolor="#D8CDB8", linewidth=2, zorder=0))
 
     last = np.asarray(state.last_meeting)

@@ -102,15 +102,13 @@ def parse_claims(text: str) -> Claims:
             if claim.upwards == other.upwards:
                 raise SweepError(f"CLAIM: {claim.text}: is there twice ({other.text}); leave one of them out")
             if claim.upwards == other.upwards.opposite:
-                raise SweepError(
-                    f"CLAIM: {claim.text}: is the opposite of {other.text}; claim what you expect, one of the two"
-                )
+                raise SweepError(f"CLAIM: {claim.text}: is the opposite of {other.text}; keep the one that you expect")
         claims.append(claim)
         for option in options:
             name, value = _parse_option(option, part)
             if settings.setdefault(name, value) != value:
                 raise SweepError(
-                    f"CLAIM: {part}: {name}={value:g}: another claim has {settings[name]:g}; claims that are tested "
+                    f"CLAIM: {part}: {name}={value:g}: another claim has {settings[name]:g}; claims tested "
                     f"together share one {name}"
                 )
     found = Claims(tuple(claims), settings.get("alpha", DEFAULT_ALPHA), int(settings.get("seeds", DEFAULT_SEEDS)))

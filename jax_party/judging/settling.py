@@ -234,7 +234,7 @@ def in_words(verdict: Verdict, mode: str) -> str | None:
 _WORDS: Final = {
     Motion.FALLING: ("was still falling when it ended", "were still falling when they ended"),
     Motion.RISING: ("was still rising when it ended", "were still rising when they ended"),
-    Motion.UNDECIDED: ("cannot be told from a moving one", "cannot be told from moving ones"),
+    Motion.UNDECIDED: ("may still be moving", "may still be moving"),
     Motion.UNMOVED: (
         "never left the level of its untrained networks",
         "never left the level of their untrained networks",

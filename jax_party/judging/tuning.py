@@ -204,7 +204,7 @@ def tuner_of(values: Mapping[str, Sequence[Any]], scores: Array) -> tuple[Tuner 
         return Tuner(list(coded), codes, default, scores.shape[1]), ""
     if count < FEWEST_FOR_FOREST:
         return None, (
-            f"{count} configurations are too few; where they are no grid (they are {count} of {combinations:.0f} "
+            f"{count} configurations are too few; without a full grid (they are {count} of {combinations:.0f} "
             f"combinations of values) it takes {FEWEST_FOR_FOREST}"
         )
     features = _features_of({name: values[name] for name in coded}, codes)

@@ -90,6 +90,6 @@ def _wait_for_lock(descriptor: int, folder: Path, timeout: float) -> None:
             if time.monotonic() >= deadline:
                 holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
                 raise FolderHeld(
-                    f"{folder}: {holder} holds this folder (waited {timeout:g} s); let it finish or stop it"
+                    f"{folder}: {holder} holds this folder (waited {timeout:g} s); wait for it or stop it"
                 ) from None
         time.sleep(0.02)

@@ -94,8 +94,8 @@ def _wait_for_lease(store: Store, path: Path) -> str | None:
         if first is not None and there.tag != first.tag:
             holder = json.loads(there.content)
             raise StorageError(
-                f"{path.parent}: process {holder.get('process')} on {holder.get('host')} holds this folder; let it "
-                "finish or stop it"
+                f"{path.parent}: process {holder.get('process')} on {holder.get('host')} holds this folder; wait "
+                "for it or stop it"
             )
         time.sleep(0.5)
         there = store.read_version(path)

@@ -215,7 +215,7 @@ def request(path: Path, call: Callable[[], A], writing: bool = False) -> A:
     def tell(error: BaseException) -> None:
         nonlocal told
         if not told:
-            _logger.warning("%s: storage refuses (%s); asking again", path, _reason(error))
+            _logger.warning("%s: storage refuses (%s); retrying", path, _reason(error))
         told = True
 
     retrying = patiently(
@@ -229,7 +229,7 @@ def request(path: Path, call: Callable[[], A], writing: bool = False) -> A:
     except Exception as error:
         if _is_transient(error, writing):
             raise StorageError(
-                f"{path}: storage has refused for {limit_s():g} s ({_reason(error)}); go on once it answers again"
+                f"{path}: storage has refused for {limit_s():g} s ({_reason(error)}); resume once it answers again"
             ) from error
         if isinstance(error, PermissionError) or not isinstance(error, OSError):
             raise _explained(path, error) from error

@@ -59,7 +59,7 @@ def why_unfit(tree: dict[str, Any], recorder: Recorder) -> str | None:
     for kept in tree["learners"]:
         parameter = first_nonfinite(kept["state"].params)
         if parameter is not None:
-            return f"cannot be gone on from: {parameter} is not finite"
+            return f"cannot continue: {parameter} is not finite"
     return recorder.behind(kept["vault_steps"] for kept in tree["learners"])
 
 

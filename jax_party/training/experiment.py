@@ -311,7 +311,7 @@ class Experiment(Recorded):
             if OUT_OF_MEMORY not in str(error):
                 raise
             _logger.warning(
-                "%s: no memory to try %d learners at once: they go one by one", self.record.trial_id, number
+                "%s: no memory to try %d learners at once; training them one by one", self.record.trial_id, number
             )
             return Form.MAP
 

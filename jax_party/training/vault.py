@@ -190,7 +190,7 @@ class VaultWriter:
             broken = self._path.with_name(f".{self.uid}.broken")
             shutil.rmtree(broken, ignore_errors=True)
             os.replace(self._path, broken)
-            _logger.warning("%s; it is now %s, and made anew", error, broken)
+            _logger.warning("%s; moved it to %s and started a new one", error, broken)
             return None
 
     def _open(self) -> Vault:
@@ -199,7 +199,7 @@ class VaultWriter:
             self.rows = int(json.loads(_first_shape(vault))[0])
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise VaultError(f"{self._path}: not a whole vault ({reason})") from error
+            raise VaultError(f"{self._path}: not a complete vault ({reason})") from error
         return vault
 
     def _take_lock(self) -> IO[str]:

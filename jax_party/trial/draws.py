@@ -50,7 +50,7 @@ class Draws:
             return cls()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RecordError(
-                f"{path}: cannot be read ({error}); restore it, or remove it to have those draws made again"
+                f"{path}: cannot be read ({error}); restore it, or remove it to redo its draws"
             ) from error
 
     def write(self, folder: Path) -> None:
@@ -87,7 +87,7 @@ class Draws:
             several = len(self.answered) > 1
             lines.append(
                 f"{len(self.answered)} draw{'s' * several} repeated a configuration of the sweep and "
-                f"{'were' if several else 'was'} answered from its trials: nothing was played twice"
+                f"{'were' if several else 'was'} answered from its trials: nothing was trained twice"
             )
         if self.left_out:
             fewer = ", ".join(f"{len(numbers)} fewer of {group}" for group, numbers in sorted(self.left_out.items()))

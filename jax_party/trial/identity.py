@@ -26,8 +26,8 @@ def new_trial_id(sweep_name: str, config: Mapping[str, Any], seed: int) -> str:
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", sweep_name):
         raise RecordError(
-            f"sweep name {sweep_name!r}: it names folders; use letters, digits, '.', '_' and '-', and begin with a "
-            "letter or digit"
+            f"sweep name {sweep_name!r}: it names folders; use letters, digits, '.', '_' and '-', starting "
+            "with a letter or digit"
         )
     content = canonical_json({"config": config, "seed": seed}, "config")
     return f"{sweep_name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"

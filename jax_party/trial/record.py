@@ -81,7 +81,7 @@ class VaultEntry:
 
 
 Lineage = Annotated[tuple[Takeover, ...], Meta(description="a list of {step, source, source_step, hyperparameters}")]
-Spans = Annotated[tuple[Span, ...], Meta(description="a list of {worker, start, end}, strings all")]
+Spans = Annotated[tuple[Span, ...], Meta(description="a list of {worker, start, end}, all strings")]
 Vaults = Annotated[tuple[VaultEntry, ...], Meta(description="a list of {uid, kind: train or test, rows, steps}")]
 
 
@@ -145,8 +145,8 @@ class TrialRecord:
         values: dict[str, Any] = plain_value(fields, place)
         if finite_value(values["hyperparameters"]) != values["hyperparameters"]:
             raise RecordError(
-                f"{place}: hyperparameters: {values['hyperparameters']} holds a number that is not finite, "
-                "which JSON cannot keep; sample finite values or null"
+                f"{place}: hyperparameters: {values['hyperparameters']} has a number that is "
+                "not finite, which JSON cannot store; sample finite values or null"
             )
         return {key: finite_value(value) for key, value in values.items()}
 

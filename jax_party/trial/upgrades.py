@@ -40,7 +40,7 @@ OBJECTIVE_FIELDS_SINCE: Final[Mapping[int, _Absent]] = {
 """The same for the objective in a record and in a manifest."""
 
 MANIFEST_FIELDS_SINCE: Final[Mapping[str, _Absent]] = {
-    "several seeds a trial": {
+    "several seeds per trial": {
         "algorithms": lambda data: [data.get("algorithm")], "num_seeds": _always(1), "pack": _always(1),
         "gpus_per_trial": _NULL, "budget": lambda data: {},
     },

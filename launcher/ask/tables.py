@@ -77,7 +77,7 @@ def between(text: str, marks: tuple[str, str], new: str, source: Path) -> str:
     """
     for mark in marks:
         if mark not in text:
-            raise SweepError(f"{source}: the line {mark} is missing; put it where the options belong")
+            raise SweepError(f"{source}: the line {mark} is missing; put it back")
     before, rest = text.split(marks[0])
     return f"{before}{marks[0]}\n{new}\n{marks[1]}{rest.split(marks[1])[1]}"
 

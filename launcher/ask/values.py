@@ -59,7 +59,7 @@ def folder_in(text: str, place: str) -> Path:
 def out_in(values: Mapping[str, str]) -> Path | None:
     """Read `OUT`, a folder on this machine."""
     if "://" in values.get("OUT", ""):
-        raise SweepError(f"OUT: expected a folder of this machine, got {values['OUT']!r}; give it as STORAGE")
+        raise SweepError(f"OUT: expected a folder of this machine, got {values['OUT']!r}; use STORAGE")
     return Path(values["OUT"]) if "OUT" in values else None
 
 

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# One Ray node of a cluster, with a token, on an address of its own.
+# Run one Ray node of a cluster on this host's address, with a token.
 #
 #   node.sh head PORT [ray start's options]      start the head here
 #   node.sh worker HOST:PORT [options]           start a node here that joins it
-#   node.sh stop                                 end the node that --background has started here
-#   node.sh address                              print the address that a node here has
+#   node.sh stop                                 stop the node that --background started here
+#   node.sh address                              print the address that a node here uses
 #
-# It stays in the foreground and ends with Ctrl-C or SIGTERM. With --background before the rest it returns once the node
-# is up, after ending the one that it started before; its output goes to ~/.ray/jax_party-node.log.
+# It stays in the foreground until Ctrl-C or SIGTERM. With --background as the first argument it stops the node that it
+# started before, and returns once the new one is up; the output goes to ~/.ray/jax_party-node.log.
 #
-#   NODE_NETWORK         how the address to use begins (10.1.), where a host has several; default: a private one
-#   RAY_AUTH_TOKEN_PATH  the file with the cluster's token, readable by its owner alone (default ~/.ray/auth_token)
-#   RAY                  the ray command (default: the one of this checkout's .venv)
+#   NODE_NETWORK         prefix of the address to use (10.1.) if a host has several; default: a private address
+#   RAY_AUTH_TOKEN_PATH  the file with the cluster's token, readable by its owner only (default: ~/.ray/auth_token)
+#   RAY                  the ray command (default: this checkout's .venv/bin/ray)
 set -euo pipefail
 
 fail() { echo "node.sh: $*" >&2; exit 2; }
@@ -22,7 +22,7 @@ state=$HOME/.ray
 pid_file=$state/jax_party-node.pid
 log_file=$state/jax_party-node.log
 
-# Ends what --background has started, and nothing else: pids are used again, so the process must be what it was.
+# Stop only the process that --background started: pids are reused, so its start time must match, too.
 stop() {
   [ -f "$pid_file" ] || return 0
   local pid started
@@ -30,7 +30,7 @@ stop() {
   if [ "$(ps -o lstart= -p "$pid" 2>/dev/null | tr -s ' ')" = "$started" ]; then
     kill -TERM "$pid"
     for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.2; done
-    kill -0 "$pid" 2>/dev/null && fail "process $pid does not end"
+    kill -0 "$pid" 2>/dev/null && fail "process $pid ignores SIGTERM; end it: kill -9 $pid"
   fi
   rm -f "$pid_file"
 }

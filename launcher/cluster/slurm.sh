@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# A Ray cluster for the length of a Slurm job, and a command on it. Set the resources, then from the checkout:
+# Run a command on a Ray cluster that lasts as long as the Slurm job. Set the resources, then from the checkout:
 #
 #   make setup EXTRA=cuda13          # once; the checkout and your home lie on a file system that the nodes share
 #   sbatch launcher/cluster/slurm.sh .venv/bin/python -m launcher.sweep ALG=mappo ADDRESS=auto STORAGE=/scratch/me/sweeps
 #
-# The command runs on the first node, which is the head and has workers too. The token is in a file of the job's own that
-# only you can read, ~/.ray/slurm-<job>.token. It goes with the cluster when the command ends, fails or is cancelled.
+# The command runs on the first node, which is the head and also has workers. The job's token is in a file that only you
+# can read, ~/.ray/slurm-<job>.token; it is deleted when the command ends, fails or is cancelled.
 #SBATCH --job-name=jax_party
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -32,7 +32,7 @@ head_log=$HOME/.ray/slurm-$SLURM_JOB_ID-head.log
 command=
 steps=()
 
-# The command first, so that a sweep can set its trials back; then the nodes.
+# Stop the command first, so that a sweep can requeue its trials, then the nodes.
 end() {
   trap '' TERM INT
   local pid
@@ -69,7 +69,7 @@ if [ ${#hosts[@]} -gt 1 ]; then
   steps=($! "${steps[@]}")
 fi
 
-# Nodes that come later get work as they join, so the command need not wait for them.
+# Nodes get work as they join, so the command need not wait for them.
 "$@" &
 command=$!
 wait "$command"

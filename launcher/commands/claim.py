@@ -126,7 +126,7 @@ def write_claim(folder: Path, claims: Claims, console: Console) -> str:
     read_intact(folder)  # check that the claim can be read back intact
     digest = str(content["sha256"])
     show_facts(console, f"Claimed in {folder / CLAIM_FILE}", {
-        "sha256": f"{digest} (publish it: it proves later what was claimed)",
+        "sha256": f"{digest} (publish it, to prove later what was claimed)",
         "test seeds": f"{content['seeds']['first']} and the {claims.seeds - 1} after it",
         "next": f"make resume SWEEP={folder}, then make verdict SWEEP={folder}",
     })  # fmt: skip
@@ -150,11 +150,11 @@ def read_intact(folder: Path) -> dict[str, Any]:
         raise SweepError(f"{folder}: nothing was claimed before it ran; claim first: make claim SWEEP_ARGS=… CLAIM=…")
     edited = edit(*found)
     if edited is not None:
-        raise SweepError(f"{folder}/{edited}: was edited since the claim; restore it, or claim anew: make claim …")
+        raise SweepError(f"{folder}/{edited}: was edited since the claim; restore it, or claim again: make claim …")
     for trial in trial_folders(folder):
         if not holds_its_config(trial, read_record(trial)):
             raise SweepError(
-                f"{trial / CONFIG_FILE}: was edited since the trial was made; restore it, or claim anew: make claim …"
+                f"{trial / CONFIG_FILE}: was edited since the trial was made; restore it, or claim again: make claim …"
             )
     return found[0]
 
@@ -209,7 +209,7 @@ def _check_same_winners(folder: Path, content: Mapping[str, Any], chosen: Mappin
             if told["difference"] is not None and then != now:
                 raise SweepError(
                     f"{folder / VERDICT_FILE}: claims.{side}: the verdict was given on {then}, and the best of {name} "
-                    f"is now {now}; the search has changed since, and a verdict is given once: claim anew"
+                    f"is now {now}; the search has changed since, and a verdict is given only once: claim again"
                 )
 
 
@@ -255,7 +255,7 @@ def _side(sweep: Sweep, claim: Claim, algorithm: str, tests: Tests) -> Side:
     found = judge_trial(record, read_metrics(folder))
     values = [] if found is None else found.values(claim.metric)
     if len(values) != record.num_seeds:
-        return Side(record, (), f"{record.trial_id}, the test of {algorithm}, has no {claim.metric} of every seed")
+        return Side(record, (), f"{record.trial_id}, the test of {algorithm}, has no {claim.metric} for every seed")
     return Side(record, tuple(values), None)
 
 
@@ -290,7 +290,7 @@ def show_verdict(verdict: Mapping[str, Any], folder: Path, console: Console) -> 
     (console if console.is_terminal else Console(file=console.file, width=width)).print(table)
     plain(console, f"Given {verdict['given']} on claim sha256 {verdict['claim_sha256']}; {folder / VERDICT_FILE}")
     if any(one["verdict"] == NOT_SUPPORTED for one in verdict["claims"]):
-        plain(console, "Not supported means that these seeds are no evidence for a claim, not that it is false.")
+        plain(console, '"Not supported" means that these seeds do not show the claim, not that it is false.')
 
 
 def _cells(one: Mapping[str, Any]) -> Sequence[str]:

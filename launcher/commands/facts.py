@@ -38,7 +38,7 @@ def facts_of(
         "search": _search(study),
         "space": ", ".join(study.spec.axis_keys()) + f" ({study.spec.source})",
         "seeds": _seeds(seeds, study),
-        "steps": f"{' and '.join(f'{count:,}' for count in each)} a {unit}, {sum(steps.values()):,} in all",
+        "steps": f"{' and '.join(f'{count:,}' for count in each)} a {unit}, {sum(steps.values()):,} in total",
         "evaluations": f"{' and '.join(map(str, sorted({base.num_evaluations for base in study.bases})))} a trial",
         "workers": str(crew.workers) + (f", each with up to {crew.pack} trials" if crew.shared else ""),
         **({"budget": options.budget} if options.budget else {}),
@@ -93,7 +93,7 @@ def _count(num_trials: int, study: Study, scenarios: Sequence[str]) -> str:
 def _seeds(seeds: Sequence[int], study: Study) -> str:
     if study.num_seeds > 1:
         last = study.seed + study.num_seeds - 1
-        return f"{study.seed} to {last} in each trial, which counts by their {study.objective.aggregate}"
+        return f"{study.seed} to {last} in each trial, scored by their {study.objective.aggregate}"
     return ", ".join(map(str, seeds[:8])) + (f", … {len(seeds) - 8} more" if len(seeds) > 8 else "")
 
 

@@ -11,11 +11,11 @@ from launcher.show.console import plain
 USAGE = """python -m launcher.sweep ALG=mappo [KEY=VALUE ...]     run a sweep
 python -m launcher.sweep resume <folder> [KEY=VALUE ...]  finish a sweep that was stopped or killed
 python -m launcher.sweep extend <folder> SAMPLES=8 ...    add configurations to a sweep
-python -m launcher.sweep promote <folder> [KEY=VALUE ...] play the best configurations again on fresh seeds
-python -m launcher.sweep claim CLAIM=... ALG=... ...      plan a sweep, and claim what it will show before it runs
-python -m launcher.sweep verdict <folder> [KEY=VALUE ...] test what was claimed on seeds that no search has seen
+python -m launcher.sweep promote <folder> [KEY=VALUE ...] train the best configurations again on fresh seeds
+python -m launcher.sweep claim CLAIM=... ALG=... ...      plan a sweep and register claims before it runs
+python -m launcher.sweep verdict <folder> [KEY=VALUE ...] test a sweep's claims on fresh seeds
 python -m launcher.sweep rerun <trial> [OUT=...]          repeat a trial and compare every number
-python -m launcher.sweep list-algorithms                  the algorithms and their aliases"""
+python -m launcher.sweep list-algorithms                  list the algorithms and their aliases"""
 
 
 def show_help(console: Console) -> int:

@@ -75,13 +75,13 @@ def check_pack(scheduler: Scheduler, crew: Crew, address: str | None, folder: Pa
         return
     if address is not None:
         raise SweepError(
-            f"PACK={crew.pack}: with SCHEDULER={scheduler} trials wait and go on, and a cluster cannot keep places "
-            "for them with workers that they share; leave PACK out"
+            f"PACK={crew.pack}: with SCHEDULER={scheduler} trials pause and resume, and a cluster cannot "
+            "reserve places in shared workers for them; leave PACK out"
         )
     if scheduler.is_population and store_of(folder).on_disk(folder) is None:
         raise SweepError(
-            f"PACK={crew.pack}: with SCHEDULER={scheduler} and STORAGE={folder} learners pass between workers of one "
-            "trial each; leave PACK out"
+            f"PACK={crew.pack}: with SCHEDULER={scheduler} and STORAGE={folder} learners move between workers, each of "
+            "which has one trial; leave PACK out"
         )
 
 

@@ -209,7 +209,7 @@ def _tell_stopped(
                 f"{standing.race.capital[place]:.3g}, where {1 / (1 - confidence):.3g} is enough"
             )
             if means[place] >= float(np.nanmax(others)):
-                why += "; its mean is no worse, and rests on few seeds: on most of them another one is ahead"
+                why += "; its mean is no worse, but rests on few seeds: another is ahead on most of them"
         plain(console, f"{contest.name}: {configuration} is out after {after} seeds ({why})")
 
 
@@ -226,12 +226,12 @@ def _outcome(contest: Contest, standing: Standing, sweep: Sweep, options: Promot
     names = [ids[place] for place in left]
     if not names:
         again = f"make resume SWEEP={sweep.folder} RETRY_FAILED=1"
-        return f"{contest.name}: no configuration is left: trials failed; {again} tries them again"
+        return f"{contest.name}: no configuration is left, as trials failed; {again} tries them again"
     if len(names) == 1:
         return f"{contest.name}: {names[0]} is the best after {standing.looked} seeds (RACE={options.race:g})"
     return (
         f"{contest.name}: {len(names)} of {len(ids)} could still be the best after {standing.looked} seeds "
-        f"(RACE={options.race:g}), by their means {', '.join(names)}; more seeds may tell: make promote "
+        f"(RACE={options.race:g}), by their means {', '.join(names)}; more seeds may decide: make promote "
         f"SWEEP={sweep.folder} TOP={options.top} RACE={options.race:g} SEEDS={2 * options.seeds}"
     )
 

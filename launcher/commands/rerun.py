@@ -45,7 +45,7 @@ def rerun(options: RerunOptions, console: Console) -> int:
         sources = ", ".join(dict.fromkeys(takeover.source for takeover in record.lineage))
         raise SweepError(
             f"TRIAL={options.trial}: it went on from learners of others of its population ({sources}), and cannot be "
-            "repeated alone; repeat the sweep: its command stands in sweep.yaml"
+            "repeated alone; repeat the sweep: its command is in sweep.yaml"
         )
     machine = find_machine()
     engine = get_engine(record.engine)
@@ -55,7 +55,7 @@ def rerun(options: RerunOptions, console: Console) -> int:
     again = create_rerun(folder, record, options.out)
     show_facts(console, f"Repeating {record.trial_id}", {"of": str(folder), "in": str(again)})
     for difference in differences(record):
-        plain(console, f"  differs: {difference}; the numbers may, too")
+        plain(console, f"  differs: {difference}; the numbers may differ, too")
     play(again, console)
     del cores
     reason = compare(folder, again)
@@ -129,7 +129,7 @@ def differences(record: TrialRecord) -> Iterator[str]:
     if record.host != now["host"]:
         yield f"the machine was {record.host}, is {now['host']}"
     if record.batch == "vmap":
-        yield "it went through a batched program, whose width (SEEDS × PACK) may have been another"
+        yield "it went through a batched program, whose width (SEEDS × PACK) may have been different"
 
 
 def play(folder: Path, console: Console) -> None:

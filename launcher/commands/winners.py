@@ -69,7 +69,7 @@ def winners(sweep: Sweep, top: int) -> list[Winner]:
             chosen += [Winner(record, entry.standing.score) for record in reversed(first.values())]
     if not chosen:
         bounds = ", ".join(f"{name}={bound:g}" for name, bound in sweep.manifest.objective.constraints.items())
-        raise SweepError(f"{sweep.folder}: no trial keeps to the constraints ({bounds}); there is nothing to promote")
+        raise SweepError(f"{sweep.folder}: no trial meets the constraints ({bounds}); there is nothing to promote")
     return chosen
 
 

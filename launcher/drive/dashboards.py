@@ -28,7 +28,7 @@ def check_watching(watching: Watching, address: str | None) -> None:
         raise SweepError("DASHBOARD=1: is for a Ray of our own; a cluster has its dashboard already: leave it out")
     if watching.dashboard and not has_token():
         raise SweepError(
-            "DASHBOARD=1: Ray's dashboard asks for a token and there is none; make one: "
+            "DASHBOARD=1: Ray's dashboard needs a token, and there is none; make one: "
             ".venv/bin/ray get-auth-token --generate"
         )
 

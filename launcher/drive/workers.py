@@ -121,7 +121,7 @@ class SharedWorkers:
             self._answered.add(name)
 
     def _give_up(self, name: str) -> None:
-        logger.warning("%s: has not answered for %g s, and is started again", name, self._silent_s)
+        logger.warning("%s: has not answered for %g s; restarting it", name, self._silent_s)
         self._answered.discard(name)
         ray.kill(self._workers[name], no_restart=False)
 

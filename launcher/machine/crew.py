@@ -43,7 +43,7 @@ class Machine:
             return f"{number}, {what}, {each} a worker"
         if self.gpus:
             return f"{self.gpus} GPU{'s' * (self.gpus > 1)}, {each} a worker"
-        shared = "" if workers * needs.devices <= len(self.cores) else ", shared: workers ask for more than there are"
+        shared = "" if workers * needs.devices <= len(self.cores) else ", shared: more are requested than exist"
         return f"CPU, {len(self.cores)} cores" + (shared or f", {each} a worker")
 
 

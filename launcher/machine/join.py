@@ -90,7 +90,7 @@ def find_cluster(address: str, folder: Path, shared: bool) -> Machine:
     nodes = _nodes(address, folder)
     for node in nodes:
         if node.problem:
-            raise SweepError(f"ADDRESS={address}: {node} does not answer ({node.problem}); mend it or take it out")
+            raise SweepError(f"ADDRESS={address}: {node} does not answer ({node.problem}); fix or remove it")
         refuse_other_versions(str(node), node.python, node.versions or {}, our_versions())
     _check_folder(address, folder, shared, nodes)
     return _as_machine(nodes)
@@ -112,14 +112,14 @@ def _nodes(address: str, folder: Path) -> list[Node]:
         if time.monotonic() >= until:
             raise SweepError(
                 f"ADDRESS={address}: no node with a CPU has joined the cluster within {NODES_WAIT_S / 60:g} minutes; "
-                "add nodes to it"
+                "add nodes"
             )
         if not told:
             told = True
             plain(
                 Console(stderr=True),
                 f"ADDRESS={address}: no node has a CPU to work with yet; waiting up to {NODES_WAIT_S / 60:g} minutes "
-                "for one to join (Ctrl-C to leave)",
+                "for one to join (Ctrl-C to stop)",
             )
         time.sleep(NODES_LOOK_S)
 
@@ -201,7 +201,7 @@ def runtime_env() -> dict[str, Any]:
 def _folder_of(package: str) -> str:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise SweepError(f"{package}: is no package that could be sent to the nodes; make it importable here")
+        raise SweepError(f"{package}: is not a package that can be sent to the nodes; make it importable here")
     return str(Path(next(iter(spec.submodule_search_locations))).resolve())
 
 
@@ -239,8 +239,8 @@ def _probe(address: str, request: Mapping[str, Any]) -> list[dict[str, Any]]:
             said[name] += part
             if b"InvalidAuthToken" in said["err"] or b"Unauthenticated" in said["err"]:
                 raise SweepError(
-                    f"ADDRESS={address}: the cluster refuses the token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to "
-                    "its own"
+                    f"ADDRESS={address}: the cluster refuses the token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH "
+                    "to the cluster's"
                 )
             if name == "out" and b"connected" in said["out"]:
                 until[0] += LOOK_LIMIT_S
@@ -310,8 +310,8 @@ def _check_folder(address: str, folder: Path, shared: bool, nodes: list[Node]) -
         return
     if not shared and (len(nodes) > 1 or nodes[0].name != socket.gethostname()):
         raise SweepError(
-            f"ADDRESS={address}: workers on {len(nodes)} nodes cannot write to {folder} on this machine; say where all "
-            "of them can: STORAGE=s3://bucket/prefix, or STORAGE=<a path that all nodes share>"
+            f"ADDRESS={address}: workers on {len(nodes)} nodes cannot write to {folder} on this machine; name a "
+            "place that all can write to: STORAGE=s3://bucket/prefix, or STORAGE=<a path that all nodes share>"
         )
     blind = [str(node) for node in nodes if not node.sees]
     if blind:

@@ -57,7 +57,7 @@ class Nodes:
         there = NodeAffinitySchedulingStrategy(node_id, soft=False)
         holder = ray.remote(num_cpus=1, max_restarts=0)(_Holder)
         self._holders[node_id] = [holder.options(scheduling_strategy=there).remote() for _ in range(cpus)]
-        logger.warning("node %s is not used any more", node_id)
+        logger.warning("node %s is no longer used", node_id)
 
 
 class _Holder:

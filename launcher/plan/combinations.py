@@ -72,13 +72,11 @@ def _of_search_and_scheduler(study: Study) -> Iterator[str]:
         )
     if search in (Search.OPTUNA, Search.HYPEROPT) and scheduler is Scheduler.HYPERBAND:
         yield (
-            f"SCHEDULER=hyperband: judges a bracket of trials together, while SEARCH={search} draws each by what the "
-            "ones before it scored; use SEARCH=bohb, which is made for it, or SCHEDULER=asha"
+            f"SCHEDULER=hyperband: judges a bracket of trials together, while SEARCH={search} draws each trial "
+            "from the scores of earlier ones; use SEARCH=bohb, which is made for this, or SCHEDULER=asha"
         )
     if scheduler.is_population and search is not Search.RANDOM:
-        changes = (
-            "every point is to be played as it is" if search is Search.GRID else "it would learn of the wrong ones"
-        )
+        changes = "a grid point must stay unchanged" if search is Search.GRID else "it would learn of the wrong ones"
         yield (
             f"SCHEDULER={scheduler}: changes the values of trials while they train, and with SEARCH={search} "
             f"{changes}; use SEARCH=random"
@@ -92,8 +90,8 @@ def _of_axes(study: Study) -> Iterator[str]:
     if study.search is Search.GRID and others:
         named = ", ".join(f"{axis.key} ({axis.type})" for axis in others)
         yield (
-            f"{study.spec.source}: SEARCH=grid needs every axis to be a grid, but not so are {named}; write them as "
-            "{type: grid, values: [...]} in your own SPACE file, fix them with OVERRIDES, or use SEARCH=random"
+            f"{study.spec.source}: SEARCH=grid needs every axis to be a grid, which these are not: {named}; write them "
+            "as {type: grid, values: [...]} in your own SPACE file, fix them with OVERRIDES, or use SEARCH=random"
         )
     if study.search.learns and grids:
         yield f"{study.spec.source}: {grids[0]}: SEARCH={study.search} has no grid; write it as type: choice"
@@ -102,7 +100,7 @@ def _of_axes(study: Study) -> Iterator[str]:
             numeric = [axis.key for axis in study.axes_of(base) if axis.type.is_range]
             if len(numeric) < 2:
                 yield (
-                    f"{study.spec.source}: SAMPLER=cmaes moves in at least two ranges, and {base.algorithm} in "
+                    f"{study.spec.source}: SAMPLER=cmaes needs at least two ranges, and {base.algorithm} in "
                     f"{base.scenario} has {len(numeric)}; use SAMPLER=tpe"
                 )
     if study.scheduler.is_population:
@@ -112,8 +110,8 @@ def _of_axes(study: Study) -> Iterator[str]:
             engine = study.engine
             if not engine.outline(engine.parse(base.config)).keeps_each_period:
                 yield (
-                    f"logger.checkpointing: SCHEDULER={study.scheduler} lets trials wait and go on from their "
-                    "checkpoints; set save_model=true and save_args.save_interval_steps=1"
+                    f"logger.checkpointing: SCHEDULER={study.scheduler} pauses trials and resumes "
+                    "them from checkpoints; set save_model=true and save_args.save_interval_steps=1"
                 )
 
 
@@ -124,14 +122,14 @@ def _of_population_axes(study: Study) -> Iterator[str]:
             place = f"{study.spec.source}: {axis.key}: SCHEDULER={study.scheduler}"
             if axis.key not in traced:
                 yield (
-                    f"{place} changes values while a trial trains, and this one is fixed once it has begun; fix it "
+                    f"{place} changes values while a trial trains, and this one is fixed from the start; fix it "
                     "with OVERRIDES, or use SCHEDULER=asha"
                 )
             if axis.type is AxisType.GRID:
                 yield f"{place} has no grid; write it as type: choice"
         if study.scheduler is Scheduler.PB2 and not any(axis.type.is_range for axis in study.axes_of(base)):
             yield (
-                f"{study.spec.source}: SCHEDULER=pb2 moves in ranges alone, and {base.algorithm} in {base.scenario} "
+                f"{study.spec.source}: SCHEDULER=pb2 changes ranges only, and {base.algorithm} in {base.scenario} "
                 "has none; write one with low and high, or use SCHEDULER=pbt"
             )
 
@@ -176,7 +174,7 @@ def _of_scenarios(study: Study) -> Iterator[str]:
         if conditional:
             yield (
                 f"{study.spec.source}: {conditional[0]}: SCENARIO_MODE=mean plays the same configuration in every "
-                "scenario, and this axis exists for some only; take out `when: scenario`"
+                "scenario, and this axis exists only in some; remove `when: scenario`"
             )
         if study.scheduler is not Scheduler.FIFO:
             yield (
@@ -190,9 +188,9 @@ def _of_early_stopping(study: Study, samples: int) -> Iterator[str]:
     if study.scheduler is Scheduler.HYPERBAND and evaluations < MIN_RUNGS:
         yield f"EVALUATIONS={evaluations}: SCHEDULER=hyperband has nothing to judge by; take at least {MIN_RUNGS}"
     if study.scheduler.is_population and evaluations < 2:
-        yield f"EVALUATIONS={evaluations}: SCHEDULER={study.scheduler} changes trials between them; take at least 2"
+        yield f"EVALUATIONS={evaluations}: SCHEDULER={study.scheduler} changes trials between them; use at least 2"
     if study.scheduler.is_population and samples < 2:
-        yield f"SAMPLES={samples}: SCHEDULER={study.scheduler} needs a population; take at least 2"
+        yield f"SAMPLES={samples}: SCHEDULER={study.scheduler} needs a population; use at least 2"
 
 
 __all__ = ["check_combination", "default_sampler", "default_scheduler"]

@@ -96,7 +96,7 @@ def _check_storage(study: Study, options: SweepOptions) -> None:
         if outline.own_checkpoints and store_of(options.root).on_disk(options.root) is None:
             raise SweepError(
                 f"logger.checkpointing.save_model: true: {study.engine.name}'s own checkpoints do not get to "
-                f"STORAGE={options.storage}; leave it out (those that trials go on from do get there), or STORAGE"
+                f"STORAGE={options.storage}; leave it out (those that trials resume from are copied), or STORAGE"
             )
 
 

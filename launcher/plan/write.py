@@ -61,8 +61,8 @@ def check_plan(study: Study, trials: Sequence[PlannedTrial]) -> None:
             values = ", ".join(f"{key}={value}" for key, value in trial.hyperparameters.items())
             reason = str(error).splitlines()[0]
             raise SweepError(
-                f"{study.spec.source}: trial {trial.number} ({values}) cannot be run: {reason}; list the values that "
-                "can as type: choice"
+                f"{study.spec.source}: trial {trial.number} ({values}) cannot be run: {reason}; list the values "
+                "that can be, as type: choice"
             ) from error
 
 

@@ -79,7 +79,7 @@ def check_warm_start(study: Study) -> Earlier:
         if not of_folder:
             raise SweepError(
                 f"FROM={folder}: none of its {len(found)} finished trials lies in this space, with its algorithm and "
-                "scenario; take another sweep, or leave FROM out"
+                "scenario; give another sweep, or leave FROM out"
             )
         count += of_folder
         steps |= {record.total_steps for _, record in found if record.total_steps}
@@ -103,7 +103,7 @@ def _read(text: str, study: Study) -> list[tuple[Path, TrialRecord]]:
         there, here = (dataclasses.asdict(one) for one in (manifest.objective, study.objective))
         different = [name for name in there if there[name] != here[name]]
         raise SweepError(
-            f"FROM={folder}: looked for something else: objective.{different[0]} was {there[different[0]]}, here "
+            f"FROM={folder}: had another objective: objective.{different[0]} was {there[different[0]]}, here "
             f"{here[different[0]]}; give the same objective, or leave FROM out"
         )
     only = sorted(set(manifest.space or {}) ^ set(study.spec.axis_keys()))

@@ -239,7 +239,7 @@ def _best_of(group: str, entries: Sequence[Entry], objective: Objective, alone: 
     first = entries[0].standing
     if not first.feasible:
         bounds = ", ".join(f"{name} {bound:g}" for name, bound in objective.constraints.items())
-        return {f"best{of_group}": f"none of {len(entries)} keeps to {bounds}"}
+        return {f"best{of_group}": f"none of {len(entries)} meets {bounds}"}
     if len(objective.metrics) > 1:
         front = [entry for entry in entries if entry.standing.on_front]
         return {f"front{of_group} {place}": _entry_text(one, objective) for place, one in enumerate(front[:10], 1)}

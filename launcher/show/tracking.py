@@ -119,7 +119,7 @@ def _make_mlflow(folder: Path, sweep: str, facts: Callable[[Any], dict[str, Any]
     local = here and (here.absolute() / "mlruns").as_uri()
     where = os.environ.get("MLFLOW_TRACKING_URI") or local
     if where is None:
-        raise SweepError(f"TRACK=mlflow: {folder} is remote; say where MLflow's server is: MLFLOW_TRACKING_URI")
+        raise SweepError(f"TRACK=mlflow: {folder} is remote; set MLFLOW_TRACKING_URI to MLflow's server")
     if where == local:
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     return MlflowTracker(tracking_uri=where, experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))

@@ -94,7 +94,7 @@ class Pack:
             now = time.monotonic()
             idle = [m.trial_id for m in self._members.values() if m.asked is None and now - m.seen > self._idle_s]
         for gone in idle:
-            logger.warning("%s: has asked for nothing for %g s; its place is taken", gone, self._idle_s)
+            logger.warning("%s: idle for %g s; its place is taken", gone, self._idle_s)
             self.leave(gone)
         return self.join(trial_id, inherited) if idle else False
 
@@ -174,8 +174,8 @@ class Pack:
             if reason is None:
                 raise
             raise StorageRefused(
-                f"{self._sweep / trial_id}: storage has refused for {patience_s():g} s ({reason}); make room, or mend "
-                f"it, then: make resume SWEEP={self._sweep} RETRY_FAILED=1"
+                f"{self._sweep / trial_id}: storage has refused for {patience_s():g} s ({reason}); free space "
+                f"or fix it, then: make resume SWEEP={self._sweep} RETRY_FAILED=1"
             ) from error
         finally:
             self._end_turn(trial_id)

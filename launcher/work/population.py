@@ -55,7 +55,7 @@ def copy_learner(folder: Path, to: Path) -> int:
     """
     record = read_record(folder)
     if record.checkpoint is None:
-        raise SweepError(f"{record.trial_id}: has no checkpoint that another trial could go on from")
+        raise SweepError(f"{record.trial_id}: has no checkpoint for another trial to continue from")
     shutil.copytree(folder / record.checkpoint, to)
     return checkpoint_step(record)
 

@@ -181,7 +181,7 @@ class OwnRoom:
         if self._refused is not None:
             raise self._refused
         if not self._pack.join(trial_id, inherited):
-            raise SweepError(f"{trial_id}: this worker has not let go of another trial")
+            raise SweepError(f"{trial_id}: this worker still has another trial")
 
     def step(self, trial_id: str) -> dict[str, Any]:
         """Run one evaluation period."""
@@ -226,7 +226,7 @@ class SharedRoom:
         while not (worker := self._find_room(trial_id, workers)):
             if not told and time.monotonic() - began > JOIN_WAIT_S:
                 told = True
-                logger.warning("%s: no worker has had room for it for %g s", trial_id, JOIN_WAIT_S)
+                logger.warning("%s: no worker has had room for %g s", trial_id, JOIN_WAIT_S)
             time.sleep(0.2)
         self._worker = worker
 
@@ -306,7 +306,7 @@ class Workers:
         """
         names = [name for name in ray.util.list_named_actors() if name.startswith(self._prefix)]
         if not names:
-            raise SweepError(f"{trial_id}: no worker is left that it could be played by; the sweep's log says why")
+            raise SweepError(f"{trial_id}: no worker is left to run it; the sweep's log says why")
         for name in names:
             with contextlib.suppress(ValueError):  # the worker has just ended
                 self._known.setdefault(name, ray.get_actor(name))

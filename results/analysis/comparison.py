@@ -91,7 +91,7 @@ def compare(sweep_a: str | Path, sweep_b: str | Path, by: str = "best") -> pd.Da
     if _objective(other, sweep_b) != (metric, mode):
         theirs = " ".join(_objective(other, sweep_b))
         raise RecordError(
-            f"{sweep_b}: looks for {theirs}, {sweep_a} for {metric} {mode}; compare sweeps of one objective"
+            f"{sweep_b}: looks for {theirs}, {sweep_a} for {metric} {mode}; compare sweeps with the same objective"
         )
     at_a, at_b = _rule(one), _rule(other)
     played_a, played_b = played_by_group(one), played_by_group(other)
@@ -194,7 +194,7 @@ def _objective(index: pd.DataFrame, sweep: str | Path) -> tuple[str, str]:
     found = index[["objective.metric", "objective.mode"]].dropna()
     if found.empty or "objective.seed_values" not in index:
         raise RecordError(
-            f"{sweep}: its index tells no objective of each seed; make it anew: make collect SWEEP={sweep}"
+            f"{sweep}: its index lacks the objective of each seed; make it anew: make collect SWEEP={sweep}"
         )
     return str(found.iloc[0, 0]), str(found.iloc[0, 1])
 

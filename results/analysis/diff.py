@@ -283,11 +283,15 @@ def _same(a: Any, b: Any) -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 2 if the two cannot be compared."""
     parser = OneLineParser(
-        "python -m results.diff", description="Print what differs between two trials or sweeps.", variables=_VARIABLES
+        "python -m results.diff",
+        description="Print the differences between two trials or sweeps.",
+        variables=_VARIABLES,
     )
     parser.add_argument("a", help="a sweep's folder, a trial's folder (s3://… too), or a trial's id")
     parser.add_argument("b", help="the other one")
-    parser.add_argument("--root", type=Path, default=Path(DEFAULT_ROOT), help=f"where ids are found ({DEFAULT_ROOT})")
+    parser.add_argument(
+        "--root", type=Path, default=Path(DEFAULT_ROOT), help=f"folder to search for ids ({DEFAULT_ROOT})"
+    )
     options = parser.parse_args(arguments)
     try:
         found = differences(options.a, options.b, options.root)

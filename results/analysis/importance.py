@@ -87,7 +87,7 @@ def importance(
             evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
             target=lambda trial: (-1.0 if maximise else 1.0) * float(trial.value or 0.0),
         )
-    few = f"only {len(found)} {what}: take the order as uncertain below {ENOUGH_TRIALS}"
+    few = f"only {len(found)} {what}: the order is uncertain below {ENOUGH_TRIALS}"
     named = {keys[name]: float(share) for name, share in shares.items()}
     return Importance(EVALUATOR, named, few if len(found) < ENOUGH_TRIALS else "")
 

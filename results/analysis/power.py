@@ -43,7 +43,7 @@ def power(sweep: str | Path) -> pd.DataFrame:
     index = load_index(sweep)
     if "objective.seed_values" not in index:
         raise RecordError(
-            f"{sweep}: its index tells no objective of each seed; make it anew: make collect SWEEP={sweep}"
+            f"{sweep}: its index lacks the objective of each seed; make it anew: make collect SWEEP={sweep}"
         )
     better = 1.0 if mode_of(index) == "max" else -1.0
     groups = played_by_group(index)
@@ -94,7 +94,7 @@ def _note(found: SeedsNeeded, sweep: str | Path) -> str:
             f"make promote SWEEP={sweep} TOP=2 SEEDS=5"
         )
     if found.seeds is None:
-        return "no difference that a million seeds would tell"
+        return "no difference that a million seeds would show"
     return ""
 
 
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 2 if there is nothing to show."""
     parser = OneLineParser(
         "python -m results.power",
-        description="Say how many seeds would separate the top two configurations.",
+        description="Estimate how many seeds would separate the top two configurations.",
         variables={"folder": "SWEEP"},
     )
     parser.add_argument("folder", help="a sweep's folder")

@@ -157,7 +157,7 @@ def cards_of(index: pd.DataFrame, folder: str | Path) -> SensitivityCards:
     """
     if "objective.seed_values" not in index:
         raise RecordError(
-            f"{folder}: its index tells no objective of each seed; make it anew: make collect SWEEP={folder}"
+            f"{folder}: its index lacks the objective of each seed; make it anew: make collect SWEEP={folder}"
         )
     rows = searched(index)
     scenarios = sorted(rows["scenario"].dropna().unique())
@@ -217,8 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print a sweep's sensitivity card; return 0, or 2 if there is none."""
     parser = OneLineParser(
         "python -m results.sensitivity", variables={"folder": "SWEEP"},
-        description="Print how much performance hangs on the hyperparameters, and how well one configuration serves "
-        "every scenario.",
+        description="Print how much performance depends on the hyperparameters, and how well one "
+        "configuration serves every scenario.",
     )  # fmt: skip
     parser.add_argument("folder", help="a sweep's folder, or an index.parquet")
     folder = parser.parse_args(arguments).folder
@@ -245,11 +245,11 @@ def sentences(found: SensitivityCards) -> list[str]:
             f"{card.tuned_per_scenario.value:.3g}, {card.sensitivity.value:.3g} more."
         )
         if dimensionality is None:
-            lines.append(f"{name}: nothing is said of single hyperparameters: {card.why}.")
+            lines.append(f"{name}: no result for single hyperparameters: {card.why}.")
         else:
             lines.append(_of_dimensions(name, dimensionality))
         if card.sensitivity.low is None:
-            lines.append(f"{name}: a configuration has one seed only, so that there are no intervals; use SEEDS=3.")
+            lines.append(f"{name}: a configuration has only one seed, so there are no intervals; use SEEDS=3.")
         if left := found.left_out[name]:
             lines.append(f"{name}: {left} configurations are left out: not played to the end in every scenario.")
     absent = [name for name in found.left_out if name not in found.cards]
@@ -260,7 +260,7 @@ def sentences(found: SensitivityCards) -> list[str]:
 def _of_dimensions(name: str, found: Dimensionality) -> str:
     how = _METHODS[found.method] + (f", R² {found.r_squared:.2f}" if found.r_squared is not None else "")
     if found.dimensions is None:
-        return f"{name}: its best normalised score is not above 0, so that a share of it says nothing ({how})."
+        return f"{name}: its best normalised score is not above 0, so a share of it is meaningless ({how})."
     share, count, of = f"{100 * PEAK_SHARE:.0f} %", len(found.tuned), len(found.effects)
     if not count:
         return f"{name}: {share} is reached without tuning any of {of} hyperparameters per scenario ({how})."
@@ -304,7 +304,7 @@ def _print_hyperparameters(found: SensitivityCards) -> None:
         for one in (card.dimensionality.effects if card.dimensionality is not None else ())
     ]
     if rows:
-        title = "What hangs on each hyperparameter: normalised score [95 %]"
+        title = "Effect of each hyperparameter: normalised score [95 %]"
         print_table(headings, rows, left=("algorithm", "hyperparameter"), spare=headings[3:], title=title)
 
 

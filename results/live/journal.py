@@ -246,7 +246,7 @@ class Journal:
 
     def _damaged(self, error: Exception) -> RecordError:
         reason = " ".join(str(error).split()) or type(error).__name__
-        return RecordError(f"{self._path}: cannot be kept ({reason}); delete it: it is made anew from the trials")
+        return RecordError(f"{self._path}: cannot be kept ({reason}); delete it: it is rebuilt from the trials")
 
 
 def _by_study(

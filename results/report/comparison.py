@@ -155,7 +155,7 @@ def _profiles(data: SweepData, view: str, place: str, found: Rivals) -> Chart:
     made = figure(traces, f"τ: {_score_label(data, found)}", f"share of runs<br>with {better} than τ")
     made.update_xaxes(range=axis_range(_score_label(data, found)))
     made.update_yaxes(range=SHARE_RANGE)
-    caption = f"How many runs score {better} than τ: a curve above another is better. Bands: 95 %. {_runs_text(view)}"
+    caption = f"The share of runs that score {better} than τ: a higher curve is better. Bands: 95 %. {_runs_text(view)}"
     return Chart(f"profile-{view}-{place}", _title("Performance profile", place), caption, made, place, view)
 
 
@@ -185,8 +185,8 @@ def _improvements(data: SweepData, view: str, place: str, found: Rivals) -> Char
     made.update_yaxes(autorange="reversed", type="category")
     made.add_vline(x=0.5, line={"dash": "dot", "width": 1, "color": "#8A8F98"})
     caption = (
-        "How likely a run of X scores better than one of Y. An interval that holds 0.5 is no evidence for either. "
-        + _runs_text(view)
+        "The probability that a run of X scores better than one of Y. An interval that contains 0.5 is no evidence "
+        "for either. " + _runs_text(view)
     )
     height = max(240, 90 + 34 * len(traces))
     return Chart(f"improvement-{view}-{place}", _title("Probability of improvement", place), caption, made, place, view,

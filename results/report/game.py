@@ -106,7 +106,7 @@ def _outcomes(data: SweepData, view: str, scenario: str) -> Chart:
     made.update_yaxes(autorange="reversed", type="category")
     made.update_xaxes(range=[0, 1], tickformat=".0%")
     whose = "each algorithm's best configuration" if view == BEST else "all of an algorithm's trials"
-    caption = f"How the meetings of {whose} ended, at their final evaluation."
+    caption = f"Outcomes of meetings at the final evaluation, for {whose}."
     return Chart(f"outcomes-{view}-{scenario}", f"Outcomes, {scenario}", caption, made, scenario, view)
 
 
@@ -152,7 +152,7 @@ def _scatter(data: SweepData, scenario: str, x: str, y: str, what: str) -> Chart
                 )
             )  # fmt: skip
     made = figure(traces, axis_title(x), axis_title(y))
-    caption = "A point a trial of the search, at its final evaluation."
+    caption = "A point per trial of the search, at its final evaluation."
     return Chart(f"scatter-{x}-{y}-{scenario}", f"{what}, {scenario}", caption, made, scenario)
 
 
@@ -173,8 +173,8 @@ def front_charts(data: SweepData) -> Iterator[Chart]:
         what = "A point a trial"
         title = chart.title
         if scenario == EVERY_SCENARIO:
-            what, title = "A point a configuration, by its means over scenarios", "Pareto front, mean over scenarios"
-        caption = f"{what}; on the line those that none is better than in every objective: {modes}."
+            what, title = "A point per configuration, its means over scenarios", "Pareto front, mean over scenarios"
+        caption = f"{what}; on the line are those that no other beats in every objective: {modes}."
         name = "all" if scenario == EVERY_SCENARIO else scenario
         yield Chart(f"front-{name}", title, caption, chart.figure, scenario)
 

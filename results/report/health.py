@@ -150,7 +150,7 @@ def health_charts(data: SweepData) -> Iterator[Chart]:
     if len(rows):
         yield _timeline_chart(rows)
     yield _boxes(data, "steps_per_second", "Speed", "environment steps / s",
-                 "Training alone, all seeds of a trial together, compile time left out.")  # fmt: skip
+                 "Training only, without compile time; all seeds of a trial together.")  # fmt: skip
     yield _compiling(data)
 
 
@@ -174,9 +174,9 @@ def _timeline_chart(rows: pd.DataFrame) -> Chart:
     made.update_yaxes(autorange="reversed", type="category")
     count = rows["worker"].nunique()
     caption = (
-        "A row a worker process; several where it played trials side by side. A bar a stretch in which it played a "
-        "trial, until it last wrote of it: a trial that was paused or broken off has several. In the gaps a worker had "
-        "no trial: it was starting, waiting, or gone."
+        "One row per worker process, or several if it ran trials side by side. A bar is a period of work on a "
+        "trial, until the worker last recorded it: a trial that was paused or interrupted has several. "
+        "In gaps the worker had no trial: it was starting, waiting, or gone."
     )
     return Chart("timeline", "Timeline of workers", caption, made, wide=True, height=min(1200, 190 + 24 * count))
 
@@ -222,8 +222,8 @@ def _compiling(data: SweepData) -> Chart:
     made = figure(traces, "compile time (s)", "", barmode="stack")
     made.update_yaxes(autorange="reversed", type="category")
     caption = (
-        "Tracing and compiling, by where the program came from: compiled anew (miss), XLA's cache on disk, or the "
-        "worker's own memory. Of a trial that was started several times the time is of all starts together."
+        "Time for tracing and compiling, by the program's source: newly compiled (miss), XLA's cache on disk, or "
+        "the worker's memory. If a trial was started several times, the time is the sum over all starts."
     )
     return Chart("compiling", "Compile time", caption, made, height=max(280, 150 + 34 * len(traces)))
 

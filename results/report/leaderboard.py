@@ -79,16 +79,16 @@ def notes(data: SweepData) -> list[str]:
     """Return caveats about the first place: rules of older sweeps, reused test seeds, trials that had not settled."""
     found = []
     if data.objective.at == At.BEST_PER_SEED:
-        found.append("This sweep is older than the rules of what a trial is judged by, and keeps its own.")
+        found.append("This sweep predates the rules for judging trials, and keeps its own.")
     if (note := settling_note(data.searched)) is not None:
         found.append(f"{note}.")
     tests = [int(one.trials["tests"].max()) for one in data.configurations if one.trials["tests"].notna().any()]
     if tests and max(tests) > 1:
-        found.append(f"Some configuration was tested on fresh seeds {max(tests)} times: each further test tells less.")
+        found.append(f"A configuration was tested on fresh seeds {max(tests)} times: each further test is worth less.")
     reused = data.trials[data.trials["test_seeds_reused"].fillna(False).astype(bool)]
     if len(reused):
         found.append(
-            "Found after their test seeds had been seen, so that their fresh scores may flatter them: "
+            "Found after their test seeds had been seen, so their fresh scores may be too high: "
             f"{joined(reused['trial_id'])}."
         )
     for one in data.best.values():
@@ -160,7 +160,7 @@ def leaderboard_charts(data: SweepData) -> Iterator[Chart]:
             "stars are fresh seeds."
         )
         if scenario == EVERY_SCENARIO:
-            caption = f"{caption} Scores are means over scenarios, by which configurations count."
+            caption = f"{caption} Scores are means over scenarios, by which configurations are judged."
         title = "mean over scenarios" if scenario == EVERY_SCENARIO else scenario
         height = max(240, 100 + 28 * min(len(chosen), _IN_CHART))
         yield Chart(f"leaders-{title.replace(' ', '-')}", title, caption, made, scenario, height=height)

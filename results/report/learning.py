@@ -21,7 +21,7 @@ STEPS = "environment steps"
 FRACTIONS = np.arange(0.05, 1.0001, 0.05)
 _OF_VIEW = {
     BEST: "Each algorithm's best configuration; bands are 95 % intervals over its seeds (fresh ones if promoted).",
-    ALL: "The interquartile mean over all configurations; bands hold their middle half.",
+    ALL: "The interquartile mean over all configurations; bands contain the middle half.",
 }
 
 
@@ -123,8 +123,9 @@ def _settling_chart(data: SweepData, view: str, scenario: str) -> Chart:
     made.update_yaxes(autorange="reversed", type="category")
     made.update_xaxes(rangemode="tozero")
     caption = (
-        "Learning makes the objective worse here, so how soon it is high says nothing. A dot per run: the first step "
-        "from which its curve stays within 5 % of its final level. One at the end of training has not settled."
+        "Learning makes the objective worse here, so the time until it is high is meaningless. One dot per run: "
+        "the first step from which its curve stays within 5 % of its final level. A run with its dot at the end of "
+        "training has not settled."
     )
     return Chart(f"efficiency-{view}-{scenario}", f"Settling time, {scenario}", caption, made, scenario, view)
 
@@ -150,8 +151,8 @@ def efficiency_charts(data: SweepData) -> Iterator[Chart]:
             made_figure = figure(traces, "way from worst to best score (%)", f"{STEPS} needed")
             made_figure.update_yaxes(rangemode="tozero")
             caption = (
-                "Steps until the middle curve is so far up between the scenario's lowest and highest point. "
-                "Lower is better; a line ends where its algorithm got no further."
+                "Steps until the middle curve has covered this part of the way from the scenario's lowest to "
+                "its highest point. Lower is better; a line ends at the best that its algorithm reached."
             )
             yield Chart(
                 f"efficiency-{view}-{scenario}", f"Sample efficiency, {scenario}", caption, made_figure, scenario, view
@@ -179,7 +180,7 @@ def _over_scenarios(data: SweepData, view: str) -> Chart:
     made = figure(traces, STEPS, "scaled score<br>(0 to 1 a scenario)", hovermode="x unified")
     caption = (
         "The interquartile mean over all runs of all scenarios; bands are 95 % stratified-bootstrap intervals. "
-        "Of algorithms that ran in every scenario."
+        "Only algorithms that ran in every scenario."
     )
     return Chart(f"efficiency-{view}-all", "All scenarios", caption, made, "*", view)
 

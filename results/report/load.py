@@ -104,5 +104,5 @@ def _seed_values(sweep: Path, trial: str, place: str, value: float) -> list[floa
         found = judge_trial(record, read_metrics(folder))
         return (found.values(record.objective.metric) if found else []) or [float(value)]
     except (RecordError, OSError) as error:
-        _log.warning("%s: the score of its seeds alone is not known (%s)", trial, " ".join(str(error).split()))
+        _log.warning("%s: the scores of its single seeds are unknown (%s)", trial, " ".join(str(error).split()))
         return [float(value)]

@@ -191,7 +191,7 @@ def _provenance(data: SweepData) -> dict[str, Any]:
         facts = [(name, row[name]) for name in ("git_sha", "host", "device", "jax_version") if _known(row[name])]
         return {"command": None, "composed": None, "facts": facts}
     known = dict(data.manifest.provenance)
-    dirty = " (with changes that were not committed)" if known.get("git_dirty") else ""
+    dirty = " (with uncommitted changes)" if known.get("git_dirty") else ""
     versions = known.get("versions") or {}
     facts = [
         ("git SHA", f"{known.get('git_sha') or 'unknown'}{dirty}"),

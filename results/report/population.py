@@ -43,7 +43,9 @@ def lineage_charts(data: SweepData) -> Iterator[Chart]:
         traces = [_lives(rows, places, algorithm), *_takeovers(some, places, algorithm, of_algorithm[algorithm])]
         made = figure(traces, "environment steps", "", showlegend=False)
         made.update_yaxes(type="category", categoryorder="array", categoryarray=list(reversed(places.values())))
-        caption = "A line a trial; where another one joins it, it went on from that one's learner, with new values."
+        caption = (
+            "One line per trial; where another line joins it, the trial continued from that learner, with new values."
+        )
         yield Chart(f"lineage-{algorithm}-{scenario}", f"{algorithm}, {scenario}", caption, made, scenario, wide=True,
                     height=max(240, 110 + 24 * len(places)))  # fmt: skip
 

@@ -107,8 +107,8 @@ def _plane(found: SensitivityCards, of_algorithm: dict[str, Style]) -> Chart:
     made = figure(traces, "sensitivity (normalised score)", f"tuned per scenario:<br>{_SCORE}")
     made.update_xaxes(rangemode="tozero")
     caption = (
-        "Right: more of the score hangs on tuning per scenario; up: a better score once tuned; best is the upper left. "
-        f"Above the dashed line one configuration for all scenarios does better than that of {first}. Bars: 95 %."
+        "Right: the score depends more on tuning per scenario; up: a better score when tuned; best is "
+        f"the upper left. Above the dashed line one configuration for all scenarios beats that of {first}. Bars: 95 %."
     )
     return Chart("sensitivity-plane", "Performance and sensitivity", caption, made, EVERY_SCENARIO)
 
@@ -130,10 +130,11 @@ def _tuned(found: SensitivityCards, of_algorithm: dict[str, Style]) -> Chart:
     made = figure(traces, "hyperparameters tuned per scenario", _SCORE)
     made.update_xaxes(dtick=1)
     caption = (
-        "The best score with so many hyperparameters tuned per scenario, the others as in the configuration that is "
-        f"best on average. The effective dimensionality is where {100 * PEAK_SHARE:.0f} % of the right end is reached."
+        "The best score with this many hyperparameters tuned per scenario, the others as in the configuration "
+        f"that is best on average. The effective dimensionality is where {100 * PEAK_SHARE:.0f} % of the right end "
+        "is reached."
     )
-    return Chart("sensitivity-tuned", "What tuning per scenario gains", caption, made, EVERY_SCENARIO)
+    return Chart("sensitivity-tuned", "Gain from tuning per scenario", caption, made, EVERY_SCENARIO)
 
 
 def _effects(found: SensitivityCards, of_algorithm: dict[str, Style]) -> Chart:
@@ -154,14 +155,14 @@ def _effects(found: SensitivityCards, of_algorithm: dict[str, Style]) -> Chart:
                 "%{customdata[1]}",
             )
         )  # fmt: skip
-    made = figure(traces, "best value less worst (normalised score)", "")
+    made = figure(traces, "best minus worst value (normalised score)", "")
     made.update_yaxes(autorange="reversed", type="category")
     made.update_xaxes(rangemode="tozero")
     caption = (
-        "The mean over scenarios at a hyperparameter's best value less that at its worst, the others as in the "
+        "The mean over scenarios at a hyperparameter's best value minus that at its worst, the others as in the "
         "configuration that is best on average. Bars: 95 %."
     )
-    return Chart("sensitivity-effects", "What hangs on each hyperparameter", caption, made, EVERY_SCENARIO,
+    return Chart("sensitivity-effects", "Effect of each hyperparameter", caption, made, EVERY_SCENARIO,
                  height=max(300, 130 + 34 * len(keys)))  # fmt: skip
 
 

@@ -39,41 +39,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> OneLineParser:
     parser = OneLineParser(
-        "python -m results.vaults", description="Find trajectories, and work with them.", variables=_VARIABLES
+        "python -m results.vaults", description="Find trajectories and work with them.", variables=_VARIABLES
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
     def command(name: str, about: str) -> OneLineParser:
         added = commands.add_parser(name, help=about, description=about, variables=_VARIABLES)
-        added.add_argument("sources", nargs="+", metavar="folder", help="of a sweep, a trial or a vault; s3://… too")
-        added.add_argument("--query", help='on the index: algorithm == "ff_mappo" and cooperation_rate > 0.5')
+        added.add_argument(
+            "sources", nargs="+", metavar="folder", help="folder of a sweep, a trial or a vault; s3://… too"
+        )
+        added.add_argument("--query", help='condition on the index: algorithm == "ff_mappo" and cooperation_rate > 0.5')
         added.add_argument("--kind", choices=KINDS, help="of vaults (both)")
         return added
 
     command("find", "List the vaults.")
-    card = command("card", "Tell what is in each vault.")
+    card = command("card", "Describe each vault.")
     form = card.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as JSON, a line a vault")
     form.add_argument("--markdown", metavar="FILE", help="into a Markdown file")
-    verify = command("verify", "Look for damage; exit code 1 where there is some.")
-    verify.add_argument("--write", action="store_true", help="write checksums beside vaults that are whole")
-    merge = command("merge", "Make one vault of several.")
+    verify = command("verify", "Look for damage; exit code 1 if there is any.")
+    verify.add_argument("--write", action="store_true", help="write checksums beside intact vaults")
+    merge = command("merge", "Merge several vaults into one.")
     merge.add_argument("--along", choices=ALONG, default="auto", help="behind each other (time) or beside (auto)")
-    thin = command("thin", "Make a smaller vault of one.")
+    thin = command("thin", "Make a smaller copy of a vault.")
     thin.add_argument("--every", type=whole_number(1), default=1, metavar="K", help="keep every k-th step")
     thin.add_argument("--envs", metavar="A:B", help="keep environments A to B (exclusive), or a list: 0,3,5")
     thin.add_argument(
-        "--best", type=whole_number(1), metavar="N", help="keep the N whole episodes of the highest return"
+        "--best", type=whole_number(1), metavar="N", help="keep the N whole episodes with the highest return"
     )
     thin.add_argument(
-        "--worst", type=whole_number(1), metavar="N", help="keep the N whole episodes of the lowest return"
+        "--worst", type=whole_number(1), metavar="N", help="keep the N whole episodes with the lowest return"
     )
-    export = command("export", "Write them for other tools.")
+    export = command("export", "Export vaults for other tools.")
     export.add_argument("--format", choices=("parquet", "og-marl"), default="parquet")
     export.add_argument("--label", default="Replay", help="og-marl: the data set's name (Replay)")
-    export.add_argument("--partial", action="store_true", help="og-marl: take episodes, too, that were cut")
+    export.add_argument("--partial", action="store_true", help="og-marl: include truncated episodes")
     for added in (merge, thin, export):
-        added.add_argument("--to", required=True, metavar="PATH", help="what is made anew")
+        added.add_argument("--to", required=True, metavar="PATH", help="the output")
     return parser
 
 
@@ -111,7 +113,7 @@ def _verify(options: argparse.Namespace) -> int:
     damaged = False
     for place in places:
         if options.write and store_of(place.folder).on_disk(place.folder) is None:
-            raise VaultError(f"{place.path}: is on remote storage; fetch the trial, and write checksums there")
+            raise VaultError(f"{place.path}: is on remote storage; fetch the trial, and write checksums in the copy")
         with vaults.opened([place]) as (vault,):
             problems = vaults.verify(vault, place)
             for problem in problems:

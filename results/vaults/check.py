@@ -48,7 +48,9 @@ def write_checksums(vault: Vault) -> Path:
     try:
         file.write_text("".join(lines), encoding="utf-8")
     except OSError as error:
-        raise VaultError(f"{file}: cannot be written ({error.strerror}); copy the vault to where you may") from error
+        raise VaultError(
+            f"{file}: cannot be written ({error.strerror}); copy the vault to a writable folder"
+        ) from error
     return file
 
 

@@ -95,7 +95,7 @@ def thin(
     """
     if (best is None) + (worst is None) < 2:
         if every != 1 or envs is not None or (best is not None and worst is not None):
-            raise VaultError("best and worst: give one of them, without every and envs; thin twice for both")
+            raise VaultError("best and worst: give one, without every and envs; thin twice for both")
         return _thin_to_episodes(vault, Path(to), best if best is not None else -int(worst or 0))
     if every < 1 or (every == 1 and envs is None):
         raise VaultError(f"every {every}: give a number of 2 or more, environments to keep, or best or worst")
@@ -158,8 +158,8 @@ def _goes_by_time(vaults: Sequence[Vault], along: str) -> bool:
     if along != "time" and len(steps) == 1:
         return False
     raise VaultError(
-        f"{vaults[0].path} and others have {_numbers(rows)} environments and {_numbers(steps)} steps: they fit neither "
-        f"behind nor beside each other as asked (along={along}); thin them to as many environments first"
+        f"{vaults[0].path} and others have {_numbers(rows)} environments and {_numbers(steps)} steps: they cannot "
+        f"be joined as requested (along={along}); thin them to as many environments first"
     )
 
 

@@ -25,7 +25,7 @@ _TIME_AXIS: Final = int(10e12)
 _CHUNK_STEPS: Final = 128
 _CHUNK_BYTES: Final = 4 * 2**20
 _COMPRESSION: Final = {"id": "zstd", "level": 1}
-_REMEDY: Final = "restore it, or play the trial again: make rerun TRIAL=<trial id>"
+_REMEDY: Final = "restore it, or repeat the trial: make rerun TRIAL=<trial id>"
 
 Array = NDArray[Any]
 Fields = dict[str, Array]
@@ -275,7 +275,7 @@ def create(
             new = NewVault(place, fields, rows)
             yield new
             if not new.steps:
-                raise VaultError(f"{path}: there is nothing to write into it; choose other vaults, or more of them")
+                raise VaultError(f"{path}: there is nothing to write; choose other vaults, or more")
             new.finish()
     except OSError as error:
         raise VaultError(f"{path}: cannot be written ({error.strerror}); name another folder") from error

@@ -213,7 +213,7 @@ _REASONS: Mapping[str, str] = {
     "logger.use_json": "marl-eval's file is always written, metrics/metrics.json in the trial's folder",
     "logger.use_tb": "metrics are written in this project's formats; leave Mava's loggers off",
     "logger.checkpointing.load_model": "trials begin with new networks; leave it out",
-    "logger.checkpointing.save_args.rel_dir": f"Mava's own checkpoints lie in the trial's folder, in {OWN_CHECKPOINTS}",
+    "logger.checkpointing.save_args.rel_dir": f"Mava's own checkpoints are in the trial's folder, in {OWN_CHECKPOINTS}",
     "logger.use_neptune": "metrics are written in this project's formats; leave Mava's loggers off",
 }
 

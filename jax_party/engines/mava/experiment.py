@@ -181,7 +181,7 @@ class MavaExperiment(Recorded):
             fitting = 1 + max(0, int(_ROOM * most - _mappings()) // max(1, of_seed))
             reason = (
                 f"{others + 1} seeds: each has {of_seed:,} memory mappings of compiled programs with ENGINE=mava, and "
-                f"a process here has at most {most:,}; take {fitting} seeds (SEEDS), or raise the limit (sysctl "
+                f"a process here has at most {most:,}; use {fitting} seeds (SEEDS), or raise the limit (sysctl "
                 "vm.max_map_count)"
             )
             self.recorder.fail(ConfigError, reason)
