@@ -234,7 +234,7 @@ episode: setup ## Render an episode of a trained policy: TRIAL=<id or folder> OU
 	  $(if $(STEPS),--steps=$(call quoted,STEPS)) $(if $(LEARNER),--learner=$(call quoted,LEARNER)) $(if $(OUT),--out=$(call quoted,OUT))
 
 # Most of the tests' time is XLA compilation; `make test-slow` and the benchmarks compile with XLA's defaults.
-TEST_XLA = XLA_FLAGS="--xla_backend_optimization_level=0 $${XLA_FLAGS:-}"
+TEST_XLA = XLA_FLAGS="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false $${XLA_FLAGS:-}"
 
 test: setup-dev ## Lint, type-check and test (under 25 minutes on 2 cores)
 	$(call only,ARGS)@$(MAKE) lint ARGS=

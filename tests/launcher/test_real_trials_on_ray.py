@@ -39,7 +39,7 @@ from launcher.plan.write import draw_plan, write_plan
 from mava_configs import ALGORITHMS
 from tests.launcher.drivers import LIMIT_S, ROOT, Driver, kill_driver, start_driver, sweep_folder
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("real trials")]  # `unbroken` is made once
 Begin = Callable[..., Driver]
 
 OVERRIDES = (
