@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jax_party.cli.console import RunConsole
-from jax_party.engines import Outline, engine_of, get_engine
+from jax_party.engines import Engine, Outline, engine_of, get_engine
 from jax_party.errors import RecordError
 from jax_party.judging.objectives import Objective
 from jax_party.runtime import prepare_process
@@ -29,12 +29,14 @@ def run_experiment(mapping: Mapping[str, Any]) -> Path:
       JaxPartyError: the config is refused, the folder cannot be made, or training diverged.
     """
     engine = engine_of(mapping)
-    outline = engine.outline(engine.parse(mapping))
+    engine.check()
+    config = engine.parse(mapping)
+    outline = engine.outline(config)
     folder = make_folder(outline, outline.system)
     name = "-".join((outline.system, *folder.parts[-2:]))
     record = new_record(outline, engine.name, new_trial_id(name, mapping, outline.seed))
     create_trial_folder(folder, mapping, record)
-    return resume_experiment(folder)
+    return _play(engine, config, outline, record, folder)
 
 
 def resume_experiment(folder: Path) -> Path:
@@ -47,8 +49,13 @@ def resume_experiment(folder: Path) -> Path:
     engine = get_engine(record.engine)
     engine.check()
     config = engine.parse(mapping)
-    outline = engine.outline(config)
-    _refuse_failed(folder)
+    if record.state == State.FAILED:
+        raise RecordError(f"{folder}: the run failed ({record.error}); start a new one with other settings")
+    return _play(engine, config, engine.outline(config), record, folder)
+
+
+def _play(engine: Engine, config: Any, outline: Outline, record: TrialRecord, folder: Path) -> Path:
+    """Train in a trial's folder until the experiment has ended, and show how it goes."""
     console = RunConsole(outline.use_console)
     console.header(outline, record, str(folder))
     prepare_process(cpu_devices=outline.num_devices)
@@ -80,12 +87,6 @@ def new_record(outline: Outline, engine: str, trial_id: str, **more: Any) -> Tri
         objective=Objective(outline.eval_metric, "max", at=outline.eval_at),
         **more,
     )
-
-
-def _refuse_failed(folder: Path) -> None:
-    record = read_record(folder)
-    if record.state == State.FAILED:
-        raise RecordError(f"{folder}: the run failed ({record.error}); start a new one with other settings")
 
 
 @contextmanager

@@ -65,9 +65,11 @@ class ExperimentTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Choose where trials run; the first step opens the trial itself."""
-        if not hasattr(self, "_room"):
-            own = config["workers"] is None
-            self._room: Room = OwnRoom(config["worker"]) if own else SharedRoom(config["workers"], config["sweep"])
+        own = config["workers"] is None
+        self._room: Room = OwnRoom(config["worker"]) if own else SharedRoom(config["workers"], config["sweep"])
+        self._begin()
+
+    def _begin(self) -> None:
         self._joined: str | None = None
         self._inherited: Inheritance | None = None
         self._last: dict[str, Any] = {"env_steps": 0}
@@ -94,7 +96,7 @@ class ExperimentTrainable(tune.Trainable):
         """Leave the trial and prepare for the next one in the same warm process."""
         self.cleanup()
         self.config = new_config
-        self.setup(new_config)
+        self._begin()
         return True
 
     def cleanup(self) -> None:

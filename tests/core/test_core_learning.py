@@ -20,6 +20,9 @@ FEED_FORWARD = tuple(name for name in ALGORITHMS if name not in RECURRENT)
 SEQUENTIAL = ("ff_sable", "rec_sable", "mat", "ff_hasac")
 """Systems whose agents can come to differ though nothing tells them apart: they act, or have learned, in turn."""
 
+PLAY_THE_DILEMMA = ("ff_ippo", "rec_ippo", "ff_sable", "ff_iql", "ff_isac")
+"""Systems that play the dilemma in `make test`, and the stag hunt in `make test-slow`; of the others the reverse."""
+
 LIKE_ANOTHER = ("ff_mappo", "rec_mappo", "rec_sable", "rec_iql", "ff_masac")
 """Systems that differ from one of the same family only in what a critic sees, or in how far back they see: the games
 that the other one plays in `make test` they play in `make test-slow`."""
@@ -113,7 +116,7 @@ STAG_HUNT = (
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(
-    "algorithm", _systems([n for n in ALGORITHMS if n != "rec_qmix"], {*LIKE_ANOTHER, "mat", "ff_hasac"})
+    "algorithm", _systems([n for n in ALGORITHMS if n != "rec_qmix"], {*ALGORITHMS} - {*PLAY_THE_DILEMMA})
 )
 def test_the_one_shot_dilemma_ends_in_defection(algorithm: str, seed: int, trainer: Callable[..., Any]) -> None:
     """QMIX is left out: it has no individual rewards."""
@@ -123,14 +126,14 @@ def test_the_one_shot_dilemma_ends_in_defection(algorithm: str, seed: int, train
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("algorithm", _systems(ALGORITHMS, LIKE_ANOTHER))
+@pytest.mark.parametrize("algorithm", _systems(ALGORITHMS, {*LIKE_ANOTHER, *PLAY_THE_DILEMMA}))
 def test_the_shared_stag_hunt_ends_in_cooperation(algorithm: str, seed: int, trainer: Callable[..., Any]) -> None:
     metrics = trainer(algorithm, "game", *STAG_HUNT).learn(seed)
     assert metrics["outcome_share_cc"] > 0.95
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("algorithm", _systems(ALGORITHMS, {*FEED_FORWARD} - {"ff_ippo", "ff_iql"}))
+@pytest.mark.parametrize("algorithm", _systems(ALGORITHMS, {*FEED_FORWARD, "rec_mappo"} - {"ff_ippo"}))
 def test_only_recurrent_systems_recall_a_cue(algorithm: str, seed: int, trainer: Callable[..., Any]) -> None:
     """8 steps after it was seen; what cannot remember names one of two."""
     settings = RETENTION if algorithm == "rec_sable" else ()
@@ -142,7 +145,7 @@ def test_only_recurrent_systems_recall_a_cue(algorithm: str, seed: int, trainer:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("algorithm", [*SEQUENTIAL, "ff_ippo"])
+@pytest.mark.parametrize("algorithm", _systems([*SEQUENTIAL, "ff_ippo"], {"rec_sable"}))
 def test_sequential_systems_coordinate_without_ids(algorithm: str, seed: int, trainer: Callable[..., Any]) -> None:
     """Agents that see the same must do different things; one policy for all, acting at once, cannot."""
     train = trainer(algorithm, "coordination", "system.add_agent_id=false")

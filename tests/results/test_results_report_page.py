@@ -104,8 +104,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         launched.close()
 
 
-@pytest.mark.parametrize("width", [400, 1600])
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "theme"), [(400, "dark"), (1600, "light")])
 def test_it_opens_draws_and_fits(width: int, theme: str, page: Path, context: Any) -> None:
     seen = Browser(context, page, width)
     seen.choose(theme)
@@ -147,8 +146,7 @@ def keep(seen: Browser, name: str) -> list[Image.Image]:
     return pieces
 
 
-@pytest.mark.parametrize("width", [400, 1600])
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "theme"), [(400, "dark"), (1600, "light")])
 def test_a_table_that_is_cut_off_shows_that_it_goes_on(width: int, theme: str, page: Path, context: Any) -> None:
     seen = Browser(context, page, width)
     seen.choose(theme)
