@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
-RESAMPLES: Final = 99_999
+PERMUTATIONS: Final = 99_999
 """The number of permutations to draw; if there are no more than that, all are used."""
 TEST: Final = (
-    f"one-sided permutation test of Welch's t over test seeds ({RESAMPLES:,} permutations drawn with seed 0, or all "
+    f"one-sided permutation test of Welch's t over test seeds ({PERMUTATIONS:,} permutations drawn with seed 0, or all "
     "where there are fewer), Holm's step-down over the claims"
 )
 SUPPORTED: Final = "supported"
@@ -51,10 +51,10 @@ class Judgement(NamedTuple):
 
 def smallest_p(seeds: int) -> float:
     """Return the smallest p-value that the test can give with this number of seeds per algorithm."""
-    return max(1.0 / math.comb(2 * seeds, seeds), 1.0 / (RESAMPLES + 1))
+    return max(1.0 / math.comb(2 * seeds, seeds), 1.0 / (PERMUTATIONS + 1))
 
 
-def judge(evidence: Sequence[Evidence | None], alpha: float, resamples: int = RESAMPLES) -> list[Judgement]:
+def judge(evidence: Sequence[Evidence | None], alpha: float, resamples: int = PERMUTATIONS) -> list[Judgement]:
     """Test every claim; a claim without evidence (None) has a p-value of 1 and is not supported."""
     of_claims = [1.0 if one is None else p_value(one, resamples) for one in evidence]
     found = []
@@ -64,12 +64,12 @@ def judge(evidence: Sequence[Evidence | None], alpha: float, resamples: int = RE
     return found
 
 
-def p_value(evidence: Evidence, resamples: int = RESAMPLES) -> float:
+def p_value(evidence: Evidence, resamples: int = PERMUTATIONS) -> float:
     """Return the p-value of a claim, as `p_values` does."""
     return float(p_values([evidence.a], [evidence.b], evidence.relation, resamples)[0])
 
 
-def p_values(a: ArrayLike, b: ArrayLike, relation: str, resamples: int = RESAMPLES) -> NDArray[np.float64]:
+def p_values(a: ArrayLike, b: ArrayLike, relation: str, resamples: int = PERMUTATIONS) -> NDArray[np.float64]:
     """Return the p-values of one-sided permutation tests of Welch's t, one per row of `a` and `b`; columns are seeds.
 
     The test is exact if the seeds of both algorithms have the same distribution. If only their means are equal, its

@@ -19,7 +19,7 @@ from jax_party.judging.seeds import BLOCK
 
 if TYPE_CHECKING:
     pass
-from jax_party.judging.claim_tests import _LEAST_SEEDS, RESAMPLES, SUPPORTED, TEST, Evidence, judge, smallest_p
+from jax_party.judging.claim_tests import _LEAST_SEEDS, PERMUTATIONS, SUPPORTED, TEST, Evidence, judge, smallest_p
 
 DEFAULT_ALPHA: Final = 0.05
 DEFAULT_SEEDS: Final = 20
@@ -147,7 +147,7 @@ def _check_reachable(claims: Claims) -> None:
     """Refuse claims that no outcome could support: the smallest p-value is above what Holm's correction requires."""
     needed = claims.alpha / len(claims.claims)
     if smallest_p(claims.seeds) > needed:
-        least_alpha = len(claims.claims) / (RESAMPLES + 1)
+        least_alpha = len(claims.claims) / (PERMUTATIONS + 1)
         enough = next((n for n in range(_LEAST_SEEDS, 100) if smallest_p(n) <= needed), None)
         remedy = f"take seeds={enough} or more" if enough else f"take an alpha of at least {least_alpha:g}"
         raise SweepError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from jax_party.judging.aggregate import Aggregate, aggregate, interquartile_mean
 from jax_party.judging.resampling import bootstrap_interval, trimmed_mean
@@ -66,6 +66,20 @@ def stratified_interval(strata: Sequence[Sequence[float]]) -> Interval:
     return Interval(mean, mean - half, mean + half, Aggregate.MEAN.value)
 
 
+def mean_and_half_width(values: Any) -> tuple[Any, Any]:
+    """Return the mean over the first axis, and half the width of Student's 95 % interval; at least two values.
+
+    Args:
+      values: (n, …), array-like.
+    """
+    import numpy as np
+    from scipy import stats
+
+    of_each = np.asarray(values, np.float64)
+    error = of_each.std(axis=0, ddof=1) / np.sqrt(len(of_each))
+    return of_each.mean(axis=0), stats.t.ppf(0.975, len(of_each) - 1) * error
+
+
 def optimism(chosen_by: Sequence[Sequence[float]], fresh: Interval, mode: str) -> tuple[float, float]:
     """Return the score on the seeds that chose a configuration, with the strata and estimator of `fresh`, and by how
     much it is better than `fresh`, where larger values (`max`) or smaller ones (`min`) are better.
@@ -74,4 +88,4 @@ def optimism(chosen_by: Sequence[Sequence[float]], fresh: Interval, mode: str) -
     return tuned, tuned - fresh.value if mode == "max" else fresh.value - tuned
 
 
-__all__ = ["BOOTSTRAP_SEEDS", "Interval", "interval", "optimism", "stratified_interval"]
+__all__ = ["BOOTSTRAP_SEEDS", "Interval", "interval", "mean_and_half_width", "optimism", "stratified_interval"]

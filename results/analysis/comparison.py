@@ -16,7 +16,7 @@ from scipy import stats
 
 from jax_party.errors import RecordError
 from jax_party.judging.aggregate import Aggregate, aggregate
-from jax_party.judging.intervals import BOOTSTRAP_SEEDS, interval
+from jax_party.judging.intervals import BOOTSTRAP_SEEDS, interval, mean_and_half_width
 from jax_party.judging.objectives import At
 from jax_party.judging.replicates import means_over_scenarios, pool_seeds
 from jax_party.judging.resampling import bootstrap_interval, trimmed_mean
@@ -336,8 +336,7 @@ def _estimate(values: NDArray[np.float64], many: bool) -> tuple[float, float, fl
         return value, low if low is not None else math.nan, high if high is not None else math.nan
     if len(values) < 2:
         return float(values[0]), math.nan, math.nan
-    mean, error = float(np.mean(values)), float(stats.sem(values))
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    mean, half = map(float, mean_and_half_width(values))
     return mean, mean - half, mean + half
 
 

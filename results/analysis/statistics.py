@@ -13,12 +13,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jax_party.judging.intervals import BOOTSTRAP_SEEDS
-from jax_party.judging.resampling import LEVEL, draw_counts, percentile_interval, trimmed_mean
+from jax_party.judging.intervals import BOOTSTRAP_SEEDS, mean_and_half_width
+from jax_party.judging.resampling import draw_counts, percentile_interval, trimmed_mean
 
 Scores = Sequence[NDArray[np.float64]]
 
-RESAMPLES: Final = 2_000
+REPORT_RESAMPLES: Final = 2_000
 
 
 class Estimate(NamedTuple):
@@ -41,7 +41,7 @@ def _single(*groups: Scores) -> bool:
     return all(len(task) < 2 for group in groups for task in group)
 
 
-def interquartile_mean_of_tasks(scores: Scores, resamples: int = RESAMPLES) -> Estimate:
+def interquartile_mean_of_tasks(scores: Scores, resamples: int = REPORT_RESAMPLES) -> Estimate:
     """Return the interquartile mean of all tasks' runs pooled, with its stratified-bootstrap interval."""
     value = float(trimmed_mean(np.concatenate(scores)))
     if _single(scores):
@@ -58,7 +58,7 @@ def performance_profile(scores: Scores, thresholds: ArrayLike) -> NDArray[np.flo
     return np.asarray(np.mean([(task[:, None] > of_thresholds).mean(axis=0) for task in scores], axis=0))
 
 
-def profile_band(scores: Scores, thresholds: ArrayLike, resamples: int = RESAMPLES) -> Band:
+def profile_band(scores: Scores, thresholds: ArrayLike, resamples: int = REPORT_RESAMPLES) -> Band:
     """Return the performance profile with its stratified-bootstrap band."""
     value = performance_profile(scores, thresholds)
     if _single(scores):
@@ -73,7 +73,7 @@ def wins(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     return (x[:, None] > y[None, :]) + 0.5 * (x[:, None] == y[None, :])
 
 
-def probability_of_improvement(scores: Scores, others: Scores, resamples: int = RESAMPLES) -> Estimate:
+def probability_of_improvement(scores: Scores, others: Scores, resamples: int = REPORT_RESAMPLES) -> Estimate:
     """Return the probability that a run of `scores` beats one of `others` on a task drawn at random, ties as one half.
 
     `1/M Σ_m 1/(N_m K_m) Σ_{i,j} S(x_{m,i}, y_{m,j})` with S = 1, ½, 0 for more, equal, less: the Mann-Whitney U of each
@@ -89,15 +89,13 @@ def probability_of_improvement(scores: Scores, others: Scores, resamples: int = 
     return Estimate(value, float(low), float(high))
 
 
-def curve_over_seeds(curves: ArrayLike, resamples: int = RESAMPLES) -> Band:
+def curve_over_seeds(curves: ArrayLike, resamples: int = REPORT_RESAMPLES) -> Band:
     """Return a learning curve of several seeds, `(seeds, steps)`, with its band.
 
     With at least ten seeds, it is the interquartile mean with the percentile bootstrap over seeds, the estimator that
     `jax_party.judging.intervals.interval` uses for one number; with fewer, the mean with Student's t; with one, the
     curve itself.
     """
-    from scipy import stats
-
     values = np.asarray(curves, np.float64)
     seeds = len(values)
     if seeds == 1:
@@ -105,8 +103,7 @@ def curve_over_seeds(curves: ArrayLike, resamples: int = RESAMPLES) -> Band:
     if seeds >= BOOTSTRAP_SEEDS:
         drawn = np.random.default_rng(0).integers(seeds, size=(seeds, resamples))
         return Band(trimmed_mean(values), *percentile_interval(trimmed_mean(values[drawn])))
-    mean = values.mean(axis=0)
-    half = stats.t.ppf((1 + LEVEL) / 2, seeds - 1) * values.std(axis=0, ddof=1) / np.sqrt(seeds)
+    mean, half = mean_and_half_width(values)
     return Band(mean, mean - half, mean + half)
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from jax_party.judging import seeds as judging_seeds
 from jax_party.judging import standings
-from jax_party.judging.aggregate import aggregate
-from jax_party.judging.intervals import interval, optimism, stratified_interval
+from jax_party.judging.intervals import Interval, interval, optimism, stratified_interval
 from jax_party.judging.replicates import pool_seeds
 from jax_party.judging.standings import Standing
 from jax_party.trial.manifest import SweepManifest
@@ -33,8 +32,8 @@ def judge_promotions(rows: Sequence[IndexRow]) -> None:
         for row in [*tests, *([] if origin is None else [origin])]:
             row.fixed.update(fresh)
         if origin is not None and chosen_by:
-            gap = aggregate(chosen_by, fresh["fresh.estimator"]) - fresh["fresh.value"]
-            origin.fixed["optimism_gap"] = gap if origin.fixed["objective.mode"] == "max" else -gap
+            on_fresh = Interval(*(fresh[f"fresh.{name}"] for name in Interval._fields))
+            origin.fixed["optimism_gap"] = optimism([chosen_by], on_fresh, origin.fixed["objective.mode"])[1]
     _count_tests(rows, by_id)
 
 
