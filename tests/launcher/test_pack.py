@@ -166,9 +166,7 @@ def test_an_error_of_one_trial_leaves_the_others_alone(pack: Callable[..., Pack]
     outcomes = step_all(four, names)
     assert isinstance(outcomes[3], RecordError)
     assert isinstance(outcomes[0], dict)
-    assert folders[1].name not in Counting.open_now, (
-        "a failed trial is closed, and would be opened again from its folder"
-    )
+    assert folders[1].name not in Counting.open_now, "a failed trial is closed"
 
 
 def test_a_trial_that_cannot_be_closed_leaves_the_others_alone(pack: Callable[..., Pack], folders: list[Path]) -> None:
