@@ -78,6 +78,11 @@ def write_json_atomically(path: Path, value: Any) -> None:
 
 
 def json_bytes(value: Any, path: Path) -> bytes:
+    """Return `value` as indented JSON in UTF-8; numbers that are not finite become null.
+
+    Raises:
+      RecordError: a value in it cannot be converted; the message begins with `path`.
+    """
     return (json.dumps(finite_value(plain_value(value, str(path))), indent=2) + "\n").encode()
 
 
@@ -89,6 +94,15 @@ def write_yaml_atomically(path: Path, value: Any) -> None:
 
 
 def read_text(path: Path, remedy: str) -> str:
+    """Return the content of a file in UTF-8.
+
+    Args:
+      path: the file.
+      remedy: what the user can do if it cannot be read; the end of the message.
+
+    Raises:
+      RecordError: there is no such file, it cannot be read, or it is not UTF-8.
+    """
     try:
         return store_of(path).read_bytes(path).decode()
     except FileNotFoundError:
@@ -98,6 +112,15 @@ def read_text(path: Path, remedy: str) -> str:
 
 
 def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
+    """Return the mapping in a YAML file.
+
+    Args:
+      path: the file.
+      remedy: what the user can do if it cannot be read; the end of the message.
+
+    Raises:
+      RecordError: it cannot be read, is not YAML, or holds something else than a mapping with string keys.
+    """
     try:
         value = yaml.load(read_text(path, remedy), Loader=YamlLoader)
     except yaml.YAMLError as error:

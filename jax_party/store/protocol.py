@@ -12,6 +12,9 @@ from typing import Any, Final, Protocol, TypeVar
 from jax_party.errors import RecordError, StorageError
 
 LOCK_FILE: Final = ".lock"
+"""Held by the process that works in a folder; on object storage, the lease."""
+CHANGE_FILE: Final = ".change.lock"
+"""Held while a process changes a file of a folder that machines share by a network file system."""
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -45,6 +45,7 @@ class Pack:
       idle_s: after how many seconds without a request a trial may lose its place.
       period_timeout_s: how long a trial's period may take, in seconds; None for the watchdog's default.
       engine: the name of the engine that the trials' configs are for.
+      clock: returns a time in seconds, of which only differences count.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Pack:
         idle_s: float = IDLE_S,
         period_timeout_s: float | None = None,
         engine: str = NATIVE,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.size = size
         self._engine = get_engine(engine)
@@ -63,6 +65,7 @@ class Pack:
         self._factory = factory
         self._gather_s = gather_s
         self._idle_s = idle_s
+        self._clock = clock
         self._watchdog = Watchdog(period_timeout_s)
         self._members: dict[str, Member] = {}
         self._changed = threading.Condition()
@@ -89,9 +92,10 @@ class Pack:
             if trial_id in self._members:
                 return True
             if len(self._members) < self.size:
-                self._members[trial_id] = Member(trial_id, inherited)
+                member = self._members[trial_id] = Member(trial_id, inherited)
+                member.seen = self._clock()
                 return True
-            now = time.monotonic()
+            now = self._clock()
             idle = [m.trial_id for m in self._members.values() if m.asked is None and now - m.seen > self._idle_s]
         for gone in idle:
             logger.warning("%s: idle for %g s; its place is taken", gone, self._idle_s)
@@ -168,7 +172,7 @@ class Pack:
             return self._step(trial_id)
 
         try:
-            return patiently(before_pause=lambda error: outage.append((time.monotonic(), error)))(play)
+            return patiently(before_pause=lambda error: outage.append((self._clock(), error)))(play)
         except Exception as error:
             reason = refusal(error)
             if reason is None:
@@ -182,7 +186,7 @@ class Pack:
 
     def _note_outage(self, trial_id: str, outage: list[tuple[float, BaseException]], told: list[str]) -> None:
         """Note in the record how long storage has refused; a later note of the same outage replaces this one."""
-        seconds, reason = time.monotonic() - outage[0][0], refusal(outage[0][1])
+        seconds, reason = self._clock() - outage[0][0], refusal(outage[0][1])
         folder = self._sweep / trial_id
         kept = [note for note in read_record(folder).retries if note not in told]
         note = f"{utc_timestamp()} storage refused for {seconds:.0f} s ({reason}), then went on"
@@ -228,7 +232,7 @@ class Pack:
         except BaseException as error:
             outcomes = [error] * len(members)
         for member, outcome in zip(members, outcomes, strict=True):
-            asked, member.asked, member.seen = member.asked, None, time.monotonic()
+            asked, member.asked, member.seen = member.asked, None, self._clock()
             assert asked is not None
             member.over = isinstance(outcome, BaseException) or bool(outcome.get("finished"))
             if isinstance(outcome, BaseException):
@@ -256,10 +260,10 @@ class Pack:
                 with self._watched(members, self._watchdog.opening_s()):
                     opened = [self._open(member) for member in members]
                 well = [member for member, error in zip(members, opened, strict=True) if error is None]
-                turns, began = _turns(well), time.monotonic()
+                turns, began = _turns(well), self._clock()
                 with self._watched(well, turns * self._watchdog.period_s()):
                     played = iter(self._advance([member.experiment for member in well]))
-                self._watchdog.played((time.monotonic() - began) / turns)
+                self._watchdog.played((self._clock() - began) / turns)
                 return [next(played) if error is None else error for error in opened]
             except Exception as error:
                 if not _out_of_memory(error) or not self._make_smaller(members, error):

@@ -38,11 +38,18 @@ class Watchdog:
       limit_s: limit for a period of one trial, in seconds. None means `FIRST_S` for the first period, then `SLOWER`
         times the longest so far, but at least `LEAST_S`.
       end: ends the process, given its exit code.
+      timer: returns a timer, given seconds, a function and the function's arguments.
     """
 
-    def __init__(self, limit_s: float | None, end: Callable[[int], None] = os._exit) -> None:
+    def __init__(
+        self,
+        limit_s: float | None,
+        end: Callable[[int], None] = os._exit,
+        timer: Callable[..., threading.Timer] = threading.Timer,
+    ) -> None:
         self._limit_s = limit_s
         self._end = end
+        self._timer = timer
         self._longest: float | None = None
 
     def period_s(self) -> float:
@@ -82,7 +89,7 @@ class Watchdog:
         if limit_s == float("inf"):
             yield
             return
-        timer = threading.Timer(limit_s, self._give_up, (limit_s, trace, tell, place))
+        timer = self._timer(limit_s, self._give_up, (limit_s, trace, tell, place))
         timer.daemon = True
         timer.start()
         faulthandler.dump_traceback_later(limit_s + LAST_RESORT_S, file=STDERR, exit=True)

@@ -1,9 +1,8 @@
-"""Trials that share a process: each is played as if alone, in step with the others."""
+"""Trials that share a process: each runs as it would alone, in step with the others."""
 
 from __future__ import annotations
 
 import errno
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,7 @@ PERIODS = 3
 
 
 class Counting:
-    """An experiment that counts its periods, and notes who is played when."""
+    """An experiment that counts its periods, and records which trials ran, in order."""
 
     width = num_learners = 1
     played: ClassVar[list[str]] = []
@@ -50,7 +49,7 @@ class Counting:
 
 
 class Together(Counting):
-    """The same, played side by side in a batched program that fits into memory up to a width."""
+    """The same, run side by side in a batched program that fits into memory up to a width."""
 
     fits: ClassVar[int] = 1
     widths: ClassVar[list[int]] = []
@@ -85,8 +84,8 @@ def pack(folders: list[Path]) -> Iterator[Callable[..., Pack]]:
     Counting.played.clear()
     Together.widths.clear()
 
-    def make(size: int, factory: Callable[..., Any] = Counting, gather_s: float = 30.0, idle_s: float = 30.0) -> Pack:
-        made.append(Pack(folders[0].parent, size, factory, gather_s, idle_s))
+    def make(size: int, factory: Callable[..., Any] = Counting, gather_s: float = 30.0, **options: Any) -> Pack:
+        made.append(Pack(folders[0].parent, size, factory, gather_s, **options))
         return made[-1]
 
     yield make
@@ -96,7 +95,7 @@ def pack(folders: list[Path]) -> Iterator[Callable[..., Pack]]:
 
 
 def step_all(pack: Pack, names: list[str]) -> list[Any]:
-    """One period of each, asked for at the same time; an error stands for itself."""
+    """Request one period of each at the same time, and return the results and errors."""
 
     def step(name: str) -> Any:
         try:
@@ -108,37 +107,49 @@ def step_all(pack: Pack, names: list[str]) -> list[Any]:
         return list(threads.map(step, names))
 
 
-def test_there_is_room_for_so_many(pack: Callable[..., Pack], folders: list[Path]) -> None:
+def wait_for_request(pack: Pack, name: str) -> None:
+    """Wait until a period of the trial has been requested."""
+    while pack._members[name].asked is None:
+        time.sleep(0.01)
+
+
+def test_a_pack_has_room_for_its_size(pack: Callable[..., Pack], folders: list[Path]) -> None:
     two = pack(2)
     names = [folder.name for folder in folders]
     assert [two.join(name) for name in names[:3]] == [True, True, False]
-    assert two.join(names[0]), "who is in is in"
+    assert two.join(names[0]), "it has joined already"
     two.leave(names[1])
     assert two.join(names[2])
     assert two.members == 2
     two.leave("nobody")
 
 
-def test_a_period_waits_for_all_and_for_nobody_for_ever(pack: Callable[..., Pack], folders: list[Path]) -> None:
+def test_a_period_waits_for_the_last_request(
+    pack: Callable[..., Pack], folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Together, "fits", 3)
     names = [folders[number].name for number in (0, 2, 3)]
-    three = pack(3)
-    for name in names:
-        assert three.join(name)
-    late = threading.Timer(0.3, lambda: step_all(three, names[2:]))
-    late.start()
-    step_all(three, names[:2])
-    late.join()
-    assert sorted(Counting.played) == sorted(names), "one period, with the one that came late in it"
-    Counting.played.clear()
-    hasty = pack(2, gather_s=0.1)
-    three.close()
-    for name in names[:2]:
-        assert hasty.join(name)
+    three = pack(3, Together, gather_s=3600.0)
+    assert all(three.join(name) for name in names)
+    with ThreadPoolExecutor(1) as threads:
+        early = threads.submit(step_all, three, names[:2])
+        for name in names[:2]:
+            wait_for_request(three, name)
+        assert Counting.played == []
+        three.step(names[2])
+        assert [outcome["env_steps"] for outcome in early.result()] == [1, 1]
+    assert Together.widths == [3], "all ran at once"
+
+
+def test_a_period_waits_for_no_longer_than_it_may(pack: Callable[..., Pack], folders: list[Path]) -> None:
+    names = [folders[number].name for number in (0, 2)]
+    hasty = pack(2, gather_s=0.01)
+    assert all(hasty.join(name) for name in names)
     hasty.step(names[0])
     assert Counting.played == [names[0]]
 
 
-def test_what_goes_wrong_with_one_is_its_own(pack: Callable[..., Pack], folders: list[Path]) -> None:
+def test_an_error_of_one_trial_leaves_the_others_alone(pack: Callable[..., Pack], folders: list[Path]) -> None:
     names = [folder.name for folder in folders]
     four = pack(4)
     assert all(four.join(name) for name in names)
@@ -147,7 +158,7 @@ def test_what_goes_wrong_with_one_is_its_own(pack: Callable[..., Pack], folders:
         assert isinstance(outcomes[1], TrainingDiverged)
         assert [outcomes[n]["env_steps"] for n in (0, 2, 3)] == [period] * 3
     assert [outcomes[n]["finished"] for n in (0, 2, 3)] == [True] * 3
-    four._gather_s = 3600.0  # those that have ended are not waited for
+    four._gather_s = 3600.0  # it does not wait for trials that have ended
     step_all(four, names[:1])
     (folders[3] / RECORD_FILE).unlink()
     four.leave(names[3])
@@ -155,11 +166,11 @@ def test_what_goes_wrong_with_one_is_its_own(pack: Callable[..., Pack], folders:
     outcomes = step_all(four, names)
     assert isinstance(outcomes[3], RecordError)
     assert isinstance(outcomes[0], dict)
-    assert folders[1].name not in Counting.open_now, "what failed is taken up anew from its folder"
+    assert folders[1].name not in Counting.open_now, "a failed trial is closed"
 
 
-def test_one_that_cannot_be_closed_ends_alone(pack: Callable[..., Pack], folders: list[Path]) -> None:
-    """As where what was to be written last finds no room."""
+def test_a_trial_that_cannot_be_closed_leaves_the_others_alone(pack: Callable[..., Pack], folders: list[Path]) -> None:
+    """The disk may be full when the last files are written."""
 
     class Stuck(Counting):
         def close(self) -> None:
@@ -179,23 +190,22 @@ def test_one_that_cannot_be_closed_ends_alone(pack: Callable[..., Pack], folders
         pass
 
 
-def test_a_turn_is_played_with_nobody_beside_it(pack: Callable[..., Pack], folders: list[Path]) -> None:
-    """So that who ends the process then is known; the others' periods come after it."""
+def test_a_trial_in_its_turn_runs_alone(pack: Callable[..., Pack], folders: list[Path]) -> None:
+    """If the process dies, this trial is the cause; the others' periods come after it."""
     names = [folders[number].name for number in (0, 2)]
     two = pack(2, gather_s=30.0)
     assert all(two.join(name) for name in names)
     two.take_turn(names[1])
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(two.step, names[0])
-        while two._members[names[0]].asked is None:
-            time.sleep(0.01)
+        wait_for_request(two, names[0])
         assert two.step(names[1])["env_steps"] == 1
         two.leave(names[1])
         assert waiting.result(30.0)["env_steps"] == 1
     assert Counting.played == [names[1], names[0]]
 
 
-def test_who_leaves_gives_up_its_turn(pack: Callable[..., Pack], folders: list[Path]) -> None:
+def test_a_trial_that_leaves_gives_up_its_turn(pack: Callable[..., Pack], folders: list[Path]) -> None:
     names = [folders[number].name for number in (0, 2)]
     two = pack(2, gather_s=30.0)
     assert all(two.join(name) for name in names)
@@ -206,29 +216,30 @@ def test_who_leaves_gives_up_its_turn(pack: Callable[..., Pack], folders: list[P
         assert threads.submit(two.step, names[0]).result(30.0)["env_steps"] == 1
 
 
-def test_a_trial_that_nobody_asks_for_any_more_makes_room(pack: Callable[..., Pack], folders: list[Path]) -> None:
+def test_an_idle_trial_makes_room(pack: Callable[..., Pack], folders: list[Path]) -> None:
     names = [folders[number].name for number in (0, 2, 3)]
-    two = pack(2, gather_s=0.0, idle_s=0.3)
+    now_s = 100.0
+    two = pack(2, gather_s=0.0, idle_s=30.0, clock=lambda: now_s)
     assert two.join(names[0]) and two.join(names[1])
     two.step(names[0])
-    assert not two.join(names[2]), "none has been idle for long"
-    time.sleep(0.4)
+    now_s += 30.0
+    assert not two.join(names[2]), "none has been idle for longer than that"
     two.step(names[1])
+    now_s += 0.1
     assert two.join(names[2])
     assert Counting.open_now == {names[1]}
     with pytest.raises(SweepError, match="has not joined, or was idle for so long that its place was taken"):
         two.step(names[0])
 
 
-def test_leaving_waits_for_the_period_that_was_asked_for(pack: Callable[..., Pack], folders: list[Path]) -> None:
-    """As where a trainable died in its step: nobody waits for ever."""
+def test_leaving_waits_for_the_requested_period(pack: Callable[..., Pack], folders: list[Path]) -> None:
+    """A trainable may have died during its step; its request is still answered."""
     names = [folders[0].name, folders[2].name]
     two = pack(2, gather_s=30.0)
     assert all(two.join(name) for name in names)
     with ThreadPoolExecutor(2) as threads:
         waiting = threads.submit(two.step, names[0])
-        while two._members[names[0]].asked is None:
-            time.sleep(0.01)
+        wait_for_request(two, names[0])
         leaving = threads.submit(two.leave, names[0])
         assert two.step(names[1])["env_steps"] == 1
         assert waiting.result(10.0)["env_steps"] == 1
@@ -236,7 +247,7 @@ def test_leaving_waits_for_the_period_that_was_asked_for(pack: Callable[..., Pac
     assert (two.members, Counting.open_now) == (1, {names[1]})
 
 
-def test_out_of_memory_halves_what_goes_at_once(pack: Callable[..., Pack], folders: list[Path]) -> None:
+def test_out_of_memory_halves_the_width(pack: Callable[..., Pack], folders: list[Path]) -> None:
     names = [folders[number].name for number in (0, 2, 3)]
     four = pack(4, Together)
     assert all(four.join(name) for name in names)
@@ -244,7 +255,7 @@ def test_out_of_memory_halves_what_goes_at_once(pack: Callable[..., Pack], folde
     assert [outcome["env_steps"] for outcome in outcomes] == [1, 1, 1]
     assert Together.widths == [4, 2, 1]
     assert [outcome["env_steps"] for outcome in step_all(four, names)] == [2, 2, 2]
-    assert Together.widths == [4, 2, 1, 1], "it stays small"
+    assert Together.widths == [4, 2, 1, 1], "the width stays small"
     retries = [reason.split(" ", 1)[1] for reason in read_record(folders[0]).retries]
     assert retries == [
         "out of memory with 4 at once (RESOURCE_EXHAUSTED: Out of memory allocating 4 bytes.): 2 from now on",
@@ -253,7 +264,9 @@ def test_out_of_memory_halves_what_goes_at_once(pack: Callable[..., Pack], folde
     assert read_record(folders[1]).retries == ()
 
 
-def test_out_of_memory_while_a_trial_is_taken_up_halves_too(pack: Callable[..., Pack], folders: list[Path]) -> None:
+def test_out_of_memory_while_a_trial_is_opened_halves_the_width_too(
+    pack: Callable[..., Pack], folders: list[Path]
+) -> None:
     class Large(Together):
         def __init__(self, config: Any, folder: Path, *, company: int, most_at_once: int | None) -> None:
             if (most_at_once or company) > 2:
@@ -266,7 +279,7 @@ def test_out_of_memory_while_a_trial_is_taken_up_halves_too(pack: Callable[..., 
     assert Together.widths == [2, 1]
 
 
-def test_one_that_does_not_fit_alone_fails(
+def test_a_trial_that_does_not_fit_alone_fails(
     pack: Callable[..., Pack], folders: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Together, "fits", 0)
@@ -278,7 +291,7 @@ def test_one_that_does_not_fit_alone_fails(
     assert not Counting.open_now
 
 
-def test_the_folder_is_held_while_the_trial_is_here(pack: Callable[..., Pack], folders: list[Path]) -> None:
+def test_a_trials_folder_is_held_while_it_is_in_the_pack(pack: Callable[..., Pack], folders: list[Path]) -> None:
     one = pack(1)
     assert one.join(folders[0].name)
     one.step(folders[0].name)

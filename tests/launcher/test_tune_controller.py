@@ -1,7 +1,7 @@
-"""Tune's controller as we have changed it: who gets a free worker, and what the death of one costs a trial.
+"""Tune's controller as we have changed it: which trial gets a free worker, and what a worker's death costs a trial.
 
-The controller and its trials are real. Only what talks to actors is replaced: it notes what it is asked, and tells of
-failures as Ray's actor manager does.
+The controller and its trials are real. Only the actor manager is replaced: it records what it is asked to do, and
+reports failures as Ray's does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.launcher.tuned import MAX_FAILURES, make_trial, without_ray
 
 
 class Handle:
-    """A worker as Ray knows it: Tune asks each at once what its results will begin with."""
+    """A worker's actor handle; Tune asks each new one for the fields that all its results share."""
 
     get_auto_filled_metrics = SimpleNamespace(remote=lambda **options: {})
 
@@ -39,7 +39,7 @@ class Actor:
 
 
 class Manager:
-    """Starts no actors; keeps what is to be called when a worker has done, or failed at, what it is asked."""
+    """Starts no actors; keeps the callbacks for a task's success and failure."""
 
     num_actor_tasks = 0
 
@@ -69,18 +69,18 @@ class Manager:
         self._callbacks[tracked_actor] = (on_result, on_error)
 
     def clear_actor_task_futures(self, tracked_actor: Actor) -> None:
-        """What has come already is still told."""
+        """Keep the futures: a result that has arrived is still delivered."""
 
     def remove_actor(self, tracked_actor: Actor, kill: bool, stop_future: Any = None) -> bool:
         self.removed.append(tracked_actor)
         return True
 
     def done(self, actor: Actor, answer: Any) -> None:
-        """The worker has done what it was asked for last."""
+        """Report that the worker has finished its last task."""
         self._callbacks[actor][0](actor, answer)
 
     def fail(self, controller: Controller, actor: Actor, error: Exception) -> None:
-        """It has failed at it; a death is told of twice, as the actor's and as that of what it was asked for."""
+        """Report that the worker has failed at its last task; a death is reported for the actor and for the task."""
         _, on_error = self._callbacks[actor]
         if isinstance(error, RayActorError):
             controller._actor_failed(actor, error)
@@ -88,7 +88,7 @@ class Manager:
 
 
 class Told(Callback):
-    """What Tune tells its callbacks of trials, in order."""
+    """Records the events of trials that Tune reports to its callbacks, in order."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -104,7 +104,7 @@ class Told(Callback):
 
 
 class Run:
-    """A controller with one trial, which waits for a worker."""
+    """A controller with one trial that waits for a worker."""
 
     def __init__(self, folder: Path) -> None:
         self.told = Told()
@@ -117,23 +117,23 @@ class Run:
         self._stage()
 
     def _stage(self) -> None:
-        """Tune wants a worker for the trial."""
+        """Make the trial wait for a worker."""
         self.controller._staged_trials.add(self.trial)
         self.controller._actor_cache.increase_max(self.trial.placement_group_factory)
 
     def give(self, actor: Actor) -> None:
-        """Tune has asked for this worker for the trial."""
+        """Make this worker the one that Tune has requested for the trial."""
         self.controller._trial_to_actor[self.trial] = actor
         self.controller._actor_to_trial[actor] = self.trial
 
     def free(self) -> Actor:
-        """A worker that has ended another trial, and is kept for the next one."""
+        """Return a worker that has ended another trial and is kept for the next one."""
         actor = self.manager.start()
         assert self.controller._actor_cache.cache_object(self.trial.placement_group_factory, actor)
         return actor
 
     def reset(self) -> Actor:
-        """Such a worker is being made ready for the trial."""
+        """Return such a worker, which is being reset for the trial."""
         if self.trial not in self.controller._staged_trials:
             self._stage()
         actor = self.free()
@@ -152,7 +152,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     yield Run(tmp_path)
 
 
-def test_a_trial_keeps_the_worker_that_has_started_for_it(run: Run) -> None:
+def test_a_trial_keeps_its_own_worker_once_that_has_started(run: Run) -> None:
     own, free = run.manager.start(), run.free()
     run.give(own)
     assert not run.controller._maybe_reuse_cached_actor(run.trial)
@@ -161,7 +161,7 @@ def test_a_trial_keeps_the_worker_that_has_started_for_it(run: Run) -> None:
     assert run.controller._actor_cache.pop_cached_object(run.trial.placement_group_factory) is free
 
 
-def test_a_trial_whose_worker_has_no_place_yet_takes_a_free_one(run: Run) -> None:
+def test_a_trial_whose_worker_has_not_started_takes_a_free_one(run: Run) -> None:
     own, free = Actor(), run.free()
     run.give(own)
     assert run.controller._maybe_reuse_cached_actor(run.trial)
@@ -170,39 +170,39 @@ def test_a_trial_whose_worker_has_no_place_yet_takes_a_free_one(run: Run) -> Non
     assert run.manager.removed == [own]
 
 
-def test_a_trial_without_a_worker_takes_a_free_one_once(run: Run) -> None:
-    assert not run.controller._maybe_reuse_cached_actor(run.trial), "there is none"
+def test_a_trial_without_a_worker_takes_one_free_worker_only(run: Run) -> None:
+    assert not run.controller._maybe_reuse_cached_actor(run.trial), "no worker is free"
     actor = run.reset()
-    assert run.controller._maybe_reuse_cached_actor(run.trial), "it has one that is being made ready, and started"
+    assert run.controller._maybe_reuse_cached_actor(run.trial), "it has one that has started and is being reset"
     assert run.manager.asked == [(actor, "reset")]
 
 
-def test_a_worker_that_is_ready_plays(run: Run) -> None:
+def test_a_worker_trains_after_its_reset(run: Run) -> None:
     actor = run.reset()
     run.manager.done(actor, True)
     assert (run.trial.status, run.told.events) == (Trial.RUNNING, ["start"])
     assert run.manager.asked[-1] == (actor, "train")
 
 
-def test_a_death_during_a_reset_is_one_failure_and_the_trial_is_tried_again(run: Run) -> None:
+def test_a_death_during_a_reset_counts_once_and_the_trial_is_retried(run: Run) -> None:
     for failures in range(1, MAX_FAILURES + 1):
         run.manager.fail(run.controller, run.reset(), RayActorError())
         assert run.trial.run_metadata.num_failures == failures
         assert run.trial.status == Trial.PENDING
         assert run.told.events == ["recover"] * failures
-        assert run.trial not in run.controller._trial_to_actor, "another worker is found for it"
+        assert run.trial not in run.controller._trial_to_actor, "Tune looks for another worker"
     run.manager.done(run.reset(), True)
     assert run.trial.status == Trial.RUNNING
 
 
-def test_one_death_too_many_fails_the_trial_once(run: Run) -> None:
+def test_a_death_without_attempts_left_fails_the_trial_once(run: Run) -> None:
     for _ in range(MAX_FAILURES + 1):
         run.manager.fail(run.controller, run.reset(), RayActorError())
     assert run.trial.status == Trial.ERROR
     assert run.told.events == ["recover"] * MAX_FAILURES + ["error"]
 
 
-def test_a_death_after_a_reset_that_failed_so_is_a_failure_of_its_own(run: Run) -> None:
+def test_a_death_while_training_counts_although_one_during_a_reset_came_before(run: Run) -> None:
     run.manager.fail(run.controller, run.reset(), RayActorError())
     actor = run.reset()
     run.manager.done(actor, True)
@@ -211,7 +211,7 @@ def test_a_death_after_a_reset_that_failed_so_is_a_failure_of_its_own(run: Run) 
     assert (run.trial.status, run.told.events) == (Trial.PENDING, ["recover", "start", "recover"])
 
 
-def test_of_a_death_that_was_told_of_once_nothing_is_left_when_the_next_worker_starts(run: Run) -> None:
+def test_a_reported_death_is_forgotten_when_the_next_worker_starts(run: Run) -> None:
     run.controller._actor_failed(run.reset(), RayActorError())
     actor = run.reset()
     run.manager.done(actor, True)
@@ -220,26 +220,26 @@ def test_of_a_death_that_was_told_of_once_nothing_is_left_when_the_next_worker_s
     assert (run.trial.status, run.told.events) == (Trial.PENDING, ["recover", "start", "recover"])
 
 
-def test_only_a_death_is_heard_of_twice(run: Run) -> None:
+def test_an_error_in_the_reset_after_a_death_counts(run: Run) -> None:
     run.controller._actor_failed(run.reset(), RayActorError())
     run.manager.fail(run.controller, run.reset(), task_error("cannot let go"))
     assert run.trial.run_metadata.num_failures == 2
     assert (run.trial.status, run.told.events) == (Trial.PENDING, ["recover", "recover"])
 
 
-def test_a_reset_that_fails_is_tried_again_in_another_worker(run: Run) -> None:
+def test_a_trial_whose_reset_failed_is_retried_in_another_worker(run: Run) -> None:
     actor = run.reset()
     run.manager.fail(run.controller, actor, task_error("cannot let go"))
     assert (run.trial.status, run.told.events) == (Trial.PENDING, ["recover"])
     assert run.trial.run_metadata.num_failures == 1
     assert run.manager.removed == [actor]
-    assert run.trial not in run.controller._resetting_trials, "else no worker would be looked for"
-    assert run.trial not in run.controller._staged_trials, "else its place would be held twice"
+    assert run.trial not in run.controller._resetting_trials, "else Tune would look for no worker"
+    assert run.trial not in run.controller._staged_trials, "else its resources would be reserved twice"
     run.manager.done(run.reset(), True)
     assert run.trial.status == Trial.RUNNING
 
 
-def test_a_reset_that_fails_is_passed_on_with_the_trial_running(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tune_handles_a_failed_reset_as_that_of_a_running_trial(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     passed = []
     monkeypatch.setattr(
         "ray.tune.execution.tune_controller.TuneController._trial_task_failure",
@@ -252,7 +252,7 @@ def test_a_reset_that_fails_is_passed_on_with_the_trial_running(run: Run, monkey
     assert "cannot let go" in message
 
 
-def test_a_failure_while_playing_is_as_tune_counts_it(run: Run) -> None:
+def test_a_failure_while_training_is_counted_by_tune(run: Run) -> None:
     actor = run.reset()
     run.manager.done(actor, True)
     run.manager.fail(run.controller, actor, task_error("the disk is made of cheese"))
@@ -260,8 +260,8 @@ def test_a_failure_while_playing_is_as_tune_counts_it(run: Run) -> None:
     assert (run.trial.status, run.told.events) == (Trial.PENDING, ["start", "recover"])
 
 
-def test_a_node_that_refuses_costs_the_trial_no_attempt(run: Run) -> None:
-    """Not even where no attempt is left."""
+def test_a_refusal_by_a_node_costs_the_trial_no_attempt(run: Run) -> None:
+    """Nor does it fail a trial that has no attempt left."""
     refused = task_error("jax 0.9, here 0.10", lambda message: NodeRefused(message, "a1b2"))
     for failures in range(MAX_FAILURES + 1):
         for _ in range(2):
@@ -274,9 +274,9 @@ def test_a_node_that_refuses_costs_the_trial_no_attempt(run: Run) -> None:
     assert "error" not in run.told.events[:-1]
 
 
-def test_tune_is_made_to_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tune_uses_our_controller_once_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.tune import tune
 
-    monkeypatch.setattr(tune, "TuneController", tune.TuneController)  # put back afterwards
+    monkeypatch.setattr(tune, "TuneController", tune.TuneController)  # restored afterwards
     install_controller()
     assert tune.TuneController is Controller

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -11,12 +12,13 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from jax_party.errors import RecordError, StorageError
-from jax_party.store import s3
+from jax_party.store import lease, s3
 from jax_party.store.protocol import LOCK_FILE, ChangedError, FolderHeld, Store
 from jax_party.store.retry import PATIENCE_VARIABLE, patience_of, patiently
 from jax_party.store.storage import as_folder, store_of
@@ -234,6 +236,7 @@ HOLD = (
     "    print('held', flush=True)\n"
     "    time.sleep(60)\n"
 )
+HOLD_REFRESHING = f"from jax_party.store import lease; lease.REFRESH_S = 0.2\n{HOLD}"
 
 
 def test_one_of_several_makes_a_new_folder(folder: Path, store: Store) -> None:
@@ -252,9 +255,7 @@ def test_one_of_several_makes_a_new_folder(folder: Path, store: Store) -> None:
 def test_a_folder_has_one_holder_until_it_dies(
     folder: Path, store: Store, other_process: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    holder = other_process(
-        HOLD.replace("import sys", "from jax_party.store import lease; lease.REFRESH_S = 0.2\nimport sys", 1), folder
-    )
+    holder = other_process(HOLD_REFRESHING, folder)
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     with (
         pytest.raises((FolderHeld, StorageError), match=rf"process {holder.pid} on .* holds this folder"),
@@ -267,6 +268,43 @@ def test_a_folder_has_one_holder_until_it_dies(
         assert store.is_file(folder / LOCK_FILE)
     with store.lock(folder, 0.5):
         pass
+
+
+def test_a_suspended_holder_keeps_its_lock_and_loses_its_lease(
+    folder: Path, store: Store, other_process: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease that is not refreshed goes stale; who took it is not disturbed, and the old holder is interrupted."""
+    holder = other_process(HOLD_REFRESHING, folder)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    holder.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, holder.pid, os.WSTOPPED | os.WNOWAIT)
+    if store.on_disk(folder) is not None:
+        with pytest.raises(FolderHeld, match=f"process {holder.pid} on"), store.lock(folder, 0.0):
+            pass
+        holder.kill()
+        holder.wait()
+        with store.lock(folder, 0.0):
+            pass
+        return
+    monkeypatch.setattr(s3, "_age_s", lambda answer: lease.STALE_S + 1)
+    with store.lock(folder):
+        holder.send_signal(signal.SIGCONT)
+        assert holder.wait(30) == -signal.SIGINT
+        assert json.loads(store.read_bytes(folder / LOCK_FILE))["process"] == os.getpid()
+
+
+def test_what_a_holder_on_a_machine_that_died_left_is_taken(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease once it is older than `STALE_S` seconds, a lock file at once: the kernel has released the lock."""
+    path = folder / LOCK_FILE
+    store.write_bytes(path, json.dumps({"process": 1, "host": "another", "boot": ""}).encode())
+    ages, pauses = iter([0.0, lease.STALE_S, lease.STALE_S + 0.1]), list[float]()
+    monkeypatch.setattr(s3, "_age_s", lambda answer: next(ages))
+    monkeypatch.setattr(lease, "time", SimpleNamespace(sleep=pauses.append))
+    with store.lock(folder, 0.0):
+        assert b"another" not in store.read_bytes(path)
+    assert len(pauses) == (2 if store.on_disk(folder) is None else 0)
 
 
 @pytest.fixture
