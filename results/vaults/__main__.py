@@ -18,7 +18,7 @@ from jax_party.store.storage import store_of
 from results import vaults
 from results.printing import print_table
 from results.vaults.derive import ALONG
-from results.vaults.find import KINDS, Place
+from results.vaults.finding import KINDS, Place
 
 DAMAGED: Final = 1
 _VARIABLES: Final = {"command": "DO", "folder": "SWEEP", "--query": "QUERY", "--kind": "KIND", "--to": "TO"}

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from results.vaults.episodes import Episode, episodes, returns
+from results.vaults.episode_bounds import Episode, episodes, returns
 from results.vaults.store import Vault
 
 BINS: Final = 10
