@@ -12,14 +12,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from jax_party.errors import SweepError
-from jax_party.judging.seeds import BLOCK
-
-if TYPE_CHECKING:
-    pass
 from jax_party.judging.claim_tests import _LEAST_SEEDS, RESAMPLES, SUPPORTED, TEST, Evidence, judge, smallest_p
+from jax_party.judging.seeds import BLOCK
 
 DEFAULT_ALPHA: Final = 0.05
 DEFAULT_SEEDS: Final = 20

@@ -98,6 +98,7 @@ def _seeds(seeds: Sequence[int], study: Study) -> str:
 
 
 def show_trials(trials: Sequence[PlannedTrial], console: Console) -> None:
+    """Print one line per planned trial: its number, scenario and hyperparameters."""
     several = len({trial.base.algorithm for trial in trials}) > 1
     for trial in trials:
         values = " ".join(f"{key}={value_text(value)}" for key, value in trial.hyperparameters.items())

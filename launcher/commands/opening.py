@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # imports Ray, so it is imported only after the input has bee
 
 
 def read_sweep(folder: Path, options: SweepOptions | ResumeOptions | PromoteOptions) -> Sweep:
+    """Read an existing sweep, after checking the watching options and the sweep's storage."""
     from launcher.plan.sweep import Sweep
 
     check_watching(options.watching, options.address)
