@@ -141,7 +141,7 @@ def _axis(key: str, raw: Any, place: str) -> Axis:
         raise SweepError(f"{place}: values: expected a list of at least one value, got {values!r}")
     repeated = [value for index, value in enumerate(values) if value in values[:index]]
     if repeated:
-        raise SweepError(f"{place}: values: {repeated[0]!r} is there twice")
+        raise SweepError(f"{place}: values: {repeated[0]!r} is listed twice")
     return Axis(key, axis_type, values=tuple(values), when=when)
 
 

@@ -97,7 +97,7 @@ def parse_claims(text: str) -> Claims:
         claim = _parse_claim(words, part)
         for other in claims:
             if claim.upwards == other.upwards:
-                raise SweepError(f"CLAIM: {claim.text}: is there twice ({other.text}); leave one of them out")
+                raise SweepError(f"CLAIM: {claim.text}: is listed twice ({other.text}); leave one of them out")
             if claim.upwards == other.upwards.opposite:
                 raise SweepError(f"CLAIM: {claim.text}: is the opposite of {other.text}; keep the one that you expect")
         claims.append(claim)

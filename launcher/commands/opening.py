@@ -71,7 +71,7 @@ def check_pack(scheduler: Scheduler, crew: Crew, address: str | None, folder: Pa
       SweepError: trials cannot share workers; the message says what to do instead.
     """
     if crew.pack > 1 and not engine.side_by_side:
-        raise SweepError(f"PACK={crew.pack}: ENGINE={engine.name} has one trial a worker; leave PACK out")
+        raise SweepError(f"PACK={crew.pack}: ENGINE={engine.name} runs one trial per worker; leave PACK out")
     if not (crew.shared and scheduler.by_group):
         return
     if address is not None:

@@ -43,7 +43,7 @@ def _parser() -> OneLineParser:
     command("find", "List the vaults.")
     card = command("card", "Describe each vault.")
     form = card.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="as JSON, a line a vault")
+    form.add_argument("--json", action="store_true", help="as JSON, one line per vault")
     form.add_argument("--markdown", metavar="FILE", help="into a Markdown file")
     verify = command("verify", "Look for damage; exit code 1 if there is any.")
     verify.add_argument("--write", action="store_true", help="write checksums beside intact vaults")
