@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from results.analysis.comparison import leaders as leaders
     from results.analysis.diff import differences as differences
     from results.analysis.sensitivity import sensitivity_card as sensitivity_card
+    from results.analysis.sweep_list import list_sweeps as list_sweeps
     from results.collector.write import write_index as write_index
-    from results.ls import list_sweeps as list_sweeps
     from results.tables import aggregate_outputs, load_evaluations, load_index
 
 __all__ = [
@@ -41,7 +41,7 @@ _PLACES = {
     "compare_algorithms": "analysis.comparison",
     "differences": "analysis.diff",
     "leaders": "analysis.comparison",
-    "list_sweeps": "ls",
+    "list_sweeps": "analysis.sweep_list",
     "load_evaluations": "tables",
     "load_index": "tables",
     "sensitivity_card": "analysis.sensitivity",

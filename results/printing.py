@@ -56,4 +56,5 @@ def _table(
 
 
 def say(text: str) -> None:
+    """Print one line as it is: no markup, no colours, no wrapping."""
     Console(soft_wrap=True).print(text, markup=False, highlight=False)

@@ -108,6 +108,11 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def parse_axes(raw: Mapping[str, Any], source: str) -> tuple[Axis, ...]:
+    """Return the axes in the `space` of a sweep file, in its order; a key may have a list of several.
+
+    Raises:
+      SweepError: the space is empty, or an axis is invalid.
+    """
     space = raw.get("space")
     if not isinstance(space, Mapping) or not space:
         raise SweepError(f"{source}: space: is empty; name at least one trainer key, such as system.actor_lr")
@@ -136,7 +141,7 @@ def _axis(key: str, raw: Any, place: str) -> Axis:
         raise SweepError(f"{place}: values: expected a list of at least one value, got {values!r}")
     repeated = [value for index, value in enumerate(values) if value in values[:index]]
     if repeated:
-        raise SweepError(f"{place}: values: {repeated[0]!r} is there twice")
+        raise SweepError(f"{place}: values: {repeated[0]!r} is listed twice")
     return Axis(key, axis_type, values=tuple(values), when=when)
 
 

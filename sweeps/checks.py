@@ -49,6 +49,7 @@ def positive_int(value: object, place: str, most: int = MOST) -> int:
 
 
 def section(raw: Mapping[str, Any], name: str, known: tuple[str, ...], source: str) -> Mapping[str, Any]:
+    """Return a section of a sweep file, empty if it is absent; refuse keys that are not in `known`."""
     section = raw.get(name) or {}
     if not isinstance(section, Mapping):
         raise SweepError(f"{source}: {name}: expected a mapping with {', '.join(known)}, got {section!r}")
@@ -57,6 +58,7 @@ def section(raw: Mapping[str, Any], name: str, known: tuple[str, ...], source: s
 
 
 def names_of(raw: Mapping[str, Any], name: str, source: str) -> tuple[str, ...]:
+    """Return a list of at least one name from a sweep file."""
     names = raw.get(name)
     if not isinstance(names, list) or not names or not all(isinstance(item, str) and item for item in names):
         raise SweepError(f"{source}: {name}: expected a list of at least one name, got {names!r}")

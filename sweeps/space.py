@@ -201,6 +201,11 @@ def check_scenario_mode(value: object, place: str) -> ScenarioMode:
 
 
 def read_mapping(path: Path, source: str) -> dict[str, Any]:
+    """Return the mapping in a sweep file.
+
+    Raises:
+      SweepError: the file cannot be read, or holds no YAML mapping.
+    """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -214,6 +219,7 @@ def read_mapping(path: Path, source: str) -> dict[str, Any]:
 
 
 def parse_overrides(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return the `overrides` of a sweep file: dotted key -> value."""
     overrides = raw.get("overrides") or {}
     if not isinstance(overrides, Mapping):
         raise SweepError(f"{source}: overrides: expected a mapping of dotted keys to values, got {overrides!r}")

@@ -78,7 +78,7 @@ class CommandLine:
             raise ConfigError(f"--config-name {asked}: several configs are several runs; add -m")
         for place, name in enumerate(names):
             if not name or name in names[:place]:
-                what = f"{name} is there twice" if name else "a name is empty"
+                what = f"{name} is listed twice" if name else "a name is empty"
                 raise ConfigError(f"--config-name {asked}: {what}; name each config once")
         if several and (arguments.config_dir or arguments.config_path):
             raise ConfigError(

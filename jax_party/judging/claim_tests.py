@@ -19,7 +19,7 @@ TEST: Final = (
 )
 SUPPORTED: Final = "supported"
 NOT_SUPPORTED: Final = "not supported"
-_LEAST_SEEDS: Final = 2
+LEAST_SEEDS: Final = 2
 
 
 class Evidence(NamedTuple):

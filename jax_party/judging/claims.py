@@ -12,14 +12,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from jax_party.errors import SweepError
+from jax_party.judging.claim_tests import LEAST_SEEDS, PERMUTATIONS, SUPPORTED, TEST, Evidence, judge, smallest_p
 from jax_party.judging.seeds import BLOCK
-
-if TYPE_CHECKING:
-    pass
-from jax_party.judging.claim_tests import _LEAST_SEEDS, PERMUTATIONS, SUPPORTED, TEST, Evidence, judge, smallest_p
 
 DEFAULT_ALPHA: Final = 0.05
 DEFAULT_SEEDS: Final = 20
@@ -100,7 +97,7 @@ def parse_claims(text: str) -> Claims:
         claim = _parse_claim(words, part)
         for other in claims:
             if claim.upwards == other.upwards:
-                raise SweepError(f"CLAIM: {claim.text}: is there twice ({other.text}); leave one of them out")
+                raise SweepError(f"CLAIM: {claim.text}: is listed twice ({other.text}); leave one of them out")
             if claim.upwards == other.upwards.opposite:
                 raise SweepError(f"CLAIM: {claim.text}: is the opposite of {other.text}; keep the one that you expect")
         claims.append(claim)
@@ -136,10 +133,8 @@ def _parse_option(option: str, part: str) -> tuple[str, float]:
         value = math.nan
     if name == "alpha" and not 0.0 < value <= 0.5:
         raise SweepError(f"CLAIM: {part}: alpha: expected a number above 0 and at most 0.5, got {text!r}")
-    if name == "seeds" and not (_LEAST_SEEDS <= value <= BLOCK and value == int(value)):
-        raise SweepError(
-            f"CLAIM: {part}: seeds: expected a whole number from {_LEAST_SEEDS} to {BLOCK:,}, got {text!r}"
-        )
+    if name == "seeds" and not (LEAST_SEEDS <= value <= BLOCK and value == int(value)):
+        raise SweepError(f"CLAIM: {part}: seeds: expected a whole number from {LEAST_SEEDS} to {BLOCK:,}, got {text!r}")
     return name, value
 
 
@@ -148,7 +143,7 @@ def _check_reachable(claims: Claims) -> None:
     needed = claims.alpha / len(claims.claims)
     if smallest_p(claims.seeds) > needed:
         least_alpha = len(claims.claims) / (PERMUTATIONS + 1)
-        enough = next((n for n in range(_LEAST_SEEDS, 100) if smallest_p(n) <= needed), None)
+        enough = next((n for n in range(LEAST_SEEDS, 100) if smallest_p(n) <= needed), None)
         remedy = f"take seeds={enough} or more" if enough else f"take an alpha of at least {least_alpha:g}"
         raise SweepError(
             f"CLAIM: seeds={claims.seeds}: no outcome on so few seeds could support {len(claims.claims)} "

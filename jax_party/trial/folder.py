@@ -17,7 +17,7 @@ from jax_party.trial.record import FIELDS, RECORD_FILE, TrialRecord, parse_recor
 
 CONFIG_FILE: Final = "config.yaml"
 TAKEOVER: Final = "takeover."
-"""Begins the name of a folder beside a trial's checkpoints with a learner that it took over; then comes the step."""
+"""Prefix of the folder that holds a taken-over learner, beside a trial's checkpoints; the step follows it."""
 _IDENTITY: Final = (
     "trial_id", "number", "sweep", "algorithm", "environment", "scenario", "seed", "hyperparameters", "objective",
 )  # fmt: skip

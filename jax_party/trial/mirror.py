@@ -258,6 +258,7 @@ def stamps_of(folder: Path) -> dict[str, _Stamp]:
 
 
 def link_files(root: Path, into: Path, files: Sequence[Path]) -> None:
+    """Hard-link files below `root` to the same relative paths below `into`."""
     for path in files:
         place = into / path.relative_to(root)
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -169,6 +169,11 @@ FIELDS: Final = tuple(item.name for item in dataclasses.fields(TrialRecord))
 
 
 def parse_record(text: str | bytes, path: Path) -> TrialRecord:
+    """Return the validated record in a record.json's content; `path` is for messages.
+
+    Raises:
+      RecordError: it is not a JSON object, or not a valid record.
+    """
     try:
         data = json.loads(text)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -184,4 +184,5 @@ def is_whole(name: str) -> bool:
 
 
 def number_of(name: str) -> int:
+    """Return the step in the name of a checkpoint's folder, or of the folder of a learner that was taken over."""
     return int(name.removeprefix(TAKEOVER))

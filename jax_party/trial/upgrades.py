@@ -89,7 +89,7 @@ def upgraded_manifest(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgraded_objective(objective: Any) -> Any:
-    """Return an objective's fields as this version has them; what is no mapping stays as it is."""
+    """Return an objective's fields as this version has them; non-mappings are returned unchanged."""
     return _completed(objective, *OBJECTIVE_FIELDS_SINCE.values()) if has_string_keys(objective) else objective
 
 

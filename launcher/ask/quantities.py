@@ -49,7 +49,7 @@ def parse_budget(text: str, place: str = "BUDGET") -> dict[str, float]:
         if kind not in KINDS:
             raise SweepError(f"{place}: {kind}: unknown{did_you_mean(kind, KINDS)} (known: {', '.join(KINDS)})")
         if kind in limits:
-            raise SweepError(f"{place}: {kind} is there twice")
+            raise SweepError(f"{place}: {kind} is listed twice")
         limits[kind] = _amount(kind, amount, place)
     return limits
 

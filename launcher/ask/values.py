@@ -50,6 +50,7 @@ def set_endpoint_in(values: Mapping[str, str]) -> None:
 
 
 def folder_in(text: str, place: str) -> Path:
+    """Return the folder that `text` names, local or remote; `place` is the option's name."""
     try:
         return as_folder(text)
     except StorageError as error:
@@ -75,6 +76,7 @@ def address_in(values: Mapping[str, str]) -> str | None:
 
 
 def count_in(values: Mapping[str, str], key: str) -> int | None:
+    """Read a whole number from 1 to the option's maximum."""
     return positive_int(values[key], key, MOST.get(key, checks.MOST)) if key in values else None
 
 
@@ -121,10 +123,12 @@ def pack_in(values: Mapping[str, str]) -> int | None:
 
 
 def period_timeout_in(values: Mapping[str, str]) -> float | None:
+    """Read `PERIOD_TIMEOUT`."""
     return parse_period_timeout(values["PERIOD_TIMEOUT"]) if "PERIOD_TIMEOUT" in values else None
 
 
 def names_in(values: Mapping[str, str], key: str) -> tuple[str, ...] | None:
+    """Read different names, separated by commas."""
     if key not in values:
         return None
     names = [name.strip() for name in values[key].split(",")]
@@ -135,6 +139,7 @@ def names_in(values: Mapping[str, str], key: str) -> tuple[str, ...] | None:
 
 
 def engine_in(values: Mapping[str, str]) -> str | None:
+    """Read `ENGINE`."""
     name = values.get("ENGINE")
     if name is not None and name not in ENGINES:
         raise SweepError(f"ENGINE: unknown {name!r}{did_you_mean(name, ENGINES)} (known: {', '.join(ENGINES)})")
@@ -142,6 +147,7 @@ def engine_in(values: Mapping[str, str]) -> str | None:
 
 
 def scenario_mode_in(values: Mapping[str, str]) -> ScenarioMode | None:
+    """Read `SCENARIO_MODE`."""
     return check_scenario_mode(values["SCENARIO_MODE"], "SCENARIO_MODE") if "SCENARIO_MODE" in values else None
 
 
@@ -159,6 +165,7 @@ def bounds_in(values: Mapping[str, str]) -> dict[str, str] | None:
 
 
 def words_in(values: Mapping[str, str], key: str) -> tuple[str, ...]:
+    """Read words, quoted as in a shell."""
     try:
         return tuple(shlex.split(values.get(key, "")))
     except ValueError as error:
@@ -166,6 +173,7 @@ def words_in(values: Mapping[str, str], key: str) -> tuple[str, ...]:
 
 
 def seed_in(values: Mapping[str, str]) -> int | None:
+    """Read `SEED`."""
     if "SEED" not in values:
         return None
     if not re.fullmatch(r"\d{1,9}", values["SEED"]):
@@ -174,6 +182,7 @@ def seed_in(values: Mapping[str, str]) -> int | None:
 
 
 def member_in(values: Mapping[str, str], key: str, kind: type[M]) -> M | None:
+    """Read a member of the enum `kind`, by its value."""
     if key not in values:
         return None
     known = tuple(member.value for member in kind)
@@ -185,10 +194,12 @@ def member_in(values: Mapping[str, str], key: str, kind: type[M]) -> M | None:
 
 
 def watching_in(values: Mapping[str, str]) -> Watching:
+    """Read `DASHBOARD` and `TRACK`."""
     return Watching(flag_in(values, "DASHBOARD"), member_in(values, "TRACK", Track))
 
 
 def flag_in(values: Mapping[str, str], key: str) -> bool:
+    """Read 0 or 1; 0 if it is not given."""
     value = values.get(key, "0")
     if value not in ("0", "1"):
         raise SweepError(f"{key}: expected 0 or 1, got {value!r}")
@@ -196,6 +207,7 @@ def flag_in(values: Mapping[str, str], key: str) -> bool:
 
 
 def sweep_name_in(values: Mapping[str, str]) -> str | None:
+    """Read `NAME`, which becomes part of folder names."""
     name = values.get("NAME")
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
         raise SweepError(f"NAME: expected up to 64 letters, digits, '.', '_' or '-', got {name!r}")

@@ -66,7 +66,7 @@ def read_claims(text: str, study: Study) -> Claims:
     named = tuple(_named(claim, study) for claim in asked.claims)
     for number, claim in enumerate(named):
         if claim in named[:number]:
-            raise SweepError(f"CLAIM: {claim.text}: is there twice; leave one of them out")
+            raise SweepError(f"CLAIM: {claim.text}: is listed twice; leave one of them out")
     return dataclasses.replace(asked, claims=named)
 
 

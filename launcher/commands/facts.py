@@ -38,8 +38,8 @@ def facts_of(
         "search": _search(study),
         "space": ", ".join(study.spec.axis_keys()) + f" ({study.spec.source})",
         "seeds": _seeds(seeds, study),
-        "steps": f"{' and '.join(f'{count:,}' for count in each)} a {unit}, {sum(steps.values()):,} in total",
-        "evaluations": f"{' and '.join(map(str, sorted({base.num_evaluations for base in study.bases})))} a trial",
+        "steps": f"{' and '.join(f'{count:,}' for count in each)} per {unit}, {sum(steps.values()):,} in total",
+        "evaluations": f"{' and '.join(map(str, sorted({base.num_evaluations for base in study.bases})))} per trial",
         "workers": str(crew.workers) + (f", each with up to {crew.pack} trials" if crew.shared else ""),
         **({"budget": options.budget} if options.budget else {}),
         "device": crew.machine.describe(crew.workers, crew.needs),
@@ -98,6 +98,7 @@ def _seeds(seeds: Sequence[int], study: Study) -> str:
 
 
 def show_trials(trials: Sequence[PlannedTrial], console: Console) -> None:
+    """Print one line per planned trial: its number, scenario and hyperparameters."""
     several = len({trial.base.algorithm for trial in trials}) > 1
     for trial in trials:
         values = " ".join(f"{key}={value_text(value)}" for key, value in trial.hyperparameters.items())

@@ -19,6 +19,7 @@ python -m launcher.sweep list-algorithms                  list the algorithms an
 
 
 def show_help(console: Console) -> int:
+    """Print the verbs and all options; return 0."""
     plain(console, USAGE)
     for line in help_text():
         plain(console, line)
@@ -26,6 +27,7 @@ def show_help(console: Console) -> int:
 
 
 def list_algorithms(console: Console) -> int:
+    """Print each algorithm with its alias; return 0."""
     aliases = {algorithm: alias for alias, algorithm in mava_configs.ALIASES.items()}
     for algorithm in mava_configs.ALGORITHMS:
         plain(console, f"{algorithm} ({aliases[algorithm]})" if algorithm in aliases else algorithm)

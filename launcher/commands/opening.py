@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # imports Ray, so it is imported only after the input has bee
 
 
 def read_sweep(folder: Path, options: SweepOptions | ResumeOptions | PromoteOptions) -> Sweep:
+    """Read an existing sweep, after checking the watching options and the sweep's storage."""
     from launcher.plan.sweep import Sweep
 
     check_watching(options.watching, options.address)
@@ -70,7 +71,7 @@ def check_pack(scheduler: Scheduler, crew: Crew, address: str | None, folder: Pa
       SweepError: trials cannot share workers; the message says what to do instead.
     """
     if crew.pack > 1 and not engine.side_by_side:
-        raise SweepError(f"PACK={crew.pack}: ENGINE={engine.name} has one trial a worker; leave PACK out")
+        raise SweepError(f"PACK={crew.pack}: ENGINE={engine.name} runs one trial per worker; leave PACK out")
     if not (crew.shared and scheduler.by_group):
         return
     if address is not None:

@@ -32,4 +32,5 @@ def resume(options: ResumeOptions, console: Console) -> int:
 
 
 def show_resume(remaining: int, known: int, workers: int, folder: Path, console: Console) -> None:
+    """Print how many trials remain, how many have folders, and the number of workers."""
     plain(console, f"Resuming {folder}: {remaining} trials to run, {known} have folders, {workers} workers")

@@ -172,8 +172,8 @@ def _run_trials(
     if alone is not None:
         alone.wait(crew.processes(sweep.remaining))
     interrupt.install()
-    notes = DeferredWrites()
-    spare = None if alone is None else StandbyWorker(ask_ray)
+    writes = DeferredWrites()
+    standby = None if alone is None else StandbyWorker(ask_ray)
     try:
         display = make_display(console, progress)
         with ExitStack() as stack:
@@ -185,9 +185,9 @@ def _run_trials(
                 ended = sum(counts[state] for state in FINISHED) - tested
                 allowed = None if part.tests else spending.allowed_trials(ended)
                 if spending.reason is None and allowed != 0:
-                    overdue = StalledWorkers(crew.period_timeout_s, ray.kill)
+                    stalled = StalledWorkers(crew.period_timeout_s, ray.kill)
                     callback = SweepCallback(
-                        sweep.folder, progress, display, interrupt, part.reason, spending, notes, overdue, spare
+                        sweep.folder, progress, display, interrupt, part.reason, spending, writes, stalled, standby
                     )
                     run_in_tune(sweep, crew, part, callback, others, spending, allowed, nodes)
     except Interrupted:
@@ -196,7 +196,7 @@ def _run_trials(
         stop_ray(ray, keep_logs=sys.exc_info()[0] is not None or progress.troubled)
         if alone is not None:
             alone.finish()
-        notes.finish(lambda: interrupt.signal is not None)
+        writes.finish(lambda: interrupt.signal is not None)
         spending.write()
         _keep_log(log, sweep.folder)
         patiently()(set_back_running, sweep)

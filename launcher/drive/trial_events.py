@@ -48,9 +48,9 @@ class SweepCallback(Callback):
         interrupt: Interrupt,
         pruned: Callable[[str], str | None],
         spending: Spending,
-        notes: DeferredWrites,
-        overdue: StalledWorkers,
-        spare: StandbyWorker | None = None,
+        writes: DeferredWrites,
+        stalled: StalledWorkers,
+        standby: StandbyWorker | None = None,
     ) -> None:
         self._folder = folder
         self._progress = progress
@@ -58,9 +58,9 @@ class SweepCallback(Callback):
         self._interrupt = interrupt
         self._pruned = pruned
         self._spending = spending
-        self._notes = notes
-        self._overdue = overdue
-        self._spare = spare
+        self._writes = writes
+        self._stalled = stalled
+        self._standby = standby
         self._in_period: set[str] | None = None
         self.shared: Any = None
         """The workers that trials share now (`SharedWorkers`), or None."""
@@ -76,14 +76,14 @@ class SweepCallback(Callback):
         """
         self._interrupt.check()
         self._display.tick()
-        self._notes.settle()
-        if self._spare is not None:
-            self._spare.tend()
+        self._writes.settle()
+        if self._standby is not None:
+            self._standby.tend()
         if self.shared is not None:
             self.shared.tend()
         else:
             running = (trial for trial in trials if trial.status == Trial.RUNNING)  # read once per second
-            self._overdue.tend((t.config["trial_id"], t.temporary_state.ray_actor) for t in running)
+            self._stalled.tend((t.config["trial_id"], t.temporary_state.ray_actor) for t in running)
         if self.nodes is not None:
             self.nodes.tend(self._spending.hold)
         if self._spending.update(self._progress.steps()) is not None:
@@ -95,38 +95,38 @@ class SweepCallback(Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a worker has the trial."""
         self._progress.start(trial.config["trial_id"])
-        self._overdue.started(trial.config["trial_id"])
+        self._stalled.started(trial.config["trial_id"])
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
         """Record the result of an evaluation period."""
         self._progress.result(trial.config["trial_id"], result)
-        self._overdue.heard(trial.config["trial_id"])
+        self._stalled.heard(trial.config["trial_id"])
         self._period_over(trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record why the attempt failed; Tune tries the trial again."""
         self._period_over(trial)
         trial_id = trial.config["trial_id"]
-        self._overdue.left(trial_id)
+        self._stalled.left(trial_id)
         reason = self._reason(trial)
         cause = cause_of(last_error(trial))
         if isinstance(cause, NodeRefused) and self.nodes is not None:  # not the trial's fault
             self.nodes.keep_off(cause.node_id)
         else:
             trial.config["failed"] = True
-        if self._spare is not None:
-            self._spare.taken()
+        if self._standby is not None:
+            self._standby.taken()
         logger.warning("%s: tried again: %s", trial_id, reason)
-        self._notes.add(f"{trial_id}: why it is tried again", lambda: add_retry(self._folder / trial_id, reason))
+        self._writes.add(f"{trial_id}: why it is tried again", lambda: add_retry(self._folder / trial_id, reason))
         self._display.retried(self._progress.retry(trial_id), reason)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Mark the trial FAILED after its last attempt."""
         self._period_over(trial)
         trial_id = trial.config["trial_id"]
-        self._overdue.left(trial_id)
+        self._stalled.left(trial_id)
         reason = self._reason(trial)
         _let_go(trial)
         self._finish(trial_id, State.FAILED, reason, alone=True)
@@ -136,7 +136,7 @@ class SweepCallback(Callback):
         """Record how the trial ended: it finished, the scheduler stopped it, or the budget is spent."""
         trial_id = trial.config["trial_id"]
         reason = self._pruned(trial_id)
-        self._overdue.left(trial_id)
+        self._stalled.left(trial_id)
         self._period_over(trial)
         if reason is not None:
             self._finish(trial_id, State.PRUNED, reason)
@@ -155,8 +155,8 @@ class SweepCallback(Callback):
     def _reason(self, trial: Any) -> str:
         """Return why an attempt failed; a process that ended itself has left the reason in the record."""
         error = last_error(trial)
-        if (overdue := self._overdue.reason(trial.config["trial_id"])) is not None and died(error):
-            return overdue
+        if (reason := self._stalled.reason(trial.config["trial_id"])) is not None and died(error):
+            return reason
         with contextlib.suppress(RecordError), patience_of(WRITE_S):
             if left := reason_left(read_record(self._folder / trial.config["trial_id"]), error):
                 return left
@@ -196,7 +196,7 @@ class SweepCallback(Callback):
             if record.state in FINISHED:
                 self._display.ended(self._end(record))
                 return
-        self._notes.add(f"{trial_id}: {state}", write)
+        self._writes.add(f"{trial_id}: {state}", write)
         self._display.ended(rows[0] if rows else self._progress.end(trial_id, state, error))
 
     def _end(self, record: TrialRecord) -> Row:

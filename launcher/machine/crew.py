@@ -40,11 +40,11 @@ class Machine:
         if self.nodes:
             number = f"a cluster of {len(self.nodes)} node{'s' * (len(self.nodes) > 1)}"
             what = f"{self.gpus} GPUs" if self.gpus else f"{len(self.cores)} cores"
-            return f"{number}, {what}, {each} a worker"
+            return f"{number}, {what}, {each} per worker"
         if self.gpus:
-            return f"{self.gpus} GPU{'s' * (self.gpus > 1)}, {each} a worker"
+            return f"{self.gpus} GPU{'s' * (self.gpus > 1)}, {each} per worker"
         shared = "" if workers * needs.devices <= len(self.cores) else ", shared: more are requested than exist"
-        return f"CPU, {len(self.cores)} cores" + (shared or f", {each} a worker")
+        return f"CPU, {len(self.cores)} cores" + (shared or f", {each} per worker")
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def read_study(options: SweepOptions, name: str = "unnamed") -> tuple[Study, int
         engine.check_algorithm(algorithm)
     repeated = [name for index, name in enumerate(algorithms) if name in algorithms[:index]]
     if repeated:
-        raise SweepError(f"ALG: {repeated[0]} is there twice")
+        raise SweepError(f"ALG: {repeated[0]} is listed twice")
     specs = {}
     for algorithm in algorithms:
         spec = load_spec(options.space or find_spec(algorithm))

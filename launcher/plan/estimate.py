@@ -78,7 +78,7 @@ def estimate(
             seconds += speed.compile_s
         known = f"the median of {len(rates)} earlier trials here"
         assumed = f"assumed: no earlier trials of {algorithm} under {out}"
-        sources.append(f"{rate:,.0f} steps/s a worker, {known if rates else assumed}")
+        sources.append(f"{rate:,.0f} steps/s per worker, {known if rates else assumed}")
     return Estimate(seconds, "; ".join(sources))
 
 

@@ -15,4 +15,4 @@ def check_number(num_trials: int, samples: int) -> None:
       SweepError: there would be too many; the message says how many.
     """
     if num_trials > MOST_TRIALS:
-        raise SweepError(f"SAMPLES={samples}: are {num_trials:,} trials; a sweep has at most {MOST_TRIALS:,}")
+        raise SweepError(f"SAMPLES={samples}: would make {num_trials:,} trials; a sweep has at most {MOST_TRIALS:,}")

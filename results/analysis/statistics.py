@@ -1,5 +1,5 @@
 """How runs are compared: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice",
-https://arxiv.org/abs/2108.13264. `docs/report.md` has the formulas.
+https://arxiv.org/abs/2108.13264. `docs/statistics.md` has the formulas.
 
 The scores of several tasks are a sequence of arrays, one per task, that hold the scores of its runs (`x_{m,n}` for task
 m and run n); tasks may have different numbers of runs. Larger is better.

@@ -144,6 +144,7 @@ def _objective_values(record: TrialRecord, judged: Judgement | None) -> dict[str
 def unreadable_row(
     trial: Path, record: TrialRecord | None, place: PurePosixPath, manifest: SweepManifest | None, reason: str
 ) -> IndexRow:
+    """Return a FAILED row for a trial whose files cannot be read, with what is known of it and the reason."""
     fixed: dict[str, Any] = {"folder": str(place), "trial_id": store_of(trial).absolute(trial).name}
     if manifest is not None:
         fixed |= {"sweep": manifest.name, "engine": manifest.engine, "algorithm": manifest.algorithm}

@@ -71,7 +71,7 @@ def _title(what: str, place: str) -> str:
 
 
 def _score_label(data: SweepData, found: Rivals) -> str:
-    return "scaled score<br>(0 to 1 a scenario)" if found.scaled else axis_title(data.objective.metric)
+    return "scaled score<br>(0 to 1 per scenario)" if found.scaled else axis_title(data.objective.metric)
 
 
 def _runs_text(view: str) -> str:

@@ -152,7 +152,7 @@ def _scatter(data: SweepData, scenario: str, x: str, y: str, what: str) -> Chart
                 )
             )  # fmt: skip
     made = figure(traces, axis_title(x), axis_title(y))
-    caption = "A point per trial of the search, at its final evaluation."
+    caption = "One point per trial of the search, at its final evaluation."
     return Chart(f"scatter-{x}-{y}-{scenario}", f"{what}, {scenario}", caption, made, scenario)
 
 
@@ -170,10 +170,10 @@ def front_charts(data: SweepData) -> Iterator[Chart]:
             if trace is not None:
                 chart.figure.add_trace(trace)
         modes = " and ".join(f"{name} ({mode})" for name, mode in zip(names, data.objective.modes, strict=True))
-        what = "A point a trial"
+        what = "One point per trial"
         title = chart.title
         if scenario == EVERY_SCENARIO:
-            what, title = "A point per configuration, its means over scenarios", "Pareto front, mean over scenarios"
+            what, title = "One point per configuration, its means over scenarios", "Pareto front, mean over scenarios"
         caption = f"{what}; on the line are those that no other beats in every objective: {modes}."
         name = "all" if scenario == EVERY_SCENARIO else scenario
         yield Chart(f"front-{name}", title, caption, chart.figure, scenario)

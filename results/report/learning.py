@@ -177,7 +177,7 @@ def _over_scenarios(data: SweepData, view: str) -> Chart:
         low, high = _stratified(values, [table.shape[1] for table in tables])
         band = Band(trimmed_mean(values), low, high)
         traces += band_traces(together.index.to_numpy(), band, algorithm, of_algorithm[algorithm], tags(algorithm))
-    made = figure(traces, STEPS, "scaled score<br>(0 to 1 a scenario)", hovermode="x unified")
+    made = figure(traces, STEPS, "scaled score<br>(0 to 1 per scenario)", hovermode="x unified")
     caption = (
         "The interquartile mean over all runs of all scenarios; bands are 95 % stratified-bootstrap intervals. "
         "Only algorithms that ran in every scenario."

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from results.vaults.card import card, markdown, text
 from results.vaults.check import compare_checksums, verify, write_checksums
+from results.vaults.data_card import card, markdown, text
 from results.vaults.dataset import Dataset
 from results.vaults.derive import merge, thin
-from results.vaults.episodes import Episode, episodes, returns
+from results.vaults.episode_bounds import Episode, episodes, returns
 from results.vaults.export import export_og_marl, export_parquet
-from results.vaults.find import Place, find, of_trial, opened
+from results.vaults.finding import Place, find, of_trial, opened
 from results.vaults.store import FieldSpec, Vault, create
 
 __all__ = [

@@ -10,8 +10,8 @@ import numpy as np
 
 from jax_party.errors import RecordError, VaultError
 from results.tables import load_index
-from results.vaults.episodes import episodes
-from results.vaults.find import Place, of_trial
+from results.vaults.episode_bounds import episodes
+from results.vaults.finding import Place, of_trial
 from results.vaults.store import Vault
 
 CHECKSUMS_SUFFIX: Final = ".sha256"

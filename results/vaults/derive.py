@@ -10,7 +10,7 @@ import numpy as np
 
 from jax_party.errors import VaultError
 from results.vaults.dataset import shared_fields
-from results.vaults.episodes import Episode, breaks, episodes, returns
+from results.vaults.episode_bounds import Episode, breaks, episodes, returns
 from results.vaults.store import Fields, Vault, create
 
 ALONG = ("auto", "time", "envs")

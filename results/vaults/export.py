@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from jax_party.errors import VaultError
 from jax_party.store.local import aside
 from results.vaults.dataset import CORE, shared_fields
-from results.vaults.episodes import Episode, episodes
+from results.vaults.episode_bounds import Episode, episodes
 from results.vaults.store import Fields, FieldSpec, Vault, create
 
 

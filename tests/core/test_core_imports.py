@@ -36,12 +36,21 @@ def test_importing_what_preloads_workers_starts_nothing() -> None:
     assert (done.stdout, done.returncode) == ("False\n", 0), done.stderr
 
 
-def test_importing_a_command_hides_no_function() -> None:
-    """`import results.collect` put the module in the place of the function of that name."""
-    script = (
-        "import results\nfor name in ('collect', 'index', 'diff', 'power', 'sensitivity', 'ls', 'watch'):\n"
-        "  __import__(f'results.{name}')\n"
-        "print({name for name in results.__all__ if not callable(getattr(results, name))} or 'all callable')"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert (done.stdout, done.returncode) == ("all callable\n", 0), done.stderr
+def test_no_exported_name_is_also_a_submodule() -> None:
+    """Where a package exports a function and has a module of the same name, an import yields either of the two."""
+    script = """
+import importlib, pkgutil, types
+clashes = set()
+for root in ("jax_party", "mava_configs", "sweeps", "launcher", "results", "benchmarks"):
+    package = importlib.import_module(root)
+    found = [module.name for module in pkgutil.walk_packages(package.__path__, f"{root}.") if module.ispkg]
+    for name in (root, *found):
+        package = importlib.import_module(name)
+        modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+        exported = {*vars(package), *getattr(package, "__all__", ())}
+        clashes |= {f"{name}.{both}" for both in modules & exported
+                    if not isinstance(getattr(package, both), types.ModuleType)}
+print(sorted(clashes))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr

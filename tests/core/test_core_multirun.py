@@ -90,7 +90,7 @@ def test_a_run_that_fails_leaves_the_others_alone(
     ("words", "message"),
     [
         (["--config-name", "ff_ippo,mat"], "--config-name ff_ippo,mat: several configs are several runs; add -m"),
-        (["-m", "--config-name=mat,mat"], "--config-name mat,mat: mat is there twice"),
+        (["-m", "--config-name=mat,mat"], "--config-name mat,mat: mat is listed twice"),
         (["-m", "--config-name=mat,"], "--config-name mat,: a name is empty"),
         (["-m", "--config-name=mat,ff_mapo"], "--config-name ff_mapo: unknown; did you mean ff_mappo?"),
         (["-m", "system.seed=1,2", "system.actor_lrr=1"], "system.actor_lrr: unknown; did you mean actor_lr?"),

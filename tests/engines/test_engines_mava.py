@@ -238,7 +238,7 @@ def test_systems_that_mava_lacks_are_refused(algorithm: str, message: str) -> No
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["ALG=mappo", "PACK=2"], "PACK=2: ENGINE=mava has one trial a worker; leave PACK out"),
+        (["ALG=mappo", "PACK=2"], "PACK=2: ENGINE=mava runs one trial per worker; leave PACK out"),
         (["ALG=mappo", "SCHEDULER=pbt", "SAMPLES=4"], "SCHEDULER=pbt changes values while a trial trains"),
         (["ALG=mappo", "DEVICES_PER_TRIAL=2"], "plays each trial on one device"),
         (["ALG=mappo", "BATCH=vmap"], "plays the seeds of a trial one after another"),

@@ -60,7 +60,7 @@ def test_budgets_are_read(text: str, limits: dict[str, float]) -> None:
         ("steps=2h", "BUDGET: steps: expected a whole number from 1, got '2h'"),
         ("trials=0", "BUDGET: trials: expected a whole number from 1, got '0'"),
         ("device_hours=1.2.3", "BUDGET: device_hours: expected a number above 0, got '1.2.3'"),
-        ("time=1h,time=2h", "BUDGET: time is there twice"),
+        ("time=1h,time=2h", "BUDGET: time is listed twice"),
     ],
 )
 def test_a_bad_budget_is_one_clear_error(text: str, message: str) -> None:

@@ -115,7 +115,7 @@ def test_a_dry_run_shows_the_claims_and_writes_nothing(tmp_path: Path, capsys: p
         ("mappo > x on equality in p-short", "x: is no algorithm of the sweep; add it to ALG, or choose one of ff_"),
         ("mappo > ippo on equality in p-memory", "p-memory: is no scenario of the sweep; add it to SCENARIO, or "),
         ("mappo > ff_mappo on equality in p-short", "both names are ff_mappo's; a claim is about two algorithms"),
-        ("mappo > ippo on welfare in p-short; mappo > ippo on welfare_per_step in p-short", "is there twice"),
+        ("mappo > ippo on welfare in p-short; mappo > ippo on welfare_per_step in p-short", "is listed twice"),
         ("mappo > ippo on equality in p-short, alpha=0.6", "alpha: expected a number above 0 and at most 0.5"),
         ("mappo beats ippo", "'mappo beats ippo': expected A > B (or A < B) on METRIC in SCENARIO"),
     ],

@@ -113,7 +113,7 @@ def test_a_sweep_over_two_nodes(nodes: Nodes, begin: Begin, bucket: Path, tmp_pa
         standin={"delay_s": 0.3, "faults": {"1": ["raise", 2], "2": ["diverge", 2]}},
     )  # fmt: skip
     assert driver.wait() == 0, driver.output()
-    assert "a cluster of 2 nodes, 2 cores, one a worker" in driver.output()
+    assert "a cluster of 2 nodes, 2 cores, one per worker" in driver.output()
     ended = trials(bucket)
     states = [State.FAILED if number == 2 else State.COMPLETE for number in range(6)]
     assert [ended[number].state for number in range(6)] == states, driver.output()

@@ -215,4 +215,4 @@ def test_estimates_rest_on_earlier_trials_of_this_machine(tmp_path: Path) -> Non
         create_trial_folder(folder, {}, found)
     guess = estimate(tmp_path, {"ff_mappo": 1_000_000}, False, 4, 2)
     assert guess.seconds == pytest.approx(START_S + (1_000_000 / 2000.0 + 4 * TRIAL_S) / 2)
-    assert guess.source == "2,000 steps/s a worker, the median of 2 earlier trials here"
+    assert guess.source == "2,000 steps/s per worker, the median of 2 earlier trials here"

@@ -160,7 +160,7 @@ BAD = [
     (["ALG=mappo", "SAMPLES=1e7"], "SweepError: SAMPLES: expected a whole number of at most 100,000, got '1e7'"),
     (
         ["ALG=mappo", "SAMPLES=1e5", f"SCENARIO={MANY}"],
-        "SweepError: SAMPLES=100000: are 1,100,000 trials; a sweep has at most 1,000,000",
+        "SweepError: SAMPLES=100000: would make 1,100,000 trials; a sweep has at most 1,000,000",
     ),
     (["ALG=mappo", "SEEDS=1e30"], "SweepError: SEEDS: expected a whole number of at most 10,000, got '1e30'"),
     (["ALG=mappo", "TIMESTEPS=1e30"], "SweepError: TIMESTEPS: expected a whole number of at most 1,000,000,000,000,"),

@@ -274,7 +274,7 @@ def test_four_algorithms_have_a_short_name() -> None:
 @pytest.mark.parametrize(
     ("words", "axes", "message"),
     [
-        (["ALG=mappo,ff_mappo"], None, "ALG: ff_mappo is there twice"),
+        (["ALG=mappo,ff_mappo"], None, "ALG: ff_mappo is listed twice"),
         (["ALG=mappo,"], None, "ALG: expected different names by commas, got 'mappo,'"),
         (["ALG=mappo,sable"], (LR,), "algorithms: ff_sable is not among ff_mappo"),
         (

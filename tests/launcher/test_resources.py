@@ -39,17 +39,17 @@ def test_cores_are_taken_once_and_let_go(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("machine", "asked", "workers", "resources", "described"),
     [
-        (THREE_CORES, {}, 3, {"cpu": 1}, "CPU, 3 cores, one a worker"),
-        (THREE_CORES, {"devices": 2}, 1, {"cpu": 1}, "CPU, 3 cores, 2 a worker"),
-        (TWO_GPUS, {}, 2, {"cpu": 1, "gpu": 1}, "2 GPUs, one a worker"),
-        (TWO_GPUS, {"gpus": 0.25}, 8, {"cpu": 1, "gpu": 0.25}, "2 GPUs, 0.25 a worker"),
-        (TWO_GPUS, {"gpus": 0.4}, 4, {"cpu": 1, "gpu": 0.4}, "2 GPUs, 0.4 a worker"),
-        (TWO_GPUS, {"devices": 2}, 1, {"cpu": 1, "gpu": 2}, "2 GPUs, 2 a worker"),
-        (CPU_NODES, {}, 7, {"cpu": 1}, "a cluster of 2 nodes, 7 cores, one a worker"),
-        (CPU_NODES, {"devices": 2}, 3, {"cpu": 2}, "a cluster of 2 nodes, 7 cores, 2 a worker"),
-        (GPU_NODES, {}, 6, {"cpu": 1, "gpu": 1}, "a cluster of 3 nodes, 6 GPUs, one a worker"),
-        (GPU_NODES, {"gpus": 0.5}, 8, {"cpu": 1, "gpu": 0.5}, "a cluster of 3 nodes, 6 GPUs, 0.5 a worker"),
-        (GPU_NODES, {"devices": 4}, 1, {"cpu": 1, "gpu": 4}, "a cluster of 3 nodes, 6 GPUs, 4 a worker"),
+        (THREE_CORES, {}, 3, {"cpu": 1}, "CPU, 3 cores, one per worker"),
+        (THREE_CORES, {"devices": 2}, 1, {"cpu": 1}, "CPU, 3 cores, 2 per worker"),
+        (TWO_GPUS, {}, 2, {"cpu": 1, "gpu": 1}, "2 GPUs, one per worker"),
+        (TWO_GPUS, {"gpus": 0.25}, 8, {"cpu": 1, "gpu": 0.25}, "2 GPUs, 0.25 per worker"),
+        (TWO_GPUS, {"gpus": 0.4}, 4, {"cpu": 1, "gpu": 0.4}, "2 GPUs, 0.4 per worker"),
+        (TWO_GPUS, {"devices": 2}, 1, {"cpu": 1, "gpu": 2}, "2 GPUs, 2 per worker"),
+        (CPU_NODES, {}, 7, {"cpu": 1}, "a cluster of 2 nodes, 7 cores, one per worker"),
+        (CPU_NODES, {"devices": 2}, 3, {"cpu": 2}, "a cluster of 2 nodes, 7 cores, 2 per worker"),
+        (GPU_NODES, {}, 6, {"cpu": 1, "gpu": 1}, "a cluster of 3 nodes, 6 GPUs, one per worker"),
+        (GPU_NODES, {"gpus": 0.5}, 8, {"cpu": 1, "gpu": 0.5}, "a cluster of 3 nodes, 6 GPUs, 0.5 per worker"),
+        (GPU_NODES, {"devices": 4}, 1, {"cpu": 1, "gpu": 4}, "a cluster of 3 nodes, 6 GPUs, 4 per worker"),
     ],
 )
 def test_workers_follow_the_machine(

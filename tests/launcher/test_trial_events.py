@@ -1,7 +1,7 @@
 """What the driver does at each of Tune's events: what it writes into the trial's folder, shows, and keeps in mind.
 
-Folders, progress, budget, notes and the watch over workers are real, and so are Tune's trials; time passes as the test
-says. No Ray runs: a trial's failures are what Tune's own trial keeps of them.
+Folders, progress, budget, deferred writes and the watch over workers are real, and so are Tune's trials; time passes as
+the test says. No Ray runs: a trial's failures are what Tune's own trial keeps of them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from tests.results.synthetic_sweep import complete, config_of, record_of
 PERIOD_TIMEOUT_S = 3.0
 PATIENCE_S = 10.0
 WITHIN_S = 2 * PERIOD_TIMEOUT_S + 2 * PATIENCE_S + GRACE_S
-"""A period, putting it away, patience with storage, and grace: then a worker is overdue."""
+"""A period, putting it away, patience with storage, and grace: then a worker is stalled."""
 DIED = "the worker process died"
 EARLIER = "2026-01-01T00:00:00+00:00"
 
@@ -88,7 +88,7 @@ class Nodes:
 class Sweep:
     """Trials that are planned, in real folders, and the callback that Tune tells of them."""
 
-    def __init__(self, folder: Path, trials: int = 1, spare: StandbyWorker | None = None, **limits: float) -> None:
+    def __init__(self, folder: Path, trials: int = 1, standby: StandbyWorker | None = None, **limits: float) -> None:
         self.folder = folder / "sweep"
         self.clock = Clock()
         self.shown = Shown()
@@ -96,9 +96,9 @@ class Sweep:
         self.pruned: dict[str, str] = {}
         self.hours = Clock()  # of its own, for what is spent is written every few seconds
         self.spending = Spending(folder, limits, 1.0, self.hours)
-        self.notes = DeferredWrites(self.clock)
+        self.writes = DeferredWrites(self.clock)
         self.ended: list[Any] = []
-        self.overdue = StalledWorkers(PERIOD_TIMEOUT_S, self.ended.append, self.clock)
+        self.stalled = StalledWorkers(PERIOD_TIMEOUT_S, self.ended.append, self.clock)
         self.progress = Progress("demo", record_of(0).objective, trials, self.clock)
         self.trials: list[Trial] = []
         for number in range(trials):
@@ -107,8 +107,8 @@ class Sweep:
             self.progress.add(record)
             self.trials.append(make_trial(folder, record.trial_id))
         self.callback = SweepCallback(
-            self.folder, self.progress, self.shown, self.interrupt, self.pruned.get, self.spending, self.notes,
-            self.overdue, spare,
+            self.folder, self.progress, self.shown, self.interrupt, self.pruned.get, self.spending, self.writes,
+            self.stalled, standby,
         )  # fmt: skip
 
     def step(self, seconds: float = 0.0) -> None:
@@ -318,7 +318,7 @@ def test_a_cluster_says_how_many_devices_are_held(sweep: Sweep) -> None:
 def test_a_spare_worker_is_asked_for_at_first_and_when_one_is_taken(tmp_path: Path) -> None:
     asked: list[float] = []
     clock = Clock()
-    sweep = Sweep(tmp_path, spare=StandbyWorker(lambda: asked.append(clock.now), clock))
+    sweep = Sweep(tmp_path, standby=StandbyWorker(lambda: asked.append(clock.now), clock))
     sweep.step()
     assert asked == []
     clock.now += AFTER_S
@@ -522,7 +522,7 @@ def test_a_record_that_cannot_be_read_is_a_failure_that_is_told(
     row = sweep.row()
     assert row.state is State.FAILED and row.error is not None and "not JSON" in row.error
     assert sweep.shown.rows == [row]
-    assert sweep.notes.owed == 0
+    assert sweep.writes.owed == 0
     assert "not JSON" in caplog.text
     assert (sweep.place() / RECORD_FILE).read_text() == "{"
 
@@ -586,13 +586,13 @@ def test_a_failed_trial_is_written_once_no_worker_is_at_it(sweep: Sweep) -> None
     sweep.start()
     with lock_folder(sweep.place()):
         sweep.fail_for_good(RayActorError())
-        assert (sweep.record().state, sweep.notes.owed) == (State.RUNNING, 1)
+        assert (sweep.record().state, sweep.writes.owed) == (State.RUNNING, 1)
         assert sweep.row().state is State.FAILED, "what is shown does not wait"
         sweep.step(2.0)
         assert sweep.record().state is State.RUNNING
     sweep.step(2.0)
     record = sweep.record()
-    assert (record.state, record.error, sweep.notes.owed) == (State.FAILED, DIED, 0)
+    assert (record.state, record.error, sweep.writes.owed) == (State.FAILED, DIED, 0)
 
 
 def test_a_worker_that_completes_the_trial_as_it_lets_go_is_believed(
@@ -718,12 +718,12 @@ def test_why_a_trial_is_tried_again_is_written_later(sweep: Sweep, refuse: Calla
     refuse()
     sweep.fail(raised(BROKEN))
     assert (sweep.row().retries, sweep.shown.retries[0][1]) == (1, WHY_BROKEN), "what is shown does not wait"
-    assert (sweep.reasons(), sweep.notes.owed) == ([], 1)
+    assert (sweep.reasons(), sweep.writes.owed) == ([], 1)
     sweep.step(1.5)
     assert sweep.reasons() == []
     refuse(False)
     sweep.step(5.0)
-    assert (sweep.reasons(), sweep.notes.owed) == ([WHY_BROKEN], 0)
+    assert (sweep.reasons(), sweep.writes.owed) == ([WHY_BROKEN], 0)
 
 
 def test_how_a_trial_ended_is_written_later_and_in_order(sweep: Sweep, refuse: Callable[..., None]) -> None:
@@ -733,7 +733,7 @@ def test_how_a_trial_ended_is_written_later_and_in_order(sweep: Sweep, refuse: C
     sweep.fail_for_good(raised(BROKEN))
     row = sweep.row()
     assert (row.state, row.error, sweep.shown.rows) == (State.FAILED, WHY_BROKEN, [row])
-    assert (sweep.record().state, sweep.notes.owed) == (State.RUNNING, 2)
+    assert (sweep.record().state, sweep.writes.owed) == (State.RUNNING, 2)
     refuse(False)
     sweep.step(5.0)
     record = sweep.record()
@@ -745,7 +745,7 @@ def test_a_record_that_is_not_given_now_is_asked_for_later(sweep: Sweep, refuse:
     sweep.pruned[sweep.id()] = "weak"
     refuse(reading=True)
     sweep.complete()
-    assert (sweep.row().state, sweep.row().error, sweep.notes.owed) == (State.PRUNED, "weak", 1)
+    assert (sweep.row().state, sweep.row().error, sweep.writes.owed) == (State.PRUNED, "weak", 1)
     refuse(False)
     assert sweep.record().state is State.RUNNING
     sweep.step(5.0)
@@ -759,7 +759,7 @@ def test_what_is_owed_does_not_undo_an_end(sweep: Sweep, refuse: Callable[..., N
     refuse(False)
     complete(sweep.place(), 0)
     sweep.step(5.0)
-    assert (sweep.record().state, sweep.notes.owed) == (State.COMPLETE, 0)
+    assert (sweep.record().state, sweep.writes.owed) == (State.COMPLETE, 0)
 
 
 def test_what_was_shown_is_corrected_once_the_record_can_be_read(sweep: Sweep, refuse: Callable[..., None]) -> None:

@@ -258,7 +258,7 @@ def two_lists_of_one_node(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
 def test_a_node_that_is_listed_twice_is_counted_once(two_lists_of_one_node: Callable[[str], Any]) -> None:
     dashboard = json.loads((MONITORING / "grafana" / "dashboards" / "sweeps.json").read_text())
     by_title = {panel["title"]: panel["targets"] for panel in dashboard["panels"]}
-    asked = [by_title["Environment steps a second, all running trials"][0], by_title["Trials by state"][1]]
+    asked = [by_title["Environment steps per second, all running trials"][0], by_title["Trials by state"][1]]
     queries = [urllib.parse.quote(re.sub(r"\$\w+", ".*", target["expr"])) for target in asked]
     deadline = time.monotonic() + 60.0
     targets: list[dict[str, Any]] = []

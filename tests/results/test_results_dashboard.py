@@ -33,8 +33,8 @@ from results.collector.ranking import best_score
 from results.collector.write import write_index
 from results.command import collect_main, show_main
 from results.dashboard import main as dashboard_main
+from results.live.index_table import IndexWatch, render
 from results.tables import load_index
-from results.watch import IndexWatch, render
 from results.watch import main as watch_main
 
 pytest.importorskip("optuna_dashboard")

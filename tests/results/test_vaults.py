@@ -22,7 +22,7 @@ from jax_party.trial.folder import read_record, trial_folders, update_record
 from jax_party.trial.record import VaultEntry
 from results import vaults
 from results.vaults.__main__ import main
-from results.vaults.find import select
+from results.vaults.finding import select
 
 ROOT = Path(__file__).parents[2]
 

@@ -57,7 +57,7 @@ BAD: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (with_axis(type="int", low=1.5, high=3), "system.actor_lr: low: type int needs a whole number, got 1.5"),
     (with_axis(type="choice", values=[]), "system.actor_lr: values: expected a list of at least one value, got []"),
     (with_axis(type="grid", values=3), "system.actor_lr: values: expected a list of at least one value, got 3"),
-    (with_axis(type="choice", values=[1, 2, 1]), "system.actor_lr: values: 1 is there twice"),
+    (with_axis(type="choice", values=[1, 2, 1]), "system.actor_lr: values: 1 is listed twice"),
     (with_axis(type="logunifrom", low=1, high=2), "system.actor_lr: type: unknown 'logunifrom'; did you mean loguni"),
     (with_axis(type="uniform", low=1, high=2, step=1), "system.actor_lr: step: unknown (known: type, low, high, when)"),
     (with_axis(low=1, high=2), "system.actor_lr: type: unknown 'None'"),

@@ -11,12 +11,12 @@ from launcher.search.given_trials import FINISHED, GivenTrials, InOrder
 
 
 def test_ids_are_given_out_once_each_in_their_order() -> None:
-    planned = GivenTrials(["a", "b", "c"])
+    given_trials = GivenTrials(["a", "b", "c"])
     given = []
-    while planned.remaining:
-        given.append(planned.suggest(f"tune-{planned.remaining}")["trial_id"])
+    while given_trials.remaining:
+        given.append(given_trials.suggest(f"tune-{given_trials.remaining}")["trial_id"])
     assert given == ["a", "b", "c"]
-    assert planned.suggest("tune-0") == FINISHED
+    assert given_trials.suggest("tune-0") == FINISHED
 
 
 def test_no_pending_trial_is_chosen_over_others() -> None:

@@ -29,32 +29,32 @@ def test_what_storage_refuses_is_written_later_and_in_order() -> None:
             raise OSError(errno.ENOSPC, "full")
         written.append(value)
 
-    notes = DeferredWrites(clock)
-    assert not notes.add("one", lambda: write(1))
+    writes = DeferredWrites(clock)
+    assert not writes.add("one", lambda: write(1))
     full = False
-    assert not notes.add("two", lambda: write(2)), "two waits for one, which was tried a moment ago"
-    assert (written, notes.owed) == ([], 2)
+    assert not writes.add("two", lambda: write(2)), "two waits for one, which was tried a moment ago"
+    assert (written, writes.owed) == ([], 2)
     clock.now = 1.0
-    assert notes.settle()
+    assert writes.settle()
     assert written == [1, 2]
-    assert notes.add("three", lambda: write(3))
+    assert writes.add("three", lambda: write(3))
 
 
 def test_a_folder_that_is_held_keeps_nobody_else_waiting(tmp_path: Path) -> None:
     clock, written = Clock(), []
-    notes = DeferredWrites(clock)
+    writes = DeferredWrites(clock)
 
     def held() -> None:
         if clock.now < 5.0:
             raise FolderHeld("held")
         written.append("held")
 
-    assert not notes.add("held", held)
+    assert not writes.add("held", held)
     clock.now = 2.0
-    notes.add("free", lambda: written.append("free"))
+    writes.add("free", lambda: written.append("free"))
     assert written == ["free"]
     clock.now = 6.0
-    assert notes.settle()
+    assert writes.settle()
     assert written == ["free", "held"]
     with lock_folder(tmp_path), pytest.raises(FolderHeld), lock_folder(tmp_path, timeout=0.0):
         pass
@@ -75,11 +75,11 @@ def test_what_a_server_refuses_is_written_later() -> None:
             raise StorageError("storage at http://127.0.0.1:9 does not answer")
         written.append("it")
 
-    notes = DeferredWrites(clock)
-    assert not notes.add("what", write)
+    writes = DeferredWrites(clock)
+    assert not writes.add("what", write)
     gone = False
     clock.now = 1.0
-    assert notes.settle()
+    assert writes.settle()
     assert written == ["it"]
 
 
@@ -94,9 +94,9 @@ def test_who_wants_to_stop_does_not_wait_for_long(monkeypatch: pytest.MonkeyPatc
         raise StorageError("gone")
 
     for stopped, seconds in ((True, STOPPED_S), (False, 300.0)):
-        notes, began = DeferredWrites(clock), clock.now
-        notes.add("refused", refused)
-        notes.finish(lambda stopped=stopped: stopped)
+        writes, began = DeferredWrites(clock), clock.now
+        writes.add("refused", refused)
+        writes.finish(lambda stopped=stopped: stopped)
         assert clock.now - began == pytest.approx(seconds, abs=1.0)
 
 
@@ -106,7 +106,7 @@ def test_waits_at_the_end_until_patience_is_over(monkeypatch: pytest.MonkeyPatch
     def refused() -> None:
         raise OSError(errno.EROFS, "read-only")
 
-    notes = DeferredWrites()
-    notes.add("refused", refused)
-    notes.finish()
-    assert notes.owed == 1
+    writes = DeferredWrites()
+    writes.add("refused", refused)
+    writes.finish()
+    assert writes.owed == 1

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from results.vaults.episodes import Episode, episodes, returns
+from results.vaults.episode_bounds import Episode, episodes, returns
 from results.vaults.store import Vault
 
 BINS: Final = 10
@@ -171,7 +171,7 @@ def _facts(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts.append(("actions", ", ".join(f"{name} {number:,}" for name, number in totals.items())))
     share = coverage["pairs_per_step"]
     facts.append(("joint coverage", f"{coverage['joint_pairs']:,} different pairs of joint observation and action"
-                  + ("" if share is None else f", {share:.3f} a step")))  # fmt: skip
+                  + ("" if share is None else f", {share:.3f} per step")))  # fmt: skip
     return facts
 
 

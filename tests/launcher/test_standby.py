@@ -70,14 +70,14 @@ class Clock:
 
 def test_a_spare_worker_is_asked_for_once_a_sweep_goes_on_and_again_when_it_was_taken() -> None:
     clock, asked = Clock(), []
-    spare = StandbyWorker(lambda: asked.append(clock.now), clock)
+    standby = StandbyWorker(lambda: asked.append(clock.now), clock)
     for clock.now in (0.0, AFTER_S - 0.1, AFTER_S, AFTER_S + 5.0):
-        spare.tend()
+        standby.tend()
     assert asked == [AFTER_S]
-    spare.taken()
+    standby.taken()
     taken = clock.now
     for clock.now in (taken, taken + REFILL_S, taken + REFILL_S + 1.0):
-        spare.tend()
+        standby.tend()
     assert asked == [AFTER_S, taken + REFILL_S]
 
 
@@ -87,10 +87,10 @@ def test_a_sweep_goes_on_where_ray_gives_no_spare_worker(caplog: pytest.LogCaptu
     def refuse() -> None:
         raise ConnectionError("nobody listens")
 
-    spare = StandbyWorker(refuse, clock)
+    standby = StandbyWorker(refuse, clock)
     clock.now = AFTER_S
-    spare.tend()
+    standby.tend()
     assert "no spare worker: nobody listens" in caplog.text
     caplog.clear()
-    spare.tend()
+    standby.tend()
     assert not caplog.text
