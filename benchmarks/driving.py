@@ -23,7 +23,7 @@ from jax_party.trial.folder import read_record
 from jax_party.trial.manifest import MANIFEST_FILE
 from jax_party.trial.record import RECORD_FILE, TrialRecord
 from jax_party.trial.states import State
-from launcher.ask.experiment import EXPERIMENT_VARIABLE
+from launcher.ask.experiment_factory import EXPERIMENT_VARIABLE
 
 NO_WORK: Final[Mapping[str, str]] = {EXPERIMENT_VARIABLE: "launcher.work.no_work:NoWork"}
 STEPS_PER_UPDATE: Final = 4096

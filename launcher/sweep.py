@@ -11,7 +11,7 @@ from rich.console import Console
 
 from jax_party.errors import JaxPartyError
 from jax_party.store.retry import patience_s, refusal
-from launcher.ask.words import (
+from launcher.ask.parsing import (
     parse_claim_options,
     parse_extend_options,
     parse_promote_options,

@@ -1,6 +1,6 @@
 """The single definition of every option: how it is read, what it means, its default, and which verbs take it.
 
-The parsers (`words`) and `--help` are generated from it, and by `python -m launcher.ask.tables` also `make help` and
+The parsers (`parsing`) and `--help` are generated from it, and by `python -m launcher.ask.tables` also `make help` and
 the table in docs/sweeps.md. What an option fills is a field in `requested`.
 """
 

@@ -13,8 +13,8 @@ from launcher.ask.requested import (
 )
 from launcher.commands.claim import facts as claim_facts
 from launcher.commands.claim import read_claims, write_claim
-from launcher.commands.facts import facts_of, show_trials
 from launcher.commands.opening import check_pack, check_sweep_storage, drive_alone, find_workers_machine, read_sweep
+from launcher.commands.plan_summary import facts_of, show_trials
 from launcher.drive.dashboards import check_watching
 from launcher.machine.crew import Crew
 from launcher.plan.compose import read_study

@@ -42,9 +42,9 @@ class Pass:
     """A part of a sweep that is a single run of Tune.
 
     Attributes:
-      ids: the ids of the trials to run; ignored if there is a planner.
+      ids: the ids of the trials to run; ignored if trials are suggested.
       scheduler: Tune's scheduler; None for first in, first out.
-      planner: draws the trials; None if they are given by `ids`.
+      suggested: the trials that a searcher suggests; None if they are given by `ids`.
       values: trial id -> the hyperparameters that Tune may change; None unless it is a population.
       group: the algorithm and scenario, if all trials are from one group.
       tests: whether the trials are tests of winners.
@@ -52,7 +52,7 @@ class Pass:
 
     ids: Sequence[str] = ()
     scheduler: Any = None
-    planner: Any = None
+    suggested: Any = None
     values: Mapping[str, Mapping[str, Any]] | None = None
     group: str | None = None
     tests: bool = False
@@ -73,9 +73,9 @@ def search_passes(sweep: Sweep, progress: Progress, max_concurrent: int) -> Iter
         return
     study = study_from_manifest(sweep.folder, manifest)
     if not scheduler.by_group:
-        planner = make_planner(sweep, study, progress, max_concurrent) if search.learns else None
+        suggested = suggested_trials(sweep, study, progress, max_concurrent) if search.learns else None
         ids = [record.trial_id for record in sweep.unfinished if record.promoted_from is None]
-        yield Pass(ids, make_stopping(sweep, study, scheduler, progress), planner)
+        yield Pass(ids, make_stopping(sweep, study, scheduler, progress), suggested)
         return
     groups = dict.fromkeys(f"{base.algorithm} {base.scenario}" for base in study.bases)
     for name in groups:
@@ -85,7 +85,7 @@ def search_passes(sweep: Sweep, progress: Progress, max_concurrent: int) -> Iter
             if record.promoted_from is None and f"{record.algorithm} {record.scenario}" == name
         ]
         part = group_pass(sweep, study, name, ids, progress, max_concurrent)
-        if part.ids or (part.planner is not None and part.planner.remaining):
+        if part.ids or (part.suggested is not None and part.suggested.remaining):
             yield part
 
 
@@ -103,12 +103,12 @@ def group_pass(
     random.seed(seed)  # BOHB draws from the global generators
     np.random.seed(seed)
     if not scheduler.is_population:
-        planner = None
+        suggested = None
         if study.search.learns:
             (group,) = [index for index, one in enumerate(study.groups) if base in one.bases]
-            planner = make_planner(sweep, study, progress, max_concurrent, [group])
+            suggested = suggested_trials(sweep, study, progress, max_concurrent, [group])
         hyperband = schedulers.make_hyperband(study.search is Search.BOHB, objective.metric, objective.mode, length)
-        return Pass(() if planner else ids, hyperband, planner, group=name)
+        return Pass(() if suggested else ids, hyperband, suggested, group=name)
     axes = study.axes_of(base)
     values = {
         trial_id: {
@@ -137,12 +137,12 @@ def make_stopping(sweep: Sweep, study: Study, kind: Scheduler, progress: Progres
     return stopping
 
 
-def make_planner(
+def suggested_trials(
     sweep: Sweep, study: Study, progress: Progress, max_concurrent: int, groups: Sequence[int] | None = None
 ) -> Any:
-    """Return a planner for these groups, or all, that knows the trials of the sweep and of earlier ones (`FROM`)."""
-    from launcher.search.planner import Planner
+    """Return the searcher of these groups, or all, which knows the trials of the sweep and of earlier ones (`FROM`)."""
     from launcher.search.searchers import Told
+    from launcher.search.suggested_trials import SuggestedTrials
     from launcher.search.warm_start import earlier_trials
 
     def write(trial: PlannedTrial) -> PlannedTrial:
@@ -164,7 +164,7 @@ def make_planner(
         progress.planned = sweep.planned
 
     chosen = list(range(len(study.groups))) if groups is None else list(groups)
-    return Planner(
+    return SuggestedTrials(
         study,
         sweep.manifest.num_trials,
         chosen,
@@ -181,7 +181,7 @@ def make_planner(
 def known_configurations(sweep: Sweep, study: Study, write: Callable[[PlannedTrial], PlannedTrial]) -> list[Any]:
     """Return the configurations drawn so far, ordered by number; write trials that a killed driver left unwritten."""
     from launcher.plan.axes import seed_of, with_absent
-    from launcher.search.planner import Configuration
+    from launcher.search.suggested_trials import Configuration
 
     of_configuration: dict[tuple[int, int], list[TrialRecord]] = {}
     for record in sorted(sweep.searched, key=lambda record: record.number):

@@ -22,7 +22,7 @@ from jax_party.store.scratch import make_scratch
 from jax_party.store.storage import store_of
 from jax_party.trial import outcome
 from jax_party.trial.states import FINISHED, State
-from launcher.ask.experiment import chosen_experiment
+from launcher.ask.experiment_factory import chosen_experiment
 from launcher.drive.collection import BackgroundCollector, collect
 from launcher.drive.dashboards import callbacks, dashboard_lines, ray_settings
 from launcher.drive.deferred_writes import DeferredWrites

@@ -12,7 +12,7 @@ from jax_party.store.retry import patience_s
 from jax_party.store.storage import store_of
 from jax_party.trial.provenance import current_provenance
 from launcher.ask.choices import Scheduler
-from launcher.ask.experiment import chosen_experiment
+from launcher.ask.experiment_factory import chosen_experiment
 from launcher.drive.passes import Pass
 from launcher.drive.spending import Spending
 from launcher.machine.crew import Crew
@@ -68,8 +68,8 @@ def run_in_tune(
         name="tune",
         **_tune_storage(sweep.folder),
         config=config,
-        # A scheduler that judges trials together and a planner must see all trials; otherwise create them as needed.
-        max_concurrent_trials=None if by_group or part.planner is not None or most is not None else crew.trials,
+        # A scheduler that judges trials together, and a searcher, must see all trials; otherwise create them as needed.
+        max_concurrent_trials=None if by_group or part.suggested is not None or most is not None else crew.trials,
         num_samples=number,
         stop=lambda trial_id, result: spending.reason is not None,
         search_alg=search,
@@ -163,10 +163,10 @@ def _choose_trials(
 
     from launcher.search.given_trials import GivenTrials
 
-    if part.planner is not None:
-        part.planner.most = most or part.planner.most
-        left = part.planner.remaining
-        return part.planner, left if allowed is None else min(left, allowed)
+    if part.suggested is not None:
+        part.suggested.most = most or part.suggested.most
+        left = part.suggested.remaining
+        return part.suggested, left if allowed is None else min(left, allowed)
     ids = list(part.ids)[:allowed]
     if not by_group:
         planned = GivenTrials(ids, most)

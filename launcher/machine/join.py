@@ -25,7 +25,7 @@ from jax_party.errors import SweepError
 from jax_party.store.storage import store_of
 from jax_party.trial.manifest import MANIFEST_FILE
 from jax_party.trial.provenance import PACKAGES, current_provenance
-from launcher.ask.experiment import EXPERIMENT_VARIABLE
+from launcher.ask.experiment_factory import EXPERIMENT_VARIABLE
 from launcher.machine.crew import Machine
 from launcher.machine.probe import LOOK_LIMIT_S
 from launcher.machine.token import has_token

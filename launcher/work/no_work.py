@@ -22,7 +22,7 @@ from jax_party.trial.metrics import append_metrics
 from jax_party.trial.provenance import utc_timestamp
 from jax_party.trial.record import spans_until_now
 from jax_party.trial.states import FINISHED, State
-from launcher.ask.experiment import EXPERIMENT_VARIABLE
+from launcher.ask.experiment_factory import EXPERIMENT_VARIABLE
 
 
 class NoWork:

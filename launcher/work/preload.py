@@ -17,7 +17,7 @@ def preload(wanted: dict[str, Any]) -> None:
     prepare_process(cpu_devices=wanted["cpu_devices"])
     import launcher.work.trainable  # noqa: F401
     from jax_party.engines import get_engine
-    from launcher.ask.experiment import load_factory
+    from launcher.ask.experiment_factory import load_factory
 
     if wanted["experiment"]:
         load_factory(wanted["experiment"])

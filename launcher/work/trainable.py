@@ -35,7 +35,7 @@ from jax_party.store.storage import as_folder
 from jax_party.trial.folder import add_retry, read_record, update_record
 from jax_party.trial.provenance import set_code, utc_timestamp
 from jax_party.trial.states import FINISHED, State
-from launcher.ask.experiment import load_factory
+from launcher.ask.experiment_factory import load_factory
 from launcher.machine.join import NodeRefused, check_worker
 from launcher.machine.worker_process import prepare_worker
 from launcher.work.failed_attempts import describe_failure, reason_left

@@ -20,7 +20,7 @@ from jax_party.training.program import Program, make_hyper
 from jax_party.trial import outcome
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import State
-from launcher.ask.words import parse_sweep_options
+from launcher.ask.parsing import parse_sweep_options
 from launcher.plan.compose import read_study
 
 

@@ -15,8 +15,8 @@ from jax_party.trial.folder import update_record
 from jax_party.trial.manifest import read_manifest
 from jax_party.trial.states import State
 from launcher import sweep
+from launcher.ask.parsing import parse_resume_options, parse_sweep_options
 from launcher.ask.quantities import parse_budget
-from launcher.ask.words import parse_resume_options, parse_sweep_options
 from launcher.commands import winners as promote
 from launcher.drive import run
 from launcher.drive.spending import SPENT_FILE, WRITE_EVERY_S, Spending

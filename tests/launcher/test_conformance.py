@@ -269,7 +269,7 @@ def test_a_warm_start_from_another_space_is_refused(
 
 
 def plan_of(words: list[str], folder: Path) -> Path:
-    from launcher.ask.words import parse_sweep_options
+    from launcher.ask.parsing import parse_sweep_options
     from launcher.plan.compose import read_study
     from launcher.plan.write import draw_plan, write_plan
 

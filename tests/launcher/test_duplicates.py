@@ -18,12 +18,12 @@ from jax_party.trial.draws import DRAWS_FILE, Draws
 from jax_party.trial.manifest import read_manifest
 from jax_party.trial.states import State
 from launcher import sweep
-from launcher.ask.words import parse_sweep_options
+from launcher.ask.parsing import parse_sweep_options
 from launcher.plan.compose import read_study
 from launcher.plan.study import PlannedTrial, Study
 from launcher.plan.sweep import Sweep
-from launcher.search.planner import Planner
 from launcher.search.searchers import Told
+from launcher.search.suggested_trials import SuggestedTrials
 from results import compare, load_index
 from tests.launcher.drivers import Driver, kill_driver, start_driver, sweep_folder
 
@@ -73,15 +73,15 @@ class Book:
 
 
 class Listening:
-    """A planner, and what its searchers are told of each draw."""
+    """A suggested, and what its searchers are told of each draw."""
 
     def __init__(self, study: Study, book: Book, num_trials: int, workers: int = 1) -> None:
         groups = range(len(study.groups))
-        self.planner = Planner(
+        self.suggested = SuggestedTrials(
             study, num_trials, groups, {}, (), book.write, book.reached, workers, book.draws, book.keep
         )
         self.told: dict[str, Any] = {}
-        for searcher in self.planner._searchers.values():
+        for searcher in self.suggested._searchers.values():
             self._listen(searcher)
 
     def _listen(self, searcher: Any) -> None:
@@ -95,9 +95,9 @@ class Listening:
 
     def play(self) -> None:
         count = 0
-        while (suggestion := self.planner.suggest(f"tune-{count}")) != "FINISHED":
+        while (suggestion := self.suggested.suggest(f"tune-{count}")) != "FINISHED":
             if suggestion is not None:
-                self.planner.on_trial_complete(f"tune-{count}", {"episode_return": 0.0})
+                self.suggested.on_trial_complete(f"tune-{count}", {"episode_return": 0.0})
             count += 1
             assert count < 1_000, "it goes on for ever"
 
@@ -143,15 +143,15 @@ def test_reused_draws_are_told_what_their_configuration_has_reached(words: tuple
 def test_a_draw_of_a_trial_that_is_running_is_answered_when_that_ends(tmp_path: Path) -> None:
     study, book = make_study(tmp_path, "DUPLICATES=reuse"), Book()
     found = Listening(study, book, 200, workers=3)
-    running = [name for name in map(str, range(40)) if isinstance(found.planner.suggest(name), dict)]
+    running = [name for name in map(str, range(40)) if isinstance(found.suggested.suggest(name), dict)]
     assert 1 <= len(running) <= 3
-    waiting = list(found.planner._unanswered)
+    waiting = list(found.suggested._unanswered)
     assert len(waiting) <= 3, "a searcher that knows nothing is not asked for ever"
     assert not set(found.told) & {one.key for one in waiting}
     for name in running:
-        book.failed |= {found.planner._running[name][1].trial_id}
-        found.planner.on_trial_complete(name, None, error=True)
-    assert not found.planner._unanswered
+        book.failed |= {found.suggested._running[name][1].trial_id}
+        found.suggested.on_trial_complete(name, None, error=True)
+    assert not found.suggested._unanswered
     assert {found.told[one.key] for one in waiting} <= {None}, "as failed as the trial"
     found.play()
     assert len(book.trials) <= 4 and len(found.told) == 200
@@ -168,7 +168,7 @@ def test_a_space_whose_draws_are_refused_ends(words: tuple[str, ...], tmp_path: 
         f"ff_mappo {name}": 12 - count for name, count in of_group.items()
     }
     assert book.draws.numbers == set(range(24)) - {trial.number for trial in book.trials.values()}
-    assert found.planner.remaining == 0
+    assert found.suggested.remaining == 0
     (line,) = book.draws.describe()
     assert "exhausted" in line and "fewer of ff_mappo p-base" in line and "\n" not in line
     if words == ENGINES[0]:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from jax_party.trial.folder import CONFIG_FILE, read_config
 from jax_party.trial.record import TrialRecord
-from launcher.ask.words import parse_sweep_options
+from launcher.ask.parsing import parse_sweep_options
 from launcher.plan import fixed_ranks
 from launcher.plan.compose import read_study
 from launcher.plan.fixed_ranks import note_of_plan, note_of_trials

@@ -17,8 +17,8 @@ from launcher import sweep
 from launcher.ask import tables
 from launcher.ask.choices import Sampler, Scheduler, Search
 from launcher.ask.options import OPTIONS, VERBS, options_of
+from launcher.ask.parsing import parse_resume_options, parse_sweep_options
 from launcher.ask.requested import ExtendOptions, PromoteOptions, RerunOptions, ResumeOptions, SweepOptions
-from launcher.ask.words import parse_resume_options, parse_sweep_options
 from sweeps.space import ScenarioMode
 
 GRID = "{type: grid, values: [1.0e-4, 1.0e-3]}"

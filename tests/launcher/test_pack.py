@@ -15,8 +15,8 @@ from jax_party.errors import RecordError, SweepError, TrainingDiverged
 from jax_party.store.storage import lock_folder
 from jax_party.trial.folder import read_record
 from jax_party.trial.record import RECORD_FILE
-from launcher.ask.experiment import load_factory
-from launcher.ask.words import parse_sweep_options
+from launcher.ask.experiment_factory import load_factory
+from launcher.ask.parsing import parse_sweep_options
 from launcher.plan.compose import read_study
 from launcher.plan.write import draw_plan, write_plan
 from launcher.work.pack import Pack

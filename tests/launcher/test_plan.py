@@ -13,8 +13,8 @@ from jax_party.trial.folder import read_config, read_record
 from jax_party.trial.identity import label_of
 from jax_party.trial.manifest import read_manifest
 from jax_party.trial.states import State
+from launcher.ask.parsing import parse_sweep_options
 from launcher.ask.requested import SweepOptions
-from launcher.ask.words import parse_sweep_options
 from launcher.plan.compose import read_study
 from launcher.plan.read import study_from_manifest
 from launcher.plan.study import PlannedTrial, Study

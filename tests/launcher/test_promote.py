@@ -22,8 +22,8 @@ from jax_party.trial.manifest import write_manifest
 from jax_party.trial.metrics import append_metrics
 from jax_party.trial.record import Takeover
 from jax_party.trial.states import State
+from launcher.ask.parsing import parse_promote_options, parse_sweep_options
 from launcher.ask.requested import PromoteOptions
-from launcher.ask.words import parse_promote_options, parse_sweep_options
 from launcher.commands import winners as promote
 from launcher.commands.extend import extended
 from launcher.drive import passes, run
@@ -144,7 +144,7 @@ def test_a_sweep_that_is_extended_after_a_promotion_has_a_number_a_trial(tmp_pat
     sweep.complete_plan()
     if words:
         (part,) = passes.search_passes(sweep, run.make_progress(sweep), 9)
-        assert [bool(part.planner.suggest(name)) for name in "ab"] == [True, True]
+        assert [bool(part.suggested.suggest(name)) for name in "ab"] == [True, True]
     numbers = [record.number for record in Sweep.read(sweep.folder).records.values()]
     assert numbers == [0, 1, 2, 3, 4, promote.FIRST_NUMBER, promote.FIRST_NUMBER + 1]
 
@@ -203,11 +203,11 @@ def test_winners_are_tested_apart_from_the_search(tmp_path: Path) -> None:
     sweep = Sweep.read(sweep.folder)
     failed = sweep.set_back([State.FAILED])
     (part,) = passes.search_passes(sweep, run.make_progress(sweep), 9)
-    planner = part.planner
-    assert planner.remaining == len(failed) == 4
-    given = [planner.suggest(str(index))["trial_id"] for index in range(4)]
+    searcher = part.suggested
+    assert searcher.remaining == len(failed) == 4
+    given = [searcher.suggest(str(index))["trial_id"] for index in range(4)]
     assert sorted(given) == sorted(failed)
-    assert planner.suggest("5") == planner.FINISHED
+    assert searcher.suggest("5") == searcher.FINISHED
 
 
 @pytest.mark.parametrize("seeds", [f"[0, {FIRST_FRESH_SEED}]", f"[{2 * FIRST_FRESH_SEED}]"])

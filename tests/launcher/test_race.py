@@ -23,8 +23,8 @@ from jax_party.trial.identity import configuration_id
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import State
 from launcher import sweep as command
+from launcher.ask.parsing import parse_promote_options
 from launcher.ask.requested import PromoteOptions
-from launcher.ask.words import parse_promote_options
 from launcher.commands.race import run_race
 from launcher.commands.winners import Winner, show_promotions, winners, write_promotions
 from launcher.plan.sweep import Sweep

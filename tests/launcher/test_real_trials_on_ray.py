@@ -33,7 +33,7 @@ from jax_party.trial.folder import read_config, read_record
 from jax_party.trial.metrics import METRICS_FILE, read_metrics
 from jax_party.trial.record import TrialRecord
 from jax_party.trial.states import State
-from launcher.ask.words import parse_sweep_options
+from launcher.ask.parsing import parse_sweep_options
 from launcher.plan.compose import read_study
 from launcher.plan.write import draw_plan, write_plan
 from mava_configs import ALGORITHMS

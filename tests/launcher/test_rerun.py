@@ -16,8 +16,8 @@ from jax_party.trial.metrics import METRICS_FILE, append_metrics
 from jax_party.trial.provenance import current_provenance
 from jax_party.trial.record import Takeover, TrialRecord
 from jax_party.trial.states import State
+from launcher.ask.parsing import parse_rerun_options
 from launcher.ask.requested import RerunOptions
-from launcher.ask.words import parse_rerun_options
 from launcher.commands import rerun
 
 

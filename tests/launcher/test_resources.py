@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jax_party.errors import ConfigError, SweepError
-from launcher.ask.words import parse_sweep_options
+from launcher.ask.parsing import parse_sweep_options
 from launcher.machine import ray_session
 from launcher.machine.cores import take_core
 from launcher.machine.crew import Crew, Machine

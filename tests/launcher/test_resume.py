@@ -15,7 +15,7 @@ from jax_party.trial.metrics import append_metrics
 from jax_party.trial.provenance import utc_timestamp
 from jax_party.trial.states import State
 from launcher import sweep
-from launcher.ask.words import parse_sweep_options
+from launcher.ask.parsing import parse_sweep_options
 from launcher.drive import passes, run
 from launcher.plan.axes import Space
 from launcher.plan.compose import read_study
@@ -34,9 +34,9 @@ def write_sweep(folder: Path, *words: str) -> Sweep:
     return Sweep.read(folder)
 
 
-def planner_of(found: Sweep) -> Any:
+def searcher_of(found: Sweep) -> Any:
     (part,) = passes.search_passes(found, run.make_progress(found), 9)
-    return part.planner
+    return part.suggested
 
 
 def trial_folder(found: Sweep, number: int) -> Path:
@@ -141,14 +141,14 @@ def test_optuna_is_told_what_has_ended(tmp_path: Path) -> None:
     write_plan(tmp_path, study, (), 4, options, "the command")
     found = Sweep.read(tmp_path)
     assert found.remaining == 4
-    planner = planner_of(found)
-    ids = [planner.suggest(str(index))["trial_id"] for index in range(3)]
+    searcher = searcher_of(found)
+    ids = [searcher.suggest(str(index))["trial_id"] for index in range(3)]
     found = Sweep.read(tmp_path)
     assert list(found.records) == ids
     end(found, 0, State.COMPLETE, 3.0)
     end(found, 1, State.FAILED, 3.0, error="no")
     found = Sweep.read(tmp_path)
-    resumed = planner_of(found)
+    resumed = searcher_of(found)
     assert resumed.remaining == 2
     assert resumed.suggest("a")["trial_id"] == ids[2]
     assert resumed.suggest("b")["trial_id"] not in ids
@@ -173,10 +173,10 @@ def test_axes_that_did_not_exist_teach_a_resumed_searcher_nothing(tmp_path: Path
     options = parse_sweep_options(words)
     study, samples = read_study(options, "sweep-1")
     write_plan(tmp_path / "sweep", study, (), samples * study.round_size, options, "the command", samples)
-    planner = planner_of(Sweep.read(tmp_path / "sweep"))
+    searcher = searcher_of(Sweep.read(tmp_path / "sweep"))
     for index in range(8):
-        planner.suggest(str(index))
-    asked = {one.key: dict(one.encoded) for one, _ in planner._running.values()}
+        searcher.suggest(str(index))
+    asked = {one.key: dict(one.encoded) for one, _ in searcher._running.values()}
     found = Sweep.read(tmp_path / "sweep")
     known, again = (passes.known_configurations(found, study, lambda trial: trial) for _ in range(2))
     assert [one.values for one in known] == [one.values for one in again]

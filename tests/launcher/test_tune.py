@@ -16,7 +16,7 @@ from ray.tune.tune import TuneController
 from jax_party.judging.objectives import Objective
 from jax_party.store.retry import PATIENCE_VARIABLE
 from jax_party.trial.manifest import SweepManifest
-from launcher.ask.experiment import EXPERIMENT_VARIABLE
+from launcher.ask.experiment_factory import EXPERIMENT_VARIABLE
 from launcher.drive import tune
 from launcher.drive.passes import Pass
 from launcher.drive.spending import Spending
@@ -54,7 +54,7 @@ class Shared:
         self.stopped = True
 
 
-class Planner:
+class SuggestedTrials:
     """Draws up to seven more trials, two at once."""
 
     remaining = 7
@@ -235,11 +235,11 @@ def test_a_population_begins_with_the_values_of_each_trial_and_keeps_learners(ru
 
 
 @pytest.mark.parametrize(("allowed", "number"), [(None, 7), (3, 3), (9, 7)])
-def test_a_planner_draws_its_own_trials(run: Run, allowed: int | None, number: int) -> None:
-    planner = Planner()
-    given = run(Pass(planner=planner), allowed=allowed)
-    assert (given["search_alg"], given["num_samples"], given["max_concurrent_trials"]) == (planner, number, None)
-    assert planner.most() == 2, "as it was made"
+def test_suggested_trials_are_drawn_one_by_one(run: Run, allowed: int | None, number: int) -> None:
+    suggested = SuggestedTrials()
+    given = run(Pass(suggested=suggested), allowed=allowed)
+    assert (given["search_alg"], given["num_samples"], given["max_concurrent_trials"]) == (suggested, number, None)
+    assert suggested.most() == 2, "as it was made"
     assert "trial_id" not in given["config"]
 
 
@@ -283,19 +283,19 @@ def test_on_a_cluster_ray_itself_says_whether_a_worker_of_its_own_has_room(run: 
     assert ids_of(given["search_alg"]) == list(IDS)
 
 
-def test_on_a_cluster_a_planner_follows_it(run: Run) -> None:
-    planner = Planner()
-    run(Pass(planner=planner), cluster(pack=2), address="auto")
-    assert planner.most() == 1
-    run(Pass(planner=planner), cluster(), address="auto")
-    assert planner.most() == sys.maxsize
+def test_suggested_trials_follow_the_cluster(run: Run) -> None:
+    suggested = SuggestedTrials()
+    run(Pass(suggested=suggested), cluster(pack=2), address="auto")
+    assert suggested.most() == 1
+    run(Pass(suggested=suggested), cluster(), address="auto")
+    assert suggested.most() == sys.maxsize
 
 
 def test_a_cluster_of_which_a_part_was_asked_for_is_not_followed(run: Run) -> None:
-    planner = Planner()
+    suggested = SuggestedTrials()
     assert run(Pass(IDS), cluster(follows=False), address="auto")["max_concurrent_trials"] == 4
-    run(Pass(planner=planner), cluster(follows=False), address="auto")
-    assert planner.most() == 2
+    run(Pass(suggested=suggested), cluster(follows=False), address="auto")
+    assert suggested.most() == 2
 
 
 # Workers' settings, their environment, and storage

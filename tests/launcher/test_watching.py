@@ -26,8 +26,8 @@ import yaml
 
 from jax_party.errors import SweepError
 from launcher.ask.choices import Track
+from launcher.ask.parsing import parse_promote_options, parse_resume_options, parse_sweep_options
 from launcher.ask.requested import Watching
-from launcher.ask.words import parse_promote_options, parse_resume_options, parse_sweep_options
 from launcher.drive.dashboards import check_watching, ray_settings
 from tests.launcher.drivers import Driver, sweep_folder
 

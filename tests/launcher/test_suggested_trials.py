@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from launcher.ask.words import parse_sweep_options
+from launcher.ask.parsing import parse_sweep_options
 from launcher.plan.axes import draw_configurations
 from launcher.plan.compose import read_study
 from launcher.plan.study import PlannedTrial, Study
 from launcher.plan.write import draw_plan
-from launcher.search.planner import Configuration, Planner
 from launcher.search.searchers import Told
+from launcher.search.suggested_trials import Configuration, SuggestedTrials
 from results.analysis.space import _distribution
 from sweeps.axes import Axis, AxisType
 
-SPACE = Path(__file__).parent / "data" / "planner_space.yaml"
+SPACE = Path(__file__).parent / "data" / "space.yaml"
 WORDS = ("ALG=mappo", "SCENARIO=p-base,p-short", "SEED=4", f"SPACE={SPACE}")
 RANGES = ("OVERRIDES=system.clip_eps=0.2 system.gamma=0.99",)
 TWO = ("OVERRIDES=system.clip_eps=0.2 system.gamma=0.99 system.critic_lr=0.001 system.gae_lambda=0.95",)
@@ -53,16 +53,16 @@ class Book:
         return float(told.metrics["episode_return"] or 0.0)
 
 
-def planner(
+def suggested(
     study: Study, book: Book, num_trials: int, known: Sequence[Configuration] = (), history: Sequence[Told] = (),
     max_concurrent: int = 99,
-) -> Planner:  # fmt: skip
+) -> SuggestedTrials:  # fmt: skip
     groups = range(len(study.groups))
     told = dict.fromkeys(groups, history)
-    return Planner(study, num_trials, groups, told, known, book.write, book.reached, max_concurrent)
+    return SuggestedTrials(study, num_trials, groups, told, known, book.write, book.reached, max_concurrent)
 
 
-def play(found: Planner, book: Book) -> list[PlannedTrial]:
+def play(found: SuggestedTrials, book: Book) -> list[PlannedTrial]:
     played = []
     for index in range(found.remaining):
         suggestion = found.suggest(f"tune-{index}")
@@ -95,12 +95,12 @@ SEARCHERS = [
 @pytest.mark.parametrize("words", [words for words in SEARCHERS if "SAMPLER=nsga2" not in words], ids=" ".join)
 def test_searchers_learn_from_scores_and_from_earlier_trials(words: tuple[str, ...]) -> None:
     study, book = make_study(*words, *RANGES), Book()
-    first = play(planner(study, book, 60), book)
+    first = play(suggested(study, book, 60), book)
     assert [trial.number for trial in first] == list(range(60))
     assert [trial.base.scenario for trial in first] == ["p-base", "p-short"] * 30
-    again = play(planner(study, Book(), 60), book)
+    again = play(suggested(study, Book(), 60), book)
     assert [trial.trial_id for trial in again] == [trial.trial_id for trial in first], "seeded"
-    second = play(planner(study, book, 120, ended(study, first)), book)
+    second = play(suggested(study, book, 120, ended(study, first)), book)
     assert [trial.number for trial in second] == list(range(60, 120))
     assert not {trial.trial_id for trial in first} & {trial.trial_id for trial in second}
     halves = [sum(map(book.score, half)) for half in (first, second)]
@@ -116,8 +116,8 @@ def test_what_earlier_sweeps_reached_is_told_but_not_played() -> None:
         Told({"system.actor_lr": rate, **rest}, {"episode_return": -abs(rate - 1e-3)}) for rate in (*good, *bad) * 2
     ]
     cold, warm = Book(), Book()
-    play(planner(study, cold, 16), cold)
-    played = play(planner(study, warm, 16, history=history), warm)
+    play(suggested(study, cold, 16), cold)
+    played = play(suggested(study, warm, 16, history=history), warm)
     assert len(played) == 16
     assert sum(map(warm.score, played)) > sum(map(cold.score, cold.trials.values()))
     assert book.trials == {}
@@ -127,7 +127,7 @@ def test_unfinished_trials_come_first() -> None:
     study, book = make_study("SEARCH=optuna"), Book()
     values = {axis.name: axis.extremes()[0] for axis in study.groups[0].axes}
     (left,) = study.trials_of(study.groups[0], 0, values)
-    found = planner(study, book, 2, [Configuration(0, 0, values, [book.write(left)])])
+    found = suggested(study, book, 2, [Configuration(0, 0, values, [book.write(left)])])
     assert found.remaining == 2
     played = play(found, book)
     assert [trial.number for trial in played] == [0, 1]
@@ -136,14 +136,14 @@ def test_unfinished_trials_come_first() -> None:
 
 def test_cma_es_goes_on_beside_choices() -> None:
     study, book = make_study("SEARCH=optuna", "SAMPLER=cmaes"), Book()
-    first = play(planner(study, book, 24), book)
-    second = play(planner(study, book, 32, ended(study, first)), book)
+    first = play(suggested(study, book, 24), book)
+    second = play(suggested(study, book, 32, ended(study, first)), book)
     assert [trial.number for trial in second] == list(range(24, 32))
 
 
 def test_a_trial_that_crashes_is_told_as_failed_though_its_record_says_so_later() -> None:
     study, book = make_study("SEARCH=optuna"), Book()
-    found, told = planner(study, book, 2), list[Told]()
+    found, told = suggested(study, book, 2), list[Told]()
     found._tell = lambda searcher, key, encoded, what: told.append(what)  # type: ignore[method-assign]
     found.suggest("a")
     found.on_trial_complete("a", None, error=True)
@@ -153,7 +153,7 @@ def test_a_trial_that_crashes_is_told_as_failed_though_its_record_says_so_later(
 @pytest.mark.parametrize("words", SEARCHERS, ids=" ".join)
 def test_searchers_are_told_of_failures(words: tuple[str, ...]) -> None:
     study, book = make_study(*words), Book()
-    found = planner(study, book, 6)
+    found = suggested(study, book, 6)
     for name in "abcdef":
         book.failed.add(found.suggest(name)["trial_id"])
         found.on_trial_complete(name, None, error=True)
@@ -179,13 +179,13 @@ def test_lists_are_choices() -> None:
     study = make_study("SEARCH=optuna")
     study = dataclasses.replace(study, spec=dataclasses.replace(study.spec, axes=(axis, *study.spec.axes)))
     book = Book()
-    played = play(planner(study, book, 8), book)
+    played = play(suggested(study, book, 8), book)
     assert {tuple(trial.hyperparameters[key]) for trial in played} == {(64, 64), (128,)}
 
 
 def test_no_more_run_at_a_time_than_may() -> None:
     study, book = make_study("SEARCH=optuna"), Book()
-    found = planner(study, book, 4, max_concurrent=2)
+    found = suggested(study, book, 4, max_concurrent=2)
     assert found.suggest("a") and found.suggest("b")
     assert found.suggest("c") is None
     found.on_pause("a")
@@ -198,7 +198,7 @@ def test_no_more_run_at_a_time_than_may() -> None:
 def test_a_configuration_is_played_in_every_scenario_and_told_by_its_mean() -> None:
     study, book = make_study("SEARCH=optuna", "SCENARIO_MODE=mean"), Book()
     assert [group.size for group in study.groups] == [2]
-    found = planner(study, book, 8)
+    found = suggested(study, book, 8)
     trials = [book.trials[found.suggest(name)["trial_id"]] for name in "ab"]
     assert [trial.base.scenario for trial in trials] == ["p-base", "p-short"]
     assert trials[0].hyperparameters == trials[1].hyperparameters
@@ -215,7 +215,7 @@ def test_a_configuration_is_played_in_every_scenario_and_told_by_its_mean() -> N
 
 def test_a_scenario_is_drawn_with_the_configuration() -> None:
     study, book = make_study("SEARCH=optuna", "SCENARIO_MODE=axis"), Book()
-    played = play(planner(study, book, 12), book)
+    played = play(suggested(study, book, 12), book)
     assert {trial.base.scenario for trial in played} == {"p-base", "p-short"}
     assert all("scenario" not in trial.hyperparameters for trial in played)
     drawn = draw_plan(make_study("SCENARIO_MODE=axis"), 12)
@@ -229,7 +229,7 @@ def test_constraints_are_told_to_the_searcher() -> None:
     free, book, other = make_study("SEARCH=optuna", *TWO), Book(), Book()
     within = [
         sum(abs(trial.hyperparameters["system.actor_lr"] - 2e-3) >= 1.5e-3 for trial in play(found, of)[80:])
-        for found, of in ((planner(bounded, book, 160), book), (planner(free, other, 160), other))
+        for found, of in ((suggested(bounded, book, 160), book), (suggested(free, other, 160), other))
     ]
     assert within[0] > within[1] + 20
 
@@ -238,9 +238,9 @@ def test_several_objectives_gather_on_their_front() -> None:
     """Between 1e-3 and 2e-3 no learning rate is better than another in both."""
     study, book = make_study("SEARCH=optuna", "METRIC=episode_return,equality", *TWO), Book()
     assert study.sampler == "nsga2"
-    played = play(planner(study, book, 160), book)
+    played = play(suggested(study, book, 160), book)
     rates = [trial.hyperparameters["system.actor_lr"] for trial in played]
-    resumed = play(planner(study, book, 200, ended(study, played)), book)
+    resumed = play(suggested(study, book, 200, ended(study, played)), book)
     late = [trial.hyperparameters["system.actor_lr"] for trial in resumed]
     on_front = [sum(1e-3 <= rate <= 2e-3 for rate in part) for part in (rates[:40], rates[120:], late)]
     assert on_front[1] > on_front[0]
@@ -280,9 +280,9 @@ def test_what_was_stopped_early_is_not_told_as_if_it_were_complete(search: str, 
 
     counts = []
     for book in (Falling(), AsIfComplete()):
-        found = planner(study, book, 60)
+        found = suggested(study, book, 60)
         played = play(found, book)
         if known:
-            played = play(planner(study, book, 100, ended(study, played)), book)
+            played = play(suggested(study, book, 100, ended(study, played)), book)
         counts.append(sum(trial.hyperparameters["system.actor_lr"] < 5e-4 for trial in played[-40:]))
     assert counts[0] < 10 < 25 < counts[1], counts

@@ -75,7 +75,7 @@ class Configuration:
         return len(self.ended) == len(self.trials)
 
 
-class Planner(Searcher):
+class SuggestedTrials(Searcher):
     """Runs one of Tune's searchers per group of trials.
 
     A new searcher learns what is known already in the form of suggestions: it gets the known configurations as points
