@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,8 @@ ObjectiveField = Annotated[
     ),
 ]
 _ANYTHING: Final = "anything"
+_analysing: Final = threading.Lock()
+"""Held while a class is analysed: msgspec crashes if two threads use a class for the first time at once."""
 
 
 def is_integer(value: Any) -> bool:
@@ -62,7 +65,8 @@ def typed(kind: type[T], data: Mapping[str, Any], source: str | Path) -> T:
     Raises:
       RecordError: a key is missing, unknown, or has an invalid value; the message says what is expected.
     """
-    hints, nested = _types_of(kind)  # type: ignore[arg-type]  # a class can be hashed
+    with _analysing:
+        hints, nested = _types_of(kind)  # type: ignore[arg-type]  # a class can be hashed
     for name, hint in hints.items():
         if name not in data:
             raise RecordError(
@@ -100,6 +104,7 @@ def _types_of(kind: type) -> tuple[dict[str, Any], dict[str, set[str]]]:
         inner = get_args(inner)[0] if get_origin(inner) is tuple else inner
         if dataclasses.is_dataclass(inner):
             nested[name] = {item.name for item in dataclasses.fields(inner)}
+    msgspec.json.Decoder(kind)  # analyses the class, and those nested in it, once for all threads
     return hints, nested
 
 

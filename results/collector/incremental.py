@@ -227,10 +227,13 @@ class _Numbered(msgspec.Struct):
     number: int
 
 
+_decoder = msgspec.json.Decoder(_Numbered)  # made here: threads that use a class for the first time at once crash
+
+
 def _number(trial: Path) -> int | None:
     """Return the part that a trial belongs to; None if its record does not say."""
     try:
-        number = msgspec.json.decode(store_of(trial).read_bytes(trial / RECORD_FILE), type=_Numbered).number
+        number = _decoder.decode(store_of(trial).read_bytes(trial / RECORD_FILE)).number
     except (OSError, ValueError):
         return None
     return number // PART_TRIALS if 0 <= number < 2**63 else None

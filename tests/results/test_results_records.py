@@ -595,3 +595,30 @@ def test_provenance_names_what_is_needed_and_cannot_be_spoilt() -> None:
 def test_there_is_no_git_state_outside_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "_git", lambda *_: None)
     assert _git_state() == (None, None)
+
+
+# -- Threads -----------------------------------------------------------------------------------------------------------
+
+FIRST_READS = """
+import sys, threading
+from pathlib import Path
+from jax_party.trial.record import parse_record
+sys.setswitchinterval(1e-6)
+text, together, read = sys.stdin.read(), threading.Barrier(4), []
+def first():
+    together.wait()
+    read.append(parse_record(text, Path("record.json")))
+threads = [threading.Thread(target=first) for _ in range(4)]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+assert len(read) == 4 and all(record == read[0] for record in read)
+"""
+
+
+def test_threads_may_read_the_first_records_at_once() -> None:
+    """In a new process, six times: two of three such processes used to crash in the library that checks the types."""
+    text = json.dumps(synthetic_sweep.record_of(0).to_dict())
+    for _ in range(6):
+        done = subprocess.run(
+            [sys.executable, "-c", FIRST_READS], input=text, text=True, capture_output=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
